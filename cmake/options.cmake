@@ -1,0 +1,20 @@
+# What every target of this project is compiled with.
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+endif()
+
+# -std=c17 keeps a*b+c two roundings: block decoding is bit-identical on every instruction set, and the kernels say
+# where they fuse.
+add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Wformat=2 -Wvla -ffp-contract=off)
+add_compile_options($<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes> $<$<COMPILE_LANGUAGE:C>:-Wmissing-prototypes>)
+add_compile_definitions(_POSIX_C_SOURCE=200809L _DEFAULT_SOURCE)
+include_directories(${PROJECT_SOURCE_DIR})
+
+if(STOWKV_WERROR)
+  add_compile_options(-Werror)
+endif()
+
+if(STOWKV_SANITIZE)
+  add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1)
+  add_link_options(-fsanitize=address,undefined)
+endif()

@@ -1,0 +1,361 @@
+/* The program: options, open, generate, report. stdout is exactly the continuation of the prompt; everything else goes
+ * to stderr. Only main() picks the exit status. */
+#include "model/base/output_file.h"
+#include "model/run_report.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PROGRAM          "generate"
+#define EXIT_USAGE       2
+#define EXIT_INTERRUPTED 130
+#define SEED_UNSET       UINT64_MAX
+
+typedef struct Settings {
+    SessionOptions session;
+    const char *prompt, *prompt_file, *system, *chat_template, *json;
+    bool chat, interactive, ignore_eos, help, version, list_kernels;
+    size_t max_new_tokens;
+    SamplerOptions sampler;
+    StringList stops;
+} Settings;
+
+static volatile sig_atomic_t interrupted;
+
+/* The first Ctrl-C asks the loop to stop; the default action is back for a second one. */
+static void on_interrupt(int signal_number) {
+    (void)signal_number;
+    interrupted = 1;
+}
+
+static void catch_interrupts(void) {
+    struct sigaction action = {.sa_handler = on_interrupt};
+    sigemptyset(&action.sa_mask);
+    action.sa_flags = (int)SA_RESETHAND; /* and no SA_RESTART: reading a line ends too */
+    sigaction(SIGINT, &action, NULL);
+}
+
+static int print_text(void *user, StringView text, Error *error) {
+    (void)user;
+    if (fwrite(text.bytes, 1, text.length, stdout) != text.length || fflush(stdout) != 0)
+        return error_set(error, ERROR_IO, "stdout: %s; the text is lost from here on", strerror(errno));
+    return 0;
+}
+
+static void print_progress(void *user, size_t n_read, size_t n_prompt) {
+    (void)user;
+    if (n_prompt <= MAX_BATCH || !isatty(STDERR_FILENO))
+        return;
+    fprintf(stderr, "\rreading the prompt: %zu of %zu tokens", n_read, n_prompt);
+    if (n_read == n_prompt)
+        fprintf(stderr, "\r\033[K");
+}
+
+/* What main() has open, so that every way out closes the same things. */
+typedef struct Program {
+    Settings settings;
+    Session session;
+    Sampler sampler;
+    Generation run;
+    const ChatTemplate *chat;
+    OutputFile json;
+    char *prompt_text; /* of --prompt_file */
+    size_t prompt_length;
+} Program;
+
+static int read_all(FILE *stream, const char *name, char **out, size_t *length, Error *error) {
+    size_t capacity = 0;
+    *length = 0;
+    for (;;) {
+        if (*length == capacity) {
+            capacity = capacity == 0 ? 4096 : 2 * capacity;
+            char *grown = realloc(*out, capacity);
+            if (grown == NULL)
+                return error_memory(error, "the prompt", capacity);
+            *out = grown;
+        }
+        size_t n = fread(*out + *length, 1, capacity - *length, stream);
+        *length += n;
+        if (n == 0)
+            break;
+    }
+    if (ferror(stream))
+        return error_set(error, ERROR_IO, "%s: %s; check the prompt's file", name, strerror(errno));
+    return 0;
+}
+
+static int read_prompt_file(Program *program, Error *error) {
+    const char *path = program->settings.prompt_file;
+    if (strcmp(path, "-") == 0)
+        return read_all(stdin, "stdin", &program->prompt_text, &program->prompt_length, error);
+    FILE *stream = fopen(path, "rb");
+    if (stream == NULL)
+        return error_set(error, ERROR_IO, "%s: %s; check the path and its permissions", path, strerror(errno));
+    int status = read_all(stream, path, &program->prompt_text, &program->prompt_length, error);
+    fclose(stream);
+    return status;
+}
+
+/* The prompt from whichever flag gives it; empty only in a conversation, whose turns come from stdin. */
+static int get_prompt(Program *program, StringView *prompt, Error *error) {
+    const Settings *s = &program->settings;
+    *prompt = (StringView){"", 0};
+    if (s->prompt != NULL)
+        *prompt = sv(s->prompt);
+    if (s->prompt_file != NULL) {
+        if (read_prompt_file(program, error) < 0)
+            return error->code;
+        *prompt = (StringView){program->prompt_text, program->prompt_length};
+    }
+    if (prompt->length == 0 && !s->interactive)
+        return error_set(error, ERROR_ARGUMENT, "the prompt is empty; give some text with --prompt or --prompt_file");
+    return 0;
+}
+
+static int choose_chat_template(Program *program, Error *error) {
+    const Settings *s = &program->settings;
+    if (!s->chat)
+        return 0;
+    const Vocabulary *vocabulary = &program->session.model.checkpoint.vocabulary;
+    program->chat = s->chat_template != NULL ? chat_template_named(sv(s->chat_template))
+                                             : chat_template_recognise(vocabulary->chat_template);
+    if (program->chat != NULL)
+        return 0;
+    if (s->chat_template != NULL)
+        return error_set(error, ERROR_USAGE, "--chat_template %s: unknown; choose one of %s", s->chat_template,
+                         chat_template_names());
+    return error_set(error, ERROR_UNSUPPORTED, "the checkpoint has %s chat template; name one with --chat_template (%s)",
+                     vocabulary->chat_template.length > 0 ? "no chat template that is known here: its own is another" :
+                     "no", chat_template_names());
+}
+
+/* The first tokens of a run: the prompt as it is, or as the first turn of a conversation. */
+static int encode_prompt(Program *program, StringView prompt, TokenList *tokens, Error *error) {
+    const Settings *s = &program->settings;
+    if (program->chat == NULL)
+        return tokenizer_encode(program->session.tokenizer, prompt, TOKENIZE_ADD_BOS, tokens, error);
+    StringView jinja = program->session.model.checkpoint.vocabulary.chat_template;
+    StringView system = s->system != NULL ? sv(s->system) : chat_template_default_system(jinja);
+    ChatMessage messages[] = {{CHAT_SYSTEM, system}, {CHAT_USER, prompt}};
+    bool skip_system = system.length == 0;
+    return chat_encode(program->chat, program->session.tokenizer, messages + skip_system, 2 - skip_system, tokens,
+                       error);
+}
+
+/* Reads what is new in a turn and answers it. */
+static int answer(Program *program, const TokenList *tokens, Error *error) {
+    const Settings *s = &program->settings;
+    GenerationOptions options = {s->max_new_tokens, s->ignore_eos, &s->stops};
+    if (generation_read(&program->run, tokens->ids, tokens->count, error) < 0)
+        return error->code;
+    return generation_continue(&program->run, &options, error);
+}
+
+/* A line from the user without its newline; false at the end of input or after Ctrl-C. */
+static bool read_line(char **line, size_t *capacity, StringView *out) {
+    if (isatty(STDIN_FILENO))
+        fprintf(stderr, "> ");
+    ssize_t length = getline(line, capacity, stdin);
+    if (length < 0)
+        return false;
+    if (length > 0 && (*line)[length - 1] == '\n')
+        length--;
+    *out = (StringView){*line, (size_t)length};
+    return true;
+}
+
+/* Tokens of the next turn, behind what the cache holds: the last generated token may not have been read yet. */
+static int encode_turn(Program *program, StringView text, TokenList *tokens, Error *error) {
+    const Generation *run = &program->run;
+    tokens->count = 0;
+    if (run->end == END_NONE)
+        return encode_prompt(program, text, tokens, error);
+    size_t n_seen = run->prompt.count + run->generated.count;
+    if (n_seen > program->session.context.cache.n_tokens &&
+        token_list_append(tokens, run->generated.ids[run->generated.count - 1], error) < 0)
+        return error->code;
+    return chat_encode_next(program->chat, program->session.tokenizer, text, false, tokens, error);
+}
+
+static int converse(Program *program, StringView first, Error *error) {
+    TokenList tokens = {0};
+    char *line = NULL;
+    size_t capacity = 0;
+    int status = 0;
+    StringView text = first;
+    bool have_text = first.length > 0 || read_line(&line, &capacity, &text);
+    while (status == 0 && have_text && !interrupted) {
+        if (text.length > 0) {
+            status = encode_turn(program, text, &tokens, error);
+            if (status == 0)
+                status = answer(program, &tokens, error);
+            if (status == 0)
+                status = print_text(NULL, sv("\n"), error);
+        }
+        have_text = status == 0 && read_line(&line, &capacity, &text);
+    }
+    free(line);
+    token_list_free(&tokens);
+    return status;
+}
+
+static int run_once(Program *program, StringView prompt, Error *error) {
+    TokenList tokens = {0};
+    int status = encode_prompt(program, prompt, &tokens, error);
+    if (status == 0)
+        status = answer(program, &tokens, error);
+    token_list_free(&tokens);
+    return status;
+}
+
+static int open_program(Program *program, Error *error) {
+    Settings *s = &program->settings;
+    if (s->json != NULL && output_file_open(&program->json, s->json, error) < 0)
+        return error->code;
+    if (session_open(&program->session, &s->session, error) < 0 || choose_chat_template(program, error) < 0)
+        return error->code;
+    size_t n_vocab = program->session.model.checkpoint.config.n_vocab;
+    if (sampler_open(&program->sampler, &s->sampler, n_vocab, error) < 0)
+        return error->code;
+    program->run = (Generation){.session = &program->session,
+                                .sampler = &program->sampler,
+                                .on_text = print_text,
+                                .on_progress = print_progress,
+                                .interrupted = &interrupted};
+    return 0;
+}
+
+static void close_program(Program *program) {
+    generation_free(&program->run);
+    sampler_close(&program->sampler);
+    session_close(&program->session);
+    output_file_discard(&program->json);
+    free(program->prompt_text);
+}
+
+/* The text goes on the screen before its summary, also where both are the same terminal. */
+static int report(Program *program, Error *error) {
+    const Settings *s = &program->settings;
+    if (isatty(STDOUT_FILENO) && !s->interactive && program->run.text_length > 0)
+        fputc('\n', stderr);
+    run_report_print(&program->run, stderr);
+    if (s->sampler.temperature > 0)
+        fprintf(stderr, "seed: %llu\n", (unsigned long long)s->sampler.seed);
+    if (s->json == NULL)
+        return 0;
+    if (run_report_write(&program->run, s->session.checkpoint_path, s->sampler.seed, program->json.stream, error) < 0)
+        return error->code;
+    return output_file_commit(&program->json, error);
+}
+
+/* Everything between the command line and the exit status. An interrupted run reports what it has done. */
+static int run_program(Program *program, Error *error) {
+    StringView prompt;
+    if (get_prompt(program, &prompt, error) < 0 || open_program(program, error) < 0)
+        return error->code;
+    int status = program->settings.interactive ? converse(program, prompt, error) : run_once(program, prompt, error);
+    if (status < 0 && status != ERROR_INTERRUPTED)
+        return status;
+    return report(program, error);
+}
+
+static int check_settings(Settings *s, Error *error) {
+    if (s->session.checkpoint_path == NULL)
+        return error_set(error, ERROR_USAGE, "--checkpoint_path is required; checkpoints/fetch.sh fetches a model");
+    if (s->prompt != NULL && s->prompt_file != NULL)
+        return error_set(error, ERROR_USAGE, "--prompt and --prompt_file exclude each other; give one");
+    if (s->prompt == NULL && s->prompt_file == NULL && !s->interactive)
+        return error_set(error, ERROR_USAGE, "no prompt; give --prompt TEXT, --prompt_file FILE or --interactive");
+    if (s->interactive && s->prompt_file != NULL && strcmp(s->prompt_file, "-") == 0)
+        return error_set(error, ERROR_USAGE, "--interactive reads stdin, so --prompt_file - cannot; name a file");
+    s->chat = s->chat || s->interactive;
+    if (!s->chat && (s->system != NULL || s->chat_template != NULL))
+        return error_set(error, ERROR_USAGE, "--system and --chat_template need --chat or --interactive");
+    for (size_t i = 0; i < s->stops.count; i++)
+        if (s->stops.items[i][0] == '\0')
+            return error_set(error, ERROR_USAGE, "--stop: is empty; give the text to stop at");
+    return 0;
+}
+
+static void print_kernels(const Settings *s) {
+    SimdLevel level;
+    Error error = {0};
+    if (cpu_parse_simd_level(s->session.simd, &level, &error) < 0) {
+        fprintf(stderr, PROGRAM ": error: %s\n", error.message);
+        return;
+    }
+    printf("instruction set  %s\n", simd_level_name(level));
+    printf("matmul           %s, INT8 (llama2.c)\n", tensor_type_names());
+    printf("attention        F16\n");
+    printf("rmsnorm, swiglu  F32\n");
+}
+
+static void print_help(const Option *options) {
+    printf("Usage: generate --checkpoint_path PATH --prompt TEXT [flags]\n"
+           "Generates text from a Llama-family checkpoint. stdout is the prompt's continuation, nothing else.\n");
+    options_help(options, stdout);
+    printf("\nExit status: 0 done, 1 failed, 2 bad usage, 130 after Ctrl-C.\n");
+}
+
+static int exit_status(int status) {
+    if (interrupted)
+        return EXIT_INTERRUPTED;
+    if (status < 0)
+        return status == ERROR_USAGE ? EXIT_USAGE : EXIT_FAILURE;
+    return EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv) {
+    static Program program = {.settings = {.session = SESSION_DEFAULTS,
+                                           .max_new_tokens = 200,
+                                           .sampler = {0.8, 200, 1.0, 0.0, SEED_UNSET}}};
+    static Settings *const s = &program.settings;
+    const Option options[] = {
+        SESSION_OPTIONS(s->session),
+        {"Prompt", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
+        {"prompt", OPTION_STRING, &s->prompt, "TEXT", "the text to continue", 0, 0},
+        {"prompt_file", OPTION_STRING, &s->prompt_file, "FILE", "the same from a file; - is stdin", 0, 0},
+        {"chat", OPTION_FLAG, &s->chat, NULL, "the prompt is a message: apply the checkpoint's chat template", 0, 0},
+        {"chat_template", OPTION_STRING, &s->chat_template, "NAME",
+         "chatml, llama2, llama3, mistral or zephyr; default: the checkpoint's", 0, 0},
+        {"system", OPTION_STRING, &s->system, "TEXT", "system message; default: the checkpoint's", 0, 0},
+        {"interactive", OPTION_FLAG, &s->interactive, NULL, "a conversation: one message a line from stdin", 0, 0},
+        {"Generation", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
+        {"max_new_tokens", OPTION_SIZE, &s->max_new_tokens, "N", "default 200; 0 reads the prompt and stops", 0, 1 << 30},
+        {"temperature", OPTION_NUMBER, &s->sampler.temperature, "T", "default 0.8; 0 is greedy", 0, 100},
+        {"top_k", OPTION_SIZE, &s->sampler.top_k, "K", "keep the K most likely tokens; default 200, 0: all", 0, 1 << 30},
+        {"top_p", OPTION_NUMBER, &s->sampler.top_p, "P", "keep the most likely tokens up to P; default 1: all", 0, 1},
+        {"min_p", OPTION_NUMBER, &s->sampler.min_p, "P", "drop tokens below P times the best; default 0: none", 0, 1},
+        {"seed", OPTION_SEED, &s->sampler.seed, "N", "the same seed gives the same text; default: from the clock", 0, 0},
+        {"ignore_eos", OPTION_FLAG, &s->ignore_eos, NULL, "go on behind the end of the text", 0, 0},
+        {"stop", OPTION_LIST, &s->stops, "TEXT", "end before this text; may be given several times", 0, 0},
+        {"Output", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
+        {"json", OPTION_STRING, &s->json, "FILE", "write the result as JSON; - is stdout", 0, 0},
+        {"list_kernels", OPTION_FLAG, &s->list_kernels, NULL, "print what computes, and stop", 0, 0},
+        {"help", OPTION_FLAG, &s->help, NULL, "print this, and stop", 0, 0},
+        {"version", OPTION_FLAG, &s->version, NULL, "print the version, and stop", 0, 0},
+        {0},
+    };
+    Error error = {0};
+    int status = options_parse(options, argc, argv, &error);
+    if (status == 0 && s->help)
+        return print_help(options), EXIT_SUCCESS;
+    if (status == 0 && s->version)
+        return printf("stowkv " STOWKV_VERSION "\n"), EXIT_SUCCESS;
+    if (status == 0 && s->list_kernels)
+        return print_kernels(s), EXIT_SUCCESS;
+    if (status == 0)
+        status = check_settings(s, &error);
+    if (status == 0) {
+        if (s->sampler.seed == SEED_UNSET)
+            s->sampler.seed = (uint64_t)time(NULL);
+        catch_interrupts();
+        status = run_program(&program, &error);
+        close_program(&program);
+    }
+    if (status < 0 && status != ERROR_INTERRUPTED)
+        fprintf(stderr, PROGRAM ": error: %s\n", error.message);
+    return exit_status(status);
+}

@@ -1,0 +1,81 @@
+/* The seam between the model and what computes it. A backend fills one table; forward.c is written against it and knows
+ * no other. Activations, weights and the cache live in the backend's memory: pointers that it allocated are handed back
+ * to it and never read by others.
+ *
+ *     Backend *backend;
+ *     if (cpu_backend_open(&backend, &options, &error) < 0) …
+ *     backend->ops->matmul(backend, &weight, x, n_tokens, y);
+ *     backend->ops->close(backend);
+ */
+#ifndef STOWKV_BACKEND_H
+#define STOWKV_BACKEND_H
+
+#include "kvcache/kvcache.h"
+#include "model/base/tensor.h"
+#include "model/config.h"
+
+typedef struct Backend Backend;
+
+typedef struct BackendOps {
+    void (*close)(Backend *backend);
+
+    /* Zeroed memory for activations or a cache; NULL, with an error, where there is not enough. */
+    void *(*allocate)(Backend *backend, size_t size_bytes, const char *what, Error *error);
+    void (*release)(Backend *backend, void *memory, size_t size_bytes); /* NULL is fine */
+
+    /* Replaces the mapped bytes that `tensor` views by the backend's own copy, where it needs one. */
+    int (*upload)(Backend *backend, Tensor *tensor, Error *error);
+
+    void (*write)(Backend *backend, float *to, const float *host, size_t n);  /* host to backend */
+    void (*read)(Backend *backend, float *host, const float *from, size_t n); /* waits for all work before it */
+
+    void (*embed)(Backend *backend,
+                  const Tensor *embedding, // {n_embd, n_vocab}
+                  const int32_t *tokens,   // (n_tokens) on the host
+                  size_t n_tokens,
+                  float *x);               // (n_tokens, n_embd)
+
+    void (*matmul)(Backend *backend,
+                   const Tensor *w,        // {n_columns, n_rows}
+                   const float *x,         // (n_tokens, n_columns)
+                   size_t n_tokens,
+                   float *y);              // (n_tokens, n_rows) = x w^T
+
+    void (*rmsnorm)(Backend *backend,
+                    const float *x,        // (n_tokens, n)
+                    const Tensor *gain,    // {n}
+                    float eps, size_t n_tokens,
+                    float *y);             // (n_tokens, n)
+
+    /* Rotates each head of each token in place (Su et al. 2021). */
+    void (*rope)(Backend *backend,
+                 float *x,                 // (n_tokens, n_heads, head_dim)
+                 size_t n_tokens, size_t n_heads, size_t head_dim, RopePairing pairing,
+                 const float *rotation);   // (n_tokens, head_dim / 2, 2) cosine and sine
+
+    /* Stores the keys and values of `n_tokens` tokens from `position` on. */
+    void (*append)(Backend *backend, KvCache *cache, size_t layer, size_t position, size_t n_tokens,
+                   const float *k,         // (n_tokens, n_kv_heads, head_dim) rotated
+                   const float *v);        // (n_tokens, n_kv_heads, head_dim)
+
+    /* Each token at position + t attends to what the cache's view shows it; adds to cache->bytes_read. */
+    void (*attention)(Backend *backend, KvCache *cache, size_t layer, size_t position, size_t n_tokens,
+                      size_t n_heads,
+                      const float *q,      // (n_tokens, n_heads, head_dim) rotated
+                      float *out);         // (n_tokens, n_heads, head_dim)
+
+    void (*swiglu)(Backend *backend, float *gate, const float *up, size_t n); /* gate = silu(gate) * up */
+    void (*add)(Backend *backend, float *x, const float *y, size_t n);        /* x += y */
+} BackendOps;
+
+struct Backend {
+    const BackendOps *ops;
+    const char *device;     /* "cpu" */
+    const char *simd;       /* instruction set of the kernels, by its name on the command line */
+    int n_threads;
+};
+
+/* n_threads 0: one for each physical core that the process may use. */
+int cpu_backend_open(Backend **out, SimdLevel level, int n_threads, Error *error);
+
+#endif

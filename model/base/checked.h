@@ -1,0 +1,30 @@
+/* Overflow-safe arithmetic for sizes that come from files: true, and *out set, where the result fits. */
+#ifndef STOWKV_CHECKED_H
+#define STOWKV_CHECKED_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+static inline bool checked_add(size_t a, size_t b, size_t *out) {
+    return !__builtin_add_overflow(a, b, out);
+}
+
+static inline bool checked_mul(size_t a, size_t b, size_t *out) {
+    return !__builtin_mul_overflow(a, b, out);
+}
+
+/* a rounded up to a multiple of `alignment` (a power of two). */
+static inline bool checked_align(size_t a, size_t alignment, size_t *out) {
+    size_t padded;
+    if (!checked_add(a, alignment - 1, &padded))
+        return false;
+    *out = padded & ~(alignment - 1);
+    return true;
+}
+
+/* Whether [offset, offset + size) lies within [0, total). */
+static inline bool range_within(size_t offset, size_t size, size_t total) {
+    return offset <= total && size <= total - offset;
+}
+
+#endif

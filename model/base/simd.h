@@ -1,0 +1,156 @@
+/* Vectors of F32 in the instruction set that the including source is compiled for: the few primitives that kernels are
+ * written in. VEC_LANES is 16 (AVX-512), 8 (AVX2) or 4 (the "scalar" level: plain C vector types, which need no
+ * instruction set beyond the platform's minimum). To be included by sources of stowkv_simd_library() only.
+ *
+ * The *_partial forms touch only the first n < VEC_LANES elements; the other lanes are 0.
+ * vec_min and vec_max give the second operand where either is NaN. */
+#ifndef STOWKV_SIMD_H
+#define STOWKV_SIMD_H
+
+#include "model/base/half.h"
+#include "model/base/simd_levels.h"
+
+#include <stddef.h>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+
+#define VEC_LANES 16
+typedef __m512 Vec;
+
+static inline __mmask16 vec_mask(size_t n) { return (__mmask16)((1u << n) - 1); }
+static inline Vec vec_set1(float x) { return _mm512_set1_ps(x); }
+static inline Vec vec_load(const float *x) { return _mm512_loadu_ps(x); }
+static inline Vec vec_load_partial(const float *x, size_t n) { return _mm512_maskz_loadu_ps(vec_mask(n), x); }
+static inline void vec_store(float *out, Vec x) { _mm512_storeu_ps(out, x); }
+static inline void vec_store_partial(float *out, Vec x, size_t n) { _mm512_mask_storeu_ps(out, vec_mask(n), x); }
+static inline Vec vec_load_half(const uint16_t *x) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)x));
+}
+static inline Vec vec_load_half_partial(const uint16_t *x, size_t n) {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(vec_mask(n), x));
+}
+static inline Vec vec_load_u8(const uint8_t *x) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)x)));
+}
+static inline Vec vec_load_i8(const int8_t *x) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)x)));
+}
+static inline Vec vec_add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
+static inline Vec vec_mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
+static inline Vec vec_div(Vec a, Vec b) { return _mm512_div_ps(a, b); }
+static inline Vec vec_min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
+static inline Vec vec_max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
+static inline Vec vec_fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+static inline float vec_sum(Vec x) { return _mm512_reduce_add_ps(x); }
+/* 2^n for integral n in [-126, 127]. */
+static inline Vec vec_exp2_integer(Vec n) { return _mm512_scalef_ps(_mm512_set1_ps(1.0f), n); }
+
+#elif defined(__AVX2__)
+
+#define VEC_LANES 8
+typedef __m256 Vec;
+
+static inline __m256i vec_mask(size_t n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+static inline Vec vec_set1(float x) { return _mm256_set1_ps(x); }
+static inline Vec vec_load(const float *x) { return _mm256_loadu_ps(x); }
+static inline Vec vec_load_partial(const float *x, size_t n) { return _mm256_maskload_ps(x, vec_mask(n)); }
+static inline void vec_store(float *out, Vec x) { _mm256_storeu_ps(out, x); }
+static inline void vec_store_partial(float *out, Vec x, size_t n) { _mm256_maskstore_ps(out, vec_mask(n), x); }
+static inline Vec vec_load_half(const uint16_t *x) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)x));
+}
+static inline Vec vec_load_half_partial(const uint16_t *x, size_t n) {
+    uint16_t padded[VEC_LANES] = {0};
+    memcpy(padded, x, n * sizeof *x);
+    return vec_load_half(padded);
+}
+static inline Vec vec_load_u8(const uint8_t *x) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)x)));
+}
+static inline Vec vec_load_i8(const int8_t *x) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)x)));
+}
+static inline Vec vec_add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
+static inline Vec vec_mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
+static inline Vec vec_div(Vec a, Vec b) { return _mm256_div_ps(a, b); }
+static inline Vec vec_min(Vec a, Vec b) { return _mm256_min_ps(a, b); }
+static inline Vec vec_max(Vec a, Vec b) { return _mm256_max_ps(a, b); }
+static inline Vec vec_fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
+static inline float vec_sum(Vec x) {
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+static inline Vec vec_exp2_integer(Vec n) {
+    __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
+}
+
+#else
+
+#define VEC_LANES 4
+typedef float Vec __attribute__((vector_size(16)));
+typedef int32_t VecInt __attribute__((vector_size(16)));
+
+static inline Vec vec_set1(float x) { return (Vec){x, x, x, x}; }
+static inline Vec vec_load_partial(const float *x, size_t n) {
+    Vec out = {0};
+    memcpy(&out, x, n * sizeof *x);
+    return out;
+}
+static inline Vec vec_load(const float *x) { return vec_load_partial(x, VEC_LANES); }
+static inline void vec_store_partial(float *out, Vec x, size_t n) { memcpy(out, &x, n * sizeof *out); }
+static inline void vec_store(float *out, Vec x) { vec_store_partial(out, x, VEC_LANES); }
+static inline Vec vec_load_half(const uint16_t *x) {
+    return (Vec){half_to_float(x[0]), half_to_float(x[1]), half_to_float(x[2]), half_to_float(x[3])};
+}
+static inline Vec vec_load_half_partial(const uint16_t *x, size_t n) {
+    uint16_t padded[VEC_LANES] = {0};
+    memcpy(padded, x, n * sizeof *x);
+    return vec_load_half(padded);
+}
+static inline Vec vec_load_u8(const uint8_t *x) {
+    return (Vec){(float)x[0], (float)x[1], (float)x[2], (float)x[3]};
+}
+static inline Vec vec_load_i8(const int8_t *x) { return (Vec){(float)x[0], (float)x[1], (float)x[2], (float)x[3]}; }
+static inline Vec vec_add(Vec a, Vec b) { return a + b; }
+static inline Vec vec_mul(Vec a, Vec b) { return a * b; }
+static inline Vec vec_div(Vec a, Vec b) { return a / b; }
+static inline Vec vec_select(VecInt condition, Vec a, Vec b) {
+    return (Vec)((condition & (VecInt)a) | (~condition & (VecInt)b));
+}
+static inline Vec vec_min(Vec a, Vec b) { return vec_select(a < b, a, b); }
+static inline Vec vec_max(Vec a, Vec b) { return vec_select(a > b, a, b); }
+static inline Vec vec_fma(Vec a, Vec b, Vec c) { return a * b + c; }
+static inline float vec_sum(Vec x) { return (x[0] + x[2]) + (x[1] + x[3]); }
+static inline Vec vec_exp2_integer(Vec n) { return (Vec)((__builtin_convertvector(n, VecInt) + 127) << 23); }
+
+#endif
+
+static inline Vec vec_zero(void) { return vec_set1(0.0f); }
+
+/* e^x with a relative error below 2e-7 for x in [-87, 88]; beyond, the value at the end of that range. Range reduction
+ * by ln 2 in two parts, then the polynomial of Cephes' expf. */
+static inline Vec vec_exp(Vec x) {
+    const Vec to_integer = vec_set1(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
+    x = vec_min(vec_set1(88.0f), vec_max(vec_set1(-87.0f), x)); /* in this order a NaN stays one */
+    Vec n = vec_add(vec_add(vec_mul(x, vec_set1(1.44269504f)), to_integer), vec_set1(-12582912.0f));
+    Vec r = vec_fma(n, vec_set1(-0.693359375f), x);
+    r = vec_fma(n, vec_set1(2.12194440e-4f), r);
+    Vec p = vec_set1(1.9875691500e-4f);
+    p = vec_fma(p, r, vec_set1(1.3981999507e-3f));
+    p = vec_fma(p, r, vec_set1(8.3334519073e-3f));
+    p = vec_fma(p, r, vec_set1(4.1665795894e-2f));
+    p = vec_fma(p, r, vec_set1(1.6666665459e-1f));
+    p = vec_fma(p, r, vec_set1(5.0000001201e-1f));
+    Vec y = vec_fma(p, vec_mul(r, r), vec_add(r, vec_set1(1.0f)));
+    return vec_mul(y, vec_exp2_integer(n));
+}
+
+#endif

@@ -1,0 +1,44 @@
+/* The shape of a model and the choices in which families differ, as data: the forward pass has no code path of a
+ * family, only of a configuration. */
+#ifndef STOWKV_CONFIG_H
+#define STOWKV_CONFIG_H
+
+#include "model/base/error.h"
+#include "model/base/string_view.h"
+
+/* Which two elements of a head RoPE rotates together. */
+typedef enum RopePairing {
+    ROPE_INTERLEAVED, /* (2i, 2i + 1): GGUF's "llama" files, llama2.c */
+    ROPE_HALVES       /* (i, i + head_dim / 2): Hugging Face's order, other GGUF families */
+} RopePairing;
+
+typedef struct ModelConfig {
+    const char *family;       /* a name of the family table */
+    size_t n_layers;
+    size_t n_embd;            /* width of the residual stream */
+    size_t n_ffn;             /* hidden width of the feed-forward network */
+    size_t n_heads;           /* query heads */
+    size_t n_kv_heads;        /* key and value heads; divides n_heads */
+    size_t head_dim;
+    size_t n_vocab;
+    size_t n_ctx_train;       /* positions that the model was trained for */
+    float norm_eps;
+    RopePairing rope_pairing;
+    double rope_theta;
+    double rope_scale;        /* positions are divided by this (linear scaling); 1: none */
+} ModelConfig;
+
+/* What a family adds to the Llama architecture. A further family is a further row, plus the configuration fields that
+ * it needs. */
+typedef struct ModelFamily {
+    const char *name;         /* general.architecture of GGUF */
+    RopePairing rope_pairing;
+} ModelFamily;
+
+/* NULL, and an error that names the supported families, where `name` is none of them. */
+const ModelFamily *model_family_find(StringView name, const char *path, Error *error);
+
+/* Checks what the readers have filled in from an untrusted file; `path` is for the message. */
+int model_config_check(const ModelConfig *config, const char *path, Error *error);
+
+#endif

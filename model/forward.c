@@ -1,0 +1,104 @@
+/* The Llama transformer, once, for every family and backend (Touvron et al. 2023): pre-norm blocks of grouped-query
+ * attention with RoPE and a SwiGLU feed-forward network. */
+#include "model/model.h"
+
+#include <math.h>
+
+/* Cosine and sine for each token of the batch and each pair of a head's elements, in double before rounding. */
+static void fill_rotation(Context *context, size_t position, size_t n_tokens) {
+    size_t n_pairs = context->model->checkpoint.config.head_dim / 2;
+    for (size_t t = 0; t < n_tokens; t++)
+        for (size_t i = 0; i < n_pairs; i++) {
+            double angle = (double)(position + t) * context->frequencies[i];
+            float *pair = context->host_rotation + 2 * (t * n_pairs + i);
+            pair[0] = (float)cos(angle);
+            pair[1] = (float)sin(angle);
+        }
+    Backend *b = context->model->backend;
+    b->ops->write(b, context->rotation, context->host_rotation, 2 * n_tokens * n_pairs);
+}
+
+static void attention_block(Context *context, size_t layer, size_t position, size_t n_tokens) {
+    const ModelConfig *config = &context->model->checkpoint.config;
+    const LayerWeights *w = &context->model->weights.layers[layer];
+    Backend *b = context->model->backend;
+    const BackendOps *ops = b->ops;
+
+    ops->rmsnorm(b, context->x, &w->attn_norm, config->norm_eps, n_tokens, context->normed);
+    ops->matmul(b, &w->attn_q, context->normed, n_tokens, context->q);
+    ops->matmul(b, &w->attn_k, context->normed, n_tokens, context->k);
+    ops->matmul(b, &w->attn_v, context->normed, n_tokens, context->v);
+    ops->rope(b, context->q, n_tokens, config->n_heads, config->head_dim, config->rope_pairing, context->rotation);
+    ops->rope(b, context->k, n_tokens, config->n_kv_heads, config->head_dim, config->rope_pairing, context->rotation);
+    ops->append(b, &context->cache, layer, position, n_tokens, context->k, context->v);
+    ops->attention(b, &context->cache, layer, position, n_tokens, config->n_heads, context->q, context->attended);
+    ops->matmul(b, &w->attn_output, context->attended, n_tokens, context->normed);
+    ops->add(b, context->x, context->normed, n_tokens * config->n_embd);
+}
+
+static void feed_forward_block(Context *context, size_t layer, size_t n_tokens) {
+    const ModelConfig *config = &context->model->checkpoint.config;
+    const LayerWeights *w = &context->model->weights.layers[layer];
+    Backend *b = context->model->backend;
+    const BackendOps *ops = b->ops;
+
+    ops->rmsnorm(b, context->x, &w->ffn_norm, config->norm_eps, n_tokens, context->normed);
+    ops->matmul(b, &w->ffn_gate, context->normed, n_tokens, context->gate);
+    ops->matmul(b, &w->ffn_up, context->normed, n_tokens, context->up);
+    ops->swiglu(b, context->gate, context->up, n_tokens * config->n_ffn);
+    ops->matmul(b, &w->ffn_down, context->gate, n_tokens, context->normed);
+    ops->add(b, context->x, context->normed, n_tokens * config->n_embd);
+}
+
+/* Logits of the last `n_rows` tokens of the batch, to the host. */
+static int compute_logits(Context *context, size_t n_tokens, size_t n_rows, Error *error) {
+    const ModelConfig *config = &context->model->checkpoint.config;
+    const Weights *w = &context->model->weights;
+    Backend *b = context->model->backend;
+    const float *x = context->x + (n_tokens - n_rows) * config->n_embd;
+
+    b->ops->rmsnorm(b, x, &w->output_norm, config->norm_eps, n_rows, context->normed);
+    b->ops->matmul(b, &w->output, context->normed, n_rows, context->device_logits);
+    b->ops->read(b, context->logits, context->device_logits, n_rows * config->n_vocab);
+    for (size_t i = 0; i < n_rows * config->n_vocab; i++)
+        if (!isfinite(context->logits[i])) {
+            const Tensor *culprit = weights_find_nonfinite(&context->model->checkpoint);
+            if (culprit != NULL)
+                return error_set(error, ERROR_FORMAT, "%.*s: holds NaN or infinity, so the logits are not finite; "
+                                 "export the checkpoint again", SV_ARGS(culprit->name));
+            return error_set(error, ERROR_FORMAT, "the logits are not finite though all weights are: activations "
+                             "overflowed; the checkpoint is damaged");
+        }
+    return 0;
+}
+
+static int check_tokens(const Context *context, const int32_t *tokens, size_t n_tokens, Error *error) {
+    size_t n_vocab = context->model->checkpoint.config.n_vocab;
+    if (n_tokens == 0 || n_tokens > context->n_batch)
+        return error_set(error, ERROR_ARGUMENT, "a batch of %zu tokens; expected 1 to %zu", n_tokens, context->n_batch);
+    if (n_tokens > context->n_ctx - context->cache.n_tokens)
+        return error_set(error, ERROR_ARGUMENT, "the context of %zu tokens is full; use a larger --n_ctx",
+                         context->n_ctx);
+    for (size_t t = 0; t < n_tokens; t++)
+        if (tokens[t] < 0 || (size_t)tokens[t] >= n_vocab)
+            return error_set(error, ERROR_ARGUMENT, "token %d is not in the model's vocabulary of %zu; use the model's "
+                             "own tokenizer", tokens[t], n_vocab);
+    return 0;
+}
+
+int forward(Context *context, const int32_t *tokens, size_t n_tokens, LogitsWanted wanted, Error *error) {
+    if (check_tokens(context, tokens, n_tokens, error) < 0)
+        return error->code;
+    Model *model = context->model;
+    size_t position = context->cache.n_tokens;
+    fill_rotation(context, position, n_tokens);
+    model->backend->ops->embed(model->backend, &model->weights.token_embd, tokens, n_tokens, context->x);
+    for (size_t layer = 0; layer < model->checkpoint.config.n_layers; layer++) {
+        attention_block(context, layer, position, n_tokens);
+        feed_forward_block(context, layer, n_tokens);
+    }
+    context->cache.n_tokens += n_tokens;
+    if (wanted == LOGITS_NONE)
+        return 0;
+    return compute_logits(context, n_tokens, wanted == LOGITS_ALL ? n_tokens : 1, error);
+}

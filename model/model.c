@@ -1,0 +1,135 @@
+/* Opening of models and contexts; see model.h. */
+#include "model/model.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+static int upload(Model *model, Error *error) {
+    Weights *w = &model->weights;
+    Backend *b = model->backend;
+    Tensor *shared[] = {&w->token_embd, &w->output_norm, &w->output};
+    for (size_t i = 0; i < sizeof shared / sizeof *shared; i++)
+        if (b->ops->upload(b, shared[i], error) < 0)
+            return error->code;
+    for (size_t layer = 0; layer < model->checkpoint.config.n_layers; layer++) {
+        LayerWeights *l = &w->layers[layer];
+        Tensor *tensors[] = {&l->attn_norm, &l->attn_q,   &l->attn_k, &l->attn_v,  &l->attn_output,
+                             &l->ffn_norm,  &l->ffn_gate, &l->ffn_up, &l->ffn_down};
+        for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
+            if (b->ops->upload(b, tensors[i], error) < 0)
+                return error->code;
+    }
+    return 0;
+}
+
+int model_open(Model *model, const char *path, Backend *backend, Error *error) {
+    *model = (Model){.backend = backend};
+    int status = checkpoint_open(&model->checkpoint, path, error);
+    if (status == 0)
+        status = weights_bind(&model->weights, &model->checkpoint, path, error);
+    if (status == 0)
+        status = upload(model, error);
+    if (status < 0)
+        model_close(model);
+    return status;
+}
+
+void model_close(Model *model) {
+    weights_free(&model->weights);
+    checkpoint_close(&model->checkpoint);
+    if (model->backend != NULL)
+        model->backend->ops->close(model->backend);
+    *model = (Model){0};
+}
+
+/* Cuts an arena into arrays: with base NULL only their total size is computed. */
+static size_t lay_out(Context *context, float *base) {
+    const ModelConfig *c = &context->model->checkpoint.config;
+    const struct {
+        float **array;
+        size_t width; /* numbers a token */
+    } parts[] = {
+        {&context->x, c->n_embd},
+        {&context->normed, c->n_embd},
+        {&context->q, c->n_heads * c->head_dim},
+        {&context->attended, c->n_heads * c->head_dim},
+        {&context->k, c->n_kv_heads * c->head_dim},
+        {&context->v, c->n_kv_heads * c->head_dim},
+        {&context->gate, c->n_ffn},
+        {&context->up, c->n_ffn},
+        {&context->rotation, c->head_dim},
+        {&context->device_logits, c->n_vocab},
+    };
+    size_t offset = 0;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        if (base != NULL)
+            *parts[i].array = base + offset;
+        offset += (parts[i].width * context->n_batch + 15) / 16 * 16;
+    }
+    return offset * sizeof(float);
+}
+
+/* Frequency of pair i: theta^(-2i / head_dim), divided by the linear scaling factor and by Llama 3's own factors. */
+static void fill_frequencies(Context *context) {
+    const Model *model = context->model;
+    const ModelConfig *config = &model->checkpoint.config;
+    const Tensor *factors = &model->weights.rope_freqs;
+    for (size_t i = 0; i < config->head_dim / 2; i++) {
+        float factor = 1;
+        if (factors->data != NULL)
+            tensor_decoder(factors->type, SIMD_SCALAR)(factors, i, 1, &factor);
+        double exponent = -2.0 * (double)i / (double)config->head_dim;
+        context->frequencies[i] = pow(config->rope_theta, exponent) / config->rope_scale / (double)factor;
+    }
+}
+
+static int allocate(Context *context, Error *error) {
+    Backend *b = context->model->backend;
+    const ModelConfig *config = &context->model->checkpoint.config;
+    KvShape shape = {config->n_layers, config->n_kv_heads, config->head_dim, context->n_ctx};
+    if (kvcache_bytes(&shape, &context->kv_bytes, error) < 0)
+        return error->code;
+    context->kv_memory = b->ops->allocate(b, context->kv_bytes, "the KV cache", error);
+    if (context->kv_memory == NULL)
+        return error->code;
+    kvcache_init(&context->cache, &shape, context->kv_memory);
+
+    context->arena_bytes = lay_out(context, NULL);
+    context->arena = b->ops->allocate(b, context->arena_bytes, "activations", error);
+    if (context->arena == NULL)
+        return error->code;
+    lay_out(context, context->arena);
+
+    context->frequencies = calloc(config->head_dim / 2, sizeof *context->frequencies);
+    context->host_rotation = calloc(context->n_batch * config->head_dim, sizeof *context->host_rotation);
+    context->logits = calloc(context->n_batch * config->n_vocab, sizeof *context->logits);
+    if (context->frequencies == NULL || context->host_rotation == NULL || context->logits == NULL)
+        return error_memory(error, "logits", context->n_batch * config->n_vocab * sizeof *context->logits);
+    fill_frequencies(context);
+    return 0;
+}
+
+int context_open(Context *context, Model *model, size_t n_ctx, size_t n_batch, Error *error) {
+    *context = (Context){.model = model, .n_ctx = n_ctx, .n_batch = n_batch == 0 ? MAX_BATCH : n_batch};
+    int status = allocate(context, error);
+    if (status < 0)
+        context_close(context);
+    return status;
+}
+
+void context_close(Context *context) {
+    if (context->model == NULL)
+        return;
+    Backend *b = context->model->backend;
+    b->ops->release(b, context->kv_memory, context->kv_bytes);
+    b->ops->release(b, context->arena, context->arena_bytes);
+    free(context->frequencies);
+    free(context->host_rotation);
+    free(context->logits);
+    *context = (Context){0};
+}
+
+size_t context_batch(const Context *context, size_t n_left) {
+    size_t room = context->n_batch - context->cache.n_tokens % context->n_batch;
+    return n_left < room ? n_left : room;
+}

@@ -1,0 +1,72 @@
+/* A model that is ready to run: an opened checkpoint, its weights by role, and the backend that holds them.
+ *
+ *     Model model;
+ *     if (model_open(&model, path, backend, &error) < 0) …          // the model closes the backend
+ *     Context context;
+ *     if (context_open(&context, &model, n_ctx, 0, &error) < 0) …
+ *     if (forward(&context, tokens, n_tokens, LOGITS_LAST, &error) < 0) …
+ *     float *logits = context.logits;                                     // (n_vocab) for the last token
+ *     context_close(&context);
+ *     model_close(&model);
+ */
+#ifndef STOWKV_MODEL_H
+#define STOWKV_MODEL_H
+
+#include "model/backend.h"
+#include "model/weights.h"
+
+typedef struct Model {
+    Checkpoint checkpoint;
+    Weights weights;
+    Backend *backend; /* owned */
+} Model;
+
+/* Takes over `backend`, also when it fails. */
+int model_open(Model *model, const char *path, Backend *backend, Error *error);
+void model_close(Model *model);
+
+#define MAX_BATCH 128 /* tokens that go through a layer together */
+
+/* One sequence: its cache and the activations of a batch. Several contexts may share a model, one after the other. */
+typedef struct Context {
+    Model *model;
+    KvCache cache;
+    size_t n_ctx;           /* capacity in tokens */
+    size_t n_batch;         /* tokens that go through a layer together, at most MAX_BATCH */
+    size_t kv_bytes;        /* taken by the cache */
+
+    /* In the backend's memory. */
+    void *kv_memory;
+    float *arena;           /* all of the following */
+    size_t arena_bytes;
+    float *x;               /* (n_batch, n_embd) residual stream */
+    float *normed;          /* (n_batch, n_embd) */
+    float *q, *attended;    /* (n_batch, n_heads, head_dim) */
+    float *k, *v;           /* (n_batch, n_kv_heads, head_dim) */
+    float *gate, *up;       /* (n_batch, n_ffn) */
+    float *rotation;        /* (n_batch, head_dim / 2, 2) */
+    float *device_logits;   /* (n_batch, n_vocab) */
+
+    /* On the host. */
+    double *frequencies;    /* (head_dim / 2) radians a position */
+    float *host_rotation;   /* (n_batch, head_dim / 2, 2) */
+    float *logits;          /* (rows, n_vocab): see forward() */
+} Context;
+
+/* n_batch 0: MAX_BATCH. */
+int context_open(Context *context, Model *model, size_t n_ctx, size_t n_batch, Error *error);
+void context_close(Context *context);
+
+/* Which positions of a batch get logits. */
+typedef enum LogitsWanted { LOGITS_NONE, LOGITS_LAST, LOGITS_ALL } LogitsWanted;
+
+/* Runs `n_tokens` (at most n_batch) further tokens through the model. context->logits then holds a row for the last
+ * token, or one for each. Fails where the cache is full, or where logits are not finite: then the message names the
+ * tensor that is to blame, if there is one. */
+int forward(Context *context, const int32_t *tokens, size_t n_tokens, LogitsWanted wanted, Error *error);
+
+/* How many tokens the next forward() should take of `n_left`: batches end at absolute multiples of n_batch, so that a
+ * prompt is cut in the same places however it arrives. */
+size_t context_batch(const Context *context, size_t n_left);
+
+#endif

@@ -1,0 +1,43 @@
+/* What every program opens from its command line: model, tokenizer and a context.
+ *
+ *     static SessionOptions options = SESSION_DEFAULTS;
+ *     const Option table[] = {SESSION_OPTIONS(options), …, {0}};
+ *     Session session;
+ *     if (session_open(&session, &options, &error) < 0) …
+ *     session_close(&session);
+ */
+#ifndef STOWKV_SESSION_H
+#define STOWKV_SESSION_H
+
+#include "model/base/options.h"
+#include "model/model.h"
+#include "tokenizer/chat_template.h"
+
+typedef struct SessionOptions {
+    const char *checkpoint_path, *tokenizer_path, *device, *simd;
+    size_t n_ctx;   /* 0: the model's */
+    size_t threads; /* 0: physical cores */
+} SessionOptions;
+
+#define SESSION_DEFAULTS {.device = "auto", .simd = "auto"}
+
+#define SESSION_OPTIONS(o)                                                                                             \
+    {"Model", OPTION_HEADING, NULL, NULL, NULL, 0, 0},                                                                 \
+    {"checkpoint_path", OPTION_STRING, &(o).checkpoint_path, "PATH", "a GGUF file or a llama2.c .bin; required", 0, 0},\
+    {"tokenizer_path", OPTION_STRING, &(o).tokenizer_path, "PATH",                                                     \
+     "a SentencePiece .model; default: in the checkpoint or beside it", 0, 0},                                         \
+    {"device", OPTION_STRING, &(o).device, "NAME", "cpu or auto; default auto", 0, 0},                                 \
+    {"n_ctx", OPTION_SIZE, &(o).n_ctx, "N", "capacity of the cache in tokens; default: the model's", 1, 1 << 28},      \
+    {"threads", OPTION_SIZE, &(o).threads, "N", "CPU threads; default: physical cores", 1, 1024},                      \
+    {"simd", OPTION_STRING, &(o).simd, "NAME", "auto, scalar, avx2 or avx512; default auto", 0, 0}
+
+typedef struct Session {
+    Model model;
+    Tokenizer *tokenizer;
+    Context context;
+} Session;
+
+int session_open(Session *session, const SessionOptions *options, Error *error);
+void session_close(Session *session); /* closing twice is fine */
+
+#endif

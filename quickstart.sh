@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# From a fresh Debian machine to generated text, or to a tested build, in one command. Prints each command that it runs.
+set -euo pipefail
+shopt -s inherit_errexit
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+readonly CHECKPOINT=smollm2-135m-instruct
+readonly PROMPT='Explain in three sentences why the sky is blue.'
+readonly MAX_NEW_TOKENS=120
+readonly PACKAGES=(build-essential cmake pkg-config ca-certificates curl python3 python3-venv libsentencepiece-dev
+    libpcre2-dev libcjson-dev libutf8proc-dev libxxhash-dev libcmocka-dev)
+
+usage() {
+    cat <<END
+usage: ./quickstart.sh          install what is missing, build, fetch $CHECKPOINT, generate text
+       ./quickstart.sh test     install what is missing, build, run every test that needs no GPU
+       ./quickstart.sh --help   this text
+
+Packages are installed with apt-get (through sudo where you are not root), only those that are missing. The checkpoint
+and the tests' Python environment are kept in \${XDG_CACHE_HOME:-~/.cache}/stowkv. With CI=true a checkpoint that cannot
+be fetched fails the tests; otherwise the tests that need it are skipped.
+END
+}
+
+die() { printf 'quickstart.sh: error: %s\n' "$*" >&2; exit 1; }
+
+run() { # prints a command and runs it
+    printf '+' >&2
+    printf ' %q' "$@" >&2
+    printf '\n' >&2
+    "$@"
+}
+
+install_missing() {
+    local package missing=() as_root=()
+    command -v dpkg-query >/dev/null || {
+        printf 'quickstart.sh: not a Debian system; install under their local names: %s\n' "${PACKAGES[*]}" >&2
+        return 0
+    }
+    for package in "${PACKAGES[@]}"; do
+        [[ $(dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | head -n 1) == installed ]] ||
+            missing+=("$package")
+    done
+    ((${#missing[@]})) || return 0
+    if ((EUID != 0)); then
+        command -v sudo >/dev/null || die "missing packages: ${missing[*]}; run as root: apt-get install ${missing[*]}"
+        as_root=(sudo)
+    fi
+    run "${as_root[@]}" apt-get update
+    run "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
+}
+
+cache_directory() {
+    [[ -n ${XDG_CACHE_HOME:-}${HOME:-} ]] || die "there is no home directory; set XDG_CACHE_HOME"
+    printf '%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}/stowkv"
+}
+
+# Prints the path of a Python that has checkpoints/requirements.txt; it is made anew when those or python3 change.
+python_environment() {
+    local venv wanted
+    venv=$(cache_directory)/test-venv
+    wanted=$(python3 --version; cat checkpoints/requirements.txt)
+    mkdir -p "${venv%/*}"
+    exec 8>"$venv.lock"
+    flock 8
+    if [[ ! -x $venv/bin/python || ! -r $venv/made-from || $(<"$venv/made-from") != "$wanted" ]]; then
+        run python3 -m venv --clear "$venv" >&2 &&
+            run "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+                --requirement checkpoints/requirements.txt >&2 &&
+            printf '%s\n' "$wanted" >"$venv/made-from" || return 1
+    fi
+    exec 8>&-
+    printf '%s\n' "$venv/bin/python"
+}
+
+main_job() {
+    local checkpoint
+    install_missing
+    run cmake --preset release
+    run cmake --build --preset release
+    checkpoint=$(run checkpoints/fetch.sh "$CHECKPOINT")
+    run build/generate --checkpoint_path "$checkpoint" --chat --prompt "$PROMPT" --temperature 0 \
+        --max_new_tokens "$MAX_NEW_TOKENS"
+}
+
+test_preset() { # PRESET BINARY_DIR OPTION…: configures, builds, tests; the output of ctest is kept in its ctest.log
+    local preset=$1 directory=$2
+    shift 2
+    run cmake --preset "$preset" "$@" &&
+        run cmake --build --preset "$preset" &&
+        run ctest --preset "$preset" --parallel "$(nproc)" --no-tests=error | tee "$directory/ctest.log"
+}
+
+test_job() {
+    local python checkpoint='' failed=0 summary=() options preset directory
+    install_missing
+    python=$(python_environment) ||
+        die "the tests' Python environment cannot be made; see pip's message above"
+    if ! checkpoint=$(run checkpoints/fetch.sh "$CHECKPOINT"); then
+        checkpoint=''
+        if [[ ${CI:-} == true ]]; then
+            failed=1
+            summary+=("FAILED: $CHECKPOINT could not be fetched, and CI=true")
+        else
+            summary+=("SKIPPED: the tests that need $CHECKPOINT, which could not be fetched")
+        fi
+        printf '\n*** %s ***\n\n' "${summary[-1]}" >&2
+    fi
+    options=(-DSTOWKV_TESTS=ON -DSTOWKV_WERROR=ON "-DSTOWKV_PYTHON=$python" "-DSTOWKV_SMOLLM2=$checkpoint")
+    for preset in release debug; do
+        directory=build
+        [[ $preset == release ]] || directory=build-$preset
+        rm -f "$directory/ctest.log"
+        if test_preset "$preset" "$directory" "${options[@]}"; then
+            summary+=("$preset: $(grep -E 'tests passed' "$directory/ctest.log")")
+        else
+            failed=1
+            summary+=("$preset: FAILED: $(grep -hE 'tests passed|No tests' "$directory/ctest.log" 2>/dev/null ||
+                echo 'it did not come to the tests; see above')")
+        fi
+    done
+    printf '\n' >&2
+    printf 'quickstart.sh: %s\n' "${summary[@]}" >&2
+    return $failed
+}
+
+(($# <= 1)) || { usage >&2; exit 2; }
+case ${1:-} in
+    '') main_job ;;
+    test) test_job ;;
+    --help | -h) usage ;;
+    *)
+        printf 'quickstart.sh: error: unknown argument %q; valid ones are test and --help\n' "$1" >&2
+        usage >&2
+        exit 2 ;;
+esac

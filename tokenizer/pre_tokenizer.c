@@ -1,0 +1,237 @@
+/* The pre-tokenizer table and the walk over a text's matches; see pre_tokenizer.h. Patterns are those of the Hugging
+ * Face tokenizer.json files, with \s written out as the property White_Space: PCRE2's \s also takes U+180E. */
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "tokenizer/pre_tokenizer.h"
+
+#include <pcre2.h>
+#include <stdlib.h>
+#include <utf8proc.h>
+
+#define SPACE    "\\p{White_Space}"
+#define NO_SPACE "\\P{White_Space}"
+
+/* A run of spaces; the last one goes to the word that follows. */
+#define SPACES SPACE "+(?!" NO_SPACE ")|" SPACE "+"
+
+#define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" SPACE "\\p{L}\\p{N}]+|" SPACES
+
+/* OpenAI's cl100k_base, which Llama 3 and Qwen 2 vary in how many digits make a word. */
+#define CL100K_PATTERN(digits)                                                                                         \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^" SPACE                                 \
+    "\\p{L}\\p{N}]+[\\r\\n]*|" SPACE "*[\\r\\n]+|" SPACES
+
+typedef struct PreTokenizerRow {
+    const char *names[4];
+    const char *isolate; /* NULL, or: each match is a word, and the text between matches is split by `pattern` */
+    const char *pattern;
+    bool nfc, ignores_merges, adds_bos;
+} PreTokenizerRow;
+
+static const PreTokenizerRow rows[] = {
+    {{"gpt-2", "default", ""}, NULL, GPT2_PATTERN, false, false, false},
+    {{"llama-bpe", "llama3", "llama-v3"}, NULL, CL100K_PATTERN("\\p{N}{1,3}"), false, true, true},
+    {{"smollm"}, "\\p{N}", GPT2_PATTERN, false, false, false},
+    {{"qwen2"}, NULL, CL100K_PATTERN("\\p{N}"), true, false, false},
+};
+
+enum {
+    N_ROWS = sizeof rows / sizeof rows[0],
+    N_NAMES = sizeof rows[0].names / sizeof rows[0].names[0],
+    JIT_STACK_START = 32 << 10, /* bytes; the stack grows on demand up to JIT_STACK_MAX */
+    JIT_STACK_MAX = 16 << 20
+};
+
+struct PreTokenizer {
+    const PreTokenizerRow *row;
+    pcre2_code *isolate, *pattern; /* isolate may be NULL */
+};
+
+/* What one split needs beside the compiled patterns. */
+typedef struct Split {
+    const PreTokenizer *pre;
+    pcre2_match_data *match;
+    pcre2_match_context *limits;
+    pcre2_jit_stack *stack;
+    PreTokenFunction on_word;
+    void *context;
+} Split;
+
+static const PreTokenizerRow *find_row(StringView name) {
+    for (size_t i = 0; i < N_ROWS; i++)
+        for (size_t j = 0; j < N_NAMES && rows[i].names[j] != NULL; j++)
+            if (sv_is(name, rows[i].names[j]))
+                return &rows[i];
+    return NULL;
+}
+
+static pcre2_code *compile(const char *pattern, Error *error) {
+    int code;
+    PCRE2_SIZE offset;
+    pcre2_code *compiled =
+        pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code, &offset, NULL);
+    if (compiled == NULL) {
+        char reason[128];
+        pcre2_get_error_message(code, (PCRE2_UCHAR *)reason, sizeof reason);
+        error_set(error, ERROR_UNSUPPORTED,
+                  "PCRE2 cannot compile a pre-tokenizer pattern (%s at offset %zu); PCRE2 10.40 or newer is needed",
+                  reason, (size_t)offset);
+        return NULL;
+    }
+    /* Where there is no JIT for this machine, pcre2_match interprets: slower, same matches. */
+    pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE);
+    return compiled;
+}
+
+static int unknown_name(StringView name, Error *error) {
+    char known[256] = "";
+    for (size_t i = 0; i < N_ROWS; i++)
+        for (size_t j = 0; j < N_NAMES && rows[i].names[j] != NULL; j++)
+            if (rows[i].names[j][0] != '\0') {
+                strncat(known, known[0] != '\0' ? ", " : "", sizeof known - strlen(known) - 1);
+                strncat(known, rows[i].names[j], sizeof known - strlen(known) - 1);
+            }
+    return error_set(error, ERROR_UNSUPPORTED,
+                     "unknown pre-tokenizer '%.*s'; use a checkpoint whose tokenizer.ggml.pre is one of: %s",
+                     SV_ARGS(name), known);
+}
+
+int pre_tokenizer_open(PreTokenizer **out, StringView name, Error *error) {
+    *out = NULL;
+    const PreTokenizerRow *row = find_row(name);
+    if (row == NULL)
+        return unknown_name(name, error);
+    PreTokenizer *pre = calloc(1, sizeof *pre);
+    if (pre == NULL)
+        return error_memory(error, "the pre-tokenizer", sizeof *pre);
+    pre->row = row;
+    pre->pattern = compile(row->pattern, error);
+    if (row->isolate != NULL)
+        pre->isolate = compile(row->isolate, error);
+    if (pre->pattern == NULL || (row->isolate != NULL && pre->isolate == NULL)) {
+        pre_tokenizer_free(pre);
+        return ERROR_UNSUPPORTED;
+    }
+    *out = pre;
+    return 0;
+}
+
+void pre_tokenizer_free(PreTokenizer *pre) {
+    if (pre == NULL)
+        return;
+    pcre2_code_free(pre->isolate);
+    pcre2_code_free(pre->pattern);
+    free(pre);
+}
+
+bool pre_tokenizer_ignores_merges(const PreTokenizer *pre) {
+    return pre->row->ignores_merges;
+}
+
+bool pre_tokenizer_adds_bos(const PreTokenizer *pre) {
+    return pre->row->adds_bos;
+}
+
+/* Finds the first match at or after *start: 1, 0 where there is none, or a negative error code. */
+static int next_match(Split *split, const pcre2_code *code, StringView text, size_t *start, size_t *end, Error *error) {
+    int status = pcre2_match(code, (PCRE2_SPTR)text.bytes, text.length, *start, PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY,
+                             split->match, split->limits);
+    if (status == PCRE2_ERROR_NOMATCH)
+        return 0;
+    if (status < 0) {
+        char reason[128];
+        pcre2_get_error_message(status, (PCRE2_UCHAR *)reason, sizeof reason);
+        return error_set(error, ERROR_UNSUPPORTED,
+                         "the text cannot be split into words (PCRE2: %s at byte %zu of %zu); give it in smaller parts",
+                         reason, *start, text.length);
+    }
+    const PCRE2_SIZE *range = pcre2_get_ovector_pointer(split->match);
+    *start = range[0];
+    *end = range[1];
+    return 1;
+}
+
+/* Every match of the pattern is a word, and so is what lies between two matches. */
+static int split_by_pattern(Split *split, StringView text, Error *error) {
+    for (size_t at = 0; at < text.length;) {
+        size_t start = at, end = at;
+        int found = next_match(split, split->pre->pattern, text, &start, &end, error);
+        if (found < 0)
+            return found;
+        if (!found)
+            start = end = text.length;
+        int status = 0;
+        if (start > at)
+            status = split->on_word(split->context, (StringView){text.bytes + at, start - at}, error);
+        if (status == 0 && end > start)
+            status = split->on_word(split->context, (StringView){text.bytes + start, end - start}, error);
+        if (status < 0)
+            return status;
+        at = end;
+    }
+    return 0;
+}
+
+/* The text between isolated words is split as if it stood alone: the pattern does not look past its ends. */
+static int split_isolated(Split *split, StringView text, Error *error) {
+    for (size_t at = 0; at < text.length;) {
+        size_t start = at, end = at;
+        int found = next_match(split, split->pre->isolate, text, &start, &end, error);
+        if (found < 0)
+            return found;
+        if (!found)
+            start = end = text.length;
+        int status = split_by_pattern(split, (StringView){text.bytes + at, start - at}, error);
+        if (status == 0 && end > start)
+            status = split->on_word(split->context, (StringView){text.bytes + start, end - start}, error);
+        if (status < 0)
+            return status;
+        at = end;
+    }
+    return 0;
+}
+
+/* NFC of `text` in a new allocation, or NULL with *status 0 where it is NFC already (ASCII). */
+static char *normalize(StringView text, size_t *length, int *status, Error *error) {
+    *status = 0;
+    size_t i = 0;
+    while (i < text.length && (unsigned char)text.bytes[i] < 0x80)
+        i++;
+    if (i == text.length)
+        return NULL;
+    utf8proc_uint8_t *normal = NULL;
+    utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text.bytes, (utf8proc_ssize_t)text.length, &normal,
+                                      UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    if (n < 0) {
+        *status = error_set(error, n == UTF8PROC_ERROR_NOMEM ? ERROR_MEMORY : ERROR_UNSUPPORTED,
+                            "a text of %zu bytes cannot be normalized to NFC (%s); give it in smaller parts",
+                            text.length, utf8proc_errmsg(n));
+        return NULL;
+    }
+    *length = (size_t)n;
+    return (char *)normal;
+}
+
+int pre_tokenizer_split(const PreTokenizer *pre, StringView text, PreTokenFunction on_word, void *context,
+                        Error *error) {
+    int status = 0;
+    char *normal = NULL;
+    if (pre->row->nfc && (normal = normalize(text, &text.length, &status, error)) != NULL)
+        text.bytes = normal;
+    Split split = {.pre = pre, .on_word = on_word, .context = context};
+    split.match = pcre2_match_data_create(1, NULL);
+    split.limits = pcre2_match_context_create(NULL);
+    split.stack = pcre2_jit_stack_create(JIT_STACK_START, JIT_STACK_MAX, NULL);
+    if (status == 0 && (split.match == NULL || split.limits == NULL || split.stack == NULL))
+        status = error_memory(error, "the pre-tokenizer's matcher", JIT_STACK_MAX);
+    if (status == 0) {
+        pcre2_jit_stack_assign(split.limits, NULL, split.stack);
+        /* A run of spaces may backtrack once for each of them; the default limit is ten million. */
+        pcre2_set_match_limit(split.limits, UINT32_MAX);
+        status = pre->isolate != NULL ? split_isolated(&split, text, error) : split_by_pattern(&split, text, error);
+    }
+    pcre2_jit_stack_free(split.stack);
+    pcre2_match_context_free(split.limits);
+    pcre2_match_data_free(split.match);
+    free(normal);
+    return status;
+}

@@ -1,0 +1,59 @@
+/* See special_tokens.h. */
+#include "tokenizer/special_tokens.h"
+
+#include <stdlib.h>
+
+int special_tokens_add(SpecialTokens *special, StringView text, int32_t id, int class, Error *error) {
+    if (text.length == 0)
+        return 0;
+    if (special->n == special->capacity) {
+        size_t capacity = special->capacity == 0 ? 32 : 2 * special->capacity;
+        SpecialToken *items = realloc(special->items, capacity * sizeof *items);
+        if (items == NULL)
+            return error_memory(error, "the special tokens", capacity * sizeof *items);
+        special->items = items;
+        special->capacity = capacity;
+    }
+    special->items[special->n++] = (SpecialToken){text, id, class};
+    return 0;
+}
+
+static int compare(const void *left, const void *right) {
+    const SpecialToken *a = left, *b = right;
+    if (a->text.bytes[0] != b->text.bytes[0])
+        return (unsigned char)a->text.bytes[0] < (unsigned char)b->text.bytes[0] ? -1 : 1;
+    if (a->text.length != b->text.length)
+        return a->text.length > b->text.length ? -1 : 1;
+    return a->id < b->id ? -1 : 1;
+}
+
+void special_tokens_sort(SpecialTokens *special) {
+    if (special->n > 0)
+        qsort(special->items, special->n, sizeof *special->items, compare);
+    size_t i = 0;
+    for (int byte = 0; byte <= 256; byte++) {
+        while (i < special->n && (unsigned char)special->items[i].text.bytes[0] < byte)
+            i++;
+        special->starts[byte] = i;
+    }
+}
+
+void special_tokens_free(SpecialTokens *special) {
+    free(special->items);
+    *special = (SpecialTokens){0};
+}
+
+const SpecialToken *special_tokens_find(const SpecialTokens *special, StringView text, int classes, size_t *at) {
+    if (special->n == 0)
+        return NULL;
+    for (size_t i = *at; i < text.length; i++) {
+        unsigned char first = (unsigned char)text.bytes[i];
+        StringView rest = {text.bytes + i, text.length - i};
+        for (size_t j = special->starts[first]; j < special->starts[first + 1]; j++)
+            if ((special->items[j].class & classes) != 0 && sv_starts_with(rest, special->items[j].text)) {
+                *at = i;
+                return &special->items[j];
+            }
+    }
+    return NULL;
+}

@@ -1,0 +1,37 @@
+/* The tokens that are matched in a text before it is split into words: control tokens where the caller asks for them,
+ * user-defined ("added") tokens always, the longest at each place first, as Hugging Face's tokenizers do.
+ *
+ *     size_t at = 0;
+ *     const SpecialToken *token = special_tokens_find(&special, text, SPECIAL_USER_DEFINED, &at);   // NULL: no more
+ */
+#ifndef STOWKV_SPECIAL_TOKENS_H
+#define STOWKV_SPECIAL_TOKENS_H
+
+#include "model/base/error.h"
+#include "model/base/string_view.h"
+
+#include <stdint.h>
+
+enum { SPECIAL_CONTROL = 1, SPECIAL_USER_DEFINED = 2 };
+
+typedef struct SpecialToken {
+    StringView text; /* the vocabulary's */
+    int32_t id;
+    int class; /* SPECIAL_CONTROL or SPECIAL_USER_DEFINED */
+} SpecialToken;
+
+typedef struct SpecialTokens {
+    SpecialToken *items; /* (n) by first byte, then longest first */
+    size_t n, capacity;
+    size_t starts[257]; /* items with first byte b are [starts[b], starts[b + 1]) */
+} SpecialTokens;
+
+/* Starts as {0}. Tokens without text are left out. After the last one, sort. */
+int special_tokens_add(SpecialTokens *special, StringView text, int32_t id, int class, Error *error);
+void special_tokens_sort(SpecialTokens *special);
+void special_tokens_free(SpecialTokens *special);
+
+/* The first token of one of `classes` (a sum) in `text` at or after *at, whose place becomes *at; or NULL. */
+const SpecialToken *special_tokens_find(const SpecialTokens *special, StringView text, int classes, size_t *at);
+
+#endif

@@ -1,0 +1,294 @@
+/* What the two kinds of tokenizer have in common: opening, UTF-8 repair, special tokens, BOS and end rules. See
+ * tokenizer.h; decoding is text_stream.c. */
+#include "tokenizer/tokenizer.h"
+#include "tokenizer/sentencepiece_model.h"
+#include "tokenizer/tokenizer_internal.h"
+#include "tokenizer/utf8.h"
+
+#include <stdlib.h>
+
+/* Control tokens that mark turns and ends. Converters have stored some of them as normal or user-defined tokens; by
+ * these names they are control tokens whatever the file says, as in llama.cpp. */
+static const struct {
+    const char *text;
+    bool ends; /* generating it ends an answer */
+} marks[] = {
+    {"</s>", true},
+    {"<|im_end|>", true},
+    {"<|eot_id|>", true},
+    {"<|endoftext|>", true},
+    {"<|end|>", true},
+    {"<|end_of_text|>", true},
+    {"<|im_start|>", false},
+    {"<|begin_of_text|>", false},
+    {"<|start_header_id|>", false},
+    {"<|end_header_id|>", false},
+};
+
+enum { N_MARKS = sizeof marks / sizeof marks[0] };
+
+int token_list_append(TokenList *list, int32_t id, Error *error) {
+    if (list->count == list->capacity) {
+        size_t capacity = list->capacity == 0 ? 64 : 2 * list->capacity;
+        int32_t *ids = realloc(list->ids, capacity * sizeof *ids);
+        if (ids == NULL)
+            return error_memory(error, "a list of tokens", capacity * sizeof *ids);
+        list->ids = ids;
+        list->capacity = capacity;
+    }
+    list->ids[list->count++] = id;
+    return 0;
+}
+
+void token_list_free(TokenList *list) {
+    free(list->ids);
+    *list = (TokenList){0};
+}
+
+static int find_mark(StringView token) {
+    for (int i = 0; i < N_MARKS; i++)
+        if (sv_is(token, marks[i].text))
+            return i;
+    return -1;
+}
+
+/* An id that a file gives, or `fallback` where it gives none; -1 where that is not in the vocabulary. */
+static int read_id(const Vocabulary *vocabulary, const char *name, int64_t id, int32_t fallback, int32_t *out,
+                   Error *error) {
+    if (id >= 0 && (uint64_t)id >= vocabulary->n_tokens)
+        return error_set(error, ERROR_FORMAT,
+                         "vocabulary: the %s token is %lld of %zu tokens; convert the checkpoint again", name,
+                         (long long)id, vocabulary->n_tokens);
+    *out = id >= 0 ? (int32_t)id : (size_t)fallback < vocabulary->n_tokens ? fallback : -1;
+    return 0;
+}
+
+/* The type of each token: the file's, corrected by the ids it names and by the marks. */
+static int read_types(Tokenizer *tokenizer, const Vocabulary *vocabulary, int32_t unknown, Error *error) {
+    bool sentencepiece = vocabulary->kind == VOCABULARY_SENTENCEPIECE;
+    for (size_t id = 0; id < vocabulary->n_tokens; id++) {
+        StringView token = vocabulary->tokens[id];
+        int32_t type = vocabulary->types != NULL ? vocabulary->types[id] : TOKEN_NORMAL;
+        if (type < TOKEN_NORMAL || type > TOKEN_BYTE)
+            return error_set(error, ERROR_FORMAT,
+                             "vocabulary: token %zu has type %d, and types are 1 to 6; convert the checkpoint again",
+                             id, type);
+        if (sentencepiece && vocabulary->types == NULL && token.length == 6 && sv_starts_with(token, sv("<0x")))
+            type = TOKEN_BYTE;
+        if (find_mark(token) >= 0 || (int32_t)id == tokenizer->bos || (int32_t)id == tokenizer->eos ||
+            (int32_t)id == tokenizer->eot)
+            type = TOKEN_CONTROL;
+        /* SentencePiece wants exactly one unknown piece. */
+        if (sentencepiece && (int32_t)id == unknown)
+            type = TOKEN_UNKNOWN;
+        else if (sentencepiece && type == TOKEN_UNKNOWN)
+            type = TOKEN_CONTROL;
+        tokenizer->types[id] = (uint8_t)type;
+    }
+    return 0;
+}
+
+static int add_special_tokens(Tokenizer *tokenizer, Error *error) {
+    for (size_t id = 0; id < tokenizer->n_tokens; id++) {
+        uint8_t type = tokenizer->types[id];
+        StringView token = tokenizer_token(tokenizer, (int32_t)id);
+        if (token.length > tokenizer->longest_token)
+            tokenizer->longest_token = token.length;
+        if (type != TOKEN_CONTROL && type != TOKEN_UNKNOWN && type != TOKEN_USER_DEFINED)
+            continue;
+        int class = type == TOKEN_USER_DEFINED ? SPECIAL_USER_DEFINED : SPECIAL_CONTROL;
+        int status = special_tokens_add(&tokenizer->special, token, (int32_t)id, class, error);
+        if (status < 0)
+            return status;
+    }
+    special_tokens_sort(&tokenizer->special);
+    return 0;
+}
+
+static int open_file(Tokenizer *tokenizer, const char *path, Error *error) {
+    int status = sentencepiece_open_file(&tokenizer->sp, path, error);
+    if (status < 0)
+        return status;
+    tokenizer->n_tokens = sentencepiece_n_pieces(tokenizer->sp);
+    tokenizer->bos = sentencepiece_bos(tokenizer->sp);
+    tokenizer->eos = sentencepiece_eos(tokenizer->sp);
+    tokenizer->eot = -1;
+    tokenizer->adds_bos = tokenizer->bos >= 0;
+    tokenizer->strips_space = sentencepiece_adds_dummy_prefix(tokenizer->sp);
+    tokenizer->types = malloc(tokenizer->n_tokens);
+    if (tokenizer->types == NULL)
+        return error_memory(error, "the tokenizer", tokenizer->n_tokens);
+    for (size_t id = 0; id < tokenizer->n_tokens; id++)
+        tokenizer->types[id] = (uint8_t)sentencepiece_type(tokenizer->sp, (int32_t)id);
+    return add_special_tokens(tokenizer, error);
+}
+
+static int open_sentencepiece(Tokenizer *tokenizer, const Vocabulary *vocabulary, Error *error) {
+    char *proto;
+    size_t size_bytes;
+    int status = sentencepiece_model_build(vocabulary, tokenizer->types, &proto, &size_bytes, error);
+    if (status == 0)
+        status = sentencepiece_open_proto(&tokenizer->sp, (StringView){proto, size_bytes}, "vocabulary", error);
+    free(proto);
+    tokenizer->adds_bos = vocabulary->add_bos != 0;
+    tokenizer->strips_space = vocabulary->add_space_prefix != 0;
+    return status;
+}
+
+static int open_byte_level_bpe(Tokenizer *tokenizer, const Vocabulary *vocabulary, Error *error) {
+    int status = byte_level_bpe_open(&tokenizer->bpe, vocabulary, error);
+    if (status == 0)
+        tokenizer->adds_bos =
+            vocabulary->add_bos < 0 ? byte_level_bpe_adds_bos(tokenizer->bpe) : vocabulary->add_bos != 0;
+    return status;
+}
+
+/* Where the file does not say, SentencePiece vocabularies have Llama's unknown 0, BOS 1 and EOS 2, as in llama.cpp. */
+static int open_vocabulary(Tokenizer *tokenizer, const Vocabulary *vocabulary, Error *error) {
+    bool sentencepiece = vocabulary->kind == VOCABULARY_SENTENCEPIECE;
+    int32_t unknown = -1;
+    if (vocabulary->kind != VOCABULARY_SENTENCEPIECE && vocabulary->kind != VOCABULARY_BYTE_LEVEL_BPE)
+        return error_set(error, ERROR_UNSUPPORTED,
+                         "the checkpoint carries no tokenizer; name one with --tokenizer_path");
+    if (vocabulary->n_tokens == 0 || vocabulary->n_tokens > INT32_MAX / 2)
+        return error_set(error, ERROR_FORMAT, "vocabulary: %zu tokens; convert the checkpoint again",
+                         vocabulary->n_tokens);
+    tokenizer->vocabulary = vocabulary;
+    tokenizer->n_tokens = vocabulary->n_tokens;
+    tokenizer->types = malloc(vocabulary->n_tokens);
+    if (tokenizer->types == NULL)
+        return error_memory(error, "the tokenizer", vocabulary->n_tokens);
+    int status = read_id(vocabulary, "BOS", vocabulary->bos_id, sentencepiece ? 1 : -1, &tokenizer->bos, error);
+    if (status == 0)
+        status = read_id(vocabulary, "EOS", vocabulary->eos_id, sentencepiece ? 2 : -1, &tokenizer->eos, error);
+    if (status == 0)
+        status = read_id(vocabulary, "end-of-turn", vocabulary->eot_id, -1, &tokenizer->eot, error);
+    if (status == 0)
+        status = read_id(vocabulary, "unknown", vocabulary->unknown_id, sentencepiece ? 0 : -1, &unknown, error);
+    if (status == 0)
+        status = read_types(tokenizer, vocabulary, unknown, error);
+    if (status == 0)
+        status = sentencepiece ? open_sentencepiece(tokenizer, vocabulary, error)
+                               : open_byte_level_bpe(tokenizer, vocabulary, error);
+    return status == 0 ? add_special_tokens(tokenizer, error) : status;
+}
+
+/* Opens from a file where `path` is given, else from a vocabulary. */
+static int open_either(Tokenizer **out, const char *path, const Vocabulary *vocabulary, Error *error) {
+    *out = NULL;
+    Tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
+    if (tokenizer == NULL)
+        return error_memory(error, "the tokenizer", sizeof *tokenizer);
+    int status = path != NULL ? open_file(tokenizer, path, error) : open_vocabulary(tokenizer, vocabulary, error);
+    if (status < 0) {
+        tokenizer_free(tokenizer);
+        return status;
+    }
+    *out = tokenizer;
+    return 0;
+}
+
+int tokenizer_open_file(Tokenizer **out, const char *path, Error *error) {
+    return open_either(out, path, NULL, error);
+}
+
+int tokenizer_open_vocabulary(Tokenizer **out, const Vocabulary *vocabulary, Error *error) {
+    return open_either(out, NULL, vocabulary, error);
+}
+
+void tokenizer_free(Tokenizer *tokenizer) {
+    if (tokenizer == NULL)
+        return;
+    sentencepiece_free(tokenizer->sp);
+    byte_level_bpe_free(tokenizer->bpe);
+    special_tokens_free(&tokenizer->special);
+    free(tokenizer->types);
+    free(tokenizer);
+}
+
+StringView tokenizer_token(const Tokenizer *tokenizer, int32_t id) {
+    return tokenizer->vocabulary != NULL ? tokenizer->vocabulary->tokens[id] : sentencepiece_piece(tokenizer->sp, id);
+}
+
+size_t tokenizer_n_tokens(const Tokenizer *tokenizer) {
+    return tokenizer->n_tokens;
+}
+
+int32_t tokenizer_bos(const Tokenizer *tokenizer) {
+    return tokenizer->bos;
+}
+
+int32_t tokenizer_eos(const Tokenizer *tokenizer) {
+    return tokenizer->eos;
+}
+
+bool tokenizer_adds_bos(const Tokenizer *tokenizer) {
+    return tokenizer->adds_bos && tokenizer->bos >= 0;
+}
+
+bool tokenizer_is_end(const Tokenizer *tokenizer, int32_t id) {
+    if (id < 0 || (size_t)id >= tokenizer->n_tokens)
+        return false;
+    if (id == tokenizer->eos || id == tokenizer->eot || id == tokenizer->bos)
+        return true;
+    if (tokenizer->types[id] != TOKEN_CONTROL)
+        return false;
+    int mark = find_mark(tokenizer_token(tokenizer, id));
+    return mark >= 0 && marks[mark].ends;
+}
+
+int32_t tokenizer_special(const Tokenizer *tokenizer, StringView text) {
+    for (size_t i = 0; i < tokenizer->special.n; i++)
+        if (sv_equal(tokenizer->special.items[i].text, text))
+            return tokenizer->special.items[i].id;
+    return -1;
+}
+
+/* Text without special tokens. */
+static int encode_plain(const Tokenizer *tokenizer, StringView text, TokenList *out, Error *error) {
+    if (text.length == 0)
+        return 0;
+    return tokenizer->sp != NULL ? sentencepiece_encode(tokenizer->sp, text, out, error)
+                                 : byte_level_bpe_encode(tokenizer->bpe, text, out, error);
+}
+
+/* Valid text, split at special tokens. SentencePiece looks for its user-defined pieces itself. */
+static int encode_valid(const Tokenizer *tokenizer, StringView text, unsigned flags, TokenList *out, Error *error) {
+    int classes =
+        (flags & TOKENIZE_PARSE_SPECIAL ? SPECIAL_CONTROL : 0) | (tokenizer->sp == NULL ? SPECIAL_USER_DEFINED : 0);
+    size_t at = 0;
+    for (;;) {
+        size_t found = at;
+        const SpecialToken *token =
+            classes != 0 ? special_tokens_find(&tokenizer->special, text, classes, &found) : NULL;
+        size_t end = token != NULL ? found : text.length;
+        int status = encode_plain(tokenizer, (StringView){text.bytes + at, end - at}, out, error);
+        if (status < 0 || token == NULL)
+            return status;
+        status = token_list_append(out, token->id, error);
+        if (status < 0)
+            return status;
+        at = end + token->text.length;
+    }
+}
+
+int tokenizer_encode(const Tokenizer *tokenizer, StringView text, unsigned flags, TokenList *out, Error *error) {
+    size_t n_before = out->count;
+    int status = 0;
+    char *repaired = NULL;
+    if (text.bytes == NULL)
+        text = sv("");
+    if (!utf8_is_valid(text)) {
+        if (text.length > SIZE_MAX / 3 || (repaired = malloc(3 * text.length)) == NULL)
+            return error_memory(error, "a text", 3ull * text.length);
+        text = (StringView){repaired, utf8_repair(text, repaired)};
+    }
+    if ((flags & TOKENIZE_ADD_BOS) && tokenizer_adds_bos(tokenizer))
+        status = token_list_append(out, tokenizer->bos, error);
+    if (status == 0)
+        status = encode_valid(tokenizer, text, flags, out, error);
+    free(repaired);
+    if (status < 0)
+        out->count = n_before;
+    return status;
+}

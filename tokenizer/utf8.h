@@ -1,0 +1,36 @@
+/* UTF-8 in four functions: what is valid, what may still become valid, and how what is not is repaired.
+ *
+ *     size_t length;
+ *     switch (utf8_scan(bytes, n, &length)) {          // the first `length` of n bytes are …
+ *     case UTF8_VALID: …                               // … one character
+ *     case UTF8_INVALID: …                             // … one U+FFFD
+ *     case UTF8_INCOMPLETE: …                          // … the start of a character that ends after byte n
+ *     }
+ */
+#ifndef STOWKV_UTF8_H
+#define STOWKV_UTF8_H
+
+#include "model/base/string_view.h"
+
+#include <stdint.h>
+
+#define UTF8_REPLACEMENT "\xEF\xBF\xBD" /* U+FFFD */
+
+typedef enum Utf8Status { UTF8_VALID, UTF8_INVALID, UTF8_INCOMPLETE } Utf8Status;
+
+/* Looks at the start of `bytes` (n > 0). An invalid part is maximal in the sense of the Unicode Standard, section 3.9
+ * ("substitution of maximal subparts"), as Python and the WHATWG decoder count it. */
+Utf8Status utf8_scan(const char *bytes, size_t n, size_t *length);
+
+bool utf8_is_valid(StringView text);
+
+/* Copies `text` to `out` (3 * text.length bytes suffice), U+FFFD for each maximal invalid part; returns the length. */
+size_t utf8_repair(StringView text, char *out);
+
+/* The code point of a valid character of `length` bytes. */
+uint32_t utf8_code_point(const char *bytes, size_t length);
+
+/* Writes a code point below 0x110000; returns how many bytes (1 to 4). */
+size_t utf8_write(uint32_t code_point, char out[4]);
+
+#endif

@@ -1,0 +1,40 @@
+/* What a checkpoint says about its tokenizer, as plain data: a checkpoint reader fills it, tokenizer.h builds a
+ * tokenizer from it. Views and arrays belong to the checkpoint and must outlive the tokenizer. */
+#ifndef STOWKV_VOCABULARY_H
+#define STOWKV_VOCABULARY_H
+
+#include "model/base/string_view.h"
+
+#include <stdint.h>
+
+/* The numbers of GGUF's tokenizer.ggml.token_type, which are those of SentencePiece's ModelProto.SentencePiece.Type. */
+typedef enum TokenType {
+    TOKEN_NORMAL = 1,
+    TOKEN_UNKNOWN = 2,
+    TOKEN_CONTROL = 3,
+    TOKEN_USER_DEFINED = 4,
+    TOKEN_UNUSED = 5,
+    TOKEN_BYTE = 6
+} TokenType;
+
+typedef enum VocabularyKind {
+    VOCABULARY_NONE = 0,      /* the checkpoint carries no tokenizer (llama2.c) */
+    VOCABULARY_SENTENCEPIECE, /* tokenizer.ggml.model "llama": pieces, scores, types */
+    VOCABULARY_BYTE_LEVEL_BPE /* tokenizer.ggml.model "gpt2": tokens in GPT-2's byte alphabet, merges, pre-tokenizer */
+} VocabularyKind;
+
+typedef struct Vocabulary {
+    VocabularyKind kind;
+    StringView pre_tokenizer; /* tokenizer.ggml.pre: "smollm", "llama-bpe", …; empty where the file does not say */
+    size_t n_tokens;
+    const StringView *tokens; /* (n_tokens) */
+    const float *scores;      /* (n_tokens) or NULL */
+    const int32_t *types;     /* (n_tokens) TokenType, or NULL: all normal */
+    size_t n_merges;
+    const StringView *merges;                   /* (n_merges) "left right", most frequent first */
+    int64_t bos_id, eos_id, eot_id, unknown_id; /* -1 where the file does not say */
+    int add_bos, add_eos, add_space_prefix;     /* 0, 1, or -1 where the file does not say */
+    StringView chat_template;                   /* the Jinja text, or empty */
+} Vocabulary;
+
+#endif
