@@ -48,6 +48,10 @@ static inline Vec vec_fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c)
 static inline float vec_sum(Vec x) { return _mm512_reduce_add_ps(x); }
 /* 2^n for integral n in [-126, 127]. */
 static inline Vec vec_exp2_integer(Vec n) { return _mm512_scalef_ps(_mm512_set1_ps(1.0f), n); }
+/* y where x >= limit or x is NaN, else 0. */
+static inline Vec vec_zero_below(Vec y, Vec x, float limit) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(limit), _CMP_NLT_UQ), y);
+}
 
 #elif defined(__AVX2__)
 
@@ -91,6 +95,9 @@ static inline Vec vec_exp2_integer(Vec n) {
     __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
     return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
 }
+static inline Vec vec_zero_below(Vec y, Vec x, float limit) {
+    return _mm256_and_ps(_mm256_cmp_ps(x, _mm256_set1_ps(limit), _CMP_NLT_UQ), y);
+}
 
 #else
 
@@ -130,15 +137,17 @@ static inline Vec vec_max(Vec a, Vec b) { return vec_select(a > b, a, b); }
 static inline Vec vec_fma(Vec a, Vec b, Vec c) { return a * b + c; }
 static inline float vec_sum(Vec x) { return (x[0] + x[2]) + (x[1] + x[3]); }
 static inline Vec vec_exp2_integer(Vec n) { return (Vec)((__builtin_convertvector(n, VecInt) + 127) << 23); }
+static inline Vec vec_zero_below(Vec y, Vec x, float limit) { return (Vec)(~(x < vec_set1(limit)) & (VecInt)y); }
 
 #endif
 
 static inline Vec vec_zero(void) { return vec_set1(0.0f); }
 
-/* e^x with a relative error below 2e-7 for x in [-87, 88]; beyond, the value at the end of that range. Range reduction
- * by ln 2 in two parts, then the polynomial of Cephes' expf. */
+/* e^x with a relative error below 2e-7 for x in [-87, 88]; 0 below, e^88 above. Range reduction by ln 2 in two parts,
+ * then the polynomial of Cephes' expf. */
 static inline Vec vec_exp(Vec x) {
     const Vec to_integer = vec_set1(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
+    const Vec original = x;
     x = vec_min(vec_set1(88.0f), vec_max(vec_set1(-87.0f), x)); /* in this order a NaN stays one */
     Vec n = vec_add(vec_add(vec_mul(x, vec_set1(1.44269504f)), to_integer), vec_set1(-12582912.0f));
     Vec r = vec_fma(n, vec_set1(-0.693359375f), x);
@@ -150,7 +159,7 @@ static inline Vec vec_exp(Vec x) {
     p = vec_fma(p, r, vec_set1(1.6666665459e-1f));
     p = vec_fma(p, r, vec_set1(5.0000001201e-1f));
     Vec y = vec_fma(p, vec_mul(r, r), vec_add(r, vec_set1(1.0f)));
-    return vec_mul(y, vec_exp2_integer(n));
+    return vec_zero_below(vec_mul(y, vec_exp2_integer(n)), original, -87.0f);
 }
 
 #endif

@@ -1,0 +1,17 @@
+/* Where the tests find their oracles and models. What is missing is said loudly, and the test is skipped. */
+#ifndef STOWKV_FIXTURE_FILES_H
+#define STOWKV_FIXTURE_FILES_H
+
+#include <stddef.h>
+
+/* A path inside the folder that the environment variable names ("STOWKV_FIXTURES", "STOWKV_DATA"); it lives until the
+ * next call. Skips the running test where the variable is empty or the file is not there. */
+const char *fixture_path(const char *variable, const char *name);
+
+/* The file that the variable itself names ("STOWKV_SMOLLM2"). */
+const char *fixture_file(const char *variable);
+
+/* The whole file, malloc'd; fails the test where it cannot be read. */
+void *fixture_load(const char *path, size_t *size_bytes);
+
+#endif
