@@ -37,13 +37,6 @@ static void catch_interrupts(void) {
     sigaction(SIGINT, &action, NULL);
 }
 
-static int print_text(void *user, StringView text, Error *error) {
-    (void)user;
-    if (fwrite(text.bytes, 1, text.length, stdout) != text.length || fflush(stdout) != 0)
-        return error_set(error, ERROR_IO, "stdout: %s; the text is lost from here on", strerror(errno));
-    return 0;
-}
-
 static void print_progress(void *user, size_t n_read, size_t n_prompt) {
     (void)user;
     if (n_prompt <= MAX_BATCH || !isatty(STDERR_FILENO))
@@ -64,6 +57,16 @@ typedef struct Program {
     char *prompt_text; /* of --prompt_file */
     size_t prompt_length;
 } Program;
+
+/* With --json - the report alone is on stdout, so that it can be parsed. */
+static int print_text(void *user, StringView text, Error *error) {
+    const Program *program = user;
+    if (program->json.stream == stdout)
+        return 0;
+    if (fwrite(text.bytes, 1, text.length, stdout) != text.length || fflush(stdout) != 0)
+        return error_set(error, ERROR_IO, "stdout: %s; the text is lost from here on", strerror(errno));
+    return 0;
+}
 
 static int read_all(FILE *stream, const char *name, char **out, size_t *length, Error *error) {
     size_t capacity = 0;
@@ -176,7 +179,7 @@ static int encode_turn(Program *program, StringView text, TokenList *tokens, Err
     if (n_seen > program->session.context.cache.n_tokens &&
         token_list_append(tokens, run->generated.ids[run->generated.count - 1], error) < 0)
         return error->code;
-    return chat_encode_next(program->chat, program->session.tokenizer, text, false, tokens, error);
+    return chat_encode_next(program->chat, program->session.tokenizer, text, tokens, error);
 }
 
 static int converse(Program *program, StringView first, Error *error) {
@@ -192,7 +195,7 @@ static int converse(Program *program, StringView first, Error *error) {
             if (status == 0)
                 status = answer(program, &tokens, error);
             if (status == 0)
-                status = print_text(NULL, sv("\n"), error);
+                status = print_text(program, sv("\n"), error);
         }
         have_text = status == 0 && read_line(&line, &capacity, &text);
     }
@@ -221,6 +224,7 @@ static int open_program(Program *program, Error *error) {
         return error->code;
     program->run = (Generation){.session = &program->session,
                                 .sampler = &program->sampler,
+                                .user = program,
                                 .on_text = print_text,
                                 .on_progress = print_progress,
                                 .interrupted = &interrupted};
@@ -332,7 +336,7 @@ int main(int argc, char **argv) {
         {"ignore_eos", OPTION_FLAG, &s->ignore_eos, NULL, "go on behind the end of the text", 0, 0},
         {"stop", OPTION_LIST, &s->stops, "TEXT", "end before this text; may be given several times", 0, 0},
         {"Output", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
-        {"json", OPTION_STRING, &s->json, "FILE", "write the result as JSON; - is stdout", 0, 0},
+        {"json", OPTION_STRING, &s->json, "FILE", "write the result as JSON; - is stdout, instead of the text", 0, 0},
         {"list_kernels", OPTION_FLAG, &s->list_kernels, NULL, "print what computes, and stop", 0, 0},
         {"help", OPTION_FLAG, &s->help, NULL, "print this, and stop", 0, 0},
         {"version", OPTION_FLAG, &s->version, NULL, "print the version, and stop", 0, 0},

@@ -361,12 +361,11 @@ int chat_encode(const ChatTemplate *chat, const Tokenizer *tokenizer, const Chat
     return finish(&rendering, n_before);
 }
 
-int chat_encode_next(const ChatTemplate *chat, const Tokenizer *tokenizer, StringView user, bool answer_ended,
-                     TokenList *out, Error *error) {
+int chat_encode_next(const ChatTemplate *chat, const Tokenizer *tokenizer, StringView user, TokenList *out,
+                     Error *error) {
     size_t n_before = out->count;
     Rendering rendering = {.chat = chat, .tokenizer = tokenizer, .out = out, .error = error};
-    if (!answer_ended)
-        add_markup(&rendering, chat->end);
+    add_markup(&rendering, chat->end);
     add_markup(&rendering, chat->tail);
     add_markup(&rendering, chat->user_turn);
     add_message(&rendering, CHAT_USER, user, false);

@@ -37,10 +37,10 @@ StringView chat_template_default_system(StringView jinja);
 int chat_encode(const ChatTemplate *chat, const Tokenizer *tokenizer, const ChatMessage *messages, size_t n_messages,
                 TokenList *out, Error *error);
 
-/* Appends what follows a generated answer in a conversation: the answer's end mark, unless `answer_ended` says that the
- * model itself generated it as its last token, then the user's next message, up to where the next answer begins. So a
- * conversation goes on from its cache: nothing that was read or generated is read again. */
-int chat_encode_next(const ChatTemplate *chat, const Tokenizer *tokenizer, StringView user, bool answer_ended,
-                     TokenList *out, Error *error);
+/* Appends what follows a generated answer in a conversation: the answer's end mark (whatever ended it, that token is
+ * not in the cache), then the user's next message, up to where the next answer begins. So a conversation goes on from
+ * its cache: nothing that was read or generated is read again. */
+int chat_encode_next(const ChatTemplate *chat, const Tokenizer *tokenizer, StringView user, TokenList *out,
+                     Error *error);
 
 #endif
