@@ -58,13 +58,19 @@ typedef struct Program {
     size_t prompt_length;
 } Program;
 
-/* With --json - the report alone is on stdout, so that it can be parsed. */
+/* With --json - the report alone is on stdout, so that it can be parsed. This does not go through stdio, which drops
+ * text when Ctrl-C ends its wait for the reader. */
 static int print_text(void *user, StringView text, Error *error) {
     const Program *program = user;
     if (program->json.stream == stdout)
         return 0;
-    if (fwrite(text.bytes, 1, text.length, stdout) != text.length || fflush(stdout) != 0)
-        return error_set(error, ERROR_IO, "stdout: %s; the text is lost from here on", strerror(errno));
+    for (size_t done = 0; done < text.length;) {
+        ssize_t written = write(STDOUT_FILENO, text.bytes + done, text.length - done);
+        if (written >= 0)
+            done += (size_t)written;
+        else if (errno != EINTR)
+            return error_set(error, ERROR_IO, "stdout: %s; the text is lost from here on", strerror(errno));
+    }
     return 0;
 }
 
@@ -84,6 +90,8 @@ static int read_all(FILE *stream, const char *name, char **out, size_t *length, 
         if (n == 0)
             break;
     }
+    if (ferror(stream) && interrupted)
+        return error_set(error, ERROR_INTERRUPTED, "interrupted");
     if (ferror(stream))
         return error_set(error, ERROR_IO, "%s: %s; check the prompt's file", name, strerror(errno));
     return 0;
@@ -283,17 +291,15 @@ static int check_settings(Settings *s, Error *error) {
     return 0;
 }
 
-static void print_kernels(const Settings *s) {
+static int print_kernels(const Settings *s, Error *error) {
     SimdLevel level;
-    Error error = {0};
-    if (cpu_parse_simd_level(s->session.simd, &level, &error) < 0) {
-        fprintf(stderr, PROGRAM ": error: %s\n", error.message);
-        return;
-    }
+    if (cpu_parse_simd_level(s->session.simd, &level, error) < 0)
+        return error->code;
     printf("instruction set  %s\n", simd_level_name(level));
     printf("matmul           %s, INT8 (llama2.c)\n", tensor_type_names());
     printf("attention        F16\n");
     printf("rmsnorm, swiglu  F32\n");
+    return 0;
 }
 
 static void print_help(const Option *options) {
@@ -301,6 +307,19 @@ static void print_help(const Option *options) {
            "Generates text from a Llama-family checkpoint. stdout is the prompt's continuation, nothing else.\n");
     options_help(options, stdout);
     printf("\nExit status: 0 done, 1 failed, 2 bad usage, 130 after Ctrl-C.\n");
+}
+
+/* --help and its like: what stops before anything is opened. */
+static int print_information(const Settings *s, const Option *options, Error *error) {
+    if (s->help)
+        print_help(options);
+    else if (s->version)
+        printf("stowkv " STOWKV_VERSION "\n");
+    else if (print_kernels(s, error) < 0)
+        return error->code;
+    if (fflush(stdout) != 0)
+        return error_set(error, ERROR_IO, "stdout: %s; write to a place with free space", strerror(errno));
+    return 0;
 }
 
 static int exit_status(int status) {
@@ -344,15 +363,10 @@ int main(int argc, char **argv) {
     };
     Error error = {0};
     int status = options_parse(options, argc, argv, &error);
-    if (status == 0 && s->help)
-        return print_help(options), EXIT_SUCCESS;
-    if (status == 0 && s->version)
-        return printf("stowkv " STOWKV_VERSION "\n"), EXIT_SUCCESS;
-    if (status == 0 && s->list_kernels)
-        return print_kernels(s), EXIT_SUCCESS;
+    bool informs = s->help || s->version || s->list_kernels;
     if (status == 0)
-        status = check_settings(s, &error);
-    if (status == 0) {
+        status = informs ? print_information(s, options, &error) : check_settings(s, &error);
+    if (status == 0 && !informs) {
         if (s->sampler.seed == SEED_UNSET)
             s->sampler.seed = (uint64_t)time(NULL);
         catch_interrupts();

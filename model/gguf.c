@@ -112,6 +112,11 @@ static int check_keys_distinct(const Gguf *gguf, Error *error) {
     return status;
 }
 
+static int truncated_tensor(const Gguf *gguf, const Tensor *tensor, Error *error) {
+    return error_set(error, ERROR_FORMAT, "%s: truncated or damaged in the description of tensor %.*s; fetch the file "
+                     "again", gguf->path, SV_ARGS(tensor->name));
+}
+
 /* Reads a tensor's description; its data offset, relative to the data section, is left in *offset. */
 static int parse_tensor(const Gguf *gguf, Cursor *cursor, Tensor *tensor, size_t *offset, Error *error) {
     tensor->name = take_string(cursor);
@@ -131,7 +136,7 @@ static int parse_tensor(const Gguf *gguf, Cursor *cursor, Tensor *tensor, size_t
     uint32_t ggml_type = take_u32(cursor);
     *offset = take_size(cursor);
     if (cursor->failed)
-        return truncated(gguf, "the tensor descriptions", error);
+        return truncated_tensor(gguf, tensor, error);
     if (!fits)
         return error_set(error, ERROR_FORMAT, "%s: %.*s: impossible dimensions [%zu, %zu, %zu, %zu]; the file is damaged",
                          gguf->path, SV_ARGS(tensor->name), tensor->shape[0], tensor->shape[1], tensor->shape[2],
@@ -145,7 +150,7 @@ static int parse_tensor(const Gguf *gguf, Cursor *cursor, Tensor *tensor, size_t
         return error_set(error, ERROR_FORMAT, "%s: %.*s: rows of %zu do not divide into %s blocks of %zu; the file is "
                          "damaged", gguf->path, SV_ARGS(tensor->name), tensor->shape[0], info->name, info->block_elements);
     if (!checked_mul(n_elements / info->block_elements, info->block_bytes, &tensor->size_bytes))
-        return truncated(gguf, "the tensor descriptions", error);
+        return truncated_tensor(gguf, tensor, error);
     return 0;
 }
 
@@ -193,7 +198,7 @@ static int parse_tensors(Gguf *gguf, Cursor *cursor, Error *error) {
 static int check_version(const Gguf *gguf, uint32_t version, Error *error) {
     if (version == 2 || version == 3)
         return 0;
-    if ((version & 0xffff) == 0)
+    if (version != 0 && (version & 0xffff) == 0)
         return error_set(error, ERROR_UNSUPPORTED, "%s: big-endian GGUF is not supported; convert it for this machine",
                          gguf->path);
     return error_set(error, ERROR_UNSUPPORTED, "%s: GGUF version %u is not supported; convert it to version 2 or 3",
@@ -212,7 +217,7 @@ static int parse(Gguf *gguf, Error *error) {
     size_t left = cursor.size - cursor.position;
     /* The smallest tensor description takes 32 bytes, the smallest metadata entry 13: bounds before allocating. */
     if (cursor.failed || n_tensors > left / 32 || n_values > left / 13)
-        return truncated(gguf, "the header (more entries than the file can hold)", error);
+        return truncated(gguf, "the header (more tensors or metadata entries than the file can hold)", error);
     gguf->n_tensors = n_tensors;
     gguf->values = calloc(n_values + 1, sizeof *gguf->values);
     if (gguf->values == NULL)

@@ -45,10 +45,10 @@ static int refuse_unsupported(const Gguf *gguf, const ModelConfig *config, Error
         return error_set(error, ERROR_UNSUPPORTED,
                          "%s: a mixture of %zu experts is not supported; use a dense Llama-family checkpoint",
                          gguf->path, n_experts);
-    if (rope_dims != config->head_dim || value_length != config->head_dim)
+    if (config->head_dim > 0 && (rope_dims != config->head_dim || value_length != config->head_dim))
         return error_set(error, ERROR_UNSUPPORTED,
-                         "%s: head dimension %zu with %zu rotated and a value length of %zu is not supported; all three "
-                         "must be equal", gguf->path, config->head_dim, rope_dims, value_length);
+                         "%s: head dimension %zu with rope.dimension_count %zu and attention.value_length %zu is not "
+                         "supported; all three must be equal", gguf->path, config->head_dim, rope_dims, value_length);
     if (!sv_is(scaling, "none") && !sv_is(scaling, "linear"))
         return error_set(error, ERROR_UNSUPPORTED, "%s: RoPE scaling '%.*s' is not supported; supported: none, linear, "
                          "and Llama 3's frequency factors", gguf->path, SV_ARGS(scaling));
@@ -247,14 +247,14 @@ static int read_other_parts(Checkpoint *checkpoint, const Gguf *first, const cha
     snprintf(suffix, sizeof suffix, "-00001-of-%05zu.gguf", n_parts);
     size_t length = strlen(path), suffix_length = strlen(suffix);
     if (length < suffix_length || strcmp(path + length - suffix_length, suffix) != 0)
-        return error_set(error, ERROR_ARGUMENT, "%s: holds the first of %zu parts, so its name must end in %s; rename "
-                         "it", path, n_parts, suffix);
+        return error_set(error, ERROR_ARGUMENT, "%s: split.count is %zu, so the first part's name must end in %s; "
+                         "rename the parts", path, n_parts, suffix);
     for (size_t index = 1; index < n_parts; index++)
         if (read_part(checkpoint, path, index, n_parts, error) < 0)
             return error->code;
     if (n_tensors > 0 && n_tensors != checkpoint->n_tensors)
-        return error_set(error, ERROR_FORMAT, "%s: the parts hold %zu tensors, expected %zu; fetch them again", path,
-                         checkpoint->n_tensors, n_tensors);
+        return error_set(error, ERROR_FORMAT, "%s: the parts hold %zu tensors, split.tensors.count says %zu; fetch "
+                         "them again", path, checkpoint->n_tensors, n_tensors);
     return 0;
 }
 

@@ -194,9 +194,12 @@ static int llama2c_read(Checkpoint *checkpoint, const char *path, Error *error) 
         place_version_0(&layout, tied);
     else
         place_versions_1_and_2(&layout, tied);
-    if (!layout.fits || layout.position != file->size)
-        return error_set(error, ERROR_FORMAT, "%s: %s than its header says (%zu bytes); truncated or not a llama2.c "
-                         "file", path, layout.fits && layout.position < file->size ? "longer" : "shorter", file->size);
+    if (!layout.fits || layout.position > file->size)
+        return error_set(error, ERROR_FORMAT, "%s: truncated, or not a llama2.c file: %zu bytes are less than its header "
+                         "asks for; fetch or export it again", path, file->size);
+    if (layout.position < file->size)
+        return error_set(error, ERROR_FORMAT, "%s: %zu bytes longer than its header says; is it a llama2.c file?", path,
+                         file->size - layout.position);
     return 0;
 }
 

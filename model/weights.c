@@ -27,6 +27,9 @@ static int bind(Tensor *out, const Checkpoint *checkpoint, const char *name, siz
     if (tensor == NULL)
         return error_set(error, ERROR_FORMAT, "%s: missing tensor %s; convert the checkpoint again", path, name);
     *out = *tensor;
+    if (rows == 1 && tensor->type != TYPE_F32) /* norms and RoPE factors: every converter leaves them in F32 */
+        return error_set(error, ERROR_UNSUPPORTED, "%s: %s: is %s, expected F32; convert the checkpoint again", path,
+                         name, tensor_type_info(tensor->type)->name);
     return check_shape(tensor, columns, rows, path, error);
 }
 

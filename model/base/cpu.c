@@ -43,7 +43,9 @@ int cpu_parse_simd_level(const char *name, SimdLevel *out, Error *error) {
         return 0;
     }
     char available[64] = "auto";
+    bool known = false;
     for (SimdLevel level = SIMD_SCALAR; level < SIMD_LEVEL_COUNT; level++) {
+        known = known || strcmp(name, LEVEL_NAMES[level]) == 0;
         if (!level_runs(level))
             continue;
         if (strcmp(name, LEVEL_NAMES[level]) == 0) {
@@ -52,8 +54,8 @@ int cpu_parse_simd_level(const char *name, SimdLevel *out, Error *error) {
         }
         strcat(strcat(available, ", "), LEVEL_NAMES[level]);
     }
-    return error_set(error, ERROR_ARGUMENT, "--simd %s: not available on this machine; choose one of %s", name,
-                     available);
+    return error_set(error, known ? ERROR_ARGUMENT : ERROR_USAGE, "--simd %s: %s; choose one of %s", name,
+                     known ? "not available on this machine" : "unknown", available);
 }
 
 /* Hyper-threads share a core: a CPU counts when it is the first of its siblings that we may run on. */

@@ -1,0 +1,384 @@
+#!/usr/bin/env bash
+# The program as a user runs it: its text, its exit statuses, and what goes to stdout, stderr and the JSON file. It runs
+# $STOWKV_BUILD/generate on stories260K of $STOWKV_DATA and, where $STOWKV_SMOLLM2 names it, on SmolLM2.
+set -u
+export LC_ALL=C
+
+generate=${STOWKV_BUILD:?names the folder with the program}/generate
+stories=${STOWKV_DATA:-}/stories260K.bin
+readme=$(dirname "$0")/../README.md
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+n_passed=0
+n_failed=0
+
+# The greedy continuation of "Once upon a time" that llama2.c publishes in its test_all.py: 200 positions.
+golden=', there was a little girl named Lily. She loved to play outside in the park. One day, she saw a big, red ball. She wanted to play with it, but it was too high.
+Lily'\''s mom said, "Lily, let'\''s go to the park." Lily was sad and didn'\''t know what to do. She said, "I want to play with your ball, but I can'\''t find it."
+Lily was sad and didn'\''t know what to do. She said, "I'\''m sorry, Lily. I didn'\''t know what to do."
+Lily didn'\''t want to help her mom, so she'
+golden_tokens=196
+
+# ---- Running and checking
+
+# run ARGUMENT…: leaves $status, $work/stdout and $work/stderr.
+run() {
+    timeout 300 "$generate" "$@" >"$work/stdout" 2>"$work/stderr"
+    status=$?
+}
+
+# tell STORY_ARGUMENT…: greedily, on stories260K; a later --temperature counts.
+tell() {
+    run --checkpoint_path "$stories" --temperature 0 "$@"
+}
+
+once='Once upon a time'
+
+skip_loudly() {
+    printf '\n*** SKIPPED: %s ***\n\n' "$1" | tee /dev/stderr
+}
+
+# check NAME COMMAND…: whether the command succeeds.
+check() {
+    local name=$1
+    shift
+    if "$@"; then
+        n_passed=$((n_passed + 1))
+        echo "ok      $name"
+    else
+        n_failed=$((n_failed + 1))
+        echo "FAILED  $name"
+        echo "        status $status"
+        sed 's/^/        stdout: /' "$work/stdout" | head -c 2000
+        sed 's/^/        stderr: /' "$work/stderr" | head -c 2000
+    fi
+}
+
+status_is() { [ "$status" -eq "$1" ]; }
+stdout_is() { [ "$status" -eq 0 ] && printf %s "$1" | cmp -s - "$work/stdout"; }
+stdout_begins_golden() { [ -s "$work/stdout" ] && [ "${golden#"$(cat "$work/stdout")"}" != "$golden" ]; }
+stderr_has() { grep -qF -e "$1" "$work/stderr"; }
+
+# One line on stderr, which has the text, and nothing on stdout.
+failed_cleanly() {
+    [ "$status" -eq "$1" ] && [ ! -s "$work/stdout" ] && [ "$(wc -l <"$work/stderr")" -eq 1 ] &&
+        grep -q '^generate: error: ' "$work/stderr" && stderr_has "$2"
+}
+
+# The same for a failure after text was printed: the notes of the run may stand before the error.
+failed_late() {
+    [ "$status" -eq "$1" ] && [ "$(grep -c 'error' "$work/stderr")" -eq 1 ] &&
+        tail -n 1 "$work/stderr" | grep -q '^generate: error: ' && stderr_has "$2"
+}
+
+expect_status() { check "$1" status_is "$2"; }
+expect_stdout() { check "$1" stdout_is "$2"; }
+
+# expect_error STATUS TEXT ARGUMENT…: runs the program on stories260K.
+expect_error() {
+    local expected=$1 text=$2
+    shift 2
+    tell "$@" </dev/null
+    check "status $expected: $*" failed_cleanly "$expected" "$text"
+}
+
+# ---- The text
+
+test_golden_story() {
+    local level n_threads
+    run --simd none --list_kernels
+    check '--simd none names the levels' failed_cleanly 2 'auto, scalar'
+    for level in $(sed 's/.*auto, //; s/,//g' "$work/stderr"); do
+        for n_threads in 1 2 7; do
+            tell --prompt "$once" --max_new_tokens $golden_tokens --simd "$level" --threads $n_threads
+            expect_stdout "llama2.c's story, $level, $n_threads threads" "$golden"
+        done
+    done
+}
+
+test_seeds() {
+    local first second
+    tell --prompt "$once" --temperature 1 --seed 1 --max_new_tokens 60
+    first=$(cat "$work/stdout")
+    tell --prompt "$once" --temperature 1 --seed 1 --max_new_tokens 60
+    expect_stdout 'the same seed, the same text' "$first"
+    tell --prompt "$once" --temperature 1 --seed 1 --max_new_tokens 60 --threads 1 --simd scalar
+    second=$(cat "$work/stdout")
+    check 'the same seed, the same text on another instruction set' [ "$first" = "$second" ]
+    tell --prompt "$once" --temperature 1 --seed 2 --max_new_tokens 60
+    check 'another seed, another text' [ "$first" != "$(cat "$work/stdout")" ]
+    tell --prompt "$once" --temperature 1 --max_new_tokens 1
+    check 'a seed from the clock is told' stderr_has 'seed: '
+}
+
+test_stops() {
+    tell --prompt "$once" --stop 'red ball'
+    expect_stdout '--stop across tokens' "${golden%%red ball*}"
+    tell --prompt "$once" --stop 'l named Lil'
+    expect_stdout '--stop inside tokens' "${golden%%l named Lil*}"
+    tell --prompt "$once" --stop 'high' --stop 'park' --stop 'mom'
+    expect_stdout 'of several --stop, the first in the text' "${golden%%park*}"
+    tell --prompt "$once" --stop=', there'
+    expect_stdout '--stop at once' ''
+    tell --prompt "$once" --stop 'so sheep' --max_new_tokens $golden_tokens
+    expect_stdout 'a --stop that only begins to match is text' "$golden"
+}
+
+test_prompts() {
+    printf %s "$once" >"$work/prompt"
+    tell --prompt_file "$work/prompt" --max_new_tokens $golden_tokens
+    expect_stdout '--prompt_file FILE' "$golden"
+    tell --prompt_file - --max_new_tokens $golden_tokens <"$work/prompt"
+    expect_stdout '--prompt_file -' "$golden"
+    tell --prompt="$once" --max_new_tokens=0
+    expect_stdout '--max_new_tokens 0' ''
+    check 'the prompt was read' stderr_has 'prompt: 5 tokens'
+    tell --prompt $'\xff\xfe caf\xc3' --max_new_tokens 5
+    expect_status 'a prompt that is not UTF-8' 0
+    expect_error 1 'prompt is empty' --prompt ''
+    expect_error 1 'prompt is empty' --prompt_file /dev/null
+    expect_error 1 "$work/missing" --prompt_file "$work/missing"
+    expect_error 1 'directory' --prompt_file "$work"
+    expect_error 2 '--prompt' --max_new_tokens 5
+    expect_error 2 '--prompt_file' --prompt a --prompt_file "$work/prompt"
+}
+
+test_context() {
+    tell --prompt "$once" --n_ctx 64 --max_new_tokens 500 --ignore_eos
+    expect_status 'the context fills up' 0
+    check 'text as far as the context goes' stdout_begins_golden
+    check 'a full context is told' stderr_has 'context is full'
+    expect_error 1 '8' --prompt 'Once upon a time there was a very long prompt about Lily and Tom.' --n_ctx 8
+    expect_error 1 '512' --prompt "$once" --n_ctx 513
+}
+
+# ---- Output
+
+json_is_complete() {
+    python3 - "$1" "$2" <<'PYTHON'
+import json, sys
+result = json.load(open(sys.argv[1], encoding="utf-8"))
+keys = """model device threads simd mode policy n_prompt prompt_tokens n_generated text tokens prefill_tokens_per_second
+decode_tokens_per_second kv_bytes kv_bytes_full weights_bytes tiers kernels""".split()
+tier_keys = "codec_k codec_v tokens bytes_held bytes_read tokens_encoded".split()
+missing = [key for key in keys if key not in result] + [key for key in tier_keys if key not in result["tiers"][0]]
+assert not missing, missing
+assert result["text"] == open(sys.argv[2], encoding="utf-8", newline="").read(), "text is not what stdout has"
+assert result["n_prompt"] == len(result["prompt_tokens"]) > 0
+assert result["n_generated"] == len(result["tokens"]) > 0
+assert result["kernels"] and result["decode_tokens_per_second"] > 0
+PYTHON
+}
+
+test_json() {
+    if command -v python3 >/dev/null; then
+        tell --prompt "$once" --max_new_tokens 50 --json "$work/result.json"
+        check '--json FILE is complete, its text is what stdout has' json_is_complete "$work/result.json" "$work/stdout"
+        tell --prompt "$once" --max_new_tokens 50
+        cp "$work/stdout" "$work/text"
+        tell --prompt "$once" --max_new_tokens 50 --json -
+        check '--json - is nothing but JSON' json_is_complete "$work/stdout" "$work/text"
+    else
+        skip_loudly 'the JSON result; there is no python3'
+    fi
+    expect_error 1 'cannot be written' --prompt "$once" --json "$work/missing/result.json"
+    expect_error 1 'cannot be written' --prompt "$once" --json "$work"
+    mkdir "$work/empty"
+    expect_error 1 'context' --prompt "$once" --n_ctx 2 --json "$work/empty/result.json"
+    check 'a failed run leaves no JSON' rmdir "$work/empty"
+    tell --prompt "$once" --max_new_tokens 5 --json /dev/full
+    check '--json to a full disk' failed_late 1 '/dev/full: cannot be written'
+}
+
+test_full_disk() {
+    timeout 300 "$generate" --checkpoint_path "$stories" --prompt "$once" --temperature 0 >/dev/full 2>"$work/stderr"
+    status=$?
+    : >"$work/stdout"
+    check 'stdout to a full disk' failed_cleanly 1 'stdout'
+    timeout 300 "$generate" --help >/dev/full 2>"$work/stderr"
+    status=$?
+    check '--help to a full disk' failed_cleanly 1 'stdout'
+}
+
+# ---- Ctrl-C
+
+# stories260K with 60,000 positions instead of 512, so that it has not finished when the signal comes. llama2.c's files
+# end in RoPE tables, here 32 bytes a position, that nothing reads.
+make_long_stories() {
+    cp "$stories" "$work/long.bin"
+    cp "${STOWKV_DATA}/tok512.model" "$work/tokenizer.model"
+    chmod u+w "$work/long.bin"
+    truncate -s "+$(((60000 - 512) * 32))" "$work/long.bin"
+    printf '\x60\xea\0\0' | dd of="$work/long.bin" bs=1 seek=24 conv=notrunc status=none
+}
+
+# interrupt SECONDS ARGUMENT…: sends SIGINT after the first byte of text, or after the seconds where they are not 0.
+# A shell's background jobs ignore SIGINT and read /dev/null; env and <&0 undo that.
+interrupt() {
+    local seconds=$1 first pid
+    shift
+    mkfifo "$work/pipe"
+    env --default-signal=INT "$generate" "$@" <&0 >"$work/pipe" 2>"$work/stderr" &
+    pid=$!
+    {
+        if [ "$seconds" = 0 ]; then
+            IFS= read -r -N 1 first
+        else
+            first=
+            sleep "$seconds"
+        fi
+        kill -INT "$pid"
+        { printf %s "$first" && cat; } >"$work/stdout"
+    } <"$work/pipe"
+    wait $pid
+    status=$?
+    rm "$work/pipe"
+}
+
+test_interrupts() {
+    mkfifo "$work/silence"
+    make_long_stories
+    interrupt 0 --checkpoint_path "$work/long.bin" --prompt "$once" --temperature 0 --ignore_eos \
+        --max_new_tokens 59000 --json "$work/interrupted.json"
+    expect_status 'Ctrl-C' 130
+    check 'the text so far is printed' [ -s "$work/stdout" ]
+    check 'an interruption is no error' [ "$(grep -c error "$work/stderr")" -eq 0 ]
+    check 'an interruption is told' stderr_has 'interrupted'
+    if command -v python3 >/dev/null; then
+        check 'the JSON of the text so far' json_is_complete "$work/interrupted.json" "$work/stdout"
+    fi
+    interrupt 1 --checkpoint_path "$stories" --prompt_file - <>"$work/silence"
+    expect_status 'Ctrl-C while the prompt is read' 130
+    check 'that is no error either' [ "$(grep -c error "$work/stderr")" -eq 0 ]
+}
+
+# A pipe whose reader is busy: the program waits in a write when the signal comes, and then goes on writing.
+test_interrupted_write() {
+    local pid
+    mkfifo "$work/full"
+    exec 5<>"$work/full"
+    head -c 65536 /dev/zero >&5
+    env --default-signal=INT "$generate" --checkpoint_path "$work/long.bin" --prompt "$once" --temperature 0 \
+        --ignore_eos --json "$work/waiting.json" >&5 2>"$work/stderr" &
+    pid=$!
+    sleep 2
+    kill -INT $pid
+    exec 6<"$work/full" 5>&-
+    tail -c +65537 <&6 >"$work/stdout"
+    exec 6<&-
+    wait $pid
+    status=$?
+    expect_status 'Ctrl-C while the reader of the text is busy' 130
+    check 'the text reaches the reader' stdout_begins_golden
+    if command -v python3 >/dev/null; then
+        check 'all of it' json_is_complete "$work/waiting.json" "$work/stdout"
+    fi
+}
+
+# ---- The command line
+
+test_usage_errors() {
+    local value
+    expect_error 2 '--temperature' --prompt a --temprature 0
+    expect_error 2 '--max_new_tokens' --prompt a --max_tokens 5
+    expect_error 2 'stray' --prompt a stray
+    expect_error 2 'needs a value' --prompt
+    for value in '--temperature=-1' '--temperature=nan' '--top_p=2' '--min_p=-0.1' '--n_ctx=0' '--n_ctx=abc' \
+        '--n_ctx=4x' '--n_ctx=-4' '--n_ctx=' '--threads=0' '--max_new_tokens=99999999999999999999' '--top_k=1.5' \
+        '--seed=-1' '--seed=18446744073709551616'; do
+        expect_error 2 'expected' --prompt a "$value"
+    done
+    expect_error 2 'takes no value' --prompt a --ignore_eos=1
+    expect_error 2 'scalar' --prompt a --simd sclar
+    expect_error 2 'cpu' --prompt a --device gpu
+    expect_error 2 '--chat' --prompt a --system b
+    expect_error 2 'chatml' --prompt a --chat --chat_template other
+    expect_error 2 '--stop' --prompt a --stop ''
+    expect_error 2 'stdin' --interactive --prompt_file -
+    expect_error 1 '--chat_template' --prompt a --chat
+    expect_error 1 'cpu' --prompt a --device cuda
+    run --prompt a
+    check 'no checkpoint' failed_cleanly 2 '--checkpoint_path'
+    run --prompt a --checkpoint_path "$work/missing.gguf"
+    check 'a missing checkpoint' failed_cleanly 1 'missing.gguf'
+    run --prompt a --checkpoint_path "$stories" --tokenizer_path "$stories"
+    check 'a checkpoint as a tokenizer' failed_cleanly 1 'stories260K.bin'
+}
+
+flags_of_help() {
+    "$generate" --help | grep -o '^  --[a-z_]* *[A-Z]*'
+}
+
+# A flag that the parser knows complains about a value that is missing, or about one too many.
+test_help() {
+    local flag argument
+    run --help
+    expect_status '--help' 0
+    check 'a usage line' grep -q '^Usage: generate ' "$work/stdout"
+    run --version
+    check '--version' grep -Eqx 'stowkv [0-9]+\.[0-9]+\.[0-9]+' "$work/stdout"
+    run --list_kernels
+    check '--list_kernels' grep -q '^matmul ' "$work/stdout"
+    while read -r flag argument; do
+        if [ -n "$argument" ]; then
+            run "$flag"
+            check "$flag of --help takes a value" failed_cleanly 2 "$flag: needs a value"
+        else
+            run "$flag=1"
+            check "$flag of --help takes no value" failed_cleanly 2 "$flag: takes no value"
+        fi
+    done < <(flags_of_help)
+}
+
+# Flags in the README are those of some program of this build; lines about other programs do not count.
+test_readme() {
+    local flag program
+    for program in generate perplexity rouge bench kv_quant_bench; do
+        [ -x "$STOWKV_BUILD/$program" ] && "$STOWKV_BUILD/$program" --help
+    done >"$work/helps"
+    for flag in $(grep -Ev 'cmake|ctest|\.sh|apt|git |pip|curl|docker' "$readme" | grep -Eo -e '--[a-z][a-z_]+' | sort -u); do
+        check "$flag of README.md is in --help" grep -qw -e "$flag" "$work/helps"
+    done
+}
+
+# ---- Conversations
+
+test_conversation() {
+    local first
+    if [ ! -r "${STOWKV_SMOLLM2:-}" ]; then
+        skip_loudly 'conversations; STOWKV_SMOLLM2 names no checkpoint'
+        return
+    fi
+    printf 'I have a dog called Rex.\n\nWhat is the name of my dog?\n' >"$work/lines"
+    run --checkpoint_path "$STOWKV_SMOLLM2" --interactive --temperature 0 --n_ctx 512 --max_new_tokens 30 <"$work/lines"
+    expect_status '--interactive' 0
+    check 'two answers' [ "$(wc -l <"$work/stdout")" -ge 2 ]
+    check 'the second knows the first' eval 'tail -n 1 "$work/stdout" | grep -q Rex'
+    first=$(head -n 1 "$work/stdout")
+    run --checkpoint_path "$STOWKV_SMOLLM2" --chat --prompt 'I have a dog called Rex.' --temperature 0 \
+        --n_ctx 512 --max_new_tokens 30
+    check '--chat gives the first answer' [ "$(head -n 1 "$work/stdout")" = "$first" ]
+    interrupt 3 --checkpoint_path "$STOWKV_SMOLLM2" --interactive --n_ctx 64 <>"$work/silence"
+    expect_status 'Ctrl-C at the prompt of a conversation' 130
+    check 'without an error' [ "$(grep -c error "$work/stderr")" -eq 0 ]
+}
+
+if [ ! -r "$stories" ] || [ ! -r "$STOWKV_DATA/tok512.model" ]; then
+    skip_loudly "test_generate; STOWKV_DATA has no stories260K.bin and tok512.model"
+    exit 77
+fi
+test_golden_story
+test_seeds
+test_stops
+test_prompts
+test_context
+test_json
+test_full_disk
+test_interrupts
+test_interrupted_write
+test_usage_errors
+test_help
+test_readme
+test_conversation
+echo "$n_passed checks passed, $n_failed failed"
+[ "$n_failed" -eq 0 ]
