@@ -1,6 +1,7 @@
 /* The program: options, open, generate, report. stdout is exactly the continuation of the prompt; everything else goes
  * to stderr. Only main() picks the exit status. */
 #include "model/base/output_file.h"
+#include "model/memory_plan.h"
 #include "model/run_report.h"
 
 #include <errno.h>
@@ -16,7 +17,8 @@
 typedef struct Settings {
     SessionOptions session;
     const char *prompt, *prompt_file, *system, *chat_template, *json;
-    bool chat, interactive, ignore_eos, help, version, list_kernels;
+    const char *shape;
+    bool chat, interactive, ignore_eos, compare, plan_memory, help, version, list_kernels, list_codecs;
     size_t max_new_tokens;
     SamplerOptions sampler;
     StringList stops;
@@ -39,7 +41,7 @@ static void catch_interrupts(void) {
 
 static void print_progress(void *user, size_t n_read, size_t n_prompt) {
     (void)user;
-    if (n_prompt <= MAX_BATCH || !isatty(STDERR_FILENO))
+    if (n_prompt <= DEFAULT_BATCH || !isatty(STDERR_FILENO))
         return;
     fprintf(stderr, "\rreading the prompt: %zu of %zu tokens", n_read, n_prompt);
     if (n_read == n_prompt)
@@ -228,15 +230,21 @@ static int open_program(Program *program, Error *error) {
     if (session_open(&program->session, &s->session, error) < 0 || choose_chat_template(program, error) < 0)
         return error->code;
     size_t n_vocab = program->session.model.checkpoint.config.n_vocab;
-    if (sampler_open(&program->sampler, &s->sampler, n_vocab, error) < 0)
-        return error->code;
+    return sampler_open(&program->sampler, &s->sampler, n_vocab, error);
+}
+
+/* A fresh run with this policy: an empty cache, and the seed from its start. */
+static int start_run(Program *program, const KvPolicy *policy, Error *error) {
+    const Settings *s = &program->settings;
+    generation_free(&program->run);
     program->run = (Generation){.session = &program->session,
                                 .sampler = &program->sampler,
                                 .user = program,
                                 .on_text = print_text,
                                 .on_progress = print_progress,
                                 .interrupted = &interrupted};
-    return 0;
+    sampler_reset(&program->sampler);
+    return session_set_policy(&program->session, &s->session, policy, error);
 }
 
 static void close_program(Program *program) {
@@ -245,6 +253,12 @@ static void close_program(Program *program) {
     session_close(&program->session);
     output_file_discard(&program->json);
     free(program->prompt_text);
+}
+
+static int write_json(Program *program, cJSON *root, Error *error) {
+    if (json_write(root, program->json.stream, error) < 0)
+        return error->code;
+    return output_file_commit(&program->json, error);
 }
 
 /* The text goes on the screen before its summary, also where both are the same terminal. */
@@ -257,15 +271,14 @@ static int report(Program *program, Error *error) {
         fprintf(stderr, "seed: %llu\n", (unsigned long long)s->sampler.seed);
     if (s->json == NULL)
         return 0;
-    if (run_report_write(&program->run, s->session.checkpoint_path, s->sampler.seed, program->json.stream, error) < 0)
-        return error->code;
-    return output_file_commit(&program->json, error);
+    return write_json(program, run_report_json(&program->run, s->session.checkpoint_path, s->sampler.seed), error);
 }
 
-/* Everything between the command line and the exit status. An interrupted run reports what it has done. */
-static int run_program(Program *program, Error *error) {
-    StringView prompt;
-    if (get_prompt(program, &prompt, error) < 0 || open_program(program, error) < 0)
+/* An interrupted run reports what it has done. */
+static int run_policy(Program *program, StringView prompt, Error *error) {
+    KvPolicy policy;
+    if (policy_from_options(&program->settings.session.kv, &policy, error) < 0 ||
+        start_run(program, &policy, error) < 0)
         return error->code;
     int status = program->settings.interactive ? converse(program, prompt, error) : run_once(program, prompt, error);
     if (status < 0 && status != ERROR_INTERRUPTED)
@@ -273,9 +286,94 @@ static int run_program(Program *program, Error *error) {
     return report(program, error);
 }
 
+enum { N_MODES = 3 };
+
+/* The three modes with the sink, window and codec that the flags ask for. */
+static int compared_policies(const Settings *s, KvPolicy policies[N_MODES], Error *error) {
+    for (int i = 0; i < N_MODES; i++) {
+        PolicyOptions options = s->session.kv;
+        options.compress = i == 1;
+        options.quantize = i == 2;
+        if (i != 2)
+            options.codec = NULL;
+        if (i == 0)
+            options.sink = options.window = OPTION_UNSET;
+        if (policy_from_options(&options, &policies[i], error) < 0)
+            return error->code;
+    }
+    return 0;
+}
+
+/* The same prompt in each mode, each text under its mode's name, and a table. */
+static int compare_modes(Program *program, StringView prompt, Error *error) {
+    const Settings *s = &program->settings;
+    KvPolicy policies[N_MODES];
+    RunSummary summaries[N_MODES];
+    if (compared_policies(s, policies, error) < 0)
+        return error->code;
+    cJSON *root = cJSON_CreateObject(), *modes = cJSON_AddArrayToObject(root, "modes");
+    int status = 0, n = 0;
+    for (; n < N_MODES && status == 0 && !interrupted; n++) {
+        char heading[32];
+        snprintf(heading, sizeof heading, "--- %s ---\n", kv_policy_mode(&policies[n]));
+        status = print_text(program, sv(heading), error);
+        if (status == 0)
+            status = start_run(program, &policies[n], error);
+        if (status == 0)
+            status = run_once(program, prompt, error);
+        if (status == 0)
+            status = print_text(program, sv("\n\n"), error);
+        summaries[n] = run_summarise(&program->run);
+        cJSON_AddItemToArray(modes, run_report_json(&program->run, s->session.checkpoint_path, s->sampler.seed));
+    }
+    if (status == 0 && program->json.stream != stdout)
+        run_summaries_print(summaries, (size_t)n, stdout);
+    if (status == 0 && s->json != NULL)
+        return write_json(program, root, error);
+    cJSON_Delete(root);
+    return status;
+}
+
+static int run_program(Program *program, Error *error) {
+    StringView prompt;
+    if (get_prompt(program, &prompt, error) < 0 || open_program(program, error) < 0)
+        return error->code;
+    return program->settings.compare ? compare_modes(program, prompt, error) : run_policy(program, prompt, error);
+}
+
+/* --plan_memory: the ledger goes to stdout, or as JSON where --json says. */
+static int plan_memory(Program *program, Error *error) {
+    const Settings *s = &program->settings;
+    if (s->json == NULL)
+        return memory_plan(&s->session, s->shape, false, stdout, error);
+    if (output_file_open(&program->json, s->json, error) < 0 ||
+        memory_plan(&s->session, s->shape, true, program->json.stream, error) < 0)
+        return error->code;
+    return output_file_commit(&program->json, error);
+}
+
+static int check_modes(const Settings *s, Error *error) {
+    const PolicyOptions *kv = &s->session.kv;
+    if (s->compare && (kv->compress || kv->quantize || kv->policy != NULL))
+        return error_set(error, ERROR_USAGE, "--compare runs full, compressed and quantized mode; give no mode with it");
+    if (s->compare && s->interactive)
+        return error_set(error, ERROR_USAGE, "--compare needs one prompt for all modes; --interactive has many");
+    if (s->interactive && s->json != NULL && strcmp(s->json, "-") == 0)
+        return error_set(error, ERROR_USAGE, "--interactive writes to stdout, so --json - cannot; name a file");
+    if (s->shape != NULL && !s->plan_memory)
+        return error_set(error, ERROR_USAGE, "--shape needs --plan_memory");
+    if (s->shape != NULL && (s->session.checkpoint_path != NULL || s->session.n_ctx > 0))
+        return error_set(error, ERROR_USAGE, "--shape is instead of --checkpoint_path and --n_ctx; give one");
+    return 0;
+}
+
 static int check_settings(Settings *s, Error *error) {
-    if (s->session.checkpoint_path == NULL)
+    if (check_modes(s, error) < 0)
+        return error->code;
+    if (s->session.checkpoint_path == NULL && s->shape == NULL)
         return error_set(error, ERROR_USAGE, "--checkpoint_path is required; checkpoints/fetch.sh fetches a model");
+    if (s->plan_memory)
+        return 0;
     if (s->prompt != NULL && s->prompt_file != NULL)
         return error_set(error, ERROR_USAGE, "--prompt and --prompt_file exclude each other; give one");
     if (s->prompt == NULL && s->prompt_file == NULL && !s->interactive)
@@ -297,8 +395,22 @@ static int print_kernels(const Settings *s, Error *error) {
         return error->code;
     printf("instruction set  %s\n", simd_level_name(level));
     printf("matmul           %s, INT8 (llama2.c)\n", tensor_type_names());
-    printf("attention        F16\n");
+    printf("attention       ");
+    for (const char *const *name = kv_codec_names(); *name != NULL; name++)
+        printf(" %s", *name);
+    printf("\n");
     printf("rmsnorm, swiglu  F32\n");
+    return 0;
+}
+
+/* Bits with all scales, at groups of 64 and a head dimension of 64. */
+static int print_codecs(void) {
+    const KvGroup group = {64, 64, 64, false};
+    printf("%-8s %-16s %s\n", "codec", "bits an element", "good for");
+    for (KvCodecId id = 0; id < KV_CODEC_COUNT; id++) {
+        const KvCodec *codec = kv_codec(id);
+        printf("%-8s %-16.3f %s\n", kv_codec_name(codec), kv_codec_bits(codec, codec, &group), kv_codec_purpose(codec));
+    }
     return 0;
 }
 
@@ -315,7 +427,7 @@ static int print_information(const Settings *s, const Option *options, Error *er
         print_help(options);
     else if (s->version)
         printf("stowkv " STOWKV_VERSION "\n");
-    else if (print_kernels(s, error) < 0)
+    else if ((s->list_codecs ? print_codecs() : print_kernels(s, error)) < 0)
         return error->code;
     if (fflush(stdout) != 0)
         return error_set(error, ERROR_IO, "stdout: %s; write to a place with free space", strerror(errno));
@@ -355,7 +467,12 @@ int main(int argc, char **argv) {
         {"ignore_eos", OPTION_FLAG, &s->ignore_eos, NULL, "go on behind the end of the text", 0, 0},
         {"stop", OPTION_LIST, &s->stops, "TEXT", "end before this text; may be given several times", 0, 0},
         {"Output", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
+        {"compare", OPTION_FLAG, &s->compare, NULL, "the same prompt in full, compressed and quantized mode", 0, 0},
+        {"plan_memory", OPTION_FLAG, &s->plan_memory, NULL, "print the cache's byte ledger; no weights are loaded", 0, 0},
+        {"shape", OPTION_STRING, &s->shape, "SHAPE", "for --plan_memory: layers=80,kv_heads=8,head_dim=128,n_ctx=131072",
+         0, 0},
         {"json", OPTION_STRING, &s->json, "FILE", "write the result as JSON; - is stdout, instead of the text", 0, 0},
+        {"list_codecs", OPTION_FLAG, &s->list_codecs, NULL, "print the cache's codecs, and stop", 0, 0},
         {"list_kernels", OPTION_FLAG, &s->list_kernels, NULL, "print what computes, and stop", 0, 0},
         {"help", OPTION_FLAG, &s->help, NULL, "print this, and stop", 0, 0},
         {"version", OPTION_FLAG, &s->version, NULL, "print the version, and stop", 0, 0},
@@ -363,14 +480,14 @@ int main(int argc, char **argv) {
     };
     Error error = {0};
     int status = options_parse(options, argc, argv, &error);
-    bool informs = s->help || s->version || s->list_kernels;
+    bool informs = s->help || s->version || s->list_kernels || s->list_codecs;
     if (status == 0)
         status = informs ? print_information(s, options, &error) : check_settings(s, &error);
     if (status == 0 && !informs) {
         if (s->sampler.seed == SEED_UNSET)
             s->sampler.seed = (uint64_t)time(NULL);
         catch_interrupts();
-        status = run_program(&program, &error);
+        status = s->plan_memory ? plan_memory(&program, &error) : run_program(&program, &error);
         close_program(&program);
     }
     if (status < 0 && status != ERROR_INTERRUPTED)

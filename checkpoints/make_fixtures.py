@@ -22,7 +22,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 HERE = Path(__file__).resolve().parent
 PACKAGES = ("numpy", "gguf", "sentencepiece", "tokenizers", "jinja2")
-PARTS = ("dequant", "models", "bad", "tokenizer")
+PARTS = ("dequant", "models", "streaming", "bad", "tokenizer")
 
 
 def package_version(name: str) -> str:

@@ -1,29 +1,169 @@
-/* The FP16 cache; see kvcache.h. */
+/* Storage and movement of tokens between tiers; see kvcache.h. Where a token is, plan.c alone decides. */
 #include "kvcache/kvcache.h"
 
 #include "model/base/checked.h"
 #include "model/base/half.h"
 
 #include <math.h>
+#include <stdlib.h>
 
-#define HALF_MAX 65504.0f
+#define HALF_MAX  65504.0f
+#define ALIGNMENT 64
 
-int kvcache_bytes(const KvShape *shape, size_t *out, Error *error) {
-    size_t rows, elements;
-    if (!checked_mul(shape->n_layers * shape->n_kv_heads, shape->n_ctx, &rows) ||
-        !checked_mul(rows, shape->head_dim, &elements) || !checked_mul(elements, 2 * sizeof(uint16_t), out))
-        return error_set(error, ERROR_ARGUMENT, "a cache of %zu tokens does not fit into memory; use a smaller --n_ctx",
-                         shape->n_ctx);
-    return 0;
+/* Cuts memory into arrays; with base NULL it only measures. */
+typedef struct Arena {
+    uint8_t *base;
+    size_t used;
+    bool overflow;
+} Arena;
+
+static void *carve(Arena *arena, size_t count, size_t size) {
+    size_t bytes, start = arena->used;
+    arena->overflow = arena->overflow || !checked_mul(count, size, &bytes) ||
+                      !checked_add(arena->used, bytes, &arena->used) ||
+                      !checked_align(arena->used, ALIGNMENT, &arena->used);
+    return arena->base == NULL || arena->overflow ? NULL : arena->base + start;
 }
 
-void kvcache_init(KvCache *cache, const KvShape *shape, void *memory) {
-    size_t elements = shape->n_layers * shape->n_kv_heads * shape->n_ctx * shape->head_dim;
-    *cache = (KvCache){.shape = *shape, .keys = memory, .values = (uint16_t *)memory + elements};
+static size_t divide_up(size_t a, size_t b) {
+    return a / b + (a % b != 0);
 }
 
-static size_t row_offset(const KvShape *shape, size_t layer, size_t kv_head, size_t position) {
-    return ((layer * shape->n_kv_heads + kv_head) * shape->n_ctx + position) * shape->head_dim;
+/* Groups that a tier must hold at once: its capacity, and what a batch may add before the oldest are let go. */
+static size_t tier_slots(const KvCache *cache, const KvLayerPolicy *policy, size_t tier) {
+    size_t group = cache->policy.group, capacity = policy->tiers[tier].capacity;
+    size_t ever = kv_plan(policy, group, cache->shape.n_ctx).entered[tier] / group;
+    if (capacity == KV_UNLIMITED)
+        return ever;
+    size_t slots = divide_up(capacity, group) + divide_up(cache->shape.n_batch, group);
+    return cache->streams || slots < ever ? slots : ever;
+}
+
+static size_t layer_sink(const KvCache *cache, const KvLayerPolicy *policy) {
+    return policy->sink < cache->shape.n_ctx ? policy->sink : cache->shape.n_ctx;
+}
+
+/* Tier 0 holds less than a group more than its capacity; without a bound, all tokens behind the sink. */
+static size_t tail_slots(const KvCache *cache, const KvLayerPolicy *policy) {
+    size_t behind_sink = cache->shape.n_ctx - layer_sink(cache, policy), capacity = policy->tiers[0].capacity;
+    if (capacity > behind_sink)
+        return behind_sink;
+    size_t slots = capacity + cache->policy.group - 1;
+    return cache->streams || slots < behind_sink ? slots : behind_sink;
+}
+
+static KvGroup group_of(const KvCache *cache, KvCodecId codec) {
+    size_t group = cache->policy.group, head_dim = cache->shape.head_dim;
+    return (KvGroup){group, head_dim, group, kv_policy_rotates(&cache->policy, codec, head_dim)};
+}
+
+static void size_tier(const KvCache *cache, KvTierStore *store, const KvTier *tier, size_t n_slots) {
+    store->codec_k = kv_codec(tier->k);
+    store->codec_v = kv_codec(tier->v);
+    store->group_k = group_of(cache, tier->k);
+    store->group_v = group_of(cache, tier->v);
+    store->key_bytes = kv_codec_bytes(store->codec_k, KV_KEYS, &store->group_k);
+    store->value_bytes = kv_codec_bytes(store->codec_v, KV_VALUES, &store->group_v);
+    store->n_slots = n_slots;
+}
+
+static void size_layer(const KvCache *cache, size_t index, KvLayer *layer) {
+    const KvLayerPolicy *policy = kv_policy_of_layer(&cache->policy, index);
+    layer->policy = policy;
+    layer->sink_slots = layer_sink(cache, policy);
+    layer->tail_slots = tail_slots(cache, policy);
+    for (size_t t = 1; t < policy->n_tiers; t++)
+        size_tier(cache, &layer->tiers[t], &policy->tiers[t], tier_slots(cache, policy, t));
+}
+
+static void lay_out_layer(const KvCache *cache, KvLayer *layer, Arena *arena) {
+    const KvShape *shape = &cache->shape;
+    size_t row = shape->n_kv_heads * shape->head_dim * sizeof(uint16_t), start = arena->used;
+    layer->sink_keys = carve(arena, layer->sink_slots, row);
+    layer->sink_values = carve(arena, layer->sink_slots, row);
+    layer->row_bytes[0] = arena->used - start;
+    start = arena->used;
+    layer->tail_keys = carve(arena, layer->tail_slots, row);
+    layer->tail_values = carve(arena, layer->tail_slots, row);
+    layer->row_bytes[1] = arena->used - start;
+    for (size_t t = 1; t < layer->policy->n_tiers; t++) {
+        KvTierStore *store = &layer->tiers[t];
+        start = arena->used;
+        store->keys = carve(arena, shape->n_kv_heads * store->n_slots, store->key_bytes);
+        store->values = carve(arena, shape->n_kv_heads * store->n_slots, store->value_bytes);
+        layer->row_bytes[t + 1] = arena->used - start;
+    }
+}
+
+/* The arrays that a batch passes through, shared by all layers. */
+static void lay_out_working(KvCache *cache, Arena *arena) {
+    const KvShape *shape = &cache->shape;
+    size_t row = shape->n_kv_heads * shape->head_dim;
+    cache->fresh_keys = carve(arena, shape->n_batch * row, sizeof(uint16_t));
+    cache->fresh_values = carve(arena, shape->n_batch * row, sizeof(uint16_t));
+    cache->scratch = carve(arena, 2 * cache->policy.group * row, sizeof(float));
+}
+
+/* Points all arrays into `memory`, or only measures where it is NULL. */
+static Arena lay_out(KvCache *cache, void *memory) {
+    Arena arena = {.base = memory};
+    for (size_t i = 0; i < cache->shape.n_layers; i++)
+        lay_out_layer(cache, &cache->layers[i], &arena);
+    cache->kept_bytes = arena.used;
+    lay_out_working(cache, &arena);
+    cache->working_bytes = arena.used - cache->kept_bytes;
+    return arena;
+}
+
+int kvcache_open(KvCache *cache, const KvShape *shape, const KvPolicy *policy, Error *error) {
+    *cache = (KvCache){.shape = *shape, .policy = *policy, .streams = kv_policy_streams(policy, shape->n_ctx)};
+    cache->layers = calloc(shape->n_layers, sizeof *cache->layers);
+    if (cache->layers == NULL)
+        return error_memory(error, "the cache's layers", shape->n_layers * sizeof *cache->layers);
+    for (size_t i = 0; i < shape->n_layers; i++)
+        size_layer(cache, i, &cache->layers[i]);
+    if (!lay_out(cache, NULL).overflow)
+        return 0;
+    kvcache_close(cache);
+    return error_set(error, ERROR_ARGUMENT, "a cache of %zu tokens does not fit into memory; use a smaller --n_ctx",
+                     shape->n_ctx);
+}
+
+void kvcache_set_memory(KvCache *cache, void *memory) {
+    lay_out(cache, memory);
+}
+
+void kvcache_close(KvCache *cache) {
+    free(cache->layers);
+    *cache = (KvCache){0};
+}
+
+void kvcache_clear(KvCache *cache) {
+    cache->n_tokens = 0;
+    for (size_t i = 0; i < cache->shape.n_layers; i++)
+        memset(&cache->layers[i].counters, 0, sizeof cache->layers[i].counters);
+}
+
+bool kvcache_has_room(const KvCache *cache, size_t n_tokens) {
+    return cache->streams || n_tokens <= cache->shape.n_ctx - cache->n_tokens;
+}
+
+static KvPlan plan_of(const KvCache *cache, size_t layer, size_t n_tokens) {
+    return kv_plan(cache->layers[layer].policy, cache->policy.group, n_tokens);
+}
+
+/* Where FP16 rows of a position are: the sink, the tail, or the batch under way. */
+static const uint16_t *fp16_row(const KvCache *cache, size_t layer, size_t kv_head, size_t position, KvSide side) {
+    const KvLayer *l = &cache->layers[layer];
+    size_t dim = cache->shape.head_dim, first = cache->n_tokens;
+    if (position >= first)
+        return (side == KV_KEYS ? cache->fresh_keys : cache->fresh_values) +
+               (kv_head * cache->shape.n_batch + position - first) * dim;
+    if (position < l->policy->sink)
+        return (side == KV_KEYS ? l->sink_keys : l->sink_values) + (kv_head * l->sink_slots + position) * dim;
+    KvPlan plan = plan_of(cache, layer, first);
+    return (side == KV_KEYS ? l->tail_keys : l->tail_values) +
+           (kv_head * l->tail_slots + position - kv_plan_begin(&plan, 0)) * dim;
 }
 
 static void encode_f16(const float *values, size_t n, uint16_t *out) {
@@ -35,24 +175,166 @@ static void encode_f16(const float *values, size_t n, uint16_t *out) {
     }
 }
 
-void kvcache_append(KvCache *cache, size_t layer, size_t position, size_t n_tokens, const float *keys,
+static uint8_t *record(const KvTierStore *store, KvSide side, size_t kv_head, size_t group) {
+    size_t slot = kv_head * store->n_slots + group % store->n_slots;
+    return side == KV_KEYS ? store->keys + slot * store->key_bytes : store->values + slot * store->value_bytes;
+}
+
+/* The values of a group before it enters `tier`, in F32: FP16 from the first tier, else what the tier before decodes. */
+static void gather_group(const KvCache *cache, size_t layer, size_t kv_head, size_t tier, size_t index, KvSide side,
+                         float *out) {
+    const KvLayer *l = &cache->layers[layer];
+    size_t n = cache->policy.group, dim = cache->shape.head_dim;
+    if (tier == 1) {
+        for (size_t t = 0; t < n; t++) {
+            const uint16_t *row = fp16_row(cache, layer, kv_head, l->policy->sink + index * n + t, side);
+            for (size_t d = 0; d < dim; d++)
+                out[t * dim + d] = half_to_float(row[d]);
+        }
+        return;
+    }
+    const KvTierStore *before = &l->tiers[tier - 1];
+    const KvCodec *codec = side == KV_KEYS ? before->codec_k : before->codec_v;
+    const KvGroup *group = side == KV_KEYS ? &before->group_k : &before->group_v;
+    kv_codec_decoder(codec, SIMD_SCALAR)(side, group, record(before, side, kv_head, index), 0, n, out);
+    if (group->rotated)
+        kv_rotate(out, n, dim);
+}
+
+static void encode_group(KvCache *cache, size_t layer, size_t kv_head, size_t tier, size_t index) {
+    KvLayer *l = &cache->layers[layer];
+    KvTierStore *store = &l->tiers[tier];
+    size_t size = cache->policy.group * cache->shape.head_dim;
+    float *values = cache->scratch + kv_head * 2 * size, *scratch = values + size;
+    gather_group(cache, layer, kv_head, tier, index, KV_KEYS, values);
+    kv_codec_encode(store->codec_k, KV_KEYS, &store->group_k, values, scratch,
+                    record(store, KV_KEYS, kv_head, index));
+    gather_group(cache, layer, kv_head, tier, index, KV_VALUES, values);
+    kv_codec_encode(store->codec_v, KV_VALUES, &store->group_v, values, scratch,
+                    record(store, KV_VALUES, kv_head, index));
+    atomic_fetch_add(&l->counters.tokens_encoded[tier + 1], cache->policy.group);
+}
+
+void kvcache_append(KvCache *cache, size_t layer, size_t kv_head, size_t n_tokens, const float *keys,
                     const float *values) {
     const KvShape *shape = &cache->shape;
-    for (size_t t = 0; t < n_tokens; t++)
-        for (size_t kv_head = 0; kv_head < shape->n_kv_heads; kv_head++) {
-            size_t to = row_offset(shape, layer, kv_head, position + t);
-            size_t from = (t * shape->n_kv_heads + kv_head) * shape->head_dim;
-            encode_f16(keys + from, shape->head_dim, cache->keys + to);
-            encode_f16(values + from, shape->head_dim, cache->values + to);
-        }
+    KvLayer *l = &cache->layers[layer];
+    size_t dim = shape->head_dim;
+    for (size_t t = 0; t < n_tokens; t++) {
+        size_t to = (kv_head * shape->n_batch + t) * dim, from = (t * shape->n_kv_heads + kv_head) * dim;
+        encode_f16(keys + from, dim, cache->fresh_keys + to);
+        encode_f16(values + from, dim, cache->fresh_values + to);
+    }
+    KvPlan before = plan_of(cache, layer, cache->n_tokens), after = plan_of(cache, layer, cache->n_tokens + n_tokens);
+    atomic_fetch_add(&l->counters.tokens_encoded[0], after.n_sink - before.n_sink);
+    atomic_fetch_add(&l->counters.tokens_encoded[1], after.entered[0] - before.entered[0]);
+    for (size_t tier = 1; tier < after.n_tiers; tier++)
+        for (size_t entered = before.entered[tier]; entered < after.entered[tier]; entered += cache->policy.group)
+            encode_group(cache, layer, kv_head, tier, entered / cache->policy.group);
+}
+
+/* Adds positions [begin, end) in FP16: up to two runs, since the newest may still be in the batch. */
+static size_t add_fp16_spans(const KvCache *cache, size_t layer, size_t kv_head, size_t begin, size_t end,
+                             KvSpan model, KvSpan *spans) {
+    size_t n = 0, first = cache->n_tokens;
+    const size_t runs[2][2] = {{begin, end < first ? end : first}, {begin > first ? begin : first, end}};
+    for (size_t i = 0; i < 2; i++) {
+        if (runs[i][0] >= runs[i][1])
+            continue;
+        spans[n] = model;
+        spans[n].keys = (const uint8_t *)fp16_row(cache, layer, kv_head, runs[i][0], KV_KEYS);
+        spans[n].values = (const uint8_t *)fp16_row(cache, layer, kv_head, runs[i][0], KV_VALUES);
+        spans[n++].n_tokens = runs[i][1] - runs[i][0];
+    }
+    return n;
+}
+
+/* Adds groups [begin, end) of a ring: up to two runs. */
+static size_t add_encoded_spans(const KvCache *cache, const KvTierStore *store, size_t kv_head, size_t tier,
+                                size_t begin, size_t end, KvSpan *spans) {
+    size_t n = 0;
+    while (begin < end) {
+        size_t until_wrap = store->n_slots - begin % store->n_slots, run = end - begin;
+        run = run < until_wrap ? run : until_wrap;
+        spans[n++] = (KvSpan){.codec_k = store->codec_k,
+                              .codec_v = store->codec_v,
+                              .group_k = store->group_k,
+                              .group_v = store->group_v,
+                              .keys = record(store, KV_KEYS, kv_head, begin),
+                              .values = record(store, KV_VALUES, kv_head, begin),
+                              .key_bytes = store->key_bytes,
+                              .value_bytes = store->value_bytes,
+                              .n_tokens = run * cache->policy.group,
+                              .row = tier + 1};
+        begin += run;
+    }
+    return n;
 }
 
 size_t kvcache_view(const KvCache *cache, size_t layer, size_t kv_head, size_t position, KvSpan spans[KV_MAX_SPANS]) {
-    size_t start = row_offset(&cache->shape, layer, kv_head, 0);
-    spans[0] = (KvSpan){cache->keys + start, cache->values + start, position + 1};
-    return 1;
+    const KvLayer *l = &cache->layers[layer];
+    KvPlan plan = plan_of(cache, layer, position + 1);
+    const KvCodec *f16 = kv_codec(KV_F16);
+    KvGroup group = group_of(cache, KV_F16);
+    KvSpan fp16 = {.codec_k = f16, .codec_v = f16, .group_k = group, .group_v = group};
+    fp16.key_bytes = fp16.value_bytes = kv_codec_bytes(f16, KV_KEYS, &group);
+
+    fp16.shifted = kv_plan_dropped(&plan) > 0;
+    size_t n = add_fp16_spans(cache, layer, kv_head, 0, plan.n_sink, fp16, spans);
+    for (size_t tier = plan.n_tiers; tier-- > 1;)
+        n += add_encoded_spans(cache, &l->tiers[tier], kv_head, tier, plan.entered[tier + 1] / cache->policy.group,
+                               plan.entered[tier] / cache->policy.group, spans + n);
+    fp16.shifted = false;
+    fp16.row = 1;
+    return n + add_fp16_spans(cache, layer, kv_head, kv_plan_begin(&plan, 0), kv_plan_end(&plan, 0), fp16, spans + n);
 }
 
-size_t kvcache_span_bytes(const KvCache *cache, const KvSpan *span) {
-    return span->n_tokens * cache->shape.head_dim * 2 * sizeof(uint16_t);
+size_t kvcache_dropped(const KvCache *cache, size_t layer, size_t position) {
+    KvPlan plan = plan_of(cache, layer, position + 1);
+    return kv_plan_dropped(&plan);
+}
+
+/* Copies what stays of the batch behind what stays of `rows`, whose first `n_leaving` of `n_held` tokens go. */
+static void commit_rows(uint16_t *rows, size_t n_held, size_t n_leaving, const uint16_t *fresh, size_t n_fresh,
+                        size_t dim) {
+    size_t n_staying = n_held - n_leaving;
+    if (n_leaving > 0)
+        memmove(rows, rows + n_leaving * dim, n_staying * dim * sizeof *rows);
+    memcpy(rows + n_staying * dim, fresh, n_fresh * dim * sizeof *rows);
+}
+
+void kvcache_commit(KvCache *cache, size_t layer, size_t kv_head, size_t n_tokens) {
+    KvLayer *l = &cache->layers[layer];
+    size_t dim = cache->shape.head_dim, first = cache->n_tokens;
+    KvPlan before = plan_of(cache, layer, first), after = plan_of(cache, layer, first + n_tokens);
+    const uint16_t *fresh_keys = cache->fresh_keys + kv_head * cache->shape.n_batch * dim;
+    const uint16_t *fresh_values = cache->fresh_values + kv_head * cache->shape.n_batch * dim;
+
+    size_t to_sink = after.n_sink - before.n_sink;
+    commit_rows(l->sink_keys + kv_head * l->sink_slots * dim, before.n_sink, 0, fresh_keys, to_sink, dim);
+    commit_rows(l->sink_values + kv_head * l->sink_slots * dim, before.n_sink, 0, fresh_values, to_sink, dim);
+
+    /* A batch longer than the window passes through the tail: some of its own tokens are encoded already. */
+    size_t held = kv_plan_held(&before, 0), begin = kv_plan_begin(&after, 0), old_begin = kv_plan_begin(&before, 0);
+    size_t leaving = begin - old_begin < held ? begin - old_begin : held;
+    size_t from = begin > first + to_sink ? begin - first : to_sink;
+    uint16_t *tail_keys = l->tail_keys + kv_head * l->tail_slots * dim;
+    uint16_t *tail_values = l->tail_values + kv_head * l->tail_slots * dim;
+    commit_rows(tail_keys, held, leaving, fresh_keys + from * dim, n_tokens - from, dim);
+    commit_rows(tail_values, held, leaving, fresh_values + from * dim, n_tokens - from, dim);
+}
+
+void kvcache_advance(KvCache *cache, size_t n_tokens) {
+    cache->n_tokens += n_tokens;
+}
+
+/* A span of FP16 rows need not be whole groups, and a record holds exactly its rows. */
+static size_t span_bytes(const KvSpan *span) {
+    return span->n_tokens * (span->key_bytes + span->value_bytes) / span->group_k.n_tokens;
+}
+
+void kvcache_count_read(KvCache *cache, size_t layer, const KvSpan *spans, size_t n_spans) {
+    for (size_t s = 0; s < n_spans; s++)
+        atomic_fetch_add_explicit(&cache->layers[layer].counters.bytes_read[spans[s].row], span_bytes(&spans[s]),
+                                  memory_order_relaxed);
 }

@@ -53,16 +53,19 @@ typedef struct BackendOps {
                  size_t n_tokens, size_t n_heads, size_t head_dim, RopePairing pairing,
                  const float *rotation);   // (n_tokens, head_dim / 2, 2) cosine and sine
 
-    /* Stores the keys and values of `n_tokens` tokens from `position` on. */
-    void (*append)(Backend *backend, KvCache *cache, size_t layer, size_t position, size_t n_tokens,
+    /* Takes the keys and values of a batch into one layer of the cache, and encodes what is due. */
+    void (*append)(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens,
                    const float *k,         // (n_tokens, n_kv_heads, head_dim) rotated
                    const float *v);        // (n_tokens, n_kv_heads, head_dim)
 
-    /* Each token at position + t attends to what the cache's view shows it; adds to cache->bytes_read. */
-    void (*attention)(Backend *backend, KvCache *cache, size_t layer, size_t position, size_t n_tokens,
-                      size_t n_heads,
-                      const float *q,      // (n_tokens, n_heads, head_dim) rotated
-                      float *out);         // (n_tokens, n_heads, head_dim)
+    /* Each token of the batch attends to what the cache's view shows it; adds to the layer's counters. Afterwards the
+     * batch is part of the cache's tail in this layer. */
+    void (*attention)(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
+                      RopePairing pairing,
+                      const float *q,              // (n_tokens, n_heads, head_dim) rotated
+                      const float *shift_rotation, // (n_tokens, head_dim / 2, 2) RoPE by minus the tokens dropped;
+                                                   // NULL where none were
+                      float *out);                 // (n_tokens, n_heads, head_dim)
 
     void (*swiglu)(Backend *backend, float *gate, const float *up, size_t n); /* gate = silu(gate) * up */
     void (*add)(Backend *backend, float *x, const float *y, size_t n);        /* x += y */

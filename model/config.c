@@ -27,7 +27,7 @@ int model_config_check(const ModelConfig *config, const char *path, Error *error
     const SizeLimit limits[] = {
         {"number of layers (block_count)", config->n_layers, 4096},      {"embedding_length", config->n_embd, 1 << 20},
         {"feed_forward_length", config->n_ffn, 1 << 22},   {"number of heads (head_count)", config->n_heads, 4096},
-        {"number of KV heads (head_count_kv)", config->n_kv_heads, 4096},  {"head dimension", config->head_dim, 1024},
+        {"number of KV heads (head_count_kv)", config->n_kv_heads, 4096},  {"head dimension", config->head_dim, 512},
         {"vocabulary size", config->n_vocab, 1 << 24},     {"context_length", config->n_ctx_train, 1 << 28},
     };
     for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)

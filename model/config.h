@@ -4,13 +4,8 @@
 #define STOWKV_CONFIG_H
 
 #include "model/base/error.h"
+#include "model/base/rope.h"
 #include "model/base/string_view.h"
-
-/* Which two elements of a head RoPE rotates together. */
-typedef enum RopePairing {
-    ROPE_INTERLEAVED, /* (2i, 2i + 1): GGUF's "llama" files, llama2.c */
-    ROPE_HALVES       /* (i, i + head_dim / 2): Hugging Face's order, other GGUF families */
-} RopePairing;
 
 typedef struct ModelConfig {
     const char *family;       /* a name of the family table */

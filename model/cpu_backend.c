@@ -103,46 +103,38 @@ static void cpu_rmsnorm(Backend *backend, const float *x, const Tensor *gain, fl
         b->kernels->rmsnorm(x + t * n, gains, eps, n, y + t * n);
 }
 
-static void rotate_head(float *x, size_t head_dim, RopePairing pairing, const float *rotation) {
-    size_t step = pairing == ROPE_INTERLEAVED ? 2 : 1, partner = pairing == ROPE_INTERLEAVED ? 1 : head_dim / 2;
-    for (size_t i = 0; i < head_dim / 2; i++) {
-        float *a = x + i * step, *b = a + partner;
-        float cosine = rotation[2 * i], sine = rotation[2 * i + 1], first = *a, second = *b;
-        *a = first * cosine - second * sine;
-        *b = first * sine + second * cosine;
-    }
-}
-
 static void cpu_rope(Backend *backend, float *x, size_t n_tokens, size_t n_heads, size_t head_dim, RopePairing pairing,
                      const float *rotation) {
 #pragma omp parallel for num_threads(backend->n_threads) if (n_tokens * n_heads * head_dim > SMALL_WORK)
     for (size_t t = 0; t < n_tokens; t++)
         for (size_t h = 0; h < n_heads; h++)
-            rotate_head(x + (t * n_heads + h) * head_dim, head_dim, pairing, rotation + t * head_dim);
+            rope_rotate(x + (t * n_heads + h) * head_dim, head_dim, pairing, rotation + t * head_dim);
 }
 
-static void cpu_append(Backend *backend, KvCache *cache, size_t layer, size_t position, size_t n_tokens, const float *k,
+static void cpu_append(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, const float *k,
                        const float *v) {
-    (void)backend;
-    kvcache_append(cache, layer, position, n_tokens, k, v);
+    size_t n_kv_heads = cache->shape.n_kv_heads, n = n_tokens * n_kv_heads * cache->shape.head_dim;
+#pragma omp parallel for num_threads(backend->n_threads) if (n > SMALL_WORK)
+    for (size_t kv_head = 0; kv_head < n_kv_heads; kv_head++)
+        kvcache_append(cache, layer, kv_head, n_tokens, k, v);
 }
 
-static void cpu_attention(Backend *backend, KvCache *cache, size_t layer, size_t position, size_t n_tokens,
-                          size_t n_heads, const float *q, float *out) {
+static void cpu_attention(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
+                          RopePairing pairing, const float *q, const float *shift_rotation, float *out) {
     const CpuBackend *b = cpu(backend);
     size_t n_kv_heads = cache->shape.n_kv_heads, head_dim = cache->shape.head_dim, n_group = n_heads / n_kv_heads;
-    size_t bytes_read = 0;
-#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(backend->n_threads) reduction(+ : bytes_read)
+#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(backend->n_threads)
     for (size_t t = 0; t < n_tokens; t++)
         for (size_t kv_head = 0; kv_head < n_kv_heads; kv_head++) {
             KvSpan spans[KV_MAX_SPANS];
-            size_t n_spans = kvcache_view(cache, layer, kv_head, position + t, spans);
+            size_t n_spans = kvcache_view(cache, layer, kv_head, cache->n_tokens + t, spans);
             size_t first = (t * n_heads + kv_head * n_group) * head_dim;
-            b->attend(spans, n_spans, q + first, n_group, head_dim, out + first);
-            for (size_t s = 0; s < n_spans; s++)
-                bytes_read += kvcache_span_bytes(cache, &spans[s]);
+            const float *shift = shift_rotation == NULL ? NULL : shift_rotation + t * head_dim;
+            b->attend(spans, n_spans, &(AttentionQuery){q + first, n_group, head_dim, pairing, shift}, out + first);
+            kvcache_count_read(cache, layer, spans, n_spans);
         }
-    cache->bytes_read += bytes_read;
+    for (size_t kv_head = 0; kv_head < n_kv_heads; kv_head++)
+        kvcache_commit(cache, layer, kv_head, n_tokens);
 }
 
 static void cpu_swiglu(Backend *backend, float *gate, const float *up, size_t n) {

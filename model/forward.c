@@ -4,18 +4,44 @@
 
 #include <math.h>
 
-/* Cosine and sine for each token of the batch and each pair of a head's elements, in double before rounding. */
-static void fill_rotation(Context *context, size_t position, size_t n_tokens) {
-    size_t n_pairs = context->model->checkpoint.config.head_dim / 2;
-    for (size_t t = 0; t < n_tokens; t++)
-        for (size_t i = 0; i < n_pairs; i++) {
-            double angle = (double)(position + t) * context->frequencies[i];
-            float *pair = context->host_rotation + 2 * (t * n_pairs + i);
-            pair[0] = (float)cos(angle);
-            pair[1] = (float)sin(angle);
-        }
+/* Cosine and sine of an angle for each pair of a head's elements, in double before rounding. */
+static void fill_rotation(const Context *context, double position, float *rotation) {
+    for (size_t i = 0; i < context->model->checkpoint.config.head_dim / 2; i++) {
+        double angle = position * context->frequencies[i];
+        rotation[2 * i] = (float)cos(angle);
+        rotation[2 * i + 1] = (float)sin(angle);
+    }
+}
+
+static void write_rotation(Context *context, size_t n_tokens, float *to) {
     Backend *b = context->model->backend;
-    b->ops->write(b, context->rotation, context->host_rotation, 2 * n_tokens * n_pairs);
+    b->ops->write(b, to, context->host_rotation, n_tokens * context->model->checkpoint.config.head_dim);
+}
+
+static void prepare_rotation(Context *context, size_t position, size_t n_tokens) {
+    size_t head_dim = context->model->checkpoint.config.head_dim;
+    for (size_t t = 0; t < n_tokens; t++)
+        fill_rotation(context, (double)(position + t), context->host_rotation + t * head_dim);
+    write_rotation(context, n_tokens, context->rotation);
+    context->shift_policy = NULL;
+}
+
+/* StreamingLLM (Xiao et al. 2023) counts positions inside the cache: for a query that no longer sees D tokens, the sink
+ * is D steps nearer. Scores depend on differences alone, so the query is rotated back by D where it meets the sink, and
+ * no key is ever touched. Layers of one policy share the angles. NULL where the batch's last token still sees all. */
+static const float *prepare_shift(Context *context, size_t layer, size_t position, size_t n_tokens) {
+    const KvCache *cache = &context->cache;
+    size_t head_dim = context->model->checkpoint.config.head_dim;
+    if (kvcache_dropped(cache, layer, position + n_tokens - 1) == 0)
+        return NULL;
+    if (context->shift_policy != cache->layers[layer].policy) {
+        for (size_t t = 0; t < n_tokens; t++)
+            fill_rotation(context, -(double)kvcache_dropped(cache, layer, position + t),
+                          context->host_rotation + t * head_dim);
+        write_rotation(context, n_tokens, context->shift_rotation);
+        context->shift_policy = cache->layers[layer].policy;
+    }
+    return context->shift_rotation;
 }
 
 static void attention_block(Context *context, size_t layer, size_t position, size_t n_tokens) {
@@ -30,8 +56,9 @@ static void attention_block(Context *context, size_t layer, size_t position, siz
     ops->matmul(b, &w->attn_v, context->normed, n_tokens, context->v);
     ops->rope(b, context->q, n_tokens, config->n_heads, config->head_dim, config->rope_pairing, context->rotation);
     ops->rope(b, context->k, n_tokens, config->n_kv_heads, config->head_dim, config->rope_pairing, context->rotation);
-    ops->append(b, &context->cache, layer, position, n_tokens, context->k, context->v);
-    ops->attention(b, &context->cache, layer, position, n_tokens, config->n_heads, context->q, context->attended);
+    ops->append(b, &context->cache, layer, n_tokens, context->k, context->v);
+    ops->attention(b, &context->cache, layer, n_tokens, config->n_heads, config->rope_pairing, context->q,
+                   prepare_shift(context, layer, position, n_tokens), context->attended);
     ops->matmul(b, &w->attn_output, context->attended, n_tokens, context->normed);
     ops->add(b, context->x, context->normed, n_tokens * config->n_embd);
 }
@@ -76,7 +103,7 @@ static int check_tokens(const Context *context, const int32_t *tokens, size_t n_
     size_t n_vocab = context->model->checkpoint.config.n_vocab;
     if (n_tokens == 0 || n_tokens > context->n_batch)
         return error_set(error, ERROR_ARGUMENT, "a batch of %zu tokens; expected 1 to %zu", n_tokens, context->n_batch);
-    if (n_tokens > context->n_ctx - context->cache.n_tokens)
+    if (!kvcache_has_room(&context->cache, n_tokens))
         return error_set(error, ERROR_ARGUMENT, "the context of %zu tokens is full; use a larger --n_ctx",
                          context->n_ctx);
     for (size_t t = 0; t < n_tokens; t++)
@@ -91,13 +118,13 @@ int forward(Context *context, const int32_t *tokens, size_t n_tokens, LogitsWant
         return error->code;
     Model *model = context->model;
     size_t position = context->cache.n_tokens;
-    fill_rotation(context, position, n_tokens);
+    prepare_rotation(context, position, n_tokens);
     model->backend->ops->embed(model->backend, &model->weights.token_embd, tokens, n_tokens, context->x);
     for (size_t layer = 0; layer < model->checkpoint.config.n_layers; layer++) {
         attention_block(context, layer, position, n_tokens);
         feed_forward_block(context, layer, n_tokens);
     }
-    context->cache.n_tokens += n_tokens;
+    kvcache_advance(&context->cache, n_tokens);
     if (wanted == LOGITS_NONE)
         return 0;
     return compute_logits(context, n_tokens, wanted == LOGITS_ALL ? n_tokens : 1, error);

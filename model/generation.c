@@ -26,7 +26,7 @@ static void add_speed(GenerationSpeed *speed, double start, size_t n_tokens, siz
 
 int generation_read(Generation *run, const int32_t *tokens, size_t n_tokens, Error *error) {
     Context *context = &run->session->context;
-    if (n_tokens > context->n_ctx - context->cache.n_tokens)
+    if (!kvcache_has_room(&context->cache, n_tokens))
         return error_set(error, ERROR_ARGUMENT, "the prompt has %zu tokens, the context room for %zu of %zu; shorten it "
                          "or use a larger --n_ctx", n_tokens, context->n_ctx - context->cache.n_tokens, context->n_ctx);
     for (size_t done = 0; done < n_tokens;) {
@@ -105,7 +105,7 @@ static int run_loop(Generation *run, const GenerationOptions *options, Streams *
             return error->code;
         if (run->end != END_NONE || n + 1 == options->max_new_tokens)
             continue; /* the last token is not read yet: perhaps nothing follows it */
-        if (context->cache.n_tokens == context->n_ctx) {
+        if (!kvcache_has_room(&context->cache, 1)) {
             run->end = END_CONTEXT_FULL;
             break;
         }

@@ -58,6 +58,7 @@ static size_t lay_out(Context *context, float *base) {
         {&context->gate, c->n_ffn},
         {&context->up, c->n_ffn},
         {&context->rotation, c->head_dim},
+        {&context->shift_rotation, c->head_dim},
         {&context->device_logits, c->n_vocab},
     };
     size_t offset = 0;
@@ -83,16 +84,18 @@ static void fill_frequencies(Context *context) {
     }
 }
 
-static int allocate(Context *context, Error *error) {
+static int allocate(Context *context, const KvPolicy *policy, Error *error) {
     Backend *b = context->model->backend;
     const ModelConfig *config = &context->model->checkpoint.config;
-    KvShape shape = {config->n_layers, config->n_kv_heads, config->head_dim, context->n_ctx};
-    if (kvcache_bytes(&shape, &context->kv_bytes, error) < 0)
+    KvShape shape = {config->n_layers, config->n_kv_heads, config->head_dim, context->n_ctx, context->n_batch};
+    if (kv_policy_check(policy, config->n_layers, config->head_dim, context->n_ctx, error) < 0 ||
+        kvcache_open(&context->cache, &shape, policy, error) < 0)
         return error->code;
+    context->kv_bytes = context->cache.kept_bytes + context->cache.working_bytes;
     context->kv_memory = b->ops->allocate(b, context->kv_bytes, "the KV cache", error);
     if (context->kv_memory == NULL)
         return error->code;
-    kvcache_init(&context->cache, &shape, context->kv_memory);
+    kvcache_set_memory(&context->cache, context->kv_memory);
 
     context->arena_bytes = lay_out(context, NULL);
     context->arena = b->ops->allocate(b, context->arena_bytes, "activations", error);
@@ -109,9 +112,9 @@ static int allocate(Context *context, Error *error) {
     return 0;
 }
 
-int context_open(Context *context, Model *model, size_t n_ctx, size_t n_batch, Error *error) {
-    *context = (Context){.model = model, .n_ctx = n_ctx, .n_batch = n_batch == 0 ? MAX_BATCH : n_batch};
-    int status = allocate(context, error);
+int context_open(Context *context, Model *model, const KvPolicy *policy, size_t n_ctx, size_t n_batch, Error *error) {
+    *context = (Context){.model = model, .n_ctx = n_ctx, .n_batch = n_batch == 0 ? DEFAULT_BATCH : n_batch};
+    int status = allocate(context, policy, error);
     if (status < 0)
         context_close(context);
     return status;
@@ -121,6 +124,7 @@ void context_close(Context *context) {
     if (context->model == NULL)
         return;
     Backend *b = context->model->backend;
+    kvcache_close(&context->cache);
     b->ops->release(b, context->kv_memory, context->kv_bytes);
     b->ops->release(b, context->arena, context->arena_bytes);
     free(context->frequencies);
@@ -132,4 +136,8 @@ void context_close(Context *context) {
 size_t context_batch(const Context *context, size_t n_left) {
     size_t room = context->n_batch - context->cache.n_tokens % context->n_batch;
     return n_left < room ? n_left : room;
+}
+
+void context_clear(Context *context) {
+    kvcache_clear(&context->cache);
 }

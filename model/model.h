@@ -3,7 +3,7 @@
  *     Model model;
  *     if (model_open(&model, path, backend, &error) < 0) …          // the model closes the backend
  *     Context context;
- *     if (context_open(&context, &model, n_ctx, 0, &error) < 0) …
+ *     if (context_open(&context, &model, &policy, n_ctx, 0, &error) < 0) …
  *     if (forward(&context, tokens, n_tokens, LOGITS_LAST, &error) < 0) …
  *     float *logits = context.logits;                                     // (n_vocab) for the last token
  *     context_close(&context);
@@ -25,15 +25,15 @@ typedef struct Model {
 int model_open(Model *model, const char *path, Backend *backend, Error *error);
 void model_close(Model *model);
 
-#define MAX_BATCH 128 /* tokens that go through a layer together */
+#define DEFAULT_BATCH 128 /* tokens that go through a layer together */
 
 /* One sequence: its cache and the activations of a batch. Several contexts may share a model, one after the other. */
 typedef struct Context {
     Model *model;
     KvCache cache;
     size_t n_ctx;           /* capacity in tokens */
-    size_t n_batch;         /* tokens that go through a layer together, at most MAX_BATCH */
-    size_t kv_bytes;        /* taken by the cache */
+    size_t n_batch;         /* tokens that go through a layer together */
+    size_t kv_bytes;        /* of kv_memory */
 
     /* In the backend's memory. */
     void *kv_memory;
@@ -44,18 +44,21 @@ typedef struct Context {
     float *q, *attended;    /* (n_batch, n_heads, head_dim) */
     float *k, *v;           /* (n_batch, n_kv_heads, head_dim) */
     float *gate, *up;       /* (n_batch, n_ffn) */
-    float *rotation;        /* (n_batch, head_dim / 2, 2) */
+    float *rotation;        /* (n_batch, head_dim / 2, 2) RoPE at each token's position */
+    float *shift_rotation;  /* (n_batch, head_dim / 2, 2) RoPE by minus the tokens dropped, of `shift_policy` */
     float *device_logits;   /* (n_batch, n_vocab) */
 
     /* On the host. */
     double *frequencies;    /* (head_dim / 2) radians a position */
     float *host_rotation;   /* (n_batch, head_dim / 2, 2) */
     float *logits;          /* (rows, n_vocab): see forward() */
+    const KvLayerPolicy *shift_policy; /* that shift_rotation was filled for in this batch; NULL: not yet */
 } Context;
 
-/* n_batch 0: MAX_BATCH. */
-int context_open(Context *context, Model *model, size_t n_ctx, size_t n_batch, Error *error);
+/* n_ctx is the capacity of tiers without a bound; n_batch 0: DEFAULT_BATCH. The context must stay where it is. */
+int context_open(Context *context, Model *model, const KvPolicy *policy, size_t n_ctx, size_t n_batch, Error *error);
 void context_close(Context *context);
+void context_clear(Context *context); /* forgets all tokens */
 
 /* Which positions of a batch get logits. */
 typedef enum LogitsWanted { LOGITS_NONE, LOGITS_LAST, LOGITS_ALL } LogitsWanted;

@@ -1,29 +1,33 @@
 /* Reports of a run; see run_report.h. */
 #include "model/run_report.h"
 
-#include <cjson/cJSON.h>
 #include <ctype.h>
 #include <stdlib.h>
 
 static void add_name(KernelNames *out, const char *operation, const char *type, const char *simd) {
-    char *name = out->names[out->count++];
-    snprintf(name, KERNEL_NAME_BYTES, "%s%s%s_%s", operation, type[0] ? "_" : "", type, simd);
-    for (; *name != '\0'; name++)
-        *name = (char)tolower((unsigned char)*name);
+    char name[KERNEL_NAME_BYTES];
+    snprintf(name, sizeof name, "%s%s%s_%s", operation, type[0] ? "_" : "", type, simd);
+    for (char *c = name; *c != '\0'; c++)
+        *c = (char)tolower((unsigned char)*c);
+    for (size_t i = 0; i < out->count; i++)
+        if (strcmp(out->names[i], name) == 0)
+            return;
+    memcpy(out->names[out->count++], name, sizeof name);
 }
 
-void kernel_names(const Model *model, KernelNames *out) {
+void kernel_names(const Model *model, const KvCache *cache, KernelNames *out) {
     const Checkpoint *checkpoint = &model->checkpoint;
     const char *simd = model->backend->simd;
     out->count = 0;
-    for (TensorType type = 0; type < TENSOR_TYPE_COUNT; type++) {
-        bool used = false;
-        for (size_t i = 0; i < checkpoint->n_tensors; i++)
-            used = used || (checkpoint->tensors[i].type == type && checkpoint->tensors[i].n_dims > 1);
-        if (used)
-            add_name(out, "matmul", tensor_type_info(type)->name, simd);
-    }
-    add_name(out, "attention", "f16", simd);
+    for (size_t i = 0; i < checkpoint->n_tensors; i++)
+        if (checkpoint->tensors[i].n_dims > 1)
+            add_name(out, "matmul", tensor_type_info(checkpoint->tensors[i].type)->name, simd);
+    for (size_t rule = 0; rule < cache->policy.n_rules; rule++)
+        for (size_t t = 0; t < cache->policy.rules[rule].policy.n_tiers; t++) {
+            const KvTier *tier = &cache->policy.rules[rule].policy.tiers[t];
+            add_name(out, "attention", kv_codec_name(kv_codec(tier->k)), simd);
+            add_name(out, "attention", kv_codec_name(kv_codec(tier->v)), simd);
+        }
     add_name(out, "rmsnorm", "", simd);
     add_name(out, "swiglu", "", simd);
 }
@@ -36,33 +40,57 @@ static cJSON *token_array(const TokenList *tokens) {
     return cJSON_CreateIntArray(tokens->ids != NULL ? tokens->ids : (const int[]){0}, (int)tokens->count);
 }
 
-static cJSON *tier_array(const Context *context) {
-    const KvCache *cache = &context->cache;
-    cJSON *tiers = cJSON_CreateArray(), *tier = cJSON_CreateObject();
-    cJSON_AddStringToObject(tier, "codec_k", "f16");
-    cJSON_AddStringToObject(tier, "codec_v", "f16");
-    cJSON_AddNumberToObject(tier, "tokens", (double)cache->n_tokens);
-    cJSON_AddNumberToObject(tier, "bytes_held", (double)context->kv_bytes);
-    cJSON_AddNumberToObject(tier, "bytes_read", (double)cache->bytes_read);
-    cJSON_AddNumberToObject(tier, "tokens_encoded", (double)cache->n_tokens);
-    cJSON_AddItemToArray(tiers, tier);
+cJSON *ledger_json(const KvLedger *ledger) {
+    cJSON *tiers = cJSON_CreateArray();
+    for (size_t i = 0; i < ledger->n_rows; i++) {
+        const KvLedgerRow *row = &ledger->rows[i];
+        char text[32];
+        cJSON *tier = cJSON_CreateObject();
+        cJSON_AddStringToObject(tier, "name", kv_ledger_row_name(row, text));
+        cJSON_AddStringToObject(tier, "codec_k", kv_codec_name(kv_codec(row->k)));
+        cJSON_AddStringToObject(tier, "codec_v", kv_codec_name(kv_codec(row->v)));
+        cJSON_AddNumberToObject(tier, "bits_per_element", row->bits);
+        cJSON_AddNumberToObject(tier, "layers", (double)row->n_layers);
+        cJSON_AddNumberToObject(tier, "tokens", (double)row->tokens);
+        cJSON_AddNumberToObject(tier, "bytes", (double)row->bytes);
+        cJSON_AddNumberToObject(tier, "bytes_held", (double)row->bytes_held);
+        cJSON_AddNumberToObject(tier, "bytes_read", (double)row->bytes_read);
+        cJSON_AddNumberToObject(tier, "tokens_encoded", (double)row->tokens_encoded);
+        cJSON_AddItemToArray(tiers, tier);
+    }
     return tiers;
 }
 
-static cJSON *run_object(const Generation *run, const char *model_path, uint64_t seed) {
+static cJSON *kernel_array(const Generation *run) {
+    KernelNames kernels;
+    kernel_names(&run->session->model, &run->session->context.cache, &kernels);
+    cJSON *names = cJSON_CreateArray();
+    for (size_t i = 0; i < kernels.count; i++)
+        cJSON_AddItemToArray(names, cJSON_CreateString(kernels.names[i]));
+    return names;
+}
+
+static void add_policy(cJSON *root, const KvPolicy *policy) {
+    char text[1024];
+    kv_policy_print(policy, text, sizeof text);
+    cJSON_AddStringToObject(root, "mode", kv_policy_mode(policy));
+    cJSON_AddStringToObject(root, "policy", text);
+    cJSON_AddNumberToObject(root, "kv_block_size", (double)policy->group);
+}
+
+cJSON *run_report_json(const Generation *run, const char *model_path, uint64_t seed) {
     const Model *model = &run->session->model;
     const Context *context = &run->session->context;
+    KvLedger ledger;
+    kv_ledger(&context->cache, &ledger);
     char seed_text[24];
     snprintf(seed_text, sizeof seed_text, "%llu", (unsigned long long)seed);
-    KernelNames kernels;
-    kernel_names(model, &kernels);
-    cJSON *root = cJSON_CreateObject(), *names = cJSON_CreateArray();
+    cJSON *root = cJSON_CreateObject();
     cJSON_AddStringToObject(root, "model", model_path);
     cJSON_AddStringToObject(root, "device", model->backend->device);
     cJSON_AddNumberToObject(root, "threads", model->backend->n_threads);
     cJSON_AddStringToObject(root, "simd", model->backend->simd);
-    cJSON_AddStringToObject(root, "mode", "full");
-    cJSON_AddStringToObject(root, "policy", "f16:*");
+    add_policy(root, &context->cache.policy);
     cJSON_AddNumberToObject(root, "n_ctx", (double)context->n_ctx);
     cJSON_AddRawToObject(root, "seed", seed_text); /* 64 bits do not fit cJSON's double */
     cJSON_AddNumberToObject(root, "n_prompt", (double)run->prompt.count);
@@ -73,22 +101,19 @@ static cJSON *run_object(const Generation *run, const char *model_path, uint64_t
     cJSON_AddStringToObject(root, "end", generation_end_name(run->end));
     cJSON_AddNumberToObject(root, "prefill_tokens_per_second", rate(&run->prefill));
     cJSON_AddNumberToObject(root, "decode_tokens_per_second", rate(&run->decode));
-    cJSON_AddNumberToObject(root, "kv_bytes", (double)context->kv_bytes);
-    cJSON_AddNumberToObject(root, "kv_bytes_full", (double)context->kv_bytes);
+    cJSON_AddNumberToObject(root, "kv_bytes", (double)ledger.bytes);
+    cJSON_AddNumberToObject(root, "kv_bytes_full", (double)ledger.bytes_full);
     cJSON_AddNumberToObject(root, "weights_bytes", (double)model->checkpoint.weights_bytes);
-    cJSON_AddItemToObject(root, "tiers", tier_array(context));
-    cJSON_AddItemToObject(root, "kernels", names);
-    for (size_t i = 0; i < kernels.count; i++)
-        cJSON_AddItemToArray(names, cJSON_CreateString(kernels.names[i]));
+    cJSON_AddItemToObject(root, "tiers", ledger_json(&ledger));
+    cJSON_AddItemToObject(root, "kernels", kernel_array(run));
     return root;
 }
 
-int run_report_write(const Generation *run, const char *model_path, uint64_t seed, FILE *stream, Error *error) {
-    cJSON *root = run_object(run, model_path, seed);
+int json_write(cJSON *root, FILE *stream, Error *error) {
     char *text = cJSON_Print(root);
     cJSON_Delete(root);
     if (text == NULL)
-        return error_memory(error, "the JSON report", run->text_length);
+        return error_memory(error, "the JSON report", 0);
     fprintf(stream, "%s\n", text);
     free(text);
     return 0;
@@ -101,16 +126,58 @@ static void print_speed(const char *what, const GenerationSpeed *speed, FILE *st
             speed->seconds, rate(speed), speed->depth_begin, speed->depth_end);
 }
 
+void ledger_print(const KvLedger *ledger, FILE *stream) {
+    fprintf(stream, "%-16s %8s %10s %10s %14s %14s\n", "cache tier", "layers", "bits", "tokens", "bytes held",
+            "bytes taken");
+    for (size_t i = 0; i < ledger->n_rows; i++) {
+        const KvLedgerRow *row = &ledger->rows[i];
+        char text[32];
+        fprintf(stream, "%-16s %8zu %10.3f %10zu %14zu %14zu\n", kv_ledger_row_name(row, text), row->n_layers, row->bits,
+                row->tokens, row->bytes_held, row->bytes);
+    }
+    fprintf(stream, "%-16s %62zu  %.4f of full (%zu)\n", "sum", ledger->bytes,
+            (double)ledger->bytes / (double)ledger->bytes_full, ledger->bytes_full);
+}
+
 void run_report_print(const Generation *run, FILE *stream) {
     const Model *model = &run->session->model;
-    const Context *context = &run->session->context;
-    size_t token_bytes = context->kv_bytes / context->n_ctx;
+    const KvCache *cache = &run->session->context.cache;
+    char policy[1024];
+    KvLedger ledger;
+    kv_ledger(cache, &ledger);
+    kv_policy_print(&cache->policy, policy, sizeof policy);
     print_speed("prompt", &run->prefill, stream);
     print_speed("generation", &run->decode, stream);
     fprintf(stream, "ended: %s\n", generation_end_name(run->end));
-    fprintf(stream, "memory: weights %.1f MB; FP16 cache %.1f MB for %zu tokens, %.1f MB used by %zu\n",
-            (double)model->checkpoint.weights_bytes / 1e6, (double)context->kv_bytes / 1e6, context->n_ctx,
-            (double)(token_bytes * context->cache.n_tokens) / 1e6, context->cache.n_tokens);
-    fprintf(stream, "computed by: %s, %s, %d thread%s\n", model->backend->device, model->backend->simd,
-            model->backend->n_threads, model->backend->n_threads == 1 ? "" : "s");
+    fprintf(stream, "computed by: %s, %s, %d thread%s; weights %.1f MB\n", model->backend->device, model->backend->simd,
+            model->backend->n_threads, model->backend->n_threads == 1 ? "" : "s",
+            (double)model->checkpoint.weights_bytes / 1e6);
+    fprintf(stream, "mode: %s, policy %s, %zu tokens of context\n", kv_policy_mode(&cache->policy), policy,
+            run->session->context.n_ctx);
+    ledger_print(&ledger, stream);
+}
+
+RunSummary run_summarise(const Generation *run) {
+    const KvCache *cache = &run->session->context.cache;
+    KvLedger ledger;
+    kv_ledger(cache, &ledger);
+    RunSummary summary = {.prefill_rate = rate(&run->prefill),
+                          .decode_rate = rate(&run->decode),
+                          .depth = run->decode.depth_end,
+                          .kv_bytes = ledger.bytes,
+                          .kv_bytes_full = ledger.bytes_full};
+    for (size_t i = 0; i < ledger.n_rows; i++)
+        summary.kv_bytes_held += ledger.rows[i].bytes_held;
+    snprintf(summary.mode, sizeof summary.mode, "%s", kv_policy_mode(&cache->policy));
+    kv_policy_print(&cache->policy, summary.policy, sizeof summary.policy);
+    return summary;
+}
+
+void run_summaries_print(const RunSummary *runs, size_t n, FILE *stream) {
+    fprintf(stream, "%-12s %-24s %12s %12s %8s %12s %12s %8s\n", "mode", "policy", "prompt tok/s", "decode tok/s", "depth",
+            "bytes held", "bytes taken", "of full");
+    for (size_t i = 0; i < n; i++)
+        fprintf(stream, "%-12s %-24s %12.1f %12.1f %8zu %12zu %12zu %8.3f\n", runs[i].mode, runs[i].policy,
+                runs[i].prefill_rate, runs[i].decode_rate, runs[i].depth, runs[i].kv_bytes_held, runs[i].kv_bytes,
+                (double)runs[i].kv_bytes / (double)runs[i].kv_bytes_full);
 }

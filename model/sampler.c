@@ -21,6 +21,10 @@ void sampler_close(Sampler *sampler) {
     *sampler = (Sampler){0};
 }
 
+void sampler_reset(Sampler *sampler) {
+    sampler->state = sampler->options.seed;
+}
+
 /* Uniform in [0, 1): SplitMix64 (Steele, Lea & Flood 2014), the upper 53 bits. */
 static double next_uniform(uint64_t *state) {
     uint64_t z = *state += 0x9e3779b97f4a7c15;

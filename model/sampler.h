@@ -36,6 +36,7 @@ typedef struct Sampler {
 
 int sampler_open(Sampler *sampler, const SamplerOptions *options, size_t n_vocab, Error *error);
 void sampler_close(Sampler *sampler);
+void sampler_reset(Sampler *sampler); /* back to the start of its seed */
 
 /* logits: (n_vocab), finite. */
 int32_t sampler_next(Sampler *sampler, const float *logits);

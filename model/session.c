@@ -61,15 +61,18 @@ int session_open(Session *session, const SessionOptions *options, Error *error) 
     if (open_backend(&backend, options, error) < 0 ||
         model_open(&session->model, options->checkpoint_path, backend, error) < 0)
         return error->code;
-    size_t n_ctx = options->n_ctx > 0 ? options->n_ctx : session->model.checkpoint.config.n_ctx_train;
     int status = open_tokenizer(session, options, error);
     if (status == 0)
         status = check_options(session, options, error);
-    if (status == 0)
-        status = context_open(&session->context, &session->model, n_ctx, 0, error);
     if (status < 0)
         session_close(session);
     return status;
+}
+
+int session_set_policy(Session *session, const SessionOptions *options, const KvPolicy *policy, Error *error) {
+    size_t n_ctx = options->n_ctx > 0 ? options->n_ctx : session->model.checkpoint.config.n_ctx_train;
+    context_close(&session->context);
+    return context_open(&session->context, &session->model, policy, n_ctx, 0, error);
 }
 
 void session_close(Session *session) {

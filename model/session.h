@@ -1,15 +1,17 @@
-/* What every program opens from its command line: model, tokenizer and a context.
+/* What every program opens from its command line: model, tokenizer and a context with a cache policy.
  *
  *     static SessionOptions options = SESSION_DEFAULTS;
  *     const Option table[] = {SESSION_OPTIONS(options), …, {0}};
  *     Session session;
- *     if (session_open(&session, &options, &error) < 0) …
+ *     KvPolicy policy;
+ *     if (session_open(&session, &options, &error) < 0 || policy_from_options(&options.kv, &policy, &error) < 0 ||
+ *         session_set_policy(&session, &options, &policy, &error) < 0) …
  *     session_close(&session);
  */
 #ifndef STOWKV_SESSION_H
 #define STOWKV_SESSION_H
 
-#include "model/base/options.h"
+#include "kvcache/policy_options.h"
 #include "model/model.h"
 #include "tokenizer/chat_template.h"
 
@@ -17,9 +19,10 @@ typedef struct SessionOptions {
     const char *checkpoint_path, *tokenizer_path, *device, *simd;
     size_t n_ctx;   /* 0: the model's */
     size_t threads; /* 0: physical cores */
+    PolicyOptions kv;
 } SessionOptions;
 
-#define SESSION_DEFAULTS {.device = "auto", .simd = "auto"}
+#define SESSION_DEFAULTS {.device = "auto", .simd = "auto", .kv = POLICY_DEFAULTS}
 
 #define SESSION_OPTIONS(o)                                                                                             \
     {"Model", OPTION_HEADING, NULL, NULL, NULL, 0, 0},                                                                 \
@@ -29,7 +32,8 @@ typedef struct SessionOptions {
     {"device", OPTION_STRING, &(o).device, "NAME", "cpu or auto; default auto", 0, 0},                                 \
     {"n_ctx", OPTION_SIZE, &(o).n_ctx, "N", "capacity of the cache in tokens; default: the model's", 1, 1 << 28},      \
     {"threads", OPTION_SIZE, &(o).threads, "N", "CPU threads; default: physical cores", 1, 1024},                      \
-    {"simd", OPTION_STRING, &(o).simd, "NAME", "auto, scalar, avx2 or avx512; default auto", 0, 0}
+    {"simd", OPTION_STRING, &(o).simd, "NAME", "auto, scalar, avx2 or avx512; default auto", 0, 0},                    \
+    POLICY_OPTIONS((o).kv)
 
 typedef struct Session {
     Model model;
@@ -37,7 +41,11 @@ typedef struct Session {
     Context context;
 } Session;
 
+/* Opens all but the context. */
 int session_open(Session *session, const SessionOptions *options, Error *error);
+
+/* Opens the context with this policy, in place of the one that is open, if any. */
+int session_set_policy(Session *session, const SessionOptions *options, const KvPolicy *policy, Error *error);
 void session_close(Session *session); /* closing twice is fine */
 
 #endif

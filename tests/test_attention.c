@@ -6,16 +6,37 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
 #define MAX_DIM    256
-#define MAX_TOKENS 321
+#define MAX_TOKENS 1152
 #define MAX_GROUP  16
 
 static uint16_t keys[MAX_TOKENS * MAX_DIM], values[MAX_TOKENS * MAX_DIM];
 static float q[MAX_GROUP * MAX_DIM], out[MAX_GROUP * MAX_DIM];
+
+static KvSpan fp16_span(size_t first, size_t n_tokens, size_t head_dim) {
+    const KvCodec *f16 = kv_codec(KV_F16);
+    KvGroup group = {64, head_dim, 64, false};
+    return (KvSpan){.codec_k = f16,
+                    .codec_v = f16,
+                    .group_k = group,
+                    .group_v = group,
+                    .keys = (const uint8_t *)(keys + first * head_dim),
+                    .values = (const uint8_t *)(values + first * head_dim),
+                    .key_bytes = kv_codec_bytes(f16, KV_KEYS, &group),
+                    .value_bytes = kv_codec_bytes(f16, KV_VALUES, &group),
+                    .n_tokens = n_tokens};
+}
+
+static void attend(SimdLevel level, const KvSpan *spans, size_t n_spans, size_t n_group, size_t head_dim) {
+    AttentionQuery query = {q, n_group, head_dim, ROPE_INTERLEAVED, NULL};
+    attention_kernel(level)(spans, n_spans, &query, out);
+}
 
 static float random_normal(void) {
     static uint64_t state = 1;
@@ -40,21 +61,24 @@ static void test_one_hot(void **state) {
             for (size_t n_group = 1; n_group <= 5; n_group++) {
                 for (size_t i = 0; i < n_group * DIM; i++)
                     q[i] = i % DIM == (chosen + i / DIM) % TOKENS ? 4000.0f : 0.0f; /* e^(-4000/8): 0 beside 1 */
-                KvSpan span = {keys, values, TOKENS};
-                attention_kernel(level)(&span, 1, q, n_group, DIM, out);
+                KvSpan span = fp16_span(0, TOKENS, DIM);
+                attend(level, &span, 1, n_group, DIM);
                 for (size_t i = 0; i < n_group * DIM; i++)
                     assert_true(out[i] == (float)(((chosen + i / DIM) % TOKENS * DIM + i % DIM) % 2039));
             }
 }
 
-/* softmax(q K^T / sqrt(d)) V in double; weights also go out, for the error bound. */
+/* What attention should see, in double: (n_tokens, head_dim). */
+static double key_values[MAX_TOKENS * MAX_DIM], value_values[MAX_TOKENS * MAX_DIM];
+
+/* softmax(q K^T / sqrt(d)) V in double; `magnitude` is the same sum of magnitudes, for the error bound. */
 static void reference(const float *query, size_t n_tokens, size_t head_dim, double *expected, double *magnitude) {
     static double weights[MAX_TOKENS];
     double max = -INFINITY, sum = 0;
     for (size_t t = 0; t < n_tokens; t++) {
         double score = 0;
         for (size_t d = 0; d < head_dim; d++)
-            score += (double)query[d] * (double)half_to_float(keys[t * head_dim + d]);
+            score += (double)query[d] * key_values[t * head_dim + d];
         weights[t] = score / sqrt((double)head_dim);
         max = fmax(max, weights[t]);
     }
@@ -63,43 +87,58 @@ static void reference(const float *query, size_t n_tokens, size_t head_dim, doub
     for (size_t d = 0; d < head_dim; d++) {
         expected[d] = magnitude[d] = 0;
         for (size_t t = 0; t < n_tokens; t++) {
-            double term = weights[t] / sum * (double)half_to_float(values[t * head_dim + d]);
+            double term = weights[t] / sum * value_values[t * head_dim + d];
             expected[d] += term;
             magnitude[d] += fabs(term);
         }
     }
 }
 
+static void fill_random(size_t n_tokens, size_t n_group, size_t head_dim) {
+    for (size_t i = 0; i < n_tokens * head_dim; i++) {
+        keys[i] = half_from_float(random_normal());
+        values[i] = half_from_float(random_normal());
+        key_values[i] = (double)half_to_float(keys[i]);
+        value_values[i] = (double)half_to_float(values[i]);
+    }
+    for (size_t i = 0; i < n_group * head_dim; i++)
+        q[i] = random_normal() * 2;
+}
+
 /* A score is a sum of head_dim F32 products of size |q||k|/sqrt(d), below 40 here: its error is below
- * head_dim * 2^-24 * 40, and a weight's relative error is that of its score. Sums over tokens add n_tokens * 2^-24. */
+ * head_dim * 2^-24 * 40, and a weight's relative error is that of its score. Sums over tokens add n_tokens * 2^-24.
+ * A rotation adds log2(head_dim) roundings to queries and outputs, of values spread over the whole head: the output's
+ * error is then relative to the largest element. */
+static void check_against_reference(const char *what, size_t n_tokens, size_t n_group, size_t head_dim, bool rotated) {
+    double tolerance = ((double)head_dim * 40 + (double)n_tokens) * 0x1p-24;
+    for (size_t h = 0; h < n_group; h++) {
+        double expected[MAX_DIM], magnitude[MAX_DIM], largest = 0;
+        reference(q + h * head_dim, n_tokens, head_dim, expected, magnitude);
+        for (size_t d = 0; d < head_dim; d++)
+            largest = fmax(largest, magnitude[d]);
+        for (size_t d = 0; d < head_dim; d++)
+            if (!(fabs((double)out[h * head_dim + d] - expected[d]) <=
+                  (rotated ? 2 * largest : magnitude[d]) * tolerance))
+                fail_msg("%s, head_dim %zu, %zu heads, %zu tokens: %.9g, expected %.9g", what, head_dim, n_group,
+                         n_tokens, (double)out[h * head_dim + d], expected[d]);
+    }
+}
+
 static void check_random(SimdLevel level, size_t head_dim, size_t n_group, const size_t *span_tokens, size_t n_spans) {
     size_t n_tokens = 0;
     KvSpan spans[2];
     for (size_t s = 0; s < n_spans; s++) {
-        spans[s] = (KvSpan){keys + n_tokens * head_dim, values + n_tokens * head_dim, span_tokens[s]};
+        spans[s] = fp16_span(n_tokens, span_tokens[s], head_dim);
         n_tokens += span_tokens[s];
     }
-    for (size_t i = 0; i < n_tokens * head_dim; i++) {
-        keys[i] = half_from_float(random_normal());
-        values[i] = half_from_float(random_normal());
-    }
-    for (size_t i = 0; i < n_group * head_dim; i++)
-        q[i] = random_normal() * 2;
-    attention_kernel(level)(spans, n_spans, q, n_group, head_dim, out);
-    double tolerance = ((double)head_dim * 40 + (double)n_tokens) * 0x1p-24;
-    for (size_t h = 0; h < n_group; h++) {
-        double expected[MAX_DIM], magnitude[MAX_DIM];
-        reference(q + h * head_dim, n_tokens, head_dim, expected, magnitude);
-        for (size_t d = 0; d < head_dim; d++)
-            if (!(fabs((double)out[h * head_dim + d] - expected[d]) <= tolerance * magnitude[d]))
-                fail_msg("%s, head_dim %zu, %zu heads, %zu tokens: %.9g, expected %.9g", simd_level_name(level), head_dim,
-                         n_group, n_tokens, (double)out[h * head_dim + d], expected[d]);
-    }
+    fill_random(n_tokens, n_group, head_dim);
+    attend(level, spans, n_spans, n_group, head_dim);
+    check_against_reference(simd_level_name(level), n_tokens, n_group, head_dim, false);
 }
 
 static void test_random_against_double(void **state) {
     (void)state;
-    const size_t dims[] = {8, 16, 32, 48, 64, 80, 96, 128, 256}, lengths[] = {1, 2, 7, 63, 64, 65, 128, 320};
+    const size_t dims[] = {8, 16, 32, 48, 64, 80, 96, 128, 256}, lengths[] = {1, 2, 7, 63, 64, 65, 320, 511, 512, 513, 1100};
     for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++)
         for (size_t i = 0; i < sizeof dims / sizeof *dims; i++)
             for (size_t j = 0; j < sizeof lengths / sizeof *lengths; j++)
@@ -114,14 +153,141 @@ static void test_several_spans(void **state) {
             check_random(level, 64, 3, cases[i], 2);
 }
 
+/* The same tokens in one span, or cut anywhere: the order of sums is that of the tokens. */
+static void test_cuts_change_nothing(void **state) {
+    (void)state;
+    enum { TOKENS = 700, DIM = 64, HEADS = 3 };
+    static float whole[HEADS * DIM];
+    fill_random(TOKENS, HEADS, DIM);
+    for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++) {
+        KvSpan span = fp16_span(0, TOKENS, DIM);
+        attend(level, &span, 1, HEADS, DIM);
+        memcpy(whole, out, sizeof whole);
+        for (size_t cut = 1; cut < TOKENS; cut += 37) {
+            KvSpan spans[] = {fp16_span(0, cut, DIM), fp16_span(cut, TOKENS - cut, DIM)};
+            attend(level, spans, 2, HEADS, DIM);
+            assert_memory_equal(out, whole, sizeof whole);
+        }
+    }
+}
+
+/* The Hadamard transform of a row by its definition, in double. */
+static void hadamard(const float *row, size_t n, double *to) {
+    for (size_t i = 0; i < n; i++) {
+        to[i] = 0;
+        for (size_t j = 0; j < n; j++)
+            to[i] += (__builtin_popcountll(i & j) % 2 ? -1.0 : 1.0) * (double)row[j] / sqrt((double)n);
+    }
+}
+
+/* Encodes one side of `n_tokens` (whole groups) from the FP16 rows; what it decodes to, unrotated, is the reference. */
+static uint8_t *encode_side(const KvCodec *codec, KvSide side, const KvGroup *group, size_t n_tokens, size_t *bytes) {
+    size_t dim = group->head_dim, size = group->n_tokens * dim;
+    const uint16_t *rows = side == KV_KEYS ? keys : values;
+    double *seen = side == KV_KEYS ? key_values : value_values;
+    *bytes = kv_codec_bytes(codec, side, group);
+    uint8_t *records = malloc(*bytes * (n_tokens / group->n_tokens));
+    float *from = malloc(2 * size * sizeof *from);
+    for (size_t g = 0; g < n_tokens / group->n_tokens; g++) {
+        for (size_t i = 0; i < size; i++)
+            from[i] = half_to_float(rows[g * size + i]);
+        kv_codec_encode(codec, side, group, from, from + size, records + g * *bytes);
+        kv_codec_decoder(codec, SIMD_SCALAR)(side, group, records + g * *bytes, 0, group->n_tokens, from);
+        for (size_t t = 0; t < group->n_tokens; t++)
+            if (group->rotated)
+                hadamard(from + t * dim, dim, seen + g * size + t * dim);
+            else
+                for (size_t d = 0; d < dim; d++)
+                    seen[g * size + t * dim + d] = (double)from[t * dim + d];
+    }
+    free(from);
+    return records;
+}
+
+/* A sink of 16, then encoded groups, then 45 tokens in FP16. */
+static void check_codecs(KvCodecId k, KvCodecId v, bool rotated, size_t head_dim, size_t group_tokens, size_t n_group) {
+    enum { GROUPS = 3, SINK = 16, TAIL = 45 };
+    size_t n_encoded = GROUPS * group_tokens, n_tokens = SINK + n_encoded + TAIL;
+    KvGroup group_k = {group_tokens, head_dim, group_tokens, rotated && k != KV_F16}, group_v = group_k;
+    group_v.rotated = rotated && v != KV_F16;
+    const KvCodec *codec_k = kv_codec(k), *codec_v = kv_codec(v);
+    if (kv_codec_check(codec_k, &group_k, NULL) < 0 || kv_codec_check(codec_v, &group_v, NULL) < 0)
+        return;
+    for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++) {
+        fill_random(n_tokens, n_group, head_dim);
+        KvSpan sink = fp16_span(n_encoded, SINK, head_dim), tail = fp16_span(n_encoded + SINK, TAIL, head_dim);
+        KvSpan encoded = {.codec_k = codec_k, .codec_v = codec_v, .group_k = group_k, .group_v = group_v, .row = 2};
+        uint8_t *k_records = encode_side(codec_k, KV_KEYS, &group_k, n_encoded, &encoded.key_bytes);
+        uint8_t *v_records = encode_side(codec_v, KV_VALUES, &group_v, n_encoded, &encoded.value_bytes);
+        encoded.keys = k_records;
+        encoded.values = v_records;
+        encoded.n_tokens = n_encoded;
+        KvSpan spans[] = {sink, encoded, tail}; /* the order of tokens does not change a softmax */
+        attend(level, spans, 3, n_group, head_dim);
+        char what[64];
+        snprintf(what, sizeof what, "%s, %s/%s%s", simd_level_name(level), kv_codec_name(codec_k),
+                 kv_codec_name(codec_v), rotated ? " rotated" : "");
+        check_against_reference(what, n_tokens, n_group, head_dim, rotated);
+        free(k_records);
+        free(v_records);
+    }
+}
+
+static void test_codec_pairs(void **state) {
+    (void)state;
+    for (KvCodecId k = 0; k < KV_CODEC_COUNT; k++)
+        for (KvCodecId v = 0; v < KV_CODEC_COUNT; v++) {
+            check_codecs(k, v, false, 64, 64, 3);
+            check_codecs(k, v, true, 64, 32, 2);
+        }
+}
+
+static void test_codec_shapes(void **state) {
+    (void)state;
+    const size_t dims[] = {32, 64, 96, 128, 256};
+    for (KvCodecId codec = 0; codec < KV_CODEC_COUNT; codec++)
+        for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
+            check_codecs(codec, codec, false, dims[i], 64, 1 + (codec + i) % MAX_GROUP);
+            check_codecs(codec, codec, true, dims[i], 64, 1 + (codec + i) % MAX_GROUP);
+        }
+}
+
+/* A shifted span is seen by the query that RoPE has turned back. */
+static void test_shifted_span(void **state) {
+    (void)state;
+    enum { DIM = 32, SINK = 5, TAIL = 9, HEADS = 5 };
+    float rotation[DIM], plain[HEADS * DIM];
+    for (size_t i = 0; i < DIM / 2; i++) {
+        rotation[2 * i] = (float)cos(-77.0 * pow(1000, -2.0 * (double)i / DIM));
+        rotation[2 * i + 1] = (float)sin(-77.0 * pow(1000, -2.0 * (double)i / DIM));
+    }
+    for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++) {
+        fill_random(SINK + TAIL, HEADS, DIM);
+        KvSpan spans[] = {fp16_span(0, SINK, DIM), fp16_span(SINK, TAIL, DIM)};
+        spans[0].shifted = true;
+        AttentionQuery query = {q, HEADS, DIM, ROPE_INTERLEAVED, rotation};
+        attention_kernel(level)(spans, 2, &query, out);
+        memcpy(plain, out, sizeof plain);
+        /* The slow way: turn the sink's keys forward instead, which gives the same differences of positions. */
+        for (size_t t = 0; t < SINK; t++)
+            for (size_t i = 0; i < DIM / 2; i++) {
+                double c = (double)rotation[2 * i], s = -(double)rotation[2 * i + 1];
+                double *pair = key_values + t * DIM + 2 * i, a = pair[0], b = pair[1];
+                pair[0] = a * c - b * s;
+                pair[1] = a * s + b * c;
+            }
+        check_against_reference("shifted", SINK + TAIL, HEADS, DIM, true);
+    }
+}
+
 static void test_nan_is_not_hidden(void **state) {
     (void)state;
     for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++) {
         size_t n = 70;
         check_random(level, 64, 1, &n, 1);
         keys[64 * 67] = 0x7e00;
-        KvSpan span = {keys, values, n};
-        attention_kernel(level)(&span, 1, q, 1, 64, out);
+        KvSpan span = fp16_span(0, n, 64);
+        attend(level, &span, 1, 1, 64);
         assert_true(isnan(out[0]));
     }
 }
@@ -131,6 +297,10 @@ int main(void) {
         cmocka_unit_test(test_one_hot),
         cmocka_unit_test(test_random_against_double),
         cmocka_unit_test(test_several_spans),
+        cmocka_unit_test(test_cuts_change_nothing),
+        cmocka_unit_test(test_codec_pairs),
+        cmocka_unit_test(test_codec_shapes),
+        cmocka_unit_test(test_shifted_span),
         cmocka_unit_test(test_nan_is_not_hidden),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

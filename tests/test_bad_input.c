@@ -80,7 +80,8 @@ static int run_context(Model *model, Error *error) {
         n_ctx = 8;
     if (n_tokens > n_ctx)
         n_tokens = n_ctx;
-    if (context_open(&context, model, n_ctx, 4, error) < 0)
+    KvPolicy policy = kv_policy_full();
+    if (context_open(&context, model, &policy, n_ctx, 4, error) < 0)
         return error->code;
     int status = forward(&context, tokens, n_tokens, LOGITS_ALL, error);
     context_close(&context);

@@ -152,6 +152,78 @@ test_context() {
     expect_error 1 '512' --prompt "$once" --n_ctx 513
 }
 
+# ---- The cache
+
+tier_of_json() { # TIER KEY: a number of $work/result.json
+    python3 -c 'import json, sys; print(next(t for t in json.load(open(sys.argv[1]))["tiers"] if t["name"] == sys.argv[2])[sys.argv[3]])' \
+        "$work/result.json" "$1" "$2"
+}
+
+test_modes() {
+    tell --prompt "$once" --quantize_kv --window_size 512 --max_new_tokens $golden_tokens
+    expect_stdout 'a window of the whole context changes nothing' "$golden"
+    tell --prompt "$once" --quantize_kv --sink_size 16 --window_size 32 --max_new_tokens 300 --ignore_eos --json "$work/result.json"
+    expect_status '--quantize_kv' 0
+    check 'the policy is told' stderr_has 'sink=16,f16:32,int8:*'
+    if command -v python3 >/dev/null; then
+        check 'tokens were encoded' [ "$(tier_of_json int8 tokens_encoded)" -eq 256 ]
+        check 'encoded tokens were read' [ "$(tier_of_json int8 bytes_read)" -gt 0 ]
+    fi
+    tell --prompt "$once" --kv_policy 'sink=4,f16:32,int8:64,int4/fp8:*' --kv_block_size 32 --max_new_tokens 300 --ignore_eos
+    expect_status '--kv_policy' 0
+    tell --prompt "$once" --compare --max_new_tokens 20
+    expect_status '--compare' 0
+    check 'the comparison is a table' grep -q '^quantized  *sink=16,f16:32,int8:\*' "$work/stdout"
+    check 'with the texts above it' grep -q '^--- compressed ---' "$work/stdout"
+}
+
+# Far past the trained context of 512, in constant memory; and the text stays text.
+test_streaming() {
+    local words
+    tell --prompt "$once" --compress_kv --sink_size 4 --window_size 256 --max_new_tokens 20000 --ignore_eos --json "$work/result.json"
+    expect_status '20,000 tokens in compressed mode' 0
+    check 'all of them' stderr_has 'at depth 5 to 20004'
+    words=$(tail -c 4000 "$work/stdout" | grep -oE "\\b(the|and|was|to|She|He|Lily|Tom|Tim|mom|play|happy)\\b" | wc -l)
+    check "the last 4,000 bytes still tell a story ($words known words)" [ "$words" -ge 150 ]
+    tell --prompt "$once" --kv_policy 'sink=4,f16:32,int8:192' --max_new_tokens 2000 --ignore_eos
+    expect_status 'a bounded quantized tier streams' 0
+    check 'past the context' stderr_has 'to 2004'
+    tell --prompt "$once" --quantize_kv --max_new_tokens 2000 --ignore_eos
+    expect_status 'an unbounded policy ends at the context' 0
+    check 'and says so' stderr_has 'context is full'
+}
+
+test_memory_plan() {
+    run --plan_memory --shape layers=80,kv_heads=8,head_dim=128,n_ctx=131072
+    expect_status '--plan_memory --shape' 0
+    check 'full: 2 * 2 bytes for each of 80 * 8 * 128 * 131072' grep -q 42949672960 "$work/stdout"
+    run --plan_memory --checkpoint_path "$stories" --quantize_kv --json -
+    check '--plan_memory --json has the kv_bytes' grep -q '"kv_bytes_full":' "$work/stdout"
+    run --plan_memory --shape layers=80,kv_head=8
+    check 'a wrong shape' failed_cleanly 2 'character 11'
+    run --plan_memory --shape layers=2,kv_heads=2,head_dim=80,n_ctx=1024 --quantize_kv --kv_codec nf4
+    check 'a head_dim that nf4 cannot group' failed_cleanly 1 'multiple of 64'
+    run --plan_memory --shape layers=2,kv_heads=2,head_dim=96,n_ctx=1024 --quantize_kv --kv_codec q4_0 --kv_rotate on
+    check 'a head_dim that cannot be rotated' failed_cleanly 1 'leaves it unrotated'
+}
+
+test_cache_errors() {
+    expect_error 2 'expected' --prompt a --quantize_kv --sink_size=-1
+    expect_error 1 '512' --prompt a --quantize_kv --window_size 513
+    expect_error 1 '512' --prompt a --compress_kv --sink_size 513
+    expect_error 2 'did you mean int8' --prompt a --quantize_kv --kv_codec int9
+    expect_error 2 'character 8' --prompt a --kv_policy 'f16:32,itn8:*'
+    expect_error 1 'layer 5' --prompt a --kv_policy '@5:f16:*;@*:f16:*'
+    expect_error 1 'nf4' --prompt a --quantize_kv --kv_codec nf4
+    expect_error 2 'exclude' --prompt a --quantize_kv --compress_kv
+    expect_error 2 '--sink_size' --prompt a --sink_size 4
+    expect_error 2 '--kv_codec' --prompt a --compress_kv --kv_codec int8
+    expect_error 2 '32 or 64' --prompt a --quantize_kv --kv_block_size 48
+    expect_error 2 'auto' --prompt a --quantize_kv --kv_rotate maybe
+    expect_error 2 '--compare' --prompt a --compare --quantize_kv
+    expect_error 2 '--plan_memory' --prompt a --shape layers=1
+}
+
 # ---- Output
 
 json_is_complete() {
@@ -372,6 +444,10 @@ test_seeds
 test_stops
 test_prompts
 test_context
+test_modes
+test_streaming
+test_memory_plan
+test_cache_errors
 test_json
 test_full_disk
 test_interrupts

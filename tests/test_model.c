@@ -51,7 +51,9 @@ static float *run_model(const Case *c, SimdLevel level, int n_threads, size_t n_
     Model model;
     Context context;
     assert_int_equal(cpu_backend_open(&backend, level, n_threads, &error), 0);
-    if (model_open(&model, c->path, backend, &error) < 0 || context_open(&context, &model, 128, n_batch, &error) < 0)
+    KvPolicy policy = kv_policy_full();
+    if (model_open(&model, c->path, backend, &error) < 0 ||
+        context_open(&context, &model, &policy, 128, n_batch, &error) < 0)
         fail_msg("%s", error.message);
     *n_vocab = model.checkpoint.config.n_vocab;
     float *logits = malloc(c->n_tokens * *n_vocab * sizeof *logits);
@@ -153,7 +155,8 @@ static void test_forward_refuses(void **state) {
     Context context;
     assert_int_equal(cpu_backend_open(&backend, SIMD_SCALAR, 1, &error), 0);
     assert_int_equal(model_open(&model, c.path, backend, &error), 0);
-    assert_int_equal(context_open(&context, &model, 4, 0, &error), 0);
+    KvPolicy policy = kv_policy_full();
+    assert_int_equal(context_open(&context, &model, &policy, 4, 0, &error), 0);
     int32_t unknown[] = {-1}, beyond[] = {(int32_t)model.checkpoint.config.n_vocab};
     assert_int_equal(forward(&context, unknown, 1, LOGITS_LAST, &error), ERROR_ARGUMENT);
     assert_int_equal(forward(&context, beyond, 1, LOGITS_LAST, &error), ERROR_ARGUMENT);

@@ -20,7 +20,8 @@ static void open_or_fail(Session *session, size_t n_ctx) {
     SessionOptions options = SESSION_DEFAULTS;
     options.checkpoint_path = fixture_file("STOWKV_SMOLLM2");
     options.n_ctx = n_ctx;
-    if (session_open(session, &options, &error) < 0)
+    KvPolicy policy = kv_policy_full();
+    if (session_open(session, &options, &error) < 0 || session_set_policy(session, &options, &policy, &error) < 0)
         fail_msg("%s", error.message);
 }
 
@@ -101,7 +102,7 @@ static void check_answer(Session *session, const char *question, const char *exp
     ChatMessage messages[] = {{CHAT_SYSTEM, chat_template_default_system(jinja)}, {CHAT_USER, sv(question)}};
     const ChatTemplate *chat = chat_template_recognise(jinja);
     assert_non_null(chat);
-    session->context.cache.n_tokens = 0;
+    context_clear(&session->context);
     assert_int_equal(sampler_open(&sampler, &(SamplerOptions){.top_p = 1}, 49152, &error), 0);
     assert_int_equal(chat_encode(chat, session->tokenizer, messages, 2, &tokens, &error), 0);
     assert_int_equal(generation_read(&run, tokens.ids, tokens.count, &error), 0);

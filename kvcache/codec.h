@@ -1,0 +1,83 @@
+/* Codecs: how a group of tokens of one KV head is kept in fewer bits. A codec is a row of one table; nothing else in the
+ * program knows what a codec does.
+ *
+ *     const KvCodec *codec = kv_codec_named(sv("int8"));
+ *     KvGroup group = {.n_tokens = 64, .head_dim = 128, .block = 64, .rotated = false};
+ *     if (kv_codec_check(codec, &group, &error) < 0) …
+ *     uint8_t *record = malloc(kv_codec_bytes(codec, KV_KEYS, &group));
+ *     kv_codec_encode(codec, KV_KEYS, &group, values, scratch, record);                 // values: (n_tokens, head_dim)
+ *     kv_codec_decoder(codec, SIMD_AVX2)(KV_KEYS, &group, record, 0, 64, out);         // tokens 0 to 63 of the group
+ *
+ * Decoding a single token or a range gives the same bits as decoding all, on every instruction set.
+ * What is not finite does not become finite: a NaN or an infinity in a block decodes to NaN. */
+#ifndef STOWKV_CODEC_H
+#define STOWKV_CODEC_H
+
+#include "model/base/cpu.h"
+#include "model/base/string_view.h"
+
+#include <stdint.h>
+
+/* In the order of the table, and of --list_codecs. */
+typedef enum KvCodecId {
+    KV_F16,
+    KV_INT8,   /* symmetric; K: a scale per channel over the group, V: a scale per token */
+    KV_INT8G,  /* asymmetric, scale and minimum; K: per channel over the group, V: per token over `block` elements */
+    KV_Q8_0,   /* GGML's blocks of 32 along head_dim, bit for bit */
+    KV_FP8,    /* E4M3, a scale per token */
+    KV_Q5_1,
+    KV_Q5_0,
+    KV_INT4,   /* as int8g in 4 bits */
+    KV_Q4_1,
+    KV_Q4_0,
+    KV_NF4,    /* QLoRA's 16 levels, blocks of 64 along head_dim, scales quantized to 8 bits */
+    KV_INT2,   /* as int8g in 2 bits (KIVI) */
+    KV_BINARY, /* the sign, and the mean magnitude; K: per channel, V: per token */
+    KV_CODEC_COUNT
+} KvCodecId;
+
+typedef enum KvSide { KV_KEYS, KV_VALUES } KvSide;
+
+/* The shape of what is encoded together. */
+typedef struct KvGroup {
+    size_t n_tokens; /* 32 or 64 */
+    size_t head_dim;
+    size_t block;    /* elements along head_dim that share a scale where the codec lets one choose: 32 or 64 */
+    bool rotated;    /* a Walsh-Hadamard transform goes before encoding: see kv_rotate() */
+} KvGroup;
+
+typedef struct KvCodec KvCodec;
+
+const KvCodec *kv_codec(KvCodecId id);
+const KvCodec *kv_codec_named(StringView name); /* NULL where there is none */
+const char *const *kv_codec_names(void);        /* NULL-terminated, for suggestions */
+
+KvCodecId kv_codec_id(const KvCodec *codec);
+const char *kv_codec_name(const KvCodec *codec);
+const char *kv_codec_purpose(const KvCodec *codec); /* what it is good for, a few words */
+int kv_codec_nominal_bits(const KvCodec *codec);    /* of a code: 16, 8, 5, 4, 2, 1 */
+
+/* Whether the codec can encode groups of this shape; the message says what it needs. */
+int kv_codec_check(const KvCodec *codec, const KvGroup *group, Error *error);
+
+/* Bytes of one encoded group of one side, scales counted. */
+size_t kv_codec_bytes(const KvCodec *codec, KvSide side, const KvGroup *group);
+
+/* Bits per element, scales counted, mean of K and V. */
+double kv_codec_bits(const KvCodec *codec_k, const KvCodec *codec_v, const KvGroup *group);
+
+void kv_codec_encode(const KvCodec *codec, KvSide side, const KvGroup *group,
+                     const float *values, // (n_tokens, head_dim); not rotated yet
+                     float *scratch,      // (n_tokens, head_dim)
+                     uint8_t *record);    // (kv_codec_bytes)
+
+/* Decodes tokens [first, first + count) as they were encoded: still rotated where group->rotated. */
+typedef void KvDecode(KvSide side, const KvGroup *group, const uint8_t *record, size_t first, size_t count,
+                      float *out); // (count, head_dim)
+
+KvDecode *kv_codec_decoder(const KvCodec *codec, SimdLevel level);
+
+/* The orthonormal Walsh-Hadamard transform of each row, in place; its own inverse. n must be a power of two. */
+void kv_rotate(float *rows, size_t n_rows, size_t n);
+
+#endif

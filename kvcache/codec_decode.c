@@ -1,0 +1,217 @@
+/* Decoding of every codec, compiled once for each instruction set. A row goes in pieces: codes are unpacked to bytes,
+ * then scaled a vector at a time, with a product and a sum that round apart, so that the instruction sets agree bit for
+ * bit. One function does all scaled formats: inlined with a row of KV_FORMATS, it is left with that format's steps. */
+#include "kvcache/codec_decode.h"
+
+#include "kvcache/codec_format.h"
+#include "kvcache/codec_fp8.h"
+#include "kvcache/codec_half.h"
+#include "model/base/block_decode.h"
+#include "model/base/simd.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* Vector types rather than loops over bytes: see block_decode.c. */
+typedef uint8_t Bytes __attribute__((vector_size(16)));
+typedef uint16_t Halves __attribute__((vector_size(32)));
+
+/* Splits each of n bytes into its part below bit `bits` and the rest, in this order: 2 * n bytes, of which whole
+ * vectors are written. */
+INLINE void split_bytes(const uint8_t *bytes, size_t n, int bits, uint8_t *out) {
+    for (size_t i = 0; i < n; i += 16) {
+        Bytes both, low, high;
+        memcpy(&both, bytes + i, sizeof both);
+        low = both & (uint8_t)((1 << bits) - 1);
+        high = both >> (uint8_t)bits;
+        Bytes front = __builtin_shuffle(low, high, (Bytes){0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23});
+        Bytes back =
+            __builtin_shuffle(low, high, (Bytes){8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31});
+        memcpy(out + i * 2, &front, sizeof front);
+        memcpy(out + i * 2 + 16, &back, sizeof back);
+    }
+}
+
+/* `width` codes (16, 32 or 64), one a byte: in `room`, or where they are. */
+INLINE const uint8_t *unpack_codes(const uint8_t *packed, int bits, size_t width, uint8_t room[KV_PIECE]) {
+    uint8_t bytes[KV_PIECE] = {0}, nibbles[KV_PIECE], pairs[KV_PIECE];
+    if (bits == 8)
+        return packed;
+    memcpy(bytes, packed, width * (size_t)bits / 8);
+    if (bits == 4) {
+        split_bytes(bytes, width / 2, 4, room);
+    } else if (bits == 2) {
+        split_bytes(bytes, width / 4, 4, nibbles);
+        split_bytes(nibbles, width / 2, 2, room);
+    } else {
+        split_bytes(bytes, width / 8, 4, nibbles);
+        split_bytes(nibbles, width / 4, 2, pairs);
+        split_bytes(pairs, width / 2, 1, room);
+    }
+    return room;
+}
+
+/* fp8_to_half_bits(), 16 at a time. */
+INLINE void fp8_to_halves(const uint8_t *codes, size_t width, uint16_t halves[KV_PIECE]) {
+    for (size_t j = 0; j < width; j += 16) {
+        Bytes bytes;
+        memcpy(&bytes, codes + j, sizeof bytes);
+        Halves code = __builtin_convertvector(bytes, Halves), magnitude = code & 0x7f;
+        Halves is_nan = (Halves)(magnitude == FP8_NAN);
+        Halves half = (code & 0x80) << 8 | magnitude << 7 | (is_nan & 0x7e00);
+        memcpy(halves + j, &half, sizeof half);
+    }
+}
+
+/* The levels of VEC_LANES codes. */
+INLINE Vec nf4_levels(const uint8_t *codes) {
+#if defined(__AVX512F__)
+    __m512i indices = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)codes));
+    return _mm512_permutexvar_ps(indices, _mm512_loadu_ps(KV_NF4_LEVELS));
+#elif defined(__AVX2__)
+    __m256i indices = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)codes));
+    __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(KV_NF4_LEVELS), indices);
+    __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(KV_NF4_LEVELS + 8), indices);
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(indices, 28))); /* by bit 3 */
+#else
+    float levels[VEC_LANES];
+    for (size_t j = 0; j < VEC_LANES; j++)
+        levels[j] = KV_NF4_LEVELS[codes[j]];
+    return vec_load(levels);
+#endif
+}
+
+/* What `width` codes are multiplied with and added to: one number each by channel, else one for all. */
+typedef struct Steps {
+    float scale[KV_PIECE], minimum[KV_PIECE];
+} Steps;
+
+INLINE void decode_piece(const KvFormat *format, const uint8_t *packed, size_t width, const Steps *steps,
+                         bool by_channel, float *out) {
+    uint8_t room[KV_PIECE];
+    uint16_t halves[KV_PIECE];
+    const uint8_t *codes = unpack_codes(packed, format->bits, width, room);
+    if (format->kind == KV_CODE_E4M3)
+        fp8_to_halves(codes, width, halves);
+    for (size_t j = 0; j < width; j += VEC_LANES) {
+        Vec code = format->kind == KV_CODE_E4M3     ? vec_load_half(halves + j)
+                   : format->kind == KV_CODE_NF4    ? nf4_levels(codes + j)
+                   : format->kind == KV_CODE_SIGNED ? vec_load_i8((const int8_t *)codes + j)
+                                                    : vec_load_u8(codes + j);
+        Vec y = vec_mul(by_channel ? vec_load(steps->scale + j) : vec_set1(steps->scale[0]), code);
+        if (format->kind == KV_CODE_UNSIGNED || format->kind == KV_CODE_SIGN)
+            y = vec_add(y, by_channel ? vec_load(steps->minimum + j) : vec_set1(steps->minimum[0]));
+        vec_store(out + j, y);
+    }
+}
+
+/* A piece of any width up to KV_PIECE: the usual ones have their own code, others are padded. */
+INLINE void decode_piece_of(const KvFormat *format, const uint8_t *packed, size_t width, const Steps *steps,
+                            bool by_channel, float *out) {
+    if (width == 64) {
+        decode_piece(format, packed, 64, steps, by_channel, out);
+    } else if (width == 32) {
+        decode_piece(format, packed, 32, steps, by_channel, out);
+    } else if (width == 16) {
+        decode_piece(format, packed, 16, steps, by_channel, out);
+    } else {
+        uint8_t padded[KV_PIECE] = {0};
+        float decoded[KV_PIECE];
+        memcpy(padded, packed, width * (size_t)format->bits / 8);
+        decode_piece(format, padded, KV_PIECE, steps, by_channel, decoded);
+        memcpy(out, decoded, width * sizeof *out);
+    }
+}
+
+INLINE void load_halves(const uint8_t *from, size_t n, float *out) {
+    const uint16_t *halves = (const uint16_t *)(const void *)from;
+    for (size_t j = 0; j < n; j += VEC_LANES)
+        vec_store(out + j, n - j >= VEC_LANES ? vec_load_half(halves + j) : vec_load_half_partial(halves + j, n - j));
+}
+
+/* n scales from number `first` on, in the form that decode_piece() takes: a sign is scale - 2 * scale * bit, and E4M3
+ * comes as halves of 2^-8 times the number. */
+INLINE void load_steps(const KvFormat *format, const KvLayout *layout, const uint8_t *record, size_t first, size_t n,
+                       Steps *steps) {
+    if (format->kind == KV_CODE_NF4) {
+        uint8_t code = record[KV_NF4_SCALES + first];
+        float scale = half_load(record) + half_load(record + 2) * (float)code;
+        steps->scale[0] = code == KV_NF4_SCALE_NAN ? half_to_float(HALF_NAN) : scale;
+        return;
+    }
+    load_halves(record + first * sizeof(uint16_t), n, steps->scale);
+    if (format->kind == KV_CODE_UNSIGNED)
+        load_halves(record + layout->minima + first * sizeof(uint16_t), n, steps->minimum);
+    for (size_t j = 0; j < n; j++) {
+        if (format->kind == KV_CODE_SIGN) {
+            steps->minimum[j] = steps->scale[j];
+            steps->scale[j] *= -2.0f;
+        } else if (format->kind == KV_CODE_E4M3) {
+            steps->scale[j] *= 256.0f;
+        }
+    }
+}
+
+INLINE size_t at_most(size_t n, size_t limit) {
+    return n < limit ? n : limit;
+}
+
+INLINE void decode_scaled(const KvFormat *format, KvSide side, const KvGroup *group, const uint8_t *record,
+                          size_t first, size_t count, float *out) {
+    KvLayout layout = kv_layout(format, side, group);
+    size_t head_dim = group->head_dim, bits = (size_t)format->bits;
+    const uint8_t *rows = record + layout.codes + first * layout.row_bytes;
+    Steps steps = {0};
+    if (format->keys_by_channel && layout.by_channel) {
+        for (size_t begin = 0; begin < head_dim; begin += KV_PIECE) {
+            size_t width = at_most(head_dim - begin, KV_PIECE);
+            load_steps(format, &layout, record, begin, width, &steps);
+            for (size_t t = 0; t < count; t++)
+                decode_piece_of(format, rows + t * layout.row_bytes + begin * bits / 8, width, &steps, true,
+                                out + t * head_dim + begin);
+        }
+        return;
+    }
+    for (size_t i = 0; i < count * layout.blocks_per_row; i++) {
+        size_t at = i * layout.block;
+        load_steps(format, &layout, record, first * layout.blocks_per_row + i, 1, &steps);
+        for (size_t end = at + layout.block; at < end; at += KV_PIECE)
+            decode_piece_of(format, rows + at * bits / 8, at_most(end - at, KV_PIECE), &steps, false, out + at);
+    }
+}
+
+INLINE void decode_tensor(const KvFormat *format, const KvGroup *group, const uint8_t *record, size_t first,
+                          size_t count, float *out) {
+    Tensor rows = {.type = format->type, .shape = {group->head_dim, group->n_tokens, 1, 1}, .data = record};
+    SIMD_NAME(tensor_decoders)[format->type](&rows, first * group->head_dim, count * group->head_dim, out);
+}
+
+#define DEFINE_DECODER(id)                                                                                             \
+    static void decode_##id(KvSide side, const KvGroup *group, const uint8_t *record, size_t first, size_t count,      \
+                            float *out) {                                                                              \
+        if (KV_FORMATS[id].kind == KV_CODE_TENSOR)                                                                     \
+            decode_tensor(&KV_FORMATS[id], group, record, first, count, out);                                          \
+        else                                                                                                           \
+            decode_scaled(&KV_FORMATS[id], side, group, record, first, count, out);                                    \
+    }
+
+DEFINE_DECODER(KV_F16)
+DEFINE_DECODER(KV_INT8)
+DEFINE_DECODER(KV_INT8G)
+DEFINE_DECODER(KV_Q8_0)
+DEFINE_DECODER(KV_FP8)
+DEFINE_DECODER(KV_Q5_1)
+DEFINE_DECODER(KV_Q5_0)
+DEFINE_DECODER(KV_INT4)
+DEFINE_DECODER(KV_Q4_1)
+DEFINE_DECODER(KV_Q4_0)
+DEFINE_DECODER(KV_NF4)
+DEFINE_DECODER(KV_INT2)
+DEFINE_DECODER(KV_BINARY)
+
+KvDecode *const SIMD_NAME(kv_decoders)[KV_CODEC_COUNT] = {
+    [KV_F16] = decode_KV_F16,       [KV_INT8] = decode_KV_INT8, [KV_INT8G] = decode_KV_INT8G,
+    [KV_Q8_0] = decode_KV_Q8_0,     [KV_FP8] = decode_KV_FP8,   [KV_Q5_1] = decode_KV_Q5_1,
+    [KV_Q5_0] = decode_KV_Q5_0,     [KV_INT4] = decode_KV_INT4, [KV_Q4_1] = decode_KV_Q4_1,
+    [KV_Q4_0] = decode_KV_Q4_0,     [KV_NF4] = decode_KV_NF4,   [KV_INT2] = decode_KV_INT2,
+    [KV_BINARY] = decode_KV_BINARY,
+};

@@ -1,0 +1,10 @@
+/* The decoders of one instruction set, indexed by KvCodecId; kv_codec_decoder() in codec.h chooses. */
+#ifndef STOWKV_CODEC_DECODE_H
+#define STOWKV_CODEC_DECODE_H
+
+#include "kvcache/codec.h"
+#include "model/base/simd_levels.h"
+
+SIMD_DECLARE(KvDecode *const, kv_decoders, [KV_CODEC_COUNT]);
+
+#endif

@@ -1,0 +1,38 @@
+/* The encoders of codec.c's table, and the roundings that they share. Values given to an encoder are rotated already.
+ */
+#ifndef STOWKV_CODEC_ENCODE_H
+#define STOWKV_CODEC_ENCODE_H
+
+#include "kvcache/codec_format.h"
+
+typedef void KvEncode(const KvFormat *format, KvSide side, const KvGroup *group,
+                      const float *values, // (n_tokens, head_dim)
+                      uint8_t *record);
+
+KvEncode kv_encode_tensor; /* codec_tensor.c */
+KvEncode kv_encode_scaled; /* codec_scaled.c */
+KvEncode kv_encode_nf4;    /* codec_nf4.c */
+
+/* To the nearest integer, ties to even, for |x| < 2^22; unlike rintf() it vectorizes on every machine. */
+static inline float round_even(float x) {
+    return (x + 12582912.0f) - 12582912.0f;
+}
+
+/* A NaN becomes `low`. */
+static inline float clamp(float x, float low, float high) {
+    x = x > low ? x : low;
+    return x < high ? x : high;
+}
+
+/* n codes below 2^bits to n * bits / 8 bytes, the first code in the lowest bits. */
+static inline void pack_codes(const uint8_t *codes, size_t n, int bits, uint8_t *packed) {
+    size_t per_byte = 8 / (size_t)bits;
+    for (size_t i = 0; i < n / per_byte; i++) {
+        unsigned byte = 0;
+        for (size_t j = 0; j < per_byte; j++)
+            byte |= (unsigned)codes[i * per_byte + j] << j * (size_t)bits;
+        packed[i] = (uint8_t)byte;
+    }
+}
+
+#endif

@@ -1,0 +1,158 @@
+/* Encoding with FP16 scales (int8, int8g, int4, int2, fp8, binary): the range of what shares a scale is measured, a
+ * scale and a minimum are fitted to it, then codes are chosen against the scale and minimum as stored. So a number is
+ * off by half a stored scale at most, whatever the rounding of scale and minimum did. */
+#include "kvcache/codec_encode.h"
+#include "kvcache/codec_fp8.h"
+#include "kvcache/codec_half.h"
+
+/* The ranges of up to KV_PIECE columns. */
+typedef struct Ranges {
+    float low[KV_PIECE], high[KV_PIECE];
+    float sum[KV_PIECE];   /* of magnitudes */
+    float taint[KV_PIECE]; /* 0; NaN where a number is not finite */
+} Ranges;
+
+typedef struct Fit {
+    uint16_t scale, minimum;
+} Fit;
+
+static void measure_columns(const float *x, size_t n_rows, size_t stride, size_t width, Ranges *ranges) {
+    for (size_t j = 0; j < width; j++) {
+        ranges->low[j] = ranges->high[j] = x[j];
+        ranges->sum[j] = ranges->taint[j] = 0.0f;
+    }
+    for (size_t i = 0; i < n_rows; i++, x += stride)
+        for (size_t j = 0; j < width; j++) {
+            ranges->low[j] = x[j] < ranges->low[j] ? x[j] : ranges->low[j];
+            ranges->high[j] = x[j] > ranges->high[j] ? x[j] : ranges->high[j];
+            ranges->sum[j] += x[j] < 0 ? -x[j] : x[j];
+            ranges->taint[j] += x[j] - x[j];
+        }
+}
+
+/* The range of n consecutive numbers, in column 0: eight columns if possible, which vectorize, then their union. */
+static void measure_run(const float *x, size_t n, Ranges *ranges) {
+    size_t width = n % 8 == 0 ? 8 : 1;
+    measure_columns(x, n / width, width, width, ranges);
+    for (size_t j = 1; j < width; j++) {
+        ranges->low[0] = ranges->low[j] < ranges->low[0] ? ranges->low[j] : ranges->low[0];
+        ranges->high[0] = ranges->high[j] > ranges->high[0] ? ranges->high[j] : ranges->high[0];
+        ranges->sum[0] += ranges->sum[j];
+        ranges->taint[0] += ranges->taint[j];
+    }
+}
+
+/* The half next to range / levels; the next larger one where rounding down (which weighs among subnormals) would leave
+ * the end of the range more than `slack` scales beyond the last level. */
+static uint16_t fit_scale(float range, float levels, float slack) {
+    uint16_t scale = half_saturated(range / levels);
+    if (half_to_float(scale) * (levels + slack) < range && half_to_float(scale) < HALF_MAX)
+        scale++;
+    return scale;
+}
+
+/* For column j, over which n numbers share a scale. */
+static Fit fit_range(const KvFormat *format, const Ranges *ranges, size_t j, size_t n) {
+    float low = ranges->low[j], high = ranges->high[j], magnitude = -low > high ? -low : high;
+    Fit fit = {0, 0};
+    if (ranges->taint[j] != 0.0f) /* NaN is unequal to all */
+        return (Fit){HALF_NAN, HALF_NAN};
+    switch (format->kind) {
+    case KV_CODE_SIGNED:
+        fit.scale = fit_scale(magnitude, 127.0f, 0.5f);
+        break;
+    case KV_CODE_E4M3: /* beyond 448, what is nearer to 448 than to the next number that there would be, 480 */
+        fit.scale = fit_scale(magnitude, FP8_MAX, 16.0f);
+        break;
+    case KV_CODE_SIGN:
+        fit.scale = half_saturated(ranges->sum[j] / (float)n);
+        break;
+    default: /* from a minimum that is not above any number */
+        fit.minimum = half_floor(low);
+        fit.scale = fit_scale(high - half_to_float(fit.minimum), (float)((1 << format->bits) - 1), 0.5f);
+    }
+    return fit;
+}
+
+static void store_fit(const KvFormat *format, const KvLayout *layout, size_t index, Fit fit, uint8_t *record) {
+    half_store(record + index * sizeof fit.scale, fit.scale);
+    if (format->kind == KV_CODE_UNSIGNED)
+        half_store(record + layout->minima + index * sizeof fit.minimum, fit.minimum);
+}
+
+static void store_scales(const KvFormat *format, const KvLayout *layout, const KvGroup *group, const float *values,
+                         uint8_t *record) {
+    Ranges ranges;
+    size_t head_dim = group->head_dim;
+    if (layout->by_channel) {
+        for (size_t begin = 0; begin < head_dim; begin += KV_PIECE) {
+            size_t width = head_dim - begin < KV_PIECE ? head_dim - begin : KV_PIECE;
+            measure_columns(values + begin, group->n_tokens, head_dim, width, &ranges);
+            for (size_t j = 0; j < width; j++)
+                store_fit(format, layout, begin + j, fit_range(format, &ranges, j, group->n_tokens), record);
+        }
+    } else {
+        for (size_t i = 0; i < group->n_tokens * layout->blocks_per_row; i++) {
+            measure_run(values + i * layout->block, layout->block, &ranges);
+            store_fit(format, layout, i, fit_range(format, &ranges, 0, layout->block), record);
+        }
+    }
+}
+
+/* What the codes of a piece are relative to. */
+typedef struct Steps {
+    float scale[KV_PIECE], minimum[KV_PIECE];
+} Steps;
+
+/* Codes are 0 where the scale is 0 or NaN. */
+static void choose_codes(const KvFormat *format, const float *x, size_t width, const Steps *steps, uint8_t *codes) {
+    float low = format->kind == KV_CODE_SIGNED ? -127.0f : 0.0f;
+    float high = format->kind == KV_CODE_SIGNED ? 127.0f : (float)((1 << format->bits) - 1);
+    if (format->kind == KV_CODE_SIGN)
+        for (size_t j = 0; j < width; j++)
+            codes[j] = x[j] < 0;
+    else if (format->kind == KV_CODE_E4M3)
+        for (size_t j = 0; j < width; j++)
+            codes[j] = steps->scale[j] > 0 ? fp8_from_float(x[j] / steps->scale[j]) : 0;
+    else
+        for (size_t j = 0; j < width; j++) {
+            float code = round_even(clamp((x[j] - steps->minimum[j]) / steps->scale[j], low, high));
+            codes[j] = (uint8_t)(int)(steps->scale[j] > 0 ? code : 0.0f);
+        }
+}
+
+/* Scale and minimum number `index` of the record, for elements [begin, end) of a piece. */
+static void load_step(const KvFormat *format, const KvLayout *layout, const uint8_t *record, size_t index, size_t begin,
+                      size_t end, Steps *steps) {
+    float scale = half_load(record + index * sizeof(uint16_t)), minimum = 0.0f;
+    if (format->kind == KV_CODE_UNSIGNED)
+        minimum = half_load(record + layout->minima + index * sizeof(uint16_t));
+    for (size_t j = begin; j < end; j++) {
+        steps->scale[j] = scale;
+        steps->minimum[j] = minimum;
+    }
+}
+
+static void encode_piece(const KvFormat *format, const KvLayout *layout, const KvGroup *group, const float *values,
+                         size_t begin, size_t width, uint8_t *record) {
+    uint8_t *packed = record + layout->codes + begin * (size_t)format->bits / 8, codes[KV_PIECE];
+    Steps steps;
+    for (size_t j = 0; j < width && layout->by_channel; j++)
+        load_step(format, layout, record, begin + j, j, j + 1, &steps);
+    for (size_t t = 0; t < group->n_tokens; t++) {
+        if (!layout->by_channel)
+            load_step(format, layout, record, t * layout->blocks_per_row + begin / layout->block, 0, width, &steps);
+        choose_codes(format, values + t * group->head_dim + begin, width, &steps, codes);
+        pack_codes(codes, width, format->bits, packed + t * layout->row_bytes);
+    }
+}
+
+void kv_encode_scaled(const KvFormat *format, KvSide side, const KvGroup *group, const float *values, uint8_t *record) {
+    KvLayout layout = kv_layout(format, side, group);
+    size_t piece = layout.by_channel || layout.block > KV_PIECE ? KV_PIECE : layout.block;
+    store_scales(format, &layout, group, values, record);
+    for (size_t begin = 0; begin < group->head_dim; begin += piece) {
+        size_t rest = group->head_dim - begin;
+        encode_piece(format, &layout, group, values, begin, rest < piece ? rest : piece, record);
+    }
+}

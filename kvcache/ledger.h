@@ -1,0 +1,40 @@
+/* The byte ledger: what each tier of a cache takes and holds, scales included. Predicted from the policy alone, and the
+ * same numbers that are allocated: both come from one layout.
+ *
+ *     KvCache cache;
+ *     if (kvcache_open(&cache, &shape, &policy, &error) < 0) …      // no storage needed
+ *     kv_ledger(&cache, &ledger);
+ */
+#ifndef STOWKV_LEDGER_H
+#define STOWKV_LEDGER_H
+
+#include "kvcache/kvcache.h"
+
+/* One tier of the layers that share a rule of the policy. */
+typedef struct KvLedgerRow {
+    size_t rule;           /* index into KvPolicy.rules */
+    size_t row;            /* 0: the sink, t + 1: tier t */
+    KvCodecId k, v;
+    size_t n_layers;
+    size_t bytes;          /* allocated, over the rule's layers */
+    size_t tokens;         /* held now, in each of those layers */
+    size_t bytes_held;     /* by those tokens, over the rule's layers */
+    size_t bytes_read;     /* by attention so far */
+    size_t tokens_encoded; /* that have entered so far, in each of those layers */
+    double bits;           /* an element, scales counted */
+} KvLedgerRow;
+
+typedef struct KvLedger {
+    KvLedgerRow rows[KV_MAX_RULES * KV_MAX_ROWS];
+    size_t n_rows;
+    size_t bytes;         /* of all rows: what the cache takes */
+    size_t working_bytes; /* of the batch under way */
+    size_t bytes_full;    /* that an FP16 cache of n_ctx tokens takes */
+} KvLedger;
+
+void kv_ledger(const KvCache *cache, KvLedger *out);
+
+/* The name of a row: "sink", "f16", "int8/q4_0". `text` needs 32 bytes. */
+const char *kv_ledger_row_name(const KvLedgerRow *row, char text[32]);
+
+#endif

@@ -1,0 +1,47 @@
+/* The command line's flags for the cache, and the policy that they ask for.
+ *
+ *     static PolicyOptions options = POLICY_DEFAULTS;
+ *     const Option table[] = {POLICY_OPTIONS(options), {0}};
+ *     KvPolicy policy;
+ *     if (policy_from_options(&options, &policy, &error) < 0) …
+ */
+#ifndef STOWKV_POLICY_OPTIONS_H
+#define STOWKV_POLICY_OPTIONS_H
+
+#include "kvcache/policy.h"
+#include "model/base/options.h"
+
+#define OPTION_UNSET SIZE_MAX
+
+typedef struct PolicyOptions {
+    bool compress, quantize;
+    size_t sink, window; /* OPTION_UNSET: the default */
+    const char *codec, *rotate, *policy;
+    size_t block;        /* 32 or 64 */
+} PolicyOptions;
+
+#define KV_DEFAULT_SINK   16
+#define KV_DEFAULT_WINDOW 32
+
+#define POLICY_DEFAULTS {.sink = OPTION_UNSET, .window = OPTION_UNSET, .rotate = "auto", .block = 64}
+
+#define POLICY_OPTIONS(o)                                                                                              \
+    {"Cache (full FP16 unless one of the first three is given)", OPTION_HEADING, NULL, NULL, NULL, 0, 0},              \
+    {"compress_kv", OPTION_FLAG, &(o).compress, NULL, "drop what is neither sink nor window", 0, 0},                   \
+    {"quantize_kv", OPTION_FLAG, &(o).quantize, NULL, "keep it in fewer bits", 0, 0},                                  \
+    {"kv_policy", OPTION_STRING, &(o).policy, "TEXT", "any tiers: sink=16,f16:32,int8:1024,q4_0:*", 0, 0},             \
+    {"sink_size", OPTION_SIZE, &(o).sink, "N", "first tokens that stay FP16; default 16", 0, 1 << 28},                 \
+    {"window_size", OPTION_SIZE, &(o).window, "N", "last tokens that stay FP16; default 32", 0, 1 << 28},              \
+    {"kv_codec", OPTION_STRING, &(o).codec, "CODEC", "for --quantize_kv: int8, or k=int8,v=q4_0; default int8", 0, 0}, \
+    {"kv_block_size", OPTION_SIZE, &(o).block, "N", "tokens a group, elements a block: 32 or 64; default 64", 32, 64}, \
+    {"kv_rotate", OPTION_STRING, &(o).rotate, "WHEN",                                                                  \
+     "Hadamard rotation: auto (codecs below 8 bits), on or off; default auto", 0, 0}
+
+/* ERROR_USAGE for flags that contradict each other or would do nothing. */
+int policy_from_options(const PolicyOptions *options, KvPolicy *policy, Error *error);
+
+/* The sink and window that the options ask for. */
+size_t policy_options_sink(const PolicyOptions *options);
+size_t policy_options_window(const PolicyOptions *options);
+
+#endif

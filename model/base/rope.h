@@ -1,0 +1,25 @@
+/* Rotary position embedding of one head (Su et al. 2021): pairs of elements are rotated by the angles of a position. */
+#ifndef STOWKV_ROPE_H
+#define STOWKV_ROPE_H
+
+#include <stddef.h>
+
+/* Which two elements of a head RoPE rotates together. */
+typedef enum RopePairing {
+    ROPE_INTERLEAVED, /* (2i, 2i + 1): GGUF's "llama" files, llama2.c */
+    ROPE_HALVES       /* (i, i + head_dim / 2): Hugging Face's order, other GGUF families */
+} RopePairing;
+
+static inline void rope_rotate(float *x, // (head_dim), in place
+                               size_t head_dim, RopePairing pairing,
+                               const float *rotation) { // (head_dim / 2, 2) cosine and sine
+    size_t step = pairing == ROPE_INTERLEAVED ? 2 : 1, partner = pairing == ROPE_INTERLEAVED ? 1 : head_dim / 2;
+    for (size_t i = 0; i < head_dim / 2; i++) {
+        float *a = x + i * step, *b = a + partner;
+        float cosine = rotation[2 * i], sine = rotation[2 * i + 1], first = *a, second = *b;
+        *a = first * cosine - second * sine;
+        *b = first * sine + second * cosine;
+    }
+}
+
+#endif
