@@ -5,14 +5,20 @@ shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 readonly CHECKPOINT=smollm2-135m-instruct
-readonly PROMPT='Explain in three sentences why the sky is blue.'
-readonly MAX_NEW_TOKENS=120
+PROMPT='Anna lives in Lisbon and works as a baker. Her brother Paul lives in Oslo and repairs violins. '
+PROMPT+='Every summer they meet at the lake where they learned to swim, and they talk about bread and music until the '
+PROMPT+='stars come out. The water is cold and clear, the boats rock at the pier, and on the other shore the lights of '
+PROMPT+='the village go on one after the other. Then they promise each other to write more often, and every year they '
+PROMPT+='forget it. Summarise the story in two sentences.'
+readonly PROMPT
+readonly MAX_NEW_TOKENS=80
 readonly PACKAGES=(build-essential cmake pkg-config ca-certificates curl python3 python3-venv libsentencepiece-dev
     libpcre2-dev libcjson-dev libutf8proc-dev libxxhash-dev libcmocka-dev)
 
 usage() {
     cat <<END
-usage: ./quickstart.sh          install what is missing, build, fetch $CHECKPOINT, generate text
+usage: ./quickstart.sh          install what is missing, build, fetch $CHECKPOINT, and answer one
+                                prompt with a full, a compressed and a quantized cache
        ./quickstart.sh test     install what is missing, build, run every test that needs no GPU
        ./quickstart.sh --help   this text
 
@@ -80,7 +86,7 @@ main_job() {
     run cmake --build --preset release
     checkpoint=$(run checkpoints/fetch.sh "$CHECKPOINT")
     run build/generate --checkpoint_path "$checkpoint" --chat --prompt "$PROMPT" --temperature 0 \
-        --max_new_tokens "$MAX_NEW_TOKENS"
+        --max_new_tokens "$MAX_NEW_TOKENS" --compare
 }
 
 test_preset() { # PRESET BINARY_DIR OPTION…: configures, builds, tests; the output of ctest is kept in its ctest.log
