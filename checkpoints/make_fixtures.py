@@ -22,7 +22,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 HERE = Path(__file__).resolve().parent
 PACKAGES = ("numpy", "gguf", "sentencepiece", "tokenizers", "jinja2")
-PARTS = ("dequant", "models", "streaming", "bad", "tokenizer")
+PARTS = ("dequant", "codec", "models", "streaming", "bad", "tokenizer")
 
 
 def package_version(name: str) -> str:
@@ -45,11 +45,12 @@ def fingerprint(data: Path | None, smollm2: Path | None) -> str:
 
 
 def make(output: Path, data: Path | None, smollm2: Path | None) -> None:
-    from fixtures import bad_cases, dequant_cases, model_cases, trained_cases
+    from fixtures import bad_cases, codec_cases, dequant_cases, model_cases, trained_cases
 
     for part in PARTS:
         shutil.rmtree(output / part, ignore_errors=True)
     dequant_cases.make(output)
+    codec_cases.make(output)
     model_cases.make(output)
     trained_cases.make(output, data, smollm2)
     bad_cases.make(output)

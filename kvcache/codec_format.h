@@ -40,6 +40,7 @@ typedef struct KvFormat {
 #define KV_NF4_SCALES    4   /* offset of the 8-bit scales: the constants are in front */
 #define KV_NF4_MAX_SCALE 254 /* the largest code of a scale that is a number */
 #define KV_NF4_SCALE_NAN 255
+#define KV_NF4_ZERO      7 /* the code of the level 0 */
 
 static const KvFormat KV_FORMATS[KV_CODEC_COUNT] = {
     [KV_F16] = {.kind = KV_CODE_TENSOR, .type = TYPE_F16, .bits = 16},

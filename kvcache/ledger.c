@@ -38,6 +38,13 @@ static void add_layer(const KvCache *cache, const KvLayer *layer, KvLedger *ledg
         r->bytes_held += r->tokens * bytes / group * n_kv_heads;
         r->bytes_read += layer->counters.bytes_read[row];
         r->tokens_encoded = layer->counters.tokens_encoded[row] / n_kv_heads;
+        if (row > 1) {
+            r->rotated_k = layer->tiers[row - 1].group_k.rotated;
+            r->rotated_v = layer->tiers[row - 1].group_v.rotated;
+            if (kv_policy_rotates(&cache->policy, r->k, 64) != r->rotated_k ||
+                kv_policy_rotates(&cache->policy, r->v, 64) != r->rotated_v)
+                ledger->unrotatable = cache->shape.head_dim;
+        }
         r->bits = 8.0 * (double)bytes / (double)(2 * group * cache->shape.head_dim);
         ledger->bytes += layer->row_bytes[row];
     }
@@ -51,12 +58,12 @@ void kv_ledger(const KvCache *cache, KvLedger *out) {
         add_layer(cache, &cache->layers[i], out);
 }
 
-const char *kv_ledger_row_name(const KvLedgerRow *row, char text[32]) {
+const char *kv_ledger_row_name(const KvLedgerRow *row, char text[KV_ROW_NAME]) {
     const char *k = kv_codec_name(kv_codec(row->k)), *v = kv_codec_name(kv_codec(row->v));
     if (row->row == 0)
         return "sink";
     if (row->k == row->v)
         return k;
-    snprintf(text, 32, "%s/%s", k, v);
+    snprintf(text, KV_ROW_NAME, "%s/%s", k, v);
     return text;
 }

@@ -22,6 +22,7 @@ typedef struct KvLedgerRow {
     size_t bytes_read;     /* by attention so far */
     size_t tokens_encoded; /* that have entered so far, in each of those layers */
     double bits;           /* an element, scales counted */
+    bool rotated_k, rotated_v;
 } KvLedgerRow;
 
 typedef struct KvLedger {
@@ -30,11 +31,13 @@ typedef struct KvLedger {
     size_t bytes;         /* of all rows: what the cache takes */
     size_t working_bytes; /* of the batch under way */
     size_t bytes_full;    /* that an FP16 cache of n_ctx tokens takes */
+    size_t unrotatable;   /* head_dim, where it is no power of two and codecs would be rotated otherwise; else 0 */
 } KvLedger;
 
 void kv_ledger(const KvCache *cache, KvLedger *out);
 
-/* The name of a row: "sink", "f16", "int8/q4_0". `text` needs 32 bytes. */
-const char *kv_ledger_row_name(const KvLedgerRow *row, char text[32]);
+/* The name of a row: "sink", "f16", "int8/q4_0". */
+#define KV_ROW_NAME 32
+const char *kv_ledger_row_name(const KvLedgerRow *row, char text[KV_ROW_NAME]);
 
 #endif

@@ -44,12 +44,14 @@ cJSON *ledger_json(const KvLedger *ledger) {
     cJSON *tiers = cJSON_CreateArray();
     for (size_t i = 0; i < ledger->n_rows; i++) {
         const KvLedgerRow *row = &ledger->rows[i];
-        char text[32];
+        char text[KV_ROW_NAME];
         cJSON *tier = cJSON_CreateObject();
         cJSON_AddStringToObject(tier, "name", kv_ledger_row_name(row, text));
         cJSON_AddStringToObject(tier, "codec_k", kv_codec_name(kv_codec(row->k)));
         cJSON_AddStringToObject(tier, "codec_v", kv_codec_name(kv_codec(row->v)));
         cJSON_AddNumberToObject(tier, "bits_per_element", row->bits);
+        cJSON_AddBoolToObject(tier, "rotated_k", row->rotated_k);
+        cJSON_AddBoolToObject(tier, "rotated_v", row->rotated_v);
         cJSON_AddNumberToObject(tier, "layers", (double)row->n_layers);
         cJSON_AddNumberToObject(tier, "tokens", (double)row->tokens);
         cJSON_AddNumberToObject(tier, "bytes", (double)row->bytes);
@@ -131,10 +133,17 @@ void ledger_print(const KvLedger *ledger, FILE *stream) {
             "bytes taken");
     for (size_t i = 0; i < ledger->n_rows; i++) {
         const KvLedgerRow *row = &ledger->rows[i];
-        char text[32];
-        fprintf(stream, "%-16s %8zu %10.3f %10zu %14zu %14zu\n", kv_ledger_row_name(row, text), row->n_layers, row->bits,
-                row->tokens, row->bytes_held, row->bytes);
+        char text[KV_ROW_NAME];
+        const char *rotation = row->rotated_k && row->rotated_v ? "  rotated"
+                               : row->rotated_k                 ? "  K rotated"
+                               : row->rotated_v                 ? "  V rotated"
+                                                                : "";
+        fprintf(stream, "%-16s %8zu %10.3f %10zu %14zu %14zu%s\n", kv_ledger_row_name(row, text), row->n_layers,
+                row->bits, row->tokens, row->bytes_held, row->bytes, rotation);
     }
+    if (ledger->unrotatable > 0)
+        fprintf(stream, "note: head_dim %zu is no power of two, so its codecs below 8 bits stay unrotated\n",
+                ledger->unrotatable);
     fprintf(stream, "%-16s %62zu  %.4f of full (%zu)\n", "sum", ledger->bytes,
             (double)ledger->bytes / (double)ledger->bytes_full, ledger->bytes_full);
 }

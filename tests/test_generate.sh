@@ -205,6 +205,10 @@ test_memory_plan() {
     check 'a head_dim that nf4 cannot group' failed_cleanly 1 'multiple of 64'
     run --plan_memory --shape layers=2,kv_heads=2,head_dim=96,n_ctx=1024 --quantize_kv --kv_codec q4_0 --kv_rotate on
     check 'a head_dim that cannot be rotated' failed_cleanly 1 'leaves it unrotated'
+    run --plan_memory --shape layers=2,kv_heads=2,head_dim=96,n_ctx=1024 --quantize_kv --kv_codec q4_0
+    check 'auto says that it is not' grep -q '^note: head_dim 96 ' "$work/stdout"
+    run --plan_memory --shape layers=2,kv_heads=2,head_dim=64,n_ctx=1024 --quantize_kv --kv_codec k=int8,v=q4_0
+    check 'auto rotates below 8 bits' grep -q '^int8/q4_0 .*  V rotated$' "$work/stdout"
 }
 
 test_cache_errors() {
