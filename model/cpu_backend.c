@@ -1,20 +1,22 @@
-/* The CPU backend: spreads rows, tokens and heads over OpenMP threads and calls the kernels of one instruction set.
+/* The CPU backend: spreads rows, tokens and heads over threads and calls the kernels of one instruction set.
  * How work is split never changes a sum, so results do not depend on the number of threads. */
 #include "attention/attention.h"
 #include "model/backend.h"
+#include "model/base/thread_pool.h"
 #include "model/kernels.h"
 
-#include <omp.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#define SMALL_WORK 16384 /* numbers below which starting threads costs more than it saves */
+#define SMALL_WORK 16384 /* numbers below which sharing costs more than it saves */
+#define PIECES     4     /* a thread's share of a loop, so that a thread that is put aside can be made up for */
 
 typedef struct CpuBackend {
     Backend base;
     SimdLevel level;
     const Kernels *kernels;
     Attend *attend;
+    ThreadPool *pool;
     float *scratch;        /* (n_threads, scratch_stride): decoded rows */
     size_t scratch_stride;
 } CpuBackend;
@@ -26,8 +28,15 @@ static CpuBackend *cpu(Backend *backend) {
 static void cpu_close(Backend *backend) {
     if (backend == NULL)
         return;
+    thread_pool_close(cpu(backend)->pool);
     free(cpu(backend)->scratch);
     free(backend);
+}
+
+/* Calls `task` for all of [0, n): by all threads where `n_numbers` is worth it. */
+static void spread(const CpuBackend *b, size_t n, size_t n_numbers, ThreadTask *task, void *job) {
+    size_t n_pieces = (size_t)thread_pool_size(b->pool) * PIECES;
+    thread_pool_run(b->pool, n, n_numbers <= SMALL_WORK ? n : (n + n_pieces - 1) / n_pieces, task, job);
 }
 
 /* Mapped, not malloc'd: pages that a long context never reaches are never taken from the machine. */
@@ -79,72 +88,146 @@ static void cpu_embed(Backend *backend, const Tensor *embedding, const int32_t *
         decode(embedding, (size_t)tokens[t] * n_embd, n_embd, x + t * n_embd);
 }
 
+typedef struct MatmulJob {
+    const CpuBackend *b;
+    const Tensor *w;
+    const float *x;
+    size_t n_tokens;
+    float *y;
+} MatmulJob;
+
+static void matmul_tiles(void *context, size_t begin, size_t end, int thread) {
+    const MatmulJob *job = context;
+    const CpuBackend *b = job->b;
+    size_t n_rows = job->w->shape[1], row_end = end * MATMUL_ROWS;
+    b->kernels->matmul_rows(job->w, tensor_decoder(job->w->type, b->level), job->x, job->n_tokens, begin * MATMUL_ROWS,
+                            row_end < n_rows ? row_end : n_rows, b->scratch + (size_t)thread * b->scratch_stride,
+                            job->y);
+}
+
 static void cpu_matmul(Backend *backend, const Tensor *w, const float *x, size_t n_tokens, float *y) {
-    const CpuBackend *b = cpu(backend);
-    TensorDecode *decode = tensor_decoder(w->type, b->level);
-    size_t n_rows = w->shape[1], n_tiles = (n_rows + MATMUL_ROWS - 1) / MATMUL_ROWS;
-#pragma omp parallel num_threads(backend->n_threads) if (w->shape[0] * n_rows > SMALL_WORK)
-    {
-        size_t n_threads = (size_t)omp_get_num_threads(), thread = (size_t)omp_get_thread_num();
-        size_t begin = n_tiles * thread / n_threads * MATMUL_ROWS;
-        size_t end = n_tiles * (thread + 1) / n_threads * MATMUL_ROWS;
-        b->kernels->matmul_rows(w, decode, x, n_tokens, begin, end < n_rows ? end : n_rows,
-                                b->scratch + thread * b->scratch_stride, y);
-    }
+    MatmulJob job = {cpu(backend), w, x, n_tokens, y};
+    spread(cpu(backend), (w->shape[1] + MATMUL_ROWS - 1) / MATMUL_ROWS, w->shape[0] * w->shape[1], matmul_tiles, &job);
+}
+
+typedef struct NormJob {
+    const CpuBackend *b;
+    const float *x, *gains;
+    float eps;
+    size_t n;
+    float *y;
+} NormJob;
+
+static void norm_tokens(void *context, size_t begin, size_t end, int thread) {
+    const NormJob *job = context;
+    (void)thread;
+    for (size_t t = begin; t < end; t++)
+        job->b->kernels->rmsnorm(job->x + t * job->n, job->gains, job->eps, job->n, job->y + t * job->n);
 }
 
 static void cpu_rmsnorm(Backend *backend, const float *x, const Tensor *gain, float eps, size_t n_tokens, float *y) {
     const CpuBackend *b = cpu(backend);
-    size_t n = gain->shape[0];
     float *gains = b->scratch; /* norms are as wide as a row of the matrices that follow them */
+    size_t n = gain->shape[0];
     tensor_decoder(gain->type, b->level)(gain, 0, n, gains);
-#pragma omp parallel for num_threads(backend->n_threads) if (n_tokens * n > SMALL_WORK)
-    for (size_t t = 0; t < n_tokens; t++)
-        b->kernels->rmsnorm(x + t * n, gains, eps, n, y + t * n);
+    spread(b, n_tokens, n_tokens * n, norm_tokens, &(NormJob){b, x, gains, eps, n, y});
+}
+
+typedef struct RopeJob {
+    float *x;
+    size_t n_heads, head_dim;
+    RopePairing pairing;
+    const float *rotation;
+} RopeJob;
+
+static void rotate_tokens(void *context, size_t begin, size_t end, int thread) {
+    const RopeJob *job = context;
+    (void)thread;
+    for (size_t t = begin; t < end; t++)
+        for (size_t h = 0; h < job->n_heads; h++)
+            rope_rotate(job->x + (t * job->n_heads + h) * job->head_dim, job->head_dim, job->pairing,
+                        job->rotation + t * job->head_dim);
 }
 
 static void cpu_rope(Backend *backend, float *x, size_t n_tokens, size_t n_heads, size_t head_dim, RopePairing pairing,
                      const float *rotation) {
-#pragma omp parallel for num_threads(backend->n_threads) if (n_tokens * n_heads * head_dim > SMALL_WORK)
-    for (size_t t = 0; t < n_tokens; t++)
-        for (size_t h = 0; h < n_heads; h++)
-            rope_rotate(x + (t * n_heads + h) * head_dim, head_dim, pairing, rotation + t * head_dim);
+    RopeJob job = {x, n_heads, head_dim, pairing, rotation};
+    spread(cpu(backend), n_tokens, n_tokens * n_heads * head_dim, rotate_tokens, &job);
+}
+
+typedef struct AppendJob {
+    KvCache *cache;
+    size_t layer, n_tokens;
+    const float *k, *v;
+} AppendJob;
+
+static void append_heads(void *context, size_t begin, size_t end, int thread) {
+    const AppendJob *job = context;
+    (void)thread;
+    for (size_t kv_head = begin; kv_head < end; kv_head++)
+        kvcache_append(job->cache, job->layer, kv_head, job->n_tokens, job->k, job->v);
 }
 
 static void cpu_append(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, const float *k,
                        const float *v) {
-    size_t n_kv_heads = cache->shape.n_kv_heads, n = n_tokens * n_kv_heads * cache->shape.head_dim;
-#pragma omp parallel for num_threads(backend->n_threads) if (n > SMALL_WORK)
-    for (size_t kv_head = 0; kv_head < n_kv_heads; kv_head++)
-        kvcache_append(cache, layer, kv_head, n_tokens, k, v);
+    size_t n_kv_heads = cache->shape.n_kv_heads;
+    AppendJob job = {cache, layer, n_tokens, k, v};
+    spread(cpu(backend), n_kv_heads, n_tokens * n_kv_heads * cache->shape.head_dim, append_heads, &job);
+}
+
+typedef struct AttentionJob {
+    const CpuBackend *b;
+    KvCache *cache;
+    size_t layer, n_heads;
+    RopePairing pairing;
+    const float *q, *shift_rotation;
+    float *out;
+} AttentionJob;
+
+/* Index t * n_kv_heads + kv_head: the query heads of one KV head of one token. */
+static void attend_groups(void *context, size_t begin, size_t end, int thread) {
+    const AttentionJob *job = context;
+    KvCache *cache = job->cache;
+    size_t n_kv_heads = cache->shape.n_kv_heads, head_dim = cache->shape.head_dim, n_group = job->n_heads / n_kv_heads;
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
+        size_t t = i / n_kv_heads, first = i * n_group * head_dim;
+        const float *shift = job->shift_rotation == NULL ? NULL : job->shift_rotation + t * head_dim;
+        KvSpan spans[KV_MAX_SPANS];
+        size_t n_spans = kvcache_view(cache, job->layer, i % n_kv_heads, cache->n_tokens + t, spans);
+        AttentionQuery query = {job->q + first, n_group, head_dim, job->pairing, shift};
+        job->b->attend(spans, n_spans, &query, job->out + first);
+        kvcache_count_read(cache, job->layer, spans, n_spans);
+    }
 }
 
 static void cpu_attention(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
                           RopePairing pairing, const float *q, const float *shift_rotation, float *out) {
     const CpuBackend *b = cpu(backend);
-    size_t n_kv_heads = cache->shape.n_kv_heads, head_dim = cache->shape.head_dim, n_group = n_heads / n_kv_heads;
-#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(backend->n_threads)
-    for (size_t t = 0; t < n_tokens; t++)
-        for (size_t kv_head = 0; kv_head < n_kv_heads; kv_head++) {
-            KvSpan spans[KV_MAX_SPANS];
-            size_t n_spans = kvcache_view(cache, layer, kv_head, cache->n_tokens + t, spans);
-            size_t first = (t * n_heads + kv_head * n_group) * head_dim;
-            const float *shift = shift_rotation == NULL ? NULL : shift_rotation + t * head_dim;
-            b->attend(spans, n_spans, &(AttentionQuery){q + first, n_group, head_dim, pairing, shift}, out + first);
-            kvcache_count_read(cache, layer, spans, n_spans);
-        }
-    for (size_t kv_head = 0; kv_head < n_kv_heads; kv_head++)
+    AttentionJob job = {b, cache, layer, n_heads, pairing, q, shift_rotation, out};
+    size_t n_numbers = (cache->n_tokens + n_tokens) * n_tokens * n_heads * cache->shape.head_dim;
+    spread(b, n_tokens * cache->shape.n_kv_heads, n_numbers, attend_groups, &job);
+    for (size_t kv_head = 0; kv_head < cache->shape.n_kv_heads; kv_head++)
         kvcache_commit(cache, layer, kv_head, n_tokens);
 }
 
+typedef struct SwigluJob {
+    const CpuBackend *b;
+    float *gate;
+    const float *up;
+    size_t n;
+} SwigluJob;
+
+static void swiglu_pieces(void *context, size_t begin, size_t end, int thread) {
+    const SwigluJob *job = context;
+    size_t first = begin * SMALL_WORK, last = end * SMALL_WORK < job->n ? end * SMALL_WORK : job->n;
+    (void)thread;
+    job->b->kernels->swiglu(job->gate + first, job->up + first, last - first);
+}
+
 static void cpu_swiglu(Backend *backend, float *gate, const float *up, size_t n) {
-    const CpuBackend *b = cpu(backend);
-    size_t n_pieces = (n + SMALL_WORK - 1) / SMALL_WORK;
-#pragma omp parallel for num_threads(backend->n_threads) if (n_pieces > 1)
-    for (size_t piece = 0; piece < n_pieces; piece++) {
-        size_t first = piece * SMALL_WORK;
-        b->kernels->swiglu(gate + first, up + first, n - first < SMALL_WORK ? n - first : SMALL_WORK);
-    }
+    SwigluJob job = {cpu(backend), gate, up, n};
+    spread(cpu(backend), (n + SMALL_WORK - 1) / SMALL_WORK, n, swiglu_pieces, &job);
 }
 
 static void cpu_add(Backend *backend, float *x, const float *y, size_t n) {
@@ -182,6 +265,10 @@ int cpu_backend_open(Backend **out, SimdLevel level, int n_threads, Error *error
     b->level = level;
     b->kernels = KERNELS[level];
     b->attend = attention_kernel(level);
+    if (thread_pool_open(&b->pool, b->base.n_threads, error) < 0) {
+        cpu_close(&b->base);
+        return error->code;
+    }
     *out = &b->base;
     return 0;
 }

@@ -1,0 +1,175 @@
+/* A loop is claimed piece by piece from one atomic word: the loop's number above, the next index below. A worker reads
+ * the loop's description and then claims; if it succeeds, the loop was still that one and had work left, so the caller
+ * is still inside thread_pool_run() and the description was the right one. Between loops the next index is beyond any
+ * loop's end, so that a description that is being written cannot be claimed from. See thread_pool.h. */
+#include "model/base/thread_pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#define SPINS 2000 /* looks for new work before a worker sleeps: longer than the pauses between the steps of a layer */
+
+#define NO_INDEX UINT32_MAX /* between loops */
+
+struct ThreadPool {
+    int n_threads;
+    pthread_t *threads;          /* (n_threads - 1) workers */
+    _Atomic(uint64_t) claim;     /* loop << 32 | next index */
+    atomic_size_t n_done;        /* indices of the loop that are finished */
+    _Atomic(ThreadTask *) task;
+    _Atomic(void *) context;
+    atomic_size_t n, grain;
+    atomic_int n_sleeping;
+    atomic_bool closing;
+    pthread_mutex_t mutex;       /* for sleeping alone */
+    pthread_cond_t work;
+};
+
+typedef struct Worker {
+    ThreadPool *pool;
+    int thread;
+} Worker;
+
+static void pause_briefly(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+/* Claims pieces of whatever loop is running and does them, until none has work left. */
+static void work(ThreadPool *pool, int thread) {
+    uint64_t claim = atomic_load(&pool->claim);
+    for (;;) {
+        ThreadTask *task = atomic_load(&pool->task);
+        void *context = atomic_load(&pool->context);
+        size_t n = atomic_load(&pool->n), grain = atomic_load(&pool->grain), begin = claim & UINT32_MAX;
+        if (begin >= n) {
+            uint64_t now = atomic_load(&pool->claim);
+            if (now == claim)
+                return;
+            claim = now; /* another loop began while this one was read */
+            continue;
+        }
+        size_t end = n - begin < grain ? n : begin + grain;
+        if (!atomic_compare_exchange_weak(&pool->claim, &claim, claim + (end - begin)))
+            continue;
+        task(context, begin, end, thread);
+        atomic_fetch_add(&pool->n_done, end - begin);
+        claim = atomic_load(&pool->claim);
+    }
+}
+
+static void sleep_until_work(ThreadPool *pool, uint64_t seen) {
+    pthread_mutex_lock(&pool->mutex);
+    atomic_fetch_add(&pool->n_sleeping, 1);
+    while (atomic_load(&pool->claim) == seen && !atomic_load(&pool->closing))
+        pthread_cond_wait(&pool->work, &pool->mutex);
+    atomic_fetch_sub(&pool->n_sleeping, 1);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+static void *run_worker(void *argument) {
+    Worker worker = *(Worker *)argument;
+    ThreadPool *pool = worker.pool;
+    free(argument);
+    while (!atomic_load(&pool->closing)) {
+        work(pool, worker.thread);
+        uint64_t seen = atomic_load(&pool->claim);
+        int spins = 0;
+        while (atomic_load(&pool->claim) == seen && ++spins < SPINS)
+            pause_briefly();
+        if (spins == SPINS)
+            sleep_until_work(pool, seen);
+    }
+    return NULL;
+}
+
+static void wake_workers(ThreadPool *pool) {
+    if (atomic_load(&pool->n_sleeping) == 0)
+        return;
+    pthread_mutex_lock(&pool->mutex);
+    pthread_cond_broadcast(&pool->work);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+void thread_pool_run(ThreadPool *pool, size_t n, size_t grain, ThreadTask *task, void *context) {
+    if (n <= grain || pool->n_threads == 1) {
+        if (n > 0)
+            task(context, 0, n, 0);
+        return;
+    }
+    atomic_store(&pool->n_done, 0);
+    atomic_store(&pool->task, task);
+    atomic_store(&pool->context, context);
+    atomic_store(&pool->n, n);
+    atomic_store(&pool->grain, grain);
+    uint64_t loop = (atomic_load(&pool->claim) >> 32) + 1;
+    atomic_store(&pool->claim, loop << 32);
+    wake_workers(pool);
+    work(pool, 0);
+    for (int spins = 0; atomic_load(&pool->n_done) < n; spins++) {
+        if (spins < SPINS)
+            pause_briefly();
+        else
+            sched_yield();
+    }
+    atomic_store(&pool->claim, loop << 32 | NO_INDEX);
+}
+
+static int start_workers(ThreadPool *pool, Error *error) {
+    for (int thread = 1; thread < pool->n_threads; thread++) {
+        Worker *worker = malloc(sizeof *worker);
+        if (worker != NULL)
+            *worker = (Worker){pool, thread};
+        if (worker == NULL || pthread_create(&pool->threads[thread - 1], NULL, run_worker, worker) != 0) {
+            free(worker);
+            pool->n_threads = thread; /* those that run are joined */
+            return error_set(error, ERROR_MEMORY, "thread %d cannot be started; use fewer --threads", thread + 1);
+        }
+    }
+    return 0;
+}
+
+int thread_pool_open(ThreadPool **out, int n_threads, Error *error) {
+    ThreadPool *pool = calloc(1, sizeof *pool);
+    pthread_t *threads = calloc((size_t)n_threads, sizeof *threads);
+    if (pool == NULL || threads == NULL) {
+        free(pool);
+        free(threads);
+        return error_memory(error, "threads", (unsigned long long)n_threads * sizeof *threads);
+    }
+    pool->n_threads = n_threads;
+    pool->threads = threads;
+    atomic_store(&pool->claim, NO_INDEX);
+    pthread_mutex_init(&pool->mutex, NULL);
+    pthread_cond_init(&pool->work, NULL);
+    int status = start_workers(pool, error);
+    if (status < 0)
+        thread_pool_close(pool);
+    else
+        *out = pool;
+    return status;
+}
+
+void thread_pool_close(ThreadPool *pool) {
+    if (pool == NULL)
+        return;
+    pthread_mutex_lock(&pool->mutex);
+    atomic_store(&pool->closing, true);
+    pthread_cond_broadcast(&pool->work);
+    pthread_mutex_unlock(&pool->mutex);
+    for (int thread = 1; thread < pool->n_threads; thread++)
+        pthread_join(pool->threads[thread - 1], NULL);
+    pthread_cond_destroy(&pool->work);
+    pthread_mutex_destroy(&pool->mutex);
+    free(pool->threads);
+    free(pool);
+}
+
+int thread_pool_size(const ThreadPool *pool) {
+    return pool->n_threads;
+}

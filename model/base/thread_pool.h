@@ -1,0 +1,33 @@
+/* Threads that share loops. Work is handed out in pieces as threads become free, so a thread that the machine has put
+ * aside holds up no more than the piece it is in; the caller works too, and never waits for a thread that has not begun.
+ *
+ *     ThreadPool *pool;
+ *     if (thread_pool_open(&pool, 4, &error) < 0) …
+ *     thread_pool_run(pool, n_rows, 64, multiply_rows, &job);   // multiply_rows(&job, begin, end, thread) for all rows
+ *     thread_pool_close(pool);
+ *
+ * OpenMP's runtime spins at its barriers for as long as a thread is late. Where another process wants a core too, that
+ * costs a factor of five to ten: docs/performance.md. */
+#ifndef STOWKV_THREAD_POOL_H
+#define STOWKV_THREAD_POOL_H
+
+#include "model/base/error.h"
+
+#include <stddef.h>
+
+typedef struct ThreadPool ThreadPool;
+
+/* Does [begin, end) of a loop; `thread` is below the pool's size, and no two pieces with the same one run at a time. */
+typedef void ThreadTask(void *context, size_t begin, size_t end, int thread);
+
+/* n_threads: with the caller, at least 1. */
+int thread_pool_open(ThreadPool **out, int n_threads, Error *error);
+void thread_pool_close(ThreadPool *pool); /* NULL is fine */
+
+int thread_pool_size(const ThreadPool *pool);
+
+/* Calls `task` until [0, n) is done, n below 2^32, in pieces of `grain` (at least 1), and returns then. To be called by
+ * one thread at a time, and not from a task. */
+void thread_pool_run(ThreadPool *pool, size_t n, size_t grain, ThreadTask *task, void *context);
+
+#endif

@@ -1,0 +1,94 @@
+/* The thread pool: every index is done exactly once, whatever the sizes; pieces of one thread never run together; and
+ * a loop is over when it returns. */
+#include "model/base/thread_pool.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { MAX_THREADS = 8, MAX_INDICES = 1000 };
+
+typedef struct Record {
+    unsigned char done[MAX_INDICES]; /* plain: two threads at one index would be a data race as well */
+    atomic_int inside[MAX_THREADS];
+    atomic_bool overlap;
+    int n_threads;
+} Record;
+
+static void mark(void *context, size_t begin, size_t end, int thread) {
+    Record *record = context;
+    if (thread >= record->n_threads || atomic_fetch_add(&record->inside[thread], 1) != 0)
+        atomic_store(&record->overlap, true);
+    for (size_t i = begin; i < end; i++)
+        record->done[i]++;
+    atomic_fetch_sub(&record->inside[thread], 1);
+}
+
+static void check_loop(ThreadPool *pool, size_t n, size_t grain) {
+    Record record = {.n_threads = thread_pool_size(pool)};
+    thread_pool_run(pool, n, grain, mark, &record);
+    assert_false(atomic_load(&record.overlap));
+    for (size_t i = 0; i < MAX_INDICES; i++)
+        assert_int_equal(record.done[i], i < n);
+}
+
+static void test_every_index_once(void **state) {
+    (void)state;
+    Error error = {0};
+    const size_t sizes[] = {0, 1, 2, 3, 7, 64, 999, 1000}, grains[] = {1, 2, 5, 64, 1000};
+    for (int n_threads = 1; n_threads <= MAX_THREADS; n_threads++) {
+        ThreadPool *pool;
+        assert_int_equal(thread_pool_open(&pool, n_threads, &error), 0);
+        assert_int_equal(thread_pool_size(pool), n_threads);
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+            for (size_t j = 0; j < sizeof grains / sizeof *grains; j++)
+                check_loop(pool, sizes[i], grains[j]);
+        thread_pool_close(pool);
+    }
+}
+
+/* Loops as short as they come, one behind the other: a worker that is late for one must not touch the next. */
+static void test_many_short_loops(void **state) {
+    (void)state;
+    Error error = {0};
+    ThreadPool *pool;
+    assert_int_equal(thread_pool_open(&pool, 4, &error), 0);
+    for (size_t i = 0; i < 30000; i++)
+        check_loop(pool, 2 + i % 9, 1);
+    thread_pool_close(pool);
+}
+
+static void add_all(void *context, size_t begin, size_t end, int thread) {
+    (void)thread;
+    for (size_t i = begin; i < end; i++)
+        atomic_fetch_add((atomic_size_t *)context, i);
+}
+
+/* The context lives on the caller's stack: nobody may look at it afterwards. */
+static void test_sums(void **state) {
+    (void)state;
+    Error error = {0};
+    ThreadPool *pool;
+    assert_int_equal(thread_pool_open(&pool, 3, &error), 0);
+    for (size_t n = 1; n < 3000; n += 7) {
+        atomic_size_t sum = 0;
+        thread_pool_run(pool, n, 1 + n / 12, add_all, &sum);
+        assert_int_equal(atomic_load(&sum), n * (n - 1) / 2);
+    }
+    thread_pool_close(pool);
+    thread_pool_close(NULL);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_index_once),
+        cmocka_unit_test(test_many_short_loops),
+        cmocka_unit_test(test_sums),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
