@@ -139,9 +139,10 @@ static int choose_chat_template(Program *program, Error *error) {
     if (s->chat_template != NULL)
         return error_set(error, ERROR_USAGE, "--chat_template %s: unknown; choose one of %s", s->chat_template,
                          chat_template_names());
-    return error_set(error, ERROR_UNSUPPORTED, "the checkpoint has %s chat template; name one with --chat_template (%s)",
-                     vocabulary->chat_template.length > 0 ? "no chat template that is known here: its own is another" :
-                     "no", chat_template_names());
+    return error_set(
+        error, ERROR_UNSUPPORTED, "the checkpoint has %s chat template; name one with --chat_template (%s)",
+        vocabulary->chat_template.length > 0 ? "no chat template that is known here: its own is another" : "no",
+        chat_template_names());
 }
 
 /* The first tokens of a run: the prompt as it is, or as the first turn of a conversation. */
@@ -355,7 +356,8 @@ static int plan_memory(Program *program, Error *error) {
 static int check_modes(const Settings *s, Error *error) {
     const PolicyOptions *kv = &s->session.kv;
     if (s->compare && (kv->compress || kv->quantize || kv->policy != NULL))
-        return error_set(error, ERROR_USAGE, "--compare runs full, compressed and quantized mode; give no mode with it");
+        return error_set(error, ERROR_USAGE,
+                         "--compare runs full, compressed and quantized mode; give no mode with it");
     if (s->compare && s->interactive)
         return error_set(error, ERROR_USAGE, "--compare needs one prompt for all modes; --interactive has many");
     if (s->interactive && s->json != NULL && strcmp(s->json, "-") == 0)
@@ -443,9 +445,8 @@ static int exit_status(int status) {
 }
 
 int main(int argc, char **argv) {
-    static Program program = {.settings = {.session = SESSION_DEFAULTS,
-                                           .max_new_tokens = 200,
-                                           .sampler = {0.8, 200, 1.0, 0.0, SEED_UNSET}}};
+    static Program program = {
+        .settings = {.session = SESSION_DEFAULTS, .max_new_tokens = 200, .sampler = {0.8, 200, 1.0, 0.0, SEED_UNSET}}};
     static Settings *const s = &program.settings;
     const Option options[] = {
         SESSION_OPTIONS(s->session),
@@ -458,19 +459,23 @@ int main(int argc, char **argv) {
         {"system", OPTION_STRING, &s->system, "TEXT", "system message; default: the checkpoint's", 0, 0},
         {"interactive", OPTION_FLAG, &s->interactive, NULL, "a conversation: one message a line from stdin", 0, 0},
         {"Generation", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
-        {"max_new_tokens", OPTION_SIZE, &s->max_new_tokens, "N", "default 200; 0 reads the prompt and stops", 0, 1 << 30},
+        {"max_new_tokens", OPTION_SIZE, &s->max_new_tokens, "N", "default 200; 0 reads the prompt and stops", 0,
+         1 << 30},
         {"temperature", OPTION_NUMBER, &s->sampler.temperature, "T", "default 0.8; 0 is greedy", 0, 100},
-        {"top_k", OPTION_SIZE, &s->sampler.top_k, "K", "keep the K most likely tokens; default 200, 0: all", 0, 1 << 30},
+        {"top_k", OPTION_SIZE, &s->sampler.top_k, "K", "keep the K most likely tokens; default 200, 0: all", 0,
+         1 << 30},
         {"top_p", OPTION_NUMBER, &s->sampler.top_p, "P", "keep the most likely tokens up to P; default 1: all", 0, 1},
         {"min_p", OPTION_NUMBER, &s->sampler.min_p, "P", "drop tokens below P times the best; default 0: none", 0, 1},
-        {"seed", OPTION_SEED, &s->sampler.seed, "N", "the same seed gives the same text; default: from the clock", 0, 0},
+        {"seed", OPTION_SEED, &s->sampler.seed, "N", "the same seed gives the same text; default: from the clock", 0,
+         0},
         {"ignore_eos", OPTION_FLAG, &s->ignore_eos, NULL, "go on behind the end of the text", 0, 0},
         {"stop", OPTION_LIST, &s->stops, "TEXT", "end before this text; may be given several times", 0, 0},
         {"Output", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
         {"compare", OPTION_FLAG, &s->compare, NULL, "the same prompt in full, compressed and quantized mode", 0, 0},
-        {"plan_memory", OPTION_FLAG, &s->plan_memory, NULL, "print the cache's byte ledger; no weights are loaded", 0, 0},
-        {"shape", OPTION_STRING, &s->shape, "SHAPE", "for --plan_memory: layers=80,kv_heads=8,head_dim=128,n_ctx=131072",
-         0, 0},
+        {"plan_memory", OPTION_FLAG, &s->plan_memory, NULL, "print the cache's byte ledger; no weights are loaded", 0,
+         0},
+        {"shape", OPTION_STRING, &s->shape, "SHAPE",
+         "for --plan_memory: layers=80,kv_heads=8,head_dim=128,n_ctx=131072", 0, 0},
         {"json", OPTION_STRING, &s->json, "FILE", "write the result as JSON; - is stdout, instead of the text", 0, 0},
         {"list_codecs", OPTION_FLAG, &s->list_codecs, NULL, "print the cache's codecs, and stop", 0, 0},
         {"list_kernels", OPTION_FLAG, &s->list_kernels, NULL, "print what computes, and stop", 0, 0},

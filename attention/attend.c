@@ -1,5 +1,5 @@
-/* Attention over spans of any codec, compiled once for each instruction set. Query heads of one KV head are processed in
- * blocks of up to four, so that a key or value is loaded, converted or decoded once for all of a block.
+/* Attention over spans of any codec, compiled once for each instruction set. Query heads of one KV head are processed
+ * in blocks of up to four, so that a key or value is loaded, converted or decoded once for all of a block.
  *
  * Rotated codecs store H k and H v (H orthonormal): their scores need H q, and their part of the output is summed apart
  * and rotated back once, at the end. */
@@ -9,8 +9,8 @@
 
 #include <math.h>
 
-#define TILE         512 /* tokens whose scores are held at once */
-#define DECODE_TOKENS 16 /* encoded tokens that are decoded at once */
+#define TILE          512 /* tokens whose scores are held at once */
+#define DECODE_TOKENS 16  /* encoded tokens that are decoded at once */
 #define HEAD_BLOCK    4
 
 #if VEC_LANES == 16

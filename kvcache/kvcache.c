@@ -180,7 +180,8 @@ static uint8_t *record(const KvTierStore *store, KvSide side, size_t kv_head, si
     return side == KV_KEYS ? store->keys + slot * store->key_bytes : store->values + slot * store->value_bytes;
 }
 
-/* The values of a group before it enters `tier`, in F32: FP16 from the first tier, else what the tier before decodes. */
+/* The values of a group before it enters `tier`, in F32: FP16 from the first tier, else what the tier before decodes.
+ */
 static void gather_group(const KvCache *cache, size_t layer, size_t kv_head, size_t tier, size_t index, KvSide side,
                          float *out) {
     const KvLayer *l = &cache->layers[layer];
@@ -207,8 +208,7 @@ static void encode_group(KvCache *cache, size_t layer, size_t kv_head, size_t ti
     size_t size = cache->policy.group * cache->shape.head_dim;
     float *values = cache->scratch + kv_head * 2 * size, *scratch = values + size;
     gather_group(cache, layer, kv_head, tier, index, KV_KEYS, values);
-    kv_codec_encode(store->codec_k, KV_KEYS, &store->group_k, values, scratch,
-                    record(store, KV_KEYS, kv_head, index));
+    kv_codec_encode(store->codec_k, KV_KEYS, &store->group_k, values, scratch, record(store, KV_KEYS, kv_head, index));
     gather_group(cache, layer, kv_head, tier, index, KV_VALUES, values);
     kv_codec_encode(store->codec_v, KV_VALUES, &store->group_v, values, scratch,
                     record(store, KV_VALUES, kv_head, index));
@@ -234,8 +234,8 @@ void kvcache_append(KvCache *cache, size_t layer, size_t kv_head, size_t n_token
 }
 
 /* Adds positions [begin, end) in FP16: up to two runs, since the newest may still be in the batch. */
-static size_t add_fp16_spans(const KvCache *cache, size_t layer, size_t kv_head, size_t begin, size_t end,
-                             KvSpan model, KvSpan *spans) {
+static size_t add_fp16_spans(const KvCache *cache, size_t layer, size_t kv_head, size_t begin, size_t end, KvSpan model,
+                             KvSpan *spans) {
     size_t n = 0, first = cache->n_tokens;
     const size_t runs[2][2] = {{begin, end < first ? end : first}, {begin > first ? begin : first, end}};
     for (size_t i = 0; i < 2; i++) {

@@ -8,8 +8,8 @@
  *     kvcache_commit(cache, layer, kv_head, n_tokens);         // the batch becomes part of the tail
  *     kvcache_advance(cache, n_tokens);                        // once, when all layers are through
  *
- * Between append and commit both forms of a token are there: a group that leaves the window within the batch is FP16 for
- * the batch's earlier queries and encoded for its later ones, so that every query sees exactly what it would see if
+ * Between append and commit both forms of a token are there: a group that leaves the window within the batch is FP16
+ * for the batch's earlier queries and encoded for its later ones, so that every query sees exactly what it would see if
  * tokens came one by one.
  *
  * The cache does not allocate its storage: the backend gives it memory of kvcache_bytes(), so that it may live on a
@@ -30,15 +30,16 @@ typedef struct KvShape {
 /* A run of tokens that attention reads in one encoding. */
 typedef struct KvSpan {
     const KvCodec *codec_k, *codec_v;
-    KvGroup group_k, group_v;          /* shape of the encoded groups, and whether they are rotated */
-    const uint8_t *keys, *values;      /* records of whole groups; FP16 spans: rows (n_tokens, head_dim) */
-    size_t key_bytes, value_bytes;     /* of a record */
-    size_t n_tokens;                   /* FP16: any number; else whole groups */
-    bool shifted;                      /* seen from position - (tokens dropped): the query must be rotated back */
-    size_t row;                        /* of the layer's counters: 0 is the sink, t + 1 is tier t */
+    KvGroup group_k, group_v;      /* shape of the encoded groups, and whether they are rotated */
+    const uint8_t *keys, *values;  /* records of whole groups; FP16 spans: rows (n_tokens, head_dim) */
+    size_t key_bytes, value_bytes; /* of a record */
+    size_t n_tokens;               /* FP16: any number; else whole groups */
+    bool shifted;                  /* seen from position - (tokens dropped): the query must be rotated back */
+    size_t row;                    /* of the layer's counters: 0 is the sink, t + 1 is tier t */
 } KvSpan;
 
-/* Sink, two runs for each encoded tier (a ring), the first tier; the sink and the first tier may continue in the batch. */
+/* Sink, two runs for each encoded tier (a ring), the first tier; the sink and the first tier may continue in the batch.
+ */
 #define KV_MAX_SPANS (2 + 2 * (KV_MAX_TIERS - 1) + 2)
 #define KV_MAX_ROWS  (KV_MAX_TIERS + 1)
 
@@ -59,24 +60,24 @@ typedef struct KvCounters {
 
 typedef struct KvLayer {
     const KvLayerPolicy *policy;
-    size_t sink_slots, tail_slots;      /* tokens */
-    uint16_t *sink_keys, *sink_values;  /* (n_kv_heads, sink_slots, head_dim) */
-    uint16_t *tail_keys, *tail_values;  /* (n_kv_heads, tail_slots, head_dim) tier 0, oldest first */
-    KvTierStore tiers[KV_MAX_TIERS];    /* from 1 on */
-    size_t row_bytes[KV_MAX_ROWS];      /* storage of the sink (0) and of tier t (t + 1), padding included */
+    size_t sink_slots, tail_slots;     /* tokens */
+    uint16_t *sink_keys, *sink_values; /* (n_kv_heads, sink_slots, head_dim) */
+    uint16_t *tail_keys, *tail_values; /* (n_kv_heads, tail_slots, head_dim) tier 0, oldest first */
+    KvTierStore tiers[KV_MAX_TIERS];   /* from 1 on */
+    size_t row_bytes[KV_MAX_ROWS];     /* storage of the sink (0) and of tier t (t + 1), padding included */
     KvCounters counters;
 } KvLayer;
 
 typedef struct KvCache {
     KvShape shape;
     KvPolicy policy;
-    KvLayer *layers;                    /* (n_layers), owned */
-    uint16_t *fresh_keys, *fresh_values;/* (n_kv_heads, n_batch, head_dim) the batch in one layer */
-    float *scratch;                     /* (n_kv_heads, 2, group, head_dim) */
-    size_t kept_bytes;                  /* storage of tokens */
-    size_t working_bytes;               /* storage of the batch under way, shared by all layers */
-    bool streams;                       /* tokens may come for ever */
-    size_t n_tokens;                    /* that have gone through all layers */
+    KvLayer *layers;                     /* (n_layers), owned */
+    uint16_t *fresh_keys, *fresh_values; /* (n_kv_heads, n_batch, head_dim) the batch in one layer */
+    float *scratch;                      /* (n_kv_heads, 2, group, head_dim) */
+    size_t kept_bytes;                   /* storage of tokens */
+    size_t working_bytes;                /* storage of the batch under way, shared by all layers */
+    bool streams;                        /* tokens may come for ever */
+    size_t n_tokens;                     /* that have gone through all layers */
 } KvCache;
 
 /* Lays the cache out and measures it. The policy must have passed kv_policy_check(). The cache must stay where it is:
@@ -94,11 +95,11 @@ void kvcache_clear(KvCache *cache);
 bool kvcache_has_room(const KvCache *cache, size_t n_tokens);
 
 /* Takes in a batch in one layer and KV head, and encodes every group that leaves a tier within it. Finite values beyond
- * FP16's range are stored as its largest finite value, so that an outlier does not become an infinity that poisons every
- * later token. Different KV heads may be appended by different threads. */
+ * FP16's range are stored as its largest finite value, so that an outlier does not become an infinity that poisons
+ * every later token. Different KV heads may be appended by different threads. */
 void kvcache_append(KvCache *cache, size_t layer, size_t kv_head, size_t n_tokens,
-                    const float *keys,   // (n_tokens, n_kv_heads, head_dim) F32
-                    const float *values);// (n_tokens, n_kv_heads, head_dim) F32
+                    const float *keys,    // (n_tokens, n_kv_heads, head_dim) F32
+                    const float *values); // (n_tokens, n_kv_heads, head_dim) F32
 
 /* What a query at `position` of the batch sees, oldest tokens first: fills `spans` and returns how many. */
 size_t kvcache_view(const KvCache *cache, size_t layer, size_t kv_head, size_t position, KvSpan spans[KV_MAX_SPANS]);

@@ -12,8 +12,8 @@
 
 /* One tier of the layers that share a rule of the policy. */
 typedef struct KvLedgerRow {
-    size_t rule;           /* index into KvPolicy.rules */
-    size_t row;            /* 0: the sink, t + 1: tier t */
+    size_t rule; /* index into KvPolicy.rules */
+    size_t row;  /* 0: the sink, t + 1: tier t */
     KvCodecId k, v;
     size_t n_layers;
     size_t bytes;          /* allocated, over the rule's layers */

@@ -13,9 +13,9 @@
 #include "kvcache/policy.h"
 
 typedef struct KvPlan {
-    size_t n_sink;                     /* tokens in the sink */
+    size_t n_sink; /* tokens in the sink */
     size_t n_tiers;
-    size_t entered[KV_MAX_TIERS + 1];  /* n_t; entered[n_tiers] is what was dropped */
+    size_t entered[KV_MAX_TIERS + 1]; /* n_t; entered[n_tiers] is what was dropped */
 } KvPlan;
 
 /* The plan of a layer once `n_tokens` tokens have come: what a query at position n_tokens - 1 sees. */

@@ -1,5 +1,5 @@
-/* The cache policy as data: a sink and a list of tiers, youngest first. A token enters the first tier, and what leaves a
- * tier enters the next; what leaves the last is dropped. Full, compressed and quantized modes are presets of this.
+/* The cache policy as data: a sink and a list of tiers, youngest first. A token enters the first tier, and what leaves
+ * a tier enters the next; what leaves the last is dropped. Full, compressed and quantized modes are presets of this.
  *
  * Text form, parsed and printed (the general form of the command line):
  *
@@ -71,8 +71,8 @@ const KvLayerPolicy *kv_policy_of_layer(const KvPolicy *policy, size_t layer);
  * larger than the context, so that a query never meets a position that the model was not trained for. */
 bool kv_policy_streams(const KvPolicy *policy, size_t n_ctx);
 
-/* Whether a tier's side is rotated: by KvPolicy.rotation, the codec's bits, and head_dim (auto leaves a head_dim that is
- * no power of two unrotated). */
+/* Whether a tier's side is rotated: by KvPolicy.rotation, the codec's bits, and head_dim (auto leaves a head_dim that
+ * is no power of two unrotated). */
 bool kv_policy_rotates(const KvPolicy *policy, KvCodecId codec, size_t head_dim);
 
 #endif

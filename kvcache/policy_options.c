@@ -13,7 +13,8 @@ size_t policy_options_window(const PolicyOptions *options) {
 static int check_flags(const PolicyOptions *options, Error *error) {
     bool sized = options->sink != OPTION_UNSET || options->window != OPTION_UNSET;
     if (options->compress + options->quantize + (options->policy != NULL) > 1)
-        return error_set(error, ERROR_USAGE, "--compress_kv, --quantize_kv and --kv_policy exclude each other; give one");
+        return error_set(error, ERROR_USAGE,
+                         "--compress_kv, --quantize_kv and --kv_policy exclude each other; give one");
     if (sized && !options->compress && !options->quantize)
         return error_set(error, ERROR_USAGE, "--sink_size and --window_size need --compress_kv or --quantize_kv%s",
                          options->policy != NULL ? "; a policy names its own" : "; a full cache has neither");
@@ -26,7 +27,8 @@ static int check_flags(const PolicyOptions *options, Error *error) {
 }
 
 static int parse_rotation(const char *text, KvRotation *out, Error *error) {
-    static const char *const NAMES[] = {[KV_ROTATE_AUTO] = "auto", [KV_ROTATE_ON] = "on", [KV_ROTATE_OFF] = "off", NULL};
+    static const char *const NAMES[] = {
+        [KV_ROTATE_AUTO] = "auto", [KV_ROTATE_ON] = "on", [KV_ROTATE_OFF] = "off", NULL};
     for (int i = 0; NAMES[i] != NULL; i++)
         if (strcmp(text, NAMES[i]) == 0) {
             *out = (KvRotation)i;

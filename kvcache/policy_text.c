@@ -1,4 +1,5 @@
-/* The text form of policies in both directions; see policy.h. The grammar, with white space allowed between its symbols:
+/* The text form of policies in both directions; see policy.h. The grammar, with white space allowed between its
+ * symbols:
  *
  *     policy = rule {";" rule}
  *     rule   = ["@" layers ":"] ["sink=" N ","] tier {"," tier}

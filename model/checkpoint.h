@@ -17,14 +17,14 @@
 typedef struct Checkpoint {
     ModelConfig config;
     Vocabulary vocabulary;
-    Tensor *tensors;      /* (n_tensors) */
+    Tensor *tensors; /* (n_tensors) */
     size_t n_tensors;
     size_t weights_bytes; /* of all tensors, as encoded */
 
     /* Owned by the checkpoint: what the views above point into. */
-    MappedFile *files;    /* (n_files) */
+    MappedFile *files; /* (n_files) */
     size_t n_files;
-    void **allocations;   /* (n_allocations), each freed on close */
+    void **allocations; /* (n_allocations), each freed on close */
     size_t n_allocations;
 } Checkpoint;
 

@@ -8,25 +8,25 @@
 #include "model/base/string_view.h"
 
 typedef struct ModelConfig {
-    const char *family;       /* a name of the family table */
+    const char *family; /* a name of the family table */
     size_t n_layers;
-    size_t n_embd;            /* width of the residual stream */
-    size_t n_ffn;             /* hidden width of the feed-forward network */
-    size_t n_heads;           /* query heads */
-    size_t n_kv_heads;        /* key and value heads; divides n_heads */
+    size_t n_embd;     /* width of the residual stream */
+    size_t n_ffn;      /* hidden width of the feed-forward network */
+    size_t n_heads;    /* query heads */
+    size_t n_kv_heads; /* key and value heads; divides n_heads */
     size_t head_dim;
     size_t n_vocab;
-    size_t n_ctx_train;       /* positions that the model was trained for */
+    size_t n_ctx_train; /* positions that the model was trained for */
     float norm_eps;
     RopePairing rope_pairing;
     double rope_theta;
-    double rope_scale;        /* positions are divided by this (linear scaling); 1: none */
+    double rope_scale; /* positions are divided by this (linear scaling); 1: none */
 } ModelConfig;
 
 /* What a family adds to the Llama architecture. A further family is a further row, plus the configuration fields that
  * it needs. */
 typedef struct ModelFamily {
-    const char *name;         /* general.architecture of GGUF */
+    const char *name; /* general.architecture of GGUF */
     RopePairing rope_pairing;
 } ModelFamily;
 

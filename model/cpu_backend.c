@@ -17,7 +17,7 @@ typedef struct CpuBackend {
     const Kernels *kernels;
     Attend *attend;
     ThreadPool *pool;
-    float *scratch;        /* (n_threads, scratch_stride): decoded rows */
+    float *scratch; /* (n_threads, scratch_stride): decoded rows */
     size_t scratch_stride;
 } CpuBackend;
 

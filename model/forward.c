@@ -91,9 +91,12 @@ static int compute_logits(Context *context, size_t n_tokens, size_t n_rows, Erro
         if (!isfinite(context->logits[i])) {
             const Tensor *culprit = weights_find_nonfinite(&context->model->checkpoint);
             if (culprit != NULL)
-                return error_set(error, ERROR_FORMAT, "%.*s: holds NaN or infinity, so the logits are not finite; "
-                                 "export the checkpoint again", SV_ARGS(culprit->name));
-            return error_set(error, ERROR_FORMAT, "the logits are not finite though all weights are: activations "
+                return error_set(error, ERROR_FORMAT,
+                                 "%.*s: holds NaN or infinity, so the logits are not finite; "
+                                 "export the checkpoint again",
+                                 SV_ARGS(culprit->name));
+            return error_set(error, ERROR_FORMAT,
+                             "the logits are not finite though all weights are: activations "
                              "overflowed; the checkpoint is damaged");
         }
     return 0;
@@ -108,8 +111,10 @@ static int check_tokens(const Context *context, const int32_t *tokens, size_t n_
                          context->n_ctx);
     for (size_t t = 0; t < n_tokens; t++)
         if (tokens[t] < 0 || (size_t)tokens[t] >= n_vocab)
-            return error_set(error, ERROR_ARGUMENT, "token %d is not in the model's vocabulary of %zu; use the model's "
-                             "own tokenizer", tokens[t], n_vocab);
+            return error_set(error, ERROR_ARGUMENT,
+                             "token %d is not in the model's vocabulary of %zu; use the model's "
+                             "own tokenizer",
+                             tokens[t], n_vocab);
     return 0;
 }
 

@@ -27,8 +27,10 @@ static void add_speed(GenerationSpeed *speed, double start, size_t n_tokens, siz
 int generation_read(Generation *run, const int32_t *tokens, size_t n_tokens, Error *error) {
     Context *context = &run->session->context;
     if (!kvcache_has_room(&context->cache, n_tokens))
-        return error_set(error, ERROR_ARGUMENT, "the prompt has %zu tokens, the context room for %zu of %zu; shorten it "
-                         "or use a larger --n_ctx", n_tokens, context->n_ctx - context->cache.n_tokens, context->n_ctx);
+        return error_set(error, ERROR_ARGUMENT,
+                         "the prompt has %zu tokens, the context room for %zu of %zu; shorten it "
+                         "or use a larger --n_ctx",
+                         n_tokens, context->n_ctx - context->cache.n_tokens, context->n_ctx);
     for (size_t done = 0; done < n_tokens;) {
         if (interrupted(run))
             return error_set(error, ERROR_INTERRUPTED, "interrupted");

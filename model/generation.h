@@ -1,8 +1,8 @@
 /* Reading a prompt and generating text from it.
  *
  *     Generation run = {.session = &session, .on_text = print_text};
- *     if (generation_read(&run, prompt.ids, prompt.count, &error) < 0 || generation_continue(&run, &options, &error) < 0) …
- *     generation_free(&run);
+ *     if (generation_read(&run, prompt.ids, prompt.count, &error) < 0 || generation_continue(&run, &options, &error) <
+ * 0) … generation_free(&run);
  */
 #ifndef STOWKV_GENERATION_H
 #define STOWKV_GENERATION_H
@@ -19,8 +19,8 @@ typedef struct GenerationOptions {
 } GenerationOptions;
 
 typedef enum GenerationEnd {
-    END_NONE,         /* nothing was generated yet */
-    END_OF_TEXT,      /* the model ended its text */
+    END_NONE,    /* nothing was generated yet */
+    END_OF_TEXT, /* the model ended its text */
     END_MAX_TOKENS,
     END_STOP_STRING,
     END_CONTEXT_FULL,
@@ -35,9 +35,9 @@ typedef struct GenerationSpeed {
 } GenerationSpeed;
 
 typedef struct Generation {
-    Session *session; /* not owned */
-    Sampler *sampler; /* not owned */
-    void *user;       /* for the callbacks */
+    Session *session;                                                /* not owned */
+    Sampler *sampler;                                                /* not owned */
+    void *user;                                                      /* for the callbacks */
     int (*on_text)(void *user, StringView text, Error *error);       /* text as it comes; NULL: none wanted */
     void (*on_progress)(void *user, size_t n_read, size_t n_prompt); /* after each batch of a prompt; may be NULL */
     const volatile sig_atomic_t *interrupted;                        /* stop when it is set; may be NULL */
@@ -46,7 +46,7 @@ typedef struct Generation {
     TokenList generated; /* all that was generated, without the token that ended it */
     char *text;          /* all that on_text was given, NUL-terminated */
     size_t text_length;
-    int32_t end_token;   /* the end-of-text token that was generated last, or -1 */
+    int32_t end_token; /* the end-of-text token that was generated last, or -1 */
     GenerationEnd end;
     GenerationSpeed prefill, decode;
 } Generation;

@@ -49,8 +49,8 @@ static StringView take_string(Cursor *cursor) {
 
 static size_t scalar_bytes(GgufType type) {
     static const uint8_t BYTES[GGUF_TYPE_COUNT] = {
-        [GGUF_UINT8] = 1,  [GGUF_INT8] = 1,    [GGUF_UINT16] = 2, [GGUF_INT16] = 2,  [GGUF_UINT32] = 4, [GGUF_INT32] = 4,
-        [GGUF_FLOAT32] = 4, [GGUF_BOOL] = 1,   [GGUF_UINT64] = 8, [GGUF_INT64] = 8,  [GGUF_FLOAT64] = 8,
+        [GGUF_UINT8] = 1,   [GGUF_INT8] = 1, [GGUF_UINT16] = 2, [GGUF_INT16] = 2, [GGUF_UINT32] = 4,  [GGUF_INT32] = 4,
+        [GGUF_FLOAT32] = 4, [GGUF_BOOL] = 1, [GGUF_UINT64] = 8, [GGUF_INT64] = 8, [GGUF_FLOAT64] = 8,
     };
     return BYTES[type];
 }
@@ -113,8 +113,10 @@ static int check_keys_distinct(const Gguf *gguf, Error *error) {
 }
 
 static int truncated_tensor(const Gguf *gguf, const Tensor *tensor, Error *error) {
-    return error_set(error, ERROR_FORMAT, "%s: truncated or damaged in the description of tensor %.*s; fetch the file "
-                     "again", gguf->path, SV_ARGS(tensor->name));
+    return error_set(error, ERROR_FORMAT,
+                     "%s: truncated or damaged in the description of tensor %.*s; fetch the file "
+                     "again",
+                     gguf->path, SV_ARGS(tensor->name));
 }
 
 /* Reads a tensor's description; its data offset, relative to the data section, is left in *offset. */
@@ -138,17 +140,19 @@ static int parse_tensor(const Gguf *gguf, Cursor *cursor, Tensor *tensor, size_t
     if (cursor->failed)
         return truncated_tensor(gguf, tensor, error);
     if (!fits)
-        return error_set(error, ERROR_FORMAT, "%s: %.*s: impossible dimensions [%zu, %zu, %zu, %zu]; the file is damaged",
-                         gguf->path, SV_ARGS(tensor->name), tensor->shape[0], tensor->shape[1], tensor->shape[2],
-                         tensor->shape[3]);
+        return error_set(error, ERROR_FORMAT,
+                         "%s: %.*s: impossible dimensions [%zu, %zu, %zu, %zu]; the file is damaged", gguf->path,
+                         SV_ARGS(tensor->name), tensor->shape[0], tensor->shape[1], tensor->shape[2], tensor->shape[3]);
     tensor->type = tensor_type_from_ggml(ggml_type);
     if (tensor->type == TENSOR_TYPE_COUNT)
         return error_set(error, ERROR_UNSUPPORTED, "%s: %.*s: tensor type %u is not supported; use a file with %s",
                          gguf->path, SV_ARGS(tensor->name), ggml_type, tensor_type_names());
     const TensorTypeInfo *info = tensor_type_info(tensor->type);
     if (tensor->shape[0] % info->block_elements != 0)
-        return error_set(error, ERROR_FORMAT, "%s: %.*s: rows of %zu do not divide into %s blocks of %zu; the file is "
-                         "damaged", gguf->path, SV_ARGS(tensor->name), tensor->shape[0], info->name, info->block_elements);
+        return error_set(error, ERROR_FORMAT,
+                         "%s: %.*s: rows of %zu do not divide into %s blocks of %zu; the file is "
+                         "damaged",
+                         gguf->path, SV_ARGS(tensor->name), tensor->shape[0], info->name, info->block_elements);
     if (!checked_mul(n_elements / info->block_elements, info->block_bytes, &tensor->size_bytes))
         return truncated_tensor(gguf, tensor, error);
     return 0;
@@ -160,12 +164,15 @@ static int place_tensors(Gguf *gguf, const size_t *offsets, size_t data_start, s
         Tensor *tensor = &gguf->tensors[i];
         size_t start;
         if (offsets[i] % alignment != 0)
-            return error_set(error, ERROR_FORMAT, "%s: %.*s: offset %zu is not a multiple of the alignment %zu; the "
-                             "file is damaged", gguf->path, SV_ARGS(tensor->name), offsets[i], alignment);
+            return error_set(error, ERROR_FORMAT,
+                             "%s: %.*s: offset %zu is not a multiple of the alignment %zu; the "
+                             "file is damaged",
+                             gguf->path, SV_ARGS(tensor->name), offsets[i], alignment);
         if (!checked_add(data_start, offsets[i], &start) || !range_within(start, tensor->size_bytes, gguf->file->size))
-            return error_set(error, ERROR_FORMAT, "%s: %.*s: needs %zu bytes at offset %zu, beyond the end of the file "
-                             "(%zu bytes): truncated; fetch it again", gguf->path, SV_ARGS(tensor->name),
-                             tensor->size_bytes, offsets[i], gguf->file->size);
+            return error_set(error, ERROR_FORMAT,
+                             "%s: %.*s: needs %zu bytes at offset %zu, beyond the end of the file "
+                             "(%zu bytes): truncated; fetch it again",
+                             gguf->path, SV_ARGS(tensor->name), tensor->size_bytes, offsets[i], gguf->file->size);
         tensor->data = gguf->file->data + start;
     }
     return 0;
@@ -185,8 +192,10 @@ static int parse_tensors(Gguf *gguf, Cursor *cursor, Error *error) {
     if (status == 0)
         status = gguf_get_size(gguf, "general.alignment", false, 1 << 20, &alignment, error);
     if (status == 0 && (alignment < 8 || (alignment & (alignment - 1)) != 0))
-        status = error_set(error, ERROR_FORMAT, "%s: general.alignment is %zu, expected a power of two from 8 on; the "
-                           "file is damaged", gguf->path, alignment);
+        status = error_set(error, ERROR_FORMAT,
+                           "%s: general.alignment is %zu, expected a power of two from 8 on; the "
+                           "file is damaged",
+                           gguf->path, alignment);
     if (status == 0 && !checked_align(cursor->position, alignment, &data_start))
         status = truncated(gguf, "the tensor descriptions", error);
     if (status == 0)

@@ -27,9 +27,9 @@ typedef enum GgufType {
 typedef struct GgufValue {
     StringView key;
     GgufType type;
-    GgufType element_type;  /* of an array */
-    size_t count;           /* elements of an array, else 1 */
-    const uint8_t *bytes;   /* the encoded value, or the array's first element */
+    GgufType element_type; /* of an array */
+    size_t count;          /* elements of an array, else 1 */
+    const uint8_t *bytes;  /* the encoded value, or the array's first element */
 } GgufValue;
 
 typedef struct Gguf {
@@ -37,7 +37,7 @@ typedef struct Gguf {
     const MappedFile *file; /* not owned */
     GgufValue *values;      /* (n_values), owned */
     size_t n_values;
-    Tensor *tensors;        /* (n_tensors), owned; each inside the file */
+    Tensor *tensors; /* (n_tensors), owned; each inside the file */
     size_t n_tensors;
 } Gguf;
 

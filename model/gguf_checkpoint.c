@@ -48,13 +48,18 @@ static int refuse_unsupported(const Gguf *gguf, const ModelConfig *config, Error
     if (config->head_dim > 0 && (rope_dims != config->head_dim || value_length != config->head_dim))
         return error_set(error, ERROR_UNSUPPORTED,
                          "%s: head dimension %zu with rope.dimension_count %zu and attention.value_length %zu is not "
-                         "supported; all three must be equal", gguf->path, config->head_dim, rope_dims, value_length);
+                         "supported; all three must be equal",
+                         gguf->path, config->head_dim, rope_dims, value_length);
     if (!sv_is(scaling, "none") && !sv_is(scaling, "linear"))
-        return error_set(error, ERROR_UNSUPPORTED, "%s: RoPE scaling '%.*s' is not supported; supported: none, linear, "
-                         "and Llama 3's frequency factors", gguf->path, SV_ARGS(scaling));
+        return error_set(error, ERROR_UNSUPPORTED,
+                         "%s: RoPE scaling '%.*s' is not supported; supported: none, linear, "
+                         "and Llama 3's frequency factors",
+                         gguf->path, SV_ARGS(scaling));
     if (window > 0 && window < config->n_ctx_train)
-        return error_set(error, ERROR_UNSUPPORTED, "%s: a sliding window of %zu tokens is not supported; use a "
-                         "checkpoint without one (Mistral from v0.2 on)", gguf->path, window);
+        return error_set(error, ERROR_UNSUPPORTED,
+                         "%s: a sliding window of %zu tokens is not supported; use a "
+                         "checkpoint without one (Mistral from v0.2 on)",
+                         gguf->path, window);
     return 0;
 }
 
@@ -134,8 +139,8 @@ static int read_tokens(Checkpoint *checkpoint, const Gguf *gguf, Error *error) {
         gguf_get_array(gguf, "tokenizer.ggml.merges", GGUF_STRING, &merges, error) < 0)
         return error->code;
     if (tokens == NULL || tokens->count == 0)
-        return error_set(error, ERROR_FORMAT, "%s: missing metadata tokenizer.ggml.tokens; convert the checkpoint again",
-                         gguf->path);
+        return error_set(error, ERROR_FORMAT,
+                         "%s: missing metadata tokenizer.ggml.tokens; convert the checkpoint again", gguf->path);
     vocabulary->n_tokens = tokens->count;
     if (read_string_array(checkpoint, tokens, &vocabulary->tokens, error) < 0 ||
         read_number_array(checkpoint, gguf, "tokenizer.ggml.scores", GGUF_FLOAT32, tokens->count, &vocabulary->scores,
@@ -163,13 +168,16 @@ static int read_vocabulary(Checkpoint *checkpoint, const Gguf *gguf, Error *erro
     else if (sv_is(model, "gpt2"))
         vocabulary->kind = VOCABULARY_BYTE_LEVEL_BPE;
     else
-        return error_set(error, ERROR_UNSUPPORTED, "%s: tokenizer '%.*s' is not supported; supported: llama "
-                         "(SentencePiece), gpt2 (byte-level BPE)", gguf->path, SV_ARGS(model));
+        return error_set(error, ERROR_UNSUPPORTED,
+                         "%s: tokenizer '%.*s' is not supported; supported: llama "
+                         "(SentencePiece), gpt2 (byte-level BPE)",
+                         gguf->path, SV_ARGS(model));
     if (read_tokens(checkpoint, gguf, error) < 0 ||
         read_token_id(gguf, "tokenizer.ggml.bos_token_id", vocabulary->n_tokens, &vocabulary->bos_id, error) < 0 ||
         read_token_id(gguf, "tokenizer.ggml.eos_token_id", vocabulary->n_tokens, &vocabulary->eos_id, error) < 0 ||
         read_token_id(gguf, "tokenizer.ggml.eot_token_id", vocabulary->n_tokens, &vocabulary->eot_id, error) < 0 ||
-        read_token_id(gguf, "tokenizer.ggml.unknown_token_id", vocabulary->n_tokens, &vocabulary->unknown_id, error) < 0 ||
+        read_token_id(gguf, "tokenizer.ggml.unknown_token_id", vocabulary->n_tokens, &vocabulary->unknown_id, error) <
+            0 ||
         gguf_get_bool(gguf, "tokenizer.ggml.add_bos_token", &vocabulary->add_bos, error) < 0 ||
         gguf_get_bool(gguf, "tokenizer.ggml.add_eos_token", &vocabulary->add_eos, error) < 0 ||
         gguf_get_bool(gguf, "tokenizer.ggml.add_space_prefix", &vocabulary->add_space_prefix, error) < 0 ||
@@ -192,12 +200,15 @@ static int add_tensors(Checkpoint *checkpoint, const Gguf *gguf, Error *error) {
 static int read_vocabulary_size(Checkpoint *checkpoint, const char *path, Error *error) {
     const Tensor *embedding = checkpoint_tensor(checkpoint, "token_embd.weight");
     if (embedding == NULL)
-        return error_set(error, ERROR_FORMAT, "%s: missing tensor token_embd.weight; convert the checkpoint again", path);
+        return error_set(error, ERROR_FORMAT, "%s: missing tensor token_embd.weight; convert the checkpoint again",
+                         path);
     checkpoint->config.n_vocab = embedding->shape[1];
     const Vocabulary *vocabulary = &checkpoint->vocabulary;
     if (vocabulary->kind != VOCABULARY_NONE && vocabulary->n_tokens != embedding->shape[1])
-        return error_set(error, ERROR_FORMAT, "%s: the tokenizer has a vocabulary of %zu tokens, token_embd.weight of "
-                         "%zu; convert the checkpoint again", path, vocabulary->n_tokens, embedding->shape[1]);
+        return error_set(error, ERROR_FORMAT,
+                         "%s: the tokenizer has a vocabulary of %zu tokens, token_embd.weight of "
+                         "%zu; convert the checkpoint again",
+                         path, vocabulary->n_tokens, embedding->shape[1]);
     return 0;
 }
 
@@ -224,8 +235,10 @@ static int read_part(Checkpoint *checkpoint, const char *first_path, size_t inde
     if (status == 0)
         status = gguf_get_size(&gguf, "split.count", true, 99999, &count_found, error);
     if (status == 0 && (number_found != index || count_found != n_parts))
-        status = error_set(error, ERROR_FORMAT, "%s: is part %zu of %zu, expected part %zu of %zu; fetch the parts of "
-                           "one split again", path, number_found + 1, count_found, index + 1, n_parts);
+        status = error_set(error, ERROR_FORMAT,
+                           "%s: is part %zu of %zu, expected part %zu of %zu; fetch the parts of "
+                           "one split again",
+                           path, number_found + 1, count_found, index + 1, n_parts);
     if (status == 0)
         status = add_tensors(checkpoint, &gguf, error);
     gguf_close(&gguf);
@@ -242,19 +255,24 @@ static int read_other_parts(Checkpoint *checkpoint, const Gguf *first, const cha
     if (n_parts <= 1)
         return 0;
     if (number != 0)
-        return error_set(error, ERROR_ARGUMENT, "%s: is part %zu of %zu; name the first part", path, number + 1, n_parts);
+        return error_set(error, ERROR_ARGUMENT, "%s: is part %zu of %zu; name the first part", path, number + 1,
+                         n_parts);
     char suffix[48];
     snprintf(suffix, sizeof suffix, "-00001-of-%05zu.gguf", n_parts);
     size_t length = strlen(path), suffix_length = strlen(suffix);
     if (length < suffix_length || strcmp(path + length - suffix_length, suffix) != 0)
-        return error_set(error, ERROR_ARGUMENT, "%s: split.count is %zu, so the first part's name must end in %s; "
-                         "rename the parts", path, n_parts, suffix);
+        return error_set(error, ERROR_ARGUMENT,
+                         "%s: split.count is %zu, so the first part's name must end in %s; "
+                         "rename the parts",
+                         path, n_parts, suffix);
     for (size_t index = 1; index < n_parts; index++)
         if (read_part(checkpoint, path, index, n_parts, error) < 0)
             return error->code;
     if (n_tensors > 0 && n_tensors != checkpoint->n_tensors)
-        return error_set(error, ERROR_FORMAT, "%s: the parts hold %zu tensors, split.tensors.count says %zu; fetch "
-                         "them again", path, checkpoint->n_tensors, n_tensors);
+        return error_set(error, ERROR_FORMAT,
+                         "%s: the parts hold %zu tensors, split.tensors.count says %zu; fetch "
+                         "them again",
+                         path, checkpoint->n_tensors, n_tensors);
     return 0;
 }
 

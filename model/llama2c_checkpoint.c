@@ -38,8 +38,7 @@ static void place_next(Layout *layout, size_t columns, size_t rows, bool norm) {
     const MappedFile *file = &layout->checkpoint->files[0];
     size_t n_elements, bytes;
     bool int8 = layout->group > 0 && !norm;
-    if (!layout->fits || !checked_mul(columns, rows, &n_elements) ||
-        !checked_mul(n_elements, sizeof(float), &bytes)) {
+    if (!layout->fits || !checked_mul(columns, rows, &n_elements) || !checked_mul(n_elements, sizeof(float), &bytes)) {
         layout->fits = false;
         return;
     }
@@ -126,8 +125,9 @@ static int read_config(ModelConfig *config, const uint8_t *ints, bool *tied, con
     }
     for (int i = 0; i < HEADER_INTS; i++)
         if (header[i] <= 0)
-            return error_set(error, ERROR_FORMAT, "%s: header number %d is %d, expected above 0; is it a llama2.c file?",
-                             path, i + 1, header[i]);
+            return error_set(error, ERROR_FORMAT,
+                             "%s: header number %d is %d, expected above 0; is it a llama2.c file?", path, i + 1,
+                             header[i]);
     const ModelFamily *family = model_family_find(sv("llama"), path, error);
     *config = (ModelConfig){.family = family->name,
                             .n_embd = (size_t)header[0],
@@ -143,17 +143,20 @@ static int read_config(ModelConfig *config, const uint8_t *ints, bool *tied, con
                             .rope_theta = 10000,
                             .rope_scale = 1};
     if (header[0] % header[3] != 0)
-        return error_set(error, ERROR_FORMAT, "%s: embedding length %d does not divide into %d heads; is it a llama2.c "
-                         "file?", path, header[0], header[3]);
+        return error_set(error, ERROR_FORMAT,
+                         "%s: embedding length %d does not divide into %d heads; is it a llama2.c "
+                         "file?",
+                         path, header[0], header[3]);
     return model_config_check(config, path, error);
 }
 
 static int check_group(const ModelConfig *config, size_t group, const char *path, Error *error) {
     bool power_of_two = group >= 8 && group <= 256 && (group & (group - 1)) == 0;
     if (!power_of_two || config->n_embd % group != 0 || config->n_ffn % group != 0)
-        return error_set(error, ERROR_UNSUPPORTED, "%s: INT8 groups of %zu are not supported for rows of %zu and %zu; "
-                         "export with a group size that is a power of two from 8 to 256 and divides both", path, group,
-                         config->n_embd, config->n_ffn);
+        return error_set(error, ERROR_UNSUPPORTED,
+                         "%s: INT8 groups of %zu are not supported for rows of %zu and %zu; "
+                         "export with a group size that is a power of two from 8 to 256 and divides both",
+                         path, group, config->n_embd, config->n_ffn);
     return 0;
 }
 
@@ -169,8 +172,10 @@ static int llama2c_read(Checkpoint *checkpoint, const char *path, Error *error) 
     if (has_magic(file)) {
         memcpy(&version, file->data + 4, sizeof version);
         if (version != 1 && version != 2)
-            return error_set(error, ERROR_UNSUPPORTED, "%s: llama2.c version %d is not supported; export version 0, 1 "
-                             "or 2", path, version);
+            return error_set(error, ERROR_UNSUPPORTED,
+                             "%s: llama2.c version %d is not supported; export version 0, 1 "
+                             "or 2",
+                             path, version);
         const uint8_t *flags = file->data + 8 + HEADER_INTS * sizeof(int32_t);
         if (read_config(config, file->data + 8, &tied, path, error) < 0)
             return error->code;
@@ -195,8 +200,10 @@ static int llama2c_read(Checkpoint *checkpoint, const char *path, Error *error) 
     else
         place_versions_1_and_2(&layout, tied);
     if (!layout.fits || layout.position > file->size)
-        return error_set(error, ERROR_FORMAT, "%s: truncated, or not a llama2.c file: %zu bytes are less than its header "
-                         "asks for; fetch or export it again", path, file->size);
+        return error_set(error, ERROR_FORMAT,
+                         "%s: truncated, or not a llama2.c file: %zu bytes are less than its header "
+                         "asks for; fetch or export it again",
+                         path, file->size);
     if (layout.position < file->size)
         return error_set(error, ERROR_FORMAT, "%s: %zu bytes longer than its header says; is it a llama2.c file?", path,
                          file->size - layout.position);

@@ -13,8 +13,10 @@ typedef struct ShapeField {
 } ShapeField;
 
 static int shape_error(const char *text, const char *at, Error *error) {
-    return error_set(error, ERROR_USAGE, "--shape %s: character %zu: expected layers=N, kv_heads=N, head_dim=N and "
-                     "n_ctx=N, separated by commas, each once", text, (size_t)(at - text) + 1);
+    return error_set(error, ERROR_USAGE,
+                     "--shape %s: character %zu: expected layers=N, kv_heads=N, head_dim=N and "
+                     "n_ctx=N, separated by commas, each once",
+                     text, (size_t)(at - text) + 1);
 }
 
 static int parse_shape(const char *text, KvShape *shape, Error *error) {

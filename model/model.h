@@ -31,27 +31,27 @@ void model_close(Model *model);
 typedef struct Context {
     Model *model;
     KvCache cache;
-    size_t n_ctx;           /* capacity in tokens */
-    size_t n_batch;         /* tokens that go through a layer together */
-    size_t kv_bytes;        /* of kv_memory */
+    size_t n_ctx;    /* capacity in tokens */
+    size_t n_batch;  /* tokens that go through a layer together */
+    size_t kv_bytes; /* of kv_memory */
 
     /* In the backend's memory. */
     void *kv_memory;
-    float *arena;           /* all of the following */
+    float *arena; /* all of the following */
     size_t arena_bytes;
-    float *x;               /* (n_batch, n_embd) residual stream */
-    float *normed;          /* (n_batch, n_embd) */
-    float *q, *attended;    /* (n_batch, n_heads, head_dim) */
-    float *k, *v;           /* (n_batch, n_kv_heads, head_dim) */
-    float *gate, *up;       /* (n_batch, n_ffn) */
-    float *rotation;        /* (n_batch, head_dim / 2, 2) RoPE at each token's position */
-    float *shift_rotation;  /* (n_batch, head_dim / 2, 2) RoPE by minus the tokens dropped, of `shift_policy` */
-    float *device_logits;   /* (n_batch, n_vocab) */
+    float *x;              /* (n_batch, n_embd) residual stream */
+    float *normed;         /* (n_batch, n_embd) */
+    float *q, *attended;   /* (n_batch, n_heads, head_dim) */
+    float *k, *v;          /* (n_batch, n_kv_heads, head_dim) */
+    float *gate, *up;      /* (n_batch, n_ffn) */
+    float *rotation;       /* (n_batch, head_dim / 2, 2) RoPE at each token's position */
+    float *shift_rotation; /* (n_batch, head_dim / 2, 2) RoPE by minus the tokens dropped, of `shift_policy` */
+    float *device_logits;  /* (n_batch, n_vocab) */
 
     /* On the host. */
-    double *frequencies;    /* (head_dim / 2) radians a position */
-    float *host_rotation;   /* (n_batch, head_dim / 2, 2) */
-    float *logits;          /* (rows, n_vocab): see forward() */
+    double *frequencies;               /* (head_dim / 2) radians a position */
+    float *host_rotation;              /* (n_batch, head_dim / 2, 2) */
+    float *logits;                     /* (rows, n_vocab): see forward() */
     const KvLayerPolicy *shift_policy; /* that shift_rotation was filled for in this batch; NULL: not yet */
 } Context;
 

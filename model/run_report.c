@@ -183,8 +183,8 @@ RunSummary run_summarise(const Generation *run) {
 }
 
 void run_summaries_print(const RunSummary *runs, size_t n, FILE *stream) {
-    fprintf(stream, "%-12s %-24s %12s %12s %8s %12s %12s %8s\n", "mode", "policy", "prompt tok/s", "decode tok/s", "depth",
-            "bytes held", "bytes taken", "of full");
+    fprintf(stream, "%-12s %-24s %12s %12s %8s %12s %12s %8s\n", "mode", "policy", "prompt tok/s", "decode tok/s",
+            "depth", "bytes held", "bytes taken", "of full");
     for (size_t i = 0; i < n; i++)
         fprintf(stream, "%-12s %-24s %12.1f %12.1f %8zu %12zu %12zu %8.3f\n", runs[i].mode, runs[i].policy,
                 runs[i].prefill_rate, runs[i].decode_rate, runs[i].depth, runs[i].kv_bytes_held, runs[i].kv_bytes,

@@ -1,9 +1,8 @@
 /* Choice of the next token from logits. The order of the filters is Hugging Face's: temperature, top-k, top-p, min-p.
  *
  *     Sampler sampler;
- *     if (sampler_open(&sampler, &(SamplerOptions){.temperature = 0.8, .top_k = 200, .top_p = 1}, n_vocab, &error) < 0) …
- *     int32_t next = sampler_next(&sampler, logits);
- *     sampler_close(&sampler);
+ *     if (sampler_open(&sampler, &(SamplerOptions){.temperature = 0.8, .top_k = 200, .top_p = 1}, n_vocab, &error) < 0)
+ * … int32_t next = sampler_next(&sampler, logits); sampler_close(&sampler);
  */
 #ifndef STOWKV_SAMPLER_H
 #define STOWKV_SAMPLER_H
@@ -28,10 +27,10 @@ typedef struct Candidate {
 
 typedef struct Sampler {
     SamplerOptions options;
-    uint64_t state;         /* of the random generator */
+    uint64_t state; /* of the random generator */
     size_t n_vocab;
-    Candidate *candidates;  /* (n_vocab), owned */
-    double *probabilities;  /* (n_vocab), owned */
+    Candidate *candidates; /* (n_vocab), owned */
+    double *probabilities; /* (n_vocab), owned */
 } Sampler;
 
 int sampler_open(Sampler *sampler, const SamplerOptions *options, size_t n_vocab, Error *error);

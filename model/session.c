@@ -37,16 +37,19 @@ static int open_tokenizer(Session *session, const SessionOptions *options, Error
     if (file_beside(options->checkpoint_path, "tokenizer.model", beside, sizeof beside) ||
         file_beside(options->checkpoint_path, sized, beside, sizeof beside))
         return tokenizer_open_file(&session->tokenizer, beside, error);
-    return error_set(error, ERROR_ARGUMENT, "%s carries no tokenizer, and neither tokenizer.model nor %s is beside it; "
-                     "name one with --tokenizer_path", options->checkpoint_path, sized);
+    return error_set(error, ERROR_ARGUMENT,
+                     "%s carries no tokenizer, and neither tokenizer.model nor %s is beside it; "
+                     "name one with --tokenizer_path",
+                     options->checkpoint_path, sized);
 }
 
 static int check_options(const Session *session, const SessionOptions *options, Error *error) {
     const ModelConfig *config = &session->model.checkpoint.config;
     if (tokenizer_n_tokens(session->tokenizer) != config->n_vocab)
-        return error_set(error, ERROR_ARGUMENT, "the tokenizer has a vocabulary of %zu tokens, the model of %zu; use "
-                         "the model's own with --tokenizer_path", tokenizer_n_tokens(session->tokenizer),
-                         config->n_vocab);
+        return error_set(error, ERROR_ARGUMENT,
+                         "the tokenizer has a vocabulary of %zu tokens, the model of %zu; use "
+                         "the model's own with --tokenizer_path",
+                         tokenizer_n_tokens(session->tokenizer), config->n_vocab);
     if (options->n_ctx > config->n_ctx_train)
         return error_set(error, ERROR_ARGUMENT, "--n_ctx %zu: the model was trained for %zu tokens; use at most that",
                          options->n_ctx, config->n_ctx_train);

@@ -10,7 +10,7 @@ typedef struct StopStrings {
     const StringList *stops; /* not owned */
     char *held;              /* text that is not released yet; owned */
     size_t length, capacity;
-    size_t released;         /* bytes of `held` that the last call gave out */
+    size_t released; /* bytes of `held` that the last call gave out */
 } StopStrings;
 
 /* Takes in `text`. *released is what is now certain to come before any stop string, valid until the next call; *stopped

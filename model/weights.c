@@ -64,8 +64,10 @@ static int refuse_unknown(const Checkpoint *checkpoint, const char *path, Error 
         StringView name = checkpoint->tensors[i].name;
         StringView bias = sv(".bias");
         if (name.length > bias.length && sv_find(name, bias, 0) == name.length - bias.length)
-            return error_set(error, ERROR_UNSUPPORTED, "%s: %.*s: biases are not supported in this model family; use a "
-                             "checkpoint without them", path, SV_ARGS(name));
+            return error_set(error, ERROR_UNSUPPORTED,
+                             "%s: %.*s: biases are not supported in this model family; use a "
+                             "checkpoint without them",
+                             path, SV_ARGS(name));
     }
     return 0;
 }

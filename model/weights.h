@@ -18,11 +18,12 @@ typedef struct LayerWeights {
 } LayerWeights;
 
 typedef struct Weights {
-    Tensor token_embd;     /* {n_embd, n_vocab} */
-    Tensor output_norm;    /* {n_embd} */
-    Tensor output;         /* {n_embd, n_vocab}; token_embd where the checkpoint ties them */
-    Tensor rope_freqs;     /* {head_dim / 2} divisors of RoPE's frequencies (Llama 3.1); data is NULL where there are none */
-    LayerWeights *layers;  /* (n_layers), owned */
+    Tensor token_embd;  /* {n_embd, n_vocab} */
+    Tensor output_norm; /* {n_embd} */
+    Tensor output;      /* {n_embd, n_vocab}; token_embd where the checkpoint ties them */
+    Tensor
+        rope_freqs; /* {head_dim / 2} divisors of RoPE's frequencies (Llama 3.1); data is NULL where there are none */
+    LayerWeights *layers; /* (n_layers), owned */
 } Weights;
 
 /* The views point into `checkpoint`, which must outlive them. */

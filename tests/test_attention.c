@@ -138,7 +138,8 @@ static void check_random(SimdLevel level, size_t head_dim, size_t n_group, const
 
 static void test_random_against_double(void **state) {
     (void)state;
-    const size_t dims[] = {8, 16, 32, 48, 64, 80, 96, 128, 256}, lengths[] = {1, 2, 7, 63, 64, 65, 320, 511, 512, 513, 1100};
+    const size_t dims[] = {8, 16, 32, 48, 64, 80, 96, 128, 256},
+                 lengths[] = {1, 2, 7, 63, 64, 65, 320, 511, 512, 513, 1100};
     for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++)
         for (size_t i = 0; i < sizeof dims / sizeof *dims; i++)
             for (size_t j = 0; j < sizeof lengths / sizeof *lengths; j++)
@@ -294,14 +295,10 @@ static void test_nan_is_not_hidden(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one_hot),
-        cmocka_unit_test(test_random_against_double),
-        cmocka_unit_test(test_several_spans),
-        cmocka_unit_test(test_cuts_change_nothing),
-        cmocka_unit_test(test_codec_pairs),
-        cmocka_unit_test(test_codec_shapes),
-        cmocka_unit_test(test_shifted_span),
-        cmocka_unit_test(test_nan_is_not_hidden),
+        cmocka_unit_test(test_one_hot),       cmocka_unit_test(test_random_against_double),
+        cmocka_unit_test(test_several_spans), cmocka_unit_test(test_cuts_change_nothing),
+        cmocka_unit_test(test_codec_pairs),   cmocka_unit_test(test_codec_shapes),
+        cmocka_unit_test(test_shifted_span),  cmocka_unit_test(test_nan_is_not_hidden),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

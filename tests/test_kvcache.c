@@ -155,10 +155,16 @@ static void check_policy(const char *text, size_t group, size_t n_batch) {
 static void test_views(void **state) {
     (void)state;
     fill_tokens();
-    const char *const policies[] = {"f16:*", "sink=16,f16:32", "sink=16,f16:32,int8:*", "sink=3,f16:0,int8/q4_0:*",
-                                    "sink=5,f16:7,int8:70,q4_0:100,nf4:*", "f16:33,q8_0:64,int4:64",
-                                    "sink=0,f16:1,f16:64,int2:0,binary:*", "sink=1,f16:64,f16/int4:10",
-                                    "sink=400,f16:*", "f16:0,q4_1:*"};
+    const char *const policies[] = {"f16:*",
+                                    "sink=16,f16:32",
+                                    "sink=16,f16:32,int8:*",
+                                    "sink=3,f16:0,int8/q4_0:*",
+                                    "sink=5,f16:7,int8:70,q4_0:100,nf4:*",
+                                    "f16:33,q8_0:64,int4:64",
+                                    "sink=0,f16:1,f16:64,int2:0,binary:*",
+                                    "sink=1,f16:64,f16/int4:10",
+                                    "sink=400,f16:*",
+                                    "f16:0,q4_1:*"};
     const size_t batches[] = {1, 7, 64, 128, 400};
     for (size_t i = 0; i < sizeof policies / sizeof *policies; i++)
         for (size_t j = 0; j < sizeof batches / sizeof *batches; j++) {
@@ -223,8 +229,12 @@ static void test_batches_change_nothing(void **state) {
     static int32_t tokens[N];
     for (size_t i = 0; i < N; i++)
         tokens[i] = (int32_t)random_below(96);
-    const char *const policies[] = {"f16:*", "sink=4,f16:40", "sink=4,f16:8,int8:*", "sink=4,f16:8,int8/nf4:96,q4_0:*",
-                                    "sink=4,f16:8,int4:64", "@0:f16:*;@1:sink=4,f16:8,q8_0:*"};
+    const char *const policies[] = {"f16:*",
+                                    "sink=4,f16:40",
+                                    "sink=4,f16:8,int8:*",
+                                    "sink=4,f16:8,int8/nf4:96,q4_0:*",
+                                    "sink=4,f16:8,int4:64",
+                                    "@0:f16:*;@1:sink=4,f16:8,q8_0:*"};
     for (size_t i = 0; i < sizeof policies / sizeof *policies; i++) {
         size_t n;
         float *one = logits_of(policies[i], KV_ROTATE_AUTO, 1, tokens, N, &n);
@@ -327,8 +337,8 @@ static void test_counters(void **state) {
         for (size_t tier = 0; tier < 3; tier++) {
             const KvTierStore *store = &cache->layers[0].tiers[tier];
             size_t token_bytes = tier == 0 ? 64 * 2 * 2 : 0, held = kv_plan_held(&plan, tier);
-            read[tier + 1] += n_heads * (tier == 0 ? held * token_bytes
-                                                   : held / 32 * (store->key_bytes + store->value_bytes));
+            read[tier + 1] +=
+                n_heads * (tier == 0 ? held * token_bytes : held / 32 * (store->key_bytes + store->value_bytes));
         }
     }
     for (size_t row = 0; row < 4; row++)

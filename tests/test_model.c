@@ -70,9 +70,10 @@ static float *run_model(const Case *c, SimdLevel level, int n_threads, size_t n_
 }
 
 /* F32 leaves relative errors of some 2e-6 in keys and values. Where one of them crosses the middle between two halves,
- * which are 2^-11 apart, the cache rounds it to the other half than the reference does: 2 * 2e-6 / 2^-11, about 0.8 % of
- * them. All of FP16's rounding together moves these logits by up to 5e-3 of their size (the reference with and without
- * it); 0.8 % of errors that are sqrt(12) times as large as a typical one come to sqrt(0.008 * 12) = 0.3 of that. */
+ * which are 2^-11 apart, the cache rounds it to the other half than the reference does: 2 * 2e-6 / 2^-11, about 0.8 %
+ * of them. All of FP16's rounding together moves these logits by up to 5e-3 of their size (the reference with and
+ * without it); 0.8 % of errors that are sqrt(12) times as large as a typical one come to sqrt(0.008 * 12) = 0.3 of
+ * that. */
 #define MAX_TOLERANCE 3e-3
 #define RMS_TOLERANCE 6e-4
 

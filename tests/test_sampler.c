@@ -137,8 +137,8 @@ static void test_stop_strings(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_greedy), cmocka_unit_test(test_temperature), cmocka_unit_test(test_top_k),
-        cmocka_unit_test(test_top_p),  cmocka_unit_test(test_min_p),       cmocka_unit_test(test_seed),
+        cmocka_unit_test(test_greedy),       cmocka_unit_test(test_temperature), cmocka_unit_test(test_top_k),
+        cmocka_unit_test(test_top_p),        cmocka_unit_test(test_min_p),       cmocka_unit_test(test_seed),
         cmocka_unit_test(test_stop_strings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -67,7 +67,8 @@ static void test_perplexity(void **state) {
     free(text);
 }
 
-/* 30 layers of FP16 rounding differences (tests/test_model.c has the argument for two): rms within 2e-3 of their size. */
+/* 30 layers of FP16 rounding differences (tests/test_model.c has the argument for two): rms within 2e-3 of their size.
+ */
 static void test_logits_match_float64(void **state) {
     (void)state;
     Session session;

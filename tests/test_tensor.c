@@ -59,7 +59,10 @@ static void test_decode_int8_groups(void **state) {
         codes[i] = (int8_t)(i - 128);
     for (int g = 0; g < N / GROUP; g++)
         scales[g] = 0.25f * (float)(g + 1);
-    Tensor tensor = {.type = TYPE_I8_GROUPED, .shape = {N, 1, 1, 1}, .data = (const uint8_t *)codes, .scales = scales,
+    Tensor tensor = {.type = TYPE_I8_GROUPED,
+                     .shape = {N, 1, 1, 1},
+                     .data = (const uint8_t *)codes,
+                     .scales = scales,
                      .group = GROUP};
     for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++) {
         tensor_decoder(TYPE_I8_GROUPED, level)(&tensor, GROUP, N - GROUP, decoded);

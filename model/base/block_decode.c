@@ -1,6 +1,6 @@
-/* Decoding of every tensor type to F32, compiled once for each instruction set: codes are unpacked to bytes, then scaled
- * a vector at a time. The formulas and the order of their roundings are GGML's, so the results are bit-identical to its
- * reference and to each other; hence no fused multiply-add here (-ffp-contract=off). */
+/* Decoding of every tensor type to F32, compiled once for each instruction set: codes are unpacked to bytes, then
+ * scaled a vector at a time. The formulas and the order of their roundings are GGML's, so the results are bit-identical
+ * to its reference and to each other; hence no fused multiply-add here (-ffp-contract=off). */
 #include "model/base/block_decode.h"
 
 #include "model/base/simd.h"
@@ -270,8 +270,11 @@ DEFINE_BLOCK_DECODER(q5_k, BlockQ5_K, 256)
 DEFINE_BLOCK_DECODER(q6_k, BlockQ6_K, 256)
 
 TensorDecode *const SIMD_NAME(tensor_decoders)[TENSOR_TYPE_COUNT] = {
-    [TYPE_F32] = decode_f32,   [TYPE_F16] = decode_f16,   [TYPE_BF16] = decode_bf16, [TYPE_Q4_0] = decode_q4_0,
-    [TYPE_Q4_1] = decode_q4_1, [TYPE_Q5_0] = decode_q5_0, [TYPE_Q5_1] = decode_q5_1, [TYPE_Q8_0] = decode_q8_0,
-    [TYPE_Q2_K] = decode_q2_k, [TYPE_Q3_K] = decode_q3_k, [TYPE_Q4_K] = decode_q4_k, [TYPE_Q5_K] = decode_q5_k,
+    [TYPE_F32] = decode_f32,   [TYPE_F16] = decode_f16,
+    [TYPE_BF16] = decode_bf16, [TYPE_Q4_0] = decode_q4_0,
+    [TYPE_Q4_1] = decode_q4_1, [TYPE_Q5_0] = decode_q5_0,
+    [TYPE_Q5_1] = decode_q5_1, [TYPE_Q8_0] = decode_q8_0,
+    [TYPE_Q2_K] = decode_q2_k, [TYPE_Q3_K] = decode_q3_k,
+    [TYPE_Q4_K] = decode_q4_k, [TYPE_Q5_K] = decode_q5_k,
     [TYPE_Q6_K] = decode_q6_k, [TYPE_I8_GROUPED] = decode_i8_grouped,
 };

@@ -148,8 +148,8 @@ int options_parse(const Option *options, int argc, char **argv, Error *error) {
             return error->code;
     }
     if (optind < argc)
-        return error_set(error, ERROR_USAGE, "unexpected argument '%s'; every value belongs to a flag, --help lists all",
-                         argv[optind]);
+        return error_set(error, ERROR_USAGE,
+                         "unexpected argument '%s'; every value belongs to a flag, --help lists all", argv[optind]);
     return 0;
 }
 

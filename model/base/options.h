@@ -33,7 +33,7 @@ typedef struct StringList {
 } StringList;
 
 typedef struct Option {
-    const char *name;     /* without the dashes; NULL ends the table */
+    const char *name; /* without the dashes; NULL ends the table */
     OptionKind kind;
     void *target;
     const char *argument; /* its name in --help; NULL for a flag */

@@ -14,8 +14,8 @@ static void release(OutputFile *file) {
 }
 
 static int fail(OutputFile *file, Error *error, int reason) {
-    error_set(error, ERROR_IO, "%s: cannot be written: %s; name a path in a writable folder with free space", file->path,
-              strerror(reason));
+    error_set(error, ERROR_IO, "%s: cannot be written: %s; name a path in a writable folder with free space",
+              file->path, strerror(reason));
     output_file_discard(file);
     return ERROR_IO;
 }

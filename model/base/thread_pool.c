@@ -11,21 +11,22 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#define SPINS 2000 /* looks for new work before a worker sleeps: longer than the pauses between the steps of a layer */
+#define SPINS 2000 /* looks for new work before a worker sleeps: longer than the pauses between the steps of a layer   \
+                    */
 
 #define NO_INDEX UINT32_MAX /* between loops */
 
 struct ThreadPool {
     int n_threads;
-    pthread_t *threads;          /* (n_threads - 1) workers */
-    _Atomic(uint64_t) claim;     /* loop << 32 | next index */
-    atomic_size_t n_done;        /* indices of the loop that are finished */
+    pthread_t *threads;      /* (n_threads - 1) workers */
+    _Atomic(uint64_t) claim; /* loop << 32 | next index */
+    atomic_size_t n_done;    /* indices of the loop that are finished */
     _Atomic(ThreadTask *) task;
     _Atomic(void *) context;
     atomic_size_t n, grain;
     atomic_int n_sleeping;
     atomic_bool closing;
-    pthread_mutex_t mutex;       /* for sleeping alone */
+    pthread_mutex_t mutex; /* for sleeping alone */
     pthread_cond_t work;
 };
 

@@ -1,5 +1,6 @@
 /* Threads that share loops. Work is handed out in pieces as threads become free, so a thread that the machine has put
- * aside holds up no more than the piece it is in; the caller works too, and never waits for a thread that has not begun.
+ * aside holds up no more than the piece it is in; the caller works too, and never waits for a thread that has not
+ * begun.
  *
  *     ThreadPool *pool;
  *     if (thread_pool_open(&pool, 4, &error) < 0) …
