@@ -23,9 +23,8 @@ INLINE void split_bytes(const uint8_t *bytes, size_t n, int bits, uint8_t *out) 
         memcpy(&both, bytes + i, sizeof both);
         low = both & (uint8_t)((1 << bits) - 1);
         high = both >> (uint8_t)bits;
-        Bytes front = __builtin_shuffle(low, high, (Bytes){0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23});
-        Bytes back =
-            __builtin_shuffle(low, high, (Bytes){8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31});
+        Bytes front = __builtin_shufflevector(low, high, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+        Bytes back = __builtin_shufflevector(low, high, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
         memcpy(out + i * 2, &front, sizeof front);
         memcpy(out + i * 2 + 16, &back, sizeof back);
     }

@@ -7,11 +7,23 @@
 #include <stdio.h>
 #include <string.h>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 static const char *const LEVEL_NAMES[SIMD_LEVEL_COUNT] = {"scalar", "avx2", "avx512"};
 
 const char *simd_level_name(SimdLevel level) {
     return LEVEL_NAMES[level];
 }
+
+#if defined(__x86_64__)
+/* Not every compiler's builtin knows this one. It uses the AVX registers, whose state is checked with AVX2. */
+static bool has_f16c(void) {
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
 
 /* The builtin asks CPUID and, through XGETBV, whether the operating system saves the registers. */
 static bool level_runs(SimdLevel level) {
@@ -19,7 +31,7 @@ static bool level_runs(SimdLevel level) {
         return true;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     if (level == SIMD_AVX2)
         return avx2;
     return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
