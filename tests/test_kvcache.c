@@ -24,6 +24,11 @@ static size_t random_below(size_t n) {
     return (size_t)(random_state >> 33) % n;
 }
 
+static void random_ids(int32_t *ids, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        ids[i] = (int32_t)random_below(96); /* the tiny models' vocabulary */
+}
+
 static void fill_tokens(void) {
     for (size_t t = 0; t < N_TOKENS; t++)
         for (size_t h = 0; h < N_KV_HEADS; h++)
@@ -227,8 +232,7 @@ static void test_batches_change_nothing(void **state) {
     (void)state;
     enum { N = 530 };
     static int32_t tokens[N];
-    for (size_t i = 0; i < N; i++)
-        tokens[i] = (int32_t)random_below(96);
+    random_ids(tokens, N);
     const char *const policies[] = {"f16:*",
                                     "sink=4,f16:40",
                                     "sink=4,f16:8,int8:*",
@@ -255,8 +259,7 @@ static void test_window_of_the_context(void **state) {
     (void)state;
     enum { N = 200 };
     int32_t tokens[N];
-    for (size_t i = 0; i < N; i++)
-        tokens[i] = (int32_t)random_below(96);
+    random_ids(tokens, N);
     size_t n;
     float *full = logits_of("f16:*", KV_ROTATE_AUTO, 64, tokens, N, &n);
     float *window = logits_of("sink=16,f16:584,int8:*", KV_ROTATE_AUTO, 64, tokens, N, &n);
@@ -273,8 +276,7 @@ static void test_rotation_cancels(void **state) {
     (void)state;
     enum { N = 200 };
     int32_t tokens[N];
-    for (size_t i = 0; i < N; i++)
-        tokens[i] = (int32_t)random_below(96);
+    random_ids(tokens, N);
     size_t n;
     float *full = logits_of("f16:*", KV_ROTATE_AUTO, 64, tokens, N, &n);
     for (int rotated = 0; rotated < 2; rotated++) {
@@ -322,8 +324,7 @@ static void test_counters(void **state) {
     (void)state;
     enum { N = 300 };
     int32_t tokens[N];
-    for (size_t i = 0; i < N; i++)
-        tokens[i] = (int32_t)random_below(96);
+    random_ids(tokens, N);
     Run run;
     open_run(&run, "sink=4,f16:8,int8:64,nf4:*", KV_ROTATE_AUTO, 600, 64);
     free(run_tokens(&run, tokens, N));
