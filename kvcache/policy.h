@@ -55,6 +55,9 @@ int kv_policy_parse(const char *text, KvPolicy *policy, Error *error);
 /* "int8" or "k=int8,v=q4_0", as --kv_codec takes it. */
 int kv_codec_pair_parse(const char *text, KvCodecId *k, KvCodecId *v, Error *error);
 
+/* Room for the text form of any policy: KV_MAX_RULES rules of KV_MAX_TIERS tiers with the longest names and numbers. */
+#define KV_POLICY_TEXT 16384
+
 /* Writes the text form (parsing it gives the same rules); returns the length that it needs, as snprintf. */
 size_t kv_policy_print(const KvPolicy *policy, char *text, size_t size);
 

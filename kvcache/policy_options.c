@@ -1,11 +1,11 @@
 /* From flags to a policy; see policy_options.h. */
 #include "kvcache/policy_options.h"
 
-size_t policy_options_sink(const PolicyOptions *options) {
+static size_t sink_size(const PolicyOptions *options) {
     return options->sink == OPTION_UNSET ? KV_DEFAULT_SINK : options->sink;
 }
 
-size_t policy_options_window(const PolicyOptions *options) {
+static size_t window_size(const PolicyOptions *options) {
     return options->window == OPTION_UNSET ? KV_DEFAULT_WINDOW : options->window;
 }
 
@@ -40,7 +40,7 @@ static int parse_rotation(const char *text, KvRotation *out, Error *error) {
 
 int policy_from_options(const PolicyOptions *options, KvPolicy *policy, Error *error) {
     KvCodecId k = KV_INT8, v = KV_INT8;
-    size_t sink = policy_options_sink(options), window = policy_options_window(options);
+    size_t sink = sink_size(options), window = window_size(options);
     if (check_flags(options, error) < 0 ||
         (options->codec != NULL && kv_codec_pair_parse(options->codec, &k, &v, error) < 0))
         return error->code;

@@ -40,8 +40,4 @@ typedef struct PolicyOptions {
 /* ERROR_USAGE for flags that contradict each other or would do nothing. */
 int policy_from_options(const PolicyOptions *options, KvPolicy *policy, Error *error);
 
-/* The sink and window that the options ask for. */
-size_t policy_options_sink(const PolicyOptions *options);
-size_t policy_options_window(const PolicyOptions *options);
-
 #endif

@@ -53,16 +53,13 @@ static int shape_from_checkpoint(const SessionOptions *options, KvShape *shape, 
     const ModelConfig *config = &checkpoint.config;
     *shape = (KvShape){config->n_layers, config->n_kv_heads, config->head_dim, config->n_ctx_train, 0};
     *weights_bytes = checkpoint.weights_bytes;
-    int status = 0;
-    if (options->n_ctx > config->n_ctx_train)
-        status = error_set(error, ERROR_ARGUMENT, "--n_ctx %zu: the model was trained for %zu tokens; use at most that",
-                           options->n_ctx, config->n_ctx_train);
+    int status = session_n_ctx(options, config, &shape->n_ctx, error);
     checkpoint_close(&checkpoint);
     return status;
 }
 
 static int write_json(const KvCache *cache, const KvLedger *ledger, size_t weights_bytes, FILE *stream, Error *error) {
-    char policy[1024];
+    char policy[KV_POLICY_TEXT];
     kv_policy_print(&cache->policy, policy, sizeof policy);
     cJSON *root = cJSON_CreateObject();
     cJSON_AddStringToObject(root, "mode", kv_policy_mode(&cache->policy));
@@ -76,7 +73,7 @@ static int write_json(const KvCache *cache, const KvLedger *ledger, size_t weigh
 }
 
 static void write_table(const KvCache *cache, const KvLedger *ledger, size_t weights_bytes, FILE *stream) {
-    char policy[1024];
+    char policy[KV_POLICY_TEXT];
     kv_policy_print(&cache->policy, policy, sizeof policy);
     fprintf(stream, "policy %s, %zu tokens: %zu layers, %zu KV heads of %zu\n", policy, cache->shape.n_ctx,
             cache->shape.n_layers, cache->shape.n_kv_heads, cache->shape.head_dim);
@@ -97,8 +94,6 @@ int memory_plan(const SessionOptions *options, const char *shape_text, bool json
     if (status < 0)
         return status;
     shape.n_batch = DEFAULT_BATCH;
-    if (shape_text == NULL && options->n_ctx > 0)
-        shape.n_ctx = options->n_ctx;
     if (policy_from_options(&options->kv, &policy, error) < 0 ||
         kv_policy_check(&policy, shape.n_layers, shape.head_dim, shape.n_ctx, error) < 0 ||
         kvcache_open(&cache, &shape, &policy, error) < 0)

@@ -73,7 +73,7 @@ static cJSON *kernel_array(const Generation *run) {
 }
 
 static void add_policy(cJSON *root, const KvPolicy *policy) {
-    char text[1024];
+    char text[KV_POLICY_TEXT];
     kv_policy_print(policy, text, sizeof text);
     cJSON_AddStringToObject(root, "mode", kv_policy_mode(policy));
     cJSON_AddStringToObject(root, "policy", text);
@@ -151,7 +151,7 @@ void ledger_print(const KvLedger *ledger, FILE *stream) {
 void run_report_print(const Generation *run, FILE *stream) {
     const Model *model = &run->session->model;
     const KvCache *cache = &run->session->context.cache;
-    char policy[1024];
+    char policy[KV_POLICY_TEXT];
     KvLedger ledger;
     kv_ledger(cache, &ledger);
     kv_policy_print(&cache->policy, policy, sizeof policy);

@@ -43,6 +43,14 @@ static int open_tokenizer(Session *session, const SessionOptions *options, Error
                      options->checkpoint_path, sized);
 }
 
+int session_n_ctx(const SessionOptions *options, const ModelConfig *config, size_t *out, Error *error) {
+    if (options->n_ctx > config->n_ctx_train)
+        return error_set(error, ERROR_ARGUMENT, "--n_ctx %zu: the model was trained for %zu tokens; use at most that",
+                         options->n_ctx, config->n_ctx_train);
+    *out = options->n_ctx > 0 ? options->n_ctx : config->n_ctx_train;
+    return 0;
+}
+
 static int check_options(const Session *session, const SessionOptions *options, Error *error) {
     const ModelConfig *config = &session->model.checkpoint.config;
     if (tokenizer_n_tokens(session->tokenizer) != config->n_vocab)
@@ -50,10 +58,8 @@ static int check_options(const Session *session, const SessionOptions *options, 
                          "the tokenizer has a vocabulary of %zu tokens, the model of %zu; use "
                          "the model's own with --tokenizer_path",
                          tokenizer_n_tokens(session->tokenizer), config->n_vocab);
-    if (options->n_ctx > config->n_ctx_train)
-        return error_set(error, ERROR_ARGUMENT, "--n_ctx %zu: the model was trained for %zu tokens; use at most that",
-                         options->n_ctx, config->n_ctx_train);
-    return 0;
+    size_t n_ctx = 0;
+    return session_n_ctx(options, config, &n_ctx, error);
 }
 
 int session_open(Session *session, const SessionOptions *options, Error *error) {
@@ -73,7 +79,9 @@ int session_open(Session *session, const SessionOptions *options, Error *error) 
 }
 
 int session_set_policy(Session *session, const SessionOptions *options, const KvPolicy *policy, Error *error) {
-    size_t n_ctx = options->n_ctx > 0 ? options->n_ctx : session->model.checkpoint.config.n_ctx_train;
+    size_t n_ctx = 0;
+    if (session_n_ctx(options, &session->model.checkpoint.config, &n_ctx, error) < 0)
+        return error->code;
     context_close(&session->context);
     return context_open(&session->context, &session->model, policy, n_ctx, 0, error);
 }

@@ -41,6 +41,9 @@ typedef struct Session {
     Context context;
 } Session;
 
+/* The context that the options ask for, checked against what the model was trained for. */
+int session_n_ctx(const SessionOptions *options, const ModelConfig *config, size_t *out, Error *error);
+
 /* Opens all but the context. */
 int session_open(Session *session, const SessionOptions *options, Error *error);
 
