@@ -2,6 +2,7 @@
  * to stderr. Only main() picks the exit status. */
 #include "model/base/output_file.h"
 #include "model/memory_plan.h"
+#include "model/program.h"
 #include "model/run_report.h"
 
 #include <errno.h>
@@ -9,35 +10,21 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PROGRAM          "generate"
-#define EXIT_USAGE       2
-#define EXIT_INTERRUPTED 130
-#define SEED_UNSET       UINT64_MAX
+#define SEED_UNSET UINT64_MAX
+
+static const char USAGE[] = "Usage: generate --checkpoint_path PATH --prompt TEXT [flags]\n"
+                            "Generates text from a Llama-family checkpoint. stdout is the prompt's continuation, "
+                            "nothing else.\n";
 
 typedef struct Settings {
     SessionOptions session;
     const char *prompt, *prompt_file, *system, *chat_template, *json;
     const char *shape;
-    bool chat, interactive, ignore_eos, compare, plan_memory, help, version, list_kernels, list_codecs;
+    bool chat, interactive, ignore_eos, compare, plan_memory;
     size_t max_new_tokens;
     SamplerOptions sampler;
     StringList stops;
 } Settings;
-
-static volatile sig_atomic_t interrupted;
-
-/* The first Ctrl-C asks the loop to stop; the default action is back for a second one. */
-static void on_interrupt(int signal_number) {
-    (void)signal_number;
-    interrupted = 1;
-}
-
-static void catch_interrupts(void) {
-    struct sigaction action = {.sa_handler = on_interrupt};
-    sigemptyset(&action.sa_mask);
-    action.sa_flags = (int)SA_RESETHAND; /* and no SA_RESTART: reading a line ends too */
-    sigaction(SIGINT, &action, NULL);
-}
 
 static void print_progress(void *user, size_t n_read, size_t n_prompt) {
     (void)user;
@@ -92,7 +79,7 @@ static int read_all(FILE *stream, const char *name, char **out, size_t *length, 
         if (n == 0)
             break;
     }
-    if (ferror(stream) && interrupted)
+    if (ferror(stream) && program_interrupted)
         return error_set(error, ERROR_INTERRUPTED, "interrupted");
     if (ferror(stream))
         return error_set(error, ERROR_IO, "%s: %s; check the prompt's file", name, strerror(errno));
@@ -200,7 +187,7 @@ static int converse(Program *program, StringView first, Error *error) {
     int status = 0;
     StringView text = first;
     bool have_text = first.length > 0 || read_line(&line, &capacity, &text);
-    while (status == 0 && have_text && !interrupted) {
+    while (status == 0 && have_text && !program_interrupted) {
         if (text.length > 0) {
             status = encode_turn(program, text, &tokens, error);
             if (status == 0)
@@ -243,7 +230,7 @@ static int start_run(Program *program, const KvPolicy *policy, Error *error) {
                                 .user = program,
                                 .on_text = print_text,
                                 .on_progress = print_progress,
-                                .interrupted = &interrupted};
+                                .interrupted = &program_interrupted};
     sampler_reset(&program->sampler);
     return session_set_policy(&program->session, &s->session, policy, error);
 }
@@ -287,34 +274,16 @@ static int run_policy(Program *program, StringView prompt, Error *error) {
     return report(program, error);
 }
 
-enum { N_MODES = 3 };
-
-/* The three modes with the sink, window and codec that the flags ask for. */
-static int compared_policies(const Settings *s, KvPolicy policies[N_MODES], Error *error) {
-    for (int i = 0; i < N_MODES; i++) {
-        PolicyOptions options = s->session.kv;
-        options.compress = i == 1;
-        options.quantize = i == 2;
-        if (i != 2)
-            options.codec = NULL;
-        if (i == 0)
-            options.sink = options.window = OPTION_UNSET;
-        if (policy_from_options(&options, &policies[i], error) < 0)
-            return error->code;
-    }
-    return 0;
-}
-
 /* The same prompt in each mode, each text under its mode's name, and a table. */
 static int compare_modes(Program *program, StringView prompt, Error *error) {
     const Settings *s = &program->settings;
-    KvPolicy policies[N_MODES];
-    RunSummary summaries[N_MODES];
-    if (compared_policies(s, policies, error) < 0)
+    KvPolicy policies[KV_N_MODES];
+    RunSummary summaries[KV_N_MODES];
+    if (policies_of_modes(&s->session.kv, policies, error) < 0)
         return error->code;
     cJSON *root = cJSON_CreateObject(), *modes = cJSON_AddArrayToObject(root, "modes");
     int status = 0, n = 0;
-    for (; n < N_MODES && status == 0 && !interrupted; n++) {
+    for (; n < KV_N_MODES && status == 0 && !program_interrupted; n++) {
         char heading[32];
         snprintf(heading, sizeof heading, "--- %s ---\n", kv_policy_mode(&policies[n]));
         status = print_text(program, sv(heading), error);
@@ -354,10 +323,9 @@ static int plan_memory(Program *program, Error *error) {
 }
 
 static int check_modes(const Settings *s, Error *error) {
-    const PolicyOptions *kv = &s->session.kv;
-    if (s->compare && (kv->compress || kv->quantize || kv->policy != NULL))
-        return error_set(error, ERROR_USAGE,
-                         "--compare runs full, compressed and quantized mode; give no mode with it");
+    KvPolicy policies[KV_N_MODES];
+    if (s->compare && policies_of_modes(&s->session.kv, policies, error) < 0)
+        return error->code;
     if (s->compare && s->interactive)
         return error_set(error, ERROR_USAGE, "--compare needs one prompt for all modes; --interactive has many");
     if (s->interactive && s->json != NULL && strcmp(s->json, "-") == 0)
@@ -391,63 +359,21 @@ static int check_settings(Settings *s, Error *error) {
     return 0;
 }
 
-static int print_kernels(const Settings *s, Error *error) {
-    SimdLevel level;
-    if (cpu_parse_simd_level(s->session.simd, &level, error) < 0)
-        return error->code;
-    printf("instruction set  %s\n", simd_level_name(level));
-    printf("matmul           %s, INT8 (llama2.c)\n", tensor_type_names());
-    printf("attention       ");
-    for (const char *const *name = kv_codec_names(); *name != NULL; name++)
-        printf(" %s", *name);
-    printf("\n");
-    printf("rmsnorm, swiglu  F32\n");
-    return 0;
-}
-
-/* Bits with all scales, at groups of 64 and a head dimension of 64. */
-static int print_codecs(void) {
-    const KvGroup group = {64, 64, 64, false};
-    printf("%-8s %-16s %s\n", "codec", "bits an element", "good for");
-    for (KvCodecId id = 0; id < KV_CODEC_COUNT; id++) {
-        const KvCodec *codec = kv_codec(id);
-        printf("%-8s %-16.3f %s\n", kv_codec_name(codec), kv_codec_bits(codec, codec, &group), kv_codec_purpose(codec));
-    }
-    return 0;
-}
-
-static void print_help(const Option *options) {
-    printf("Usage: generate --checkpoint_path PATH --prompt TEXT [flags]\n"
-           "Generates text from a Llama-family checkpoint. stdout is the prompt's continuation, nothing else.\n");
-    options_help(options, stdout);
-    printf("\nExit status: 0 done, 1 failed, 2 bad usage, 130 after Ctrl-C.\n");
-}
-
-/* --help and its like: what stops before anything is opened. */
-static int print_information(const Settings *s, const Option *options, Error *error) {
-    if (s->help)
-        print_help(options);
-    else if (s->version)
-        printf("stowkv " STOWKV_VERSION "\n");
-    else if ((s->list_codecs ? print_codecs() : print_kernels(s, error)) < 0)
-        return error->code;
-    if (fflush(stdout) != 0)
-        return error_set(error, ERROR_IO, "stdout: %s; write to a place with free space", strerror(errno));
-    return 0;
-}
-
-static int exit_status(int status) {
-    if (interrupted)
-        return EXIT_INTERRUPTED;
-    if (status < 0)
-        return status == ERROR_USAGE ? EXIT_USAGE : EXIT_FAILURE;
-    return EXIT_SUCCESS;
+static int run_settings(Program *program, Error *error) {
+    Settings *s = &program->settings;
+    if (s->sampler.seed == SEED_UNSET)
+        s->sampler.seed = (uint64_t)time(NULL);
+    program_catch_interrupts();
+    int status = s->plan_memory ? plan_memory(program, error) : run_program(program, error);
+    close_program(program);
+    return status;
 }
 
 int main(int argc, char **argv) {
     static Program program = {
         .settings = {.session = SESSION_DEFAULTS, .max_new_tokens = 200, .sampler = {0.8, 200, 1.0, 0.0, SEED_UNSET}}};
     static Settings *const s = &program.settings;
+    static ProgramFlags flags;
     const Option options[] = {
         SESSION_OPTIONS(s->session),
         {"Prompt", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
@@ -477,25 +403,14 @@ int main(int argc, char **argv) {
         {"shape", OPTION_STRING, &s->shape, "SHAPE",
          "for --plan_memory: layers=80,kv_heads=8,head_dim=128,n_ctx=131072", 0, 0},
         {"json", OPTION_STRING, &s->json, "FILE", "write the result as JSON; - is stdout, instead of the text", 0, 0},
-        {"list_codecs", OPTION_FLAG, &s->list_codecs, NULL, "print the cache's codecs, and stop", 0, 0},
-        {"list_kernels", OPTION_FLAG, &s->list_kernels, NULL, "print what computes, and stop", 0, 0},
-        {"help", OPTION_FLAG, &s->help, NULL, "print this, and stop", 0, 0},
-        {"version", OPTION_FLAG, &s->version, NULL, "print the version, and stop", 0, 0},
+        PROGRAM_OPTIONS(flags),
         {0},
     };
     Error error = {0};
     int status = options_parse(options, argc, argv, &error);
-    bool informs = s->help || s->version || s->list_kernels || s->list_codecs;
-    if (status == 0)
-        status = informs ? print_information(s, options, &error) : check_settings(s, &error);
-    if (status == 0 && !informs) {
-        if (s->sampler.seed == SEED_UNSET)
-            s->sampler.seed = (uint64_t)time(NULL);
-        catch_interrupts();
-        status = s->plan_memory ? plan_memory(&program, &error) : run_program(&program, &error);
-        close_program(&program);
-    }
-    if (status < 0 && status != ERROR_INTERRUPTED)
-        fprintf(stderr, PROGRAM ": error: %s\n", error.message);
-    return exit_status(status);
+    if (status == 0 && program_informs(&flags))
+        status = program_inform(&flags, USAGE, options, s->session.simd, &error);
+    else if (status == 0)
+        status = check_settings(s, &error) < 0 ? error.code : run_settings(&program, &error);
+    return program_exit("generate", status, &error);
 }

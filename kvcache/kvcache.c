@@ -52,16 +52,16 @@ static size_t tail_slots(const KvCache *cache, const KvLayerPolicy *policy) {
     return cache->streams || slots < behind_sink ? slots : behind_sink;
 }
 
-static KvGroup group_of(const KvCache *cache, KvCodecId codec) {
+static KvGroup group_of(const KvCache *cache, KvSide side, KvCodecId codec) {
     size_t group = cache->policy.group, head_dim = cache->shape.head_dim;
-    return (KvGroup){group, head_dim, group, kv_policy_rotates(&cache->policy, codec, head_dim)};
+    return (KvGroup){group, head_dim, group, kv_policy_rotates(&cache->policy, side, codec, head_dim)};
 }
 
 static void size_tier(const KvCache *cache, KvTierStore *store, const KvTier *tier, size_t n_slots) {
     store->codec_k = kv_codec(tier->k);
     store->codec_v = kv_codec(tier->v);
-    store->group_k = group_of(cache, tier->k);
-    store->group_v = group_of(cache, tier->v);
+    store->group_k = group_of(cache, KV_KEYS, tier->k);
+    store->group_v = group_of(cache, KV_VALUES, tier->v);
     store->key_bytes = kv_codec_bytes(store->codec_k, KV_KEYS, &store->group_k);
     store->value_bytes = kv_codec_bytes(store->codec_v, KV_VALUES, &store->group_v);
     store->n_slots = n_slots;
@@ -275,7 +275,7 @@ size_t kvcache_view(const KvCache *cache, size_t layer, size_t kv_head, size_t p
     const KvLayer *l = &cache->layers[layer];
     KvPlan plan = plan_of(cache, layer, position + 1);
     const KvCodec *f16 = kv_codec(KV_F16);
-    KvGroup group = group_of(cache, KV_F16);
+    KvGroup group = group_of(cache, KV_KEYS, KV_F16);
     KvSpan fp16 = {.codec_k = f16, .codec_v = f16, .group_k = group, .group_v = group};
     fp16.key_bytes = fp16.value_bytes = kv_codec_bytes(f16, KV_KEYS, &group);
 

@@ -41,8 +41,8 @@ static void add_layer(const KvCache *cache, const KvLayer *layer, KvLedger *ledg
         if (row > 1) {
             r->rotated_k = layer->tiers[row - 1].group_k.rotated;
             r->rotated_v = layer->tiers[row - 1].group_v.rotated;
-            if (kv_policy_rotates(&cache->policy, r->k, 64) != r->rotated_k ||
-                kv_policy_rotates(&cache->policy, r->v, 64) != r->rotated_v)
+            if (kv_policy_rotates(&cache->policy, KV_KEYS, r->k, 64) != r->rotated_k ||
+                kv_policy_rotates(&cache->policy, KV_VALUES, r->v, 64) != r->rotated_v)
                 ledger->unrotatable = cache->shape.head_dim;
         }
         r->bits = 8.0 * (double)bytes / (double)(2 * group * cache->shape.head_dim);

@@ -87,11 +87,20 @@ static bool is_power_of_two(size_t n) {
     return n != 0 && (n & (n - 1)) == 0;
 }
 
-bool kv_policy_rotates(const KvPolicy *policy, KvCodecId codec, size_t head_dim) {
-    if (codec == KV_F16 || policy->rotation == KV_ROTATE_OFF)
+const char *const *kv_rotation_names(void) {
+    static const char *const NAMES[KV_ROTATION_COUNT + 1] = {
+        [KV_ROTATE_AUTO] = "auto", [KV_ROTATE_ON] = "on",    [KV_ROTATE_OFF] = "off",
+        [KV_ROTATE_KEYS] = "k",    [KV_ROTATE_VALUES] = "v", [KV_ROTATION_COUNT] = NULL};
+    return NAMES;
+}
+
+bool kv_policy_rotates(const KvPolicy *policy, KvSide side, KvCodecId codec, size_t head_dim) {
+    if (codec == KV_F16)
         return false;
+    if (policy->rotation == KV_ROTATE_AUTO)
+        return kv_codec_nominal_bits(kv_codec(codec)) < 8 && is_power_of_two(head_dim);
     return policy->rotation == KV_ROTATE_ON ||
-           (kv_codec_nominal_bits(kv_codec(codec)) < 8 && is_power_of_two(head_dim));
+           policy->rotation == (side == KV_KEYS ? KV_ROTATE_KEYS : KV_ROTATE_VALUES);
 }
 
 /* The check against a model */
@@ -136,11 +145,12 @@ static int check_sizes(const KvLayerPolicy *layer, const char *where, size_t n_c
     return 0;
 }
 
-static int check_codec(const KvPolicy *policy, KvCodecId id, const char *where, size_t head_dim, Error *error) {
+static int check_codec(const KvPolicy *policy, KvSide side, KvCodecId id, const char *where, size_t head_dim,
+                       Error *error) {
     KvGroup group = {.n_tokens = policy->group,
                      .head_dim = head_dim,
                      .block = policy->group,
-                     .rotated = kv_policy_rotates(policy, id, head_dim)};
+                     .rotated = kv_policy_rotates(policy, side, id, head_dim)};
     if (group.rotated && !is_power_of_two(head_dim))
         return error_set(error, ERROR_ARGUMENT,
                          "%s%s cannot be rotated: head_dim is %zu, not a power of two; use --kv_rotate auto, which "
@@ -157,9 +167,9 @@ static int check_rule(const KvPolicy *policy, const KvRule *rule, size_t head_di
         return ERROR_ARGUMENT;
     for (size_t t = 1; t < rule->policy.n_tiers; t++) {
         const KvTier *tier = &rule->policy.tiers[t];
-        int status = check_codec(policy, tier->k, where, head_dim, error);
+        int status = check_codec(policy, KV_KEYS, tier->k, where, head_dim, error);
         if (status == 0)
-            status = check_codec(policy, tier->v, where, head_dim, error);
+            status = check_codec(policy, KV_VALUES, tier->v, where, head_dim, error);
         if (status < 0)
             return status;
     }

@@ -27,15 +27,14 @@ static int check_flags(const PolicyOptions *options, Error *error) {
 }
 
 static int parse_rotation(const char *text, KvRotation *out, Error *error) {
-    static const char *const NAMES[] = {
-        [KV_ROTATE_AUTO] = "auto", [KV_ROTATE_ON] = "on", [KV_ROTATE_OFF] = "off", NULL};
-    for (int i = 0; NAMES[i] != NULL; i++)
-        if (strcmp(text, NAMES[i]) == 0) {
+    const char *const *names = kv_rotation_names();
+    for (int i = 0; names[i] != NULL; i++)
+        if (strcmp(text, names[i]) == 0) {
             *out = (KvRotation)i;
             return 0;
         }
-    return error_set(error, ERROR_USAGE, "--kv_rotate %s: unknown; did you mean %s? It takes auto, on or off", text,
-                     nearest_name(text, NAMES));
+    return error_set(error, ERROR_USAGE, "--kv_rotate %s: unknown; did you mean %s? It takes auto, on, off, k or v",
+                     text, nearest_name(text, names));
 }
 
 int policy_from_options(const PolicyOptions *options, KvPolicy *policy, Error *error) {
@@ -47,8 +46,26 @@ int policy_from_options(const PolicyOptions *options, KvPolicy *policy, Error *e
     *policy = options->quantize   ? kv_policy_quantized(sink, window, k, v)
               : options->compress ? kv_policy_compressed(sink, window)
                                   : kv_policy_full();
-    if (options->policy != NULL && kv_policy_parse(options->policy, policy, error) < 0)
-        return error->code;
     policy->group = options->block;
-    return parse_rotation(options->rotate, &policy->rotation, error);
+    if (parse_rotation(options->rotate, &policy->rotation, error) < 0)
+        return error->code;
+    return options->policy != NULL ? kv_policy_parse(options->policy, policy, error) : 0;
+}
+
+int policies_of_modes(const PolicyOptions *options, KvPolicy policies[KV_N_MODES], Error *error) {
+    if (options->compress || options->quantize || options->policy != NULL)
+        return error_set(error, ERROR_USAGE,
+                         "--compare runs full, compressed and quantized mode; give no mode with it");
+    for (int i = 0; i < KV_N_MODES; i++) {
+        PolicyOptions mode = *options;
+        mode.compress = i == 1;
+        mode.quantize = i == 2;
+        if (i != 2)
+            mode.codec = NULL;
+        if (i == 0)
+            mode.sink = mode.window = OPTION_UNSET;
+        if (policy_from_options(&mode, &policies[i], error) < 0)
+            return error->code;
+    }
+    return 0;
 }

@@ -17,27 +17,42 @@ typedef struct PolicyOptions {
     bool compress, quantize;
     size_t sink, window; /* OPTION_UNSET: the default */
     const char *codec, *rotate, *policy;
-    size_t block;        /* 32 or 64 */
+    size_t block; /* 32 or 64 */
 } PolicyOptions;
 
 #define KV_DEFAULT_SINK   16
 #define KV_DEFAULT_WINDOW 32
 
-#define POLICY_DEFAULTS {.sink = OPTION_UNSET, .window = OPTION_UNSET, .rotate = "auto", .block = 64}
+#define POLICY_DEFAULTS                                                                                                \
+    { .sink = OPTION_UNSET, .window = OPTION_UNSET, .rotate = "auto", .block = 64 }
 
 #define POLICY_OPTIONS(o)                                                                                              \
     {"Cache (full FP16 unless one of the first three is given)", OPTION_HEADING, NULL, NULL, NULL, 0, 0},              \
-    {"compress_kv", OPTION_FLAG, &(o).compress, NULL, "drop what is neither sink nor window", 0, 0},                   \
-    {"quantize_kv", OPTION_FLAG, &(o).quantize, NULL, "keep it in fewer bits", 0, 0},                                  \
-    {"kv_policy", OPTION_STRING, &(o).policy, "TEXT", "any tiers: sink=16,f16:32,int8:1024,q4_0:*", 0, 0},             \
-    {"sink_size", OPTION_SIZE, &(o).sink, "N", "first tokens that stay FP16; default 16", 0, 1 << 28},                 \
-    {"window_size", OPTION_SIZE, &(o).window, "N", "last tokens that stay FP16; default 32", 0, 1 << 28},              \
-    {"kv_codec", OPTION_STRING, &(o).codec, "CODEC", "for --quantize_kv: int8, or k=int8,v=q4_0; default int8", 0, 0}, \
-    {"kv_block_size", OPTION_SIZE, &(o).block, "N", "tokens a group, elements a block: 32 or 64; default 64", 32, 64}, \
-    {"kv_rotate", OPTION_STRING, &(o).rotate, "WHEN",                                                                  \
-     "Hadamard rotation: auto (codecs below 8 bits), on or off; default auto", 0, 0}
+        {"compress_kv", OPTION_FLAG, &(o).compress, NULL, "drop what is neither sink nor window", 0, 0},               \
+        {"quantize_kv", OPTION_FLAG, &(o).quantize, NULL, "keep it in fewer bits", 0, 0},                              \
+        {"kv_policy", OPTION_STRING, &(o).policy, "TEXT", "any tiers: sink=16,f16:32,int8:1024,q4_0:*", 0, 0},         \
+        {"sink_size", OPTION_SIZE, &(o).sink, "N", "first tokens that stay FP16; default 16", 0, 1 << 28},             \
+        {"window_size", OPTION_SIZE, &(o).window, "N", "last tokens that stay FP16; default 32", 0, 1 << 28},          \
+        {"kv_codec", OPTION_STRING, &(o).codec, "CODEC", "for --quantize_kv: int8, or k=int8,v=q4_0; default int8", 0, \
+         0},                                                                                                           \
+        {"kv_block_size",                                                                                              \
+         OPTION_SIZE,                                                                                                  \
+         &(o).block,                                                                                                   \
+         "N",                                                                                                          \
+         "tokens a group, elements a block: 32 or 64; default 64",                                                     \
+         32,                                                                                                           \
+         64},                                                                                                          \
+    {                                                                                                                  \
+        "kv_rotate", OPTION_STRING, &(o).rotate, "WHEN",                                                               \
+            "Hadamard rotation: auto (codecs below 8 bits), on, off, k or v (that side alone); default auto", 0, 0     \
+    }
 
 /* ERROR_USAGE for flags that contradict each other or would do nothing. */
 int policy_from_options(const PolicyOptions *options, KvPolicy *policy, Error *error);
+
+/* Full, compressed and quantized mode, in this order, with the sink, window and codec that the flags ask for: what
+ * --compare compares. The flags must choose no mode themselves. */
+#define KV_N_MODES 3
+int policies_of_modes(const PolicyOptions *options, KvPolicy policies[KV_N_MODES], Error *error);
 
 #endif

@@ -1,7 +1,7 @@
 /* The text form of policies in both directions; see policy.h. The grammar, with white space allowed between its
  * symbols:
  *
- *     policy = rule {";" rule}
+ *     policy = {"rotate=" ("auto" | "on" | "off" | "k" | "v") "," | "block=" ("32" | "64") ","} rule {";" rule}
  *     rule   = ["@" layers ":"] ["sink=" N ","] tier {"," tier}
  *     layers = "*" | N | N "-" N | N "-" "*"
  *     tier   = codec ["/" codec] ":" (N | "*") */
@@ -64,6 +64,11 @@ static void write_layer_policy(Writer *writer, const KvLayerPolicy *layer) {
 
 size_t kv_policy_print(const KvPolicy *policy, char *text, size_t size) {
     Writer writer = {text, size, 0};
+    const KvPolicy preset = kv_policy_full();
+    if (policy->rotation != preset.rotation)
+        write_text(&writer, "rotate=%s,", kv_rotation_names()[policy->rotation]);
+    if (policy->group != preset.group)
+        write_text(&writer, "block=%zu,", policy->group);
     for (size_t i = 0; i < policy->n_rules; i++) {
         write_text(&writer, "%s", i > 0 ? ";" : "");
         if (policy->n_rules > 1 || !kv_rule_names_all_layers(&policy->rules[i]))
@@ -260,9 +265,47 @@ static int parse_rule(Parser *parser, KvPolicy *policy) {
     return 0;
 }
 
+static int parse_rotation(Parser *parser, KvRotation *rotation) {
+    StringView name = peek_name(parser);
+    for (int i = 0; i < KV_ROTATION_COUNT; i++)
+        if (sv_is(name, kv_rotation_names()[i])) {
+            parser->at += name.length;
+            *rotation = (KvRotation)i;
+            return 0;
+        }
+    return expected(parser, "auto, on, off, k or v");
+}
+
+static int parse_block(Parser *parser, size_t *block) {
+    peek(parser);
+    const char *start = parser->at;
+    if (parse_number(parser, "32 or 64", block) < 0)
+        return ERROR_USAGE;
+    return *block == 32 || *block == 64 ? 0 : fail_at(parser, start, "expected 32 or 64, not %zu", *block);
+}
+
+/* What holds for all rules, in front of them. */
+static int parse_settings(Parser *parser, KvPolicy *policy) {
+    for (;;) {
+        StringView name = peek_name(parser);
+        bool rotate = sv_is(name, "rotate");
+        if (!rotate && !sv_is(name, "block"))
+            return 0;
+        parser->at += name.length;
+        if (!accept(parser, '='))
+            return expected(parser, "'=', as in rotate=off or block=32");
+        if ((rotate ? parse_rotation(parser, &policy->rotation) : parse_block(parser, &policy->group)) < 0)
+            return ERROR_USAGE;
+        if (!accept(parser, ','))
+            return expected(parser, "',' and a tier as codec:capacity");
+    }
+}
+
 int kv_policy_parse(const char *text, KvPolicy *policy, Error *error) {
     Parser parser = {.flag = "--kv_policy", .text = text, .at = text, .error = error};
     KvPolicy parsed = {.group = policy->group, .rotation = policy->rotation};
+    if (parse_settings(&parser, &parsed) < 0)
+        return ERROR_USAGE;
     do {
         if (parse_rule(&parser, &parsed) < 0)
             return ERROR_USAGE;

@@ -1,16 +1,10 @@
 /* The generation loop; see generation.h. */
 #include "model/generation.h"
 
+#include "model/base/clock.h"
 #include "model/stop_strings.h"
 
 #include <stdlib.h>
-#include <time.h>
-
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
-}
 
 static bool interrupted(const Generation *run) {
     return run->interrupted != NULL && *run->interrupted;
@@ -21,7 +15,7 @@ static void add_speed(GenerationSpeed *speed, double start, size_t n_tokens, siz
         speed->depth_begin = depth - n_tokens;
     speed->n_tokens += n_tokens;
     speed->depth_end = depth;
-    speed->seconds += now() - start;
+    speed->seconds += clock_seconds() - start;
 }
 
 int generation_read(Generation *run, const int32_t *tokens, size_t n_tokens, Error *error) {
@@ -34,7 +28,7 @@ int generation_read(Generation *run, const int32_t *tokens, size_t n_tokens, Err
     for (size_t done = 0; done < n_tokens;) {
         if (interrupted(run))
             return error_set(error, ERROR_INTERRUPTED, "interrupted");
-        double start = now();
+        double start = clock_seconds();
         size_t n = context_batch(context, n_tokens - done);
         LogitsWanted wanted = done + n == n_tokens ? LOGITS_LAST : LOGITS_NONE;
         if (forward(context, tokens + done, n, wanted, error) < 0)
@@ -96,7 +90,7 @@ static int run_loop(Generation *run, const GenerationOptions *options, Streams *
             run->end = END_INTERRUPTED;
             break;
         }
-        double start = now();
+        double start = clock_seconds();
         int32_t token = sampler_next(run->sampler, context->logits);
         if (!options->ignore_eos && tokenizer_is_end(run->session->tokenizer, token)) {
             run->end = END_OF_TEXT;

@@ -59,11 +59,8 @@ static int shape_from_checkpoint(const SessionOptions *options, KvShape *shape, 
 }
 
 static int write_json(const KvCache *cache, const KvLedger *ledger, size_t weights_bytes, FILE *stream, Error *error) {
-    char policy[KV_POLICY_TEXT];
-    kv_policy_print(&cache->policy, policy, sizeof policy);
     cJSON *root = cJSON_CreateObject();
-    cJSON_AddStringToObject(root, "mode", kv_policy_mode(&cache->policy));
-    cJSON_AddStringToObject(root, "policy", policy);
+    policy_json(root, &cache->policy);
     cJSON_AddNumberToObject(root, "n_ctx", (double)cache->shape.n_ctx);
     cJSON_AddItemToObject(root, "tiers", ledger_json(ledger));
     cJSON_AddNumberToObject(root, "kv_bytes", (double)ledger->bytes);

@@ -63,16 +63,16 @@ cJSON *ledger_json(const KvLedger *ledger) {
     return tiers;
 }
 
-static cJSON *kernel_array(const Generation *run) {
+cJSON *kernels_json(const Model *model, const KvCache *cache) {
     KernelNames kernels;
-    kernel_names(&run->session->model, &run->session->context.cache, &kernels);
+    kernel_names(model, cache, &kernels);
     cJSON *names = cJSON_CreateArray();
     for (size_t i = 0; i < kernels.count; i++)
         cJSON_AddItemToArray(names, cJSON_CreateString(kernels.names[i]));
     return names;
 }
 
-static void add_policy(cJSON *root, const KvPolicy *policy) {
+void policy_json(cJSON *root, const KvPolicy *policy) {
     char text[KV_POLICY_TEXT];
     kv_policy_print(policy, text, sizeof text);
     cJSON_AddStringToObject(root, "mode", kv_policy_mode(policy));
@@ -92,7 +92,7 @@ cJSON *run_report_json(const Generation *run, const char *model_path, uint64_t s
     cJSON_AddStringToObject(root, "device", model->backend->device);
     cJSON_AddNumberToObject(root, "threads", model->backend->n_threads);
     cJSON_AddStringToObject(root, "simd", model->backend->simd);
-    add_policy(root, &context->cache.policy);
+    policy_json(root, &context->cache.policy);
     cJSON_AddNumberToObject(root, "n_ctx", (double)context->n_ctx);
     cJSON_AddRawToObject(root, "seed", seed_text); /* 64 bits do not fit cJSON's double */
     cJSON_AddNumberToObject(root, "n_prompt", (double)run->prompt.count);
@@ -107,7 +107,7 @@ cJSON *run_report_json(const Generation *run, const char *model_path, uint64_t s
     cJSON_AddNumberToObject(root, "kv_bytes_full", (double)ledger.bytes_full);
     cJSON_AddNumberToObject(root, "weights_bytes", (double)model->checkpoint.weights_bytes);
     cJSON_AddItemToObject(root, "tiers", ledger_json(&ledger));
-    cJSON_AddItemToObject(root, "kernels", kernel_array(run));
+    cJSON_AddItemToObject(root, "kernels", kernels_json(model, &context->cache));
     return root;
 }
 

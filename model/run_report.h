@@ -20,6 +20,12 @@ void kernel_names(const Model *model, const KvCache *cache, KernelNames *out);
 /* The run as a JSON object (the names are a contract: README, "JSON"); NULL out of memory. `seed` is the one used. */
 cJSON *run_report_json(const Generation *run, const char *model_path, uint64_t seed);
 
+/* Adds "mode", "policy" and "kv_block_size". */
+void policy_json(cJSON *root, const KvPolicy *policy);
+
+/* Names of the kernels, as "kernels" of a run. */
+cJSON *kernels_json(const Model *model, const KvCache *cache);
+
 /* The ledger's rows, as "tiers" of a run and of a memory plan. */
 cJSON *ledger_json(const KvLedger *ledger);
 

@@ -47,7 +47,7 @@ typedef struct Forms {
 static void pass_through(const KvPolicy *policy, KvCodecId id, KvSide side, float *rows, float *out) {
     static float scratch[64 * DIM];
     static uint8_t record[64 * DIM * 4];
-    KvGroup group = {policy->group, DIM, policy->group, kv_policy_rotates(policy, id, DIM)};
+    KvGroup group = {policy->group, DIM, policy->group, kv_policy_rotates(policy, side, id, DIM)};
     kv_codec_encode(kv_codec(id), side, &group, rows, scratch, record);
     kv_codec_decoder(kv_codec(id), SIMD_SCALAR)(side, &group, record, 0, group.n_tokens, out);
     memcpy(rows, out, group.n_tokens * DIM * sizeof *rows);

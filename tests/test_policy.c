@@ -47,6 +47,8 @@ static void assert_same_tiers(const KvLayerPolicy *a, const KvLayerPolicy *b) {
 
 static void assert_same_rules(const KvPolicy *a, const KvPolicy *b) {
     assert_int_equal(a->n_rules, b->n_rules);
+    assert_int_equal(a->group, b->group);
+    assert_int_equal(a->rotation, b->rotation);
     for (size_t i = 0; i < a->n_rules; i++) {
         assert_int_equal(a->rules[i].first_layer, b->rules[i].first_layer);
         assert_int_equal(a->rules[i].last_layer, b->rules[i].last_layer);
@@ -150,18 +152,19 @@ static void test_rules_by_layer(void **state) {
     assert_non_null(kv_policy_of_layer(&policy, SIZE_MAX - 1));
 }
 
-/* Parsing fills rules only; a text that cannot be parsed changes nothing. */
+/* Parsing keeps the settings that the text does not name; a text that cannot be parsed changes nothing. */
 static void test_parse_keeps(void **state) {
     (void)state;
     KvPolicy policy = kv_policy_compressed(16, 32);
     policy.group = 32;
     policy.rotation = KV_ROTATE_OFF;
     assert_int_equal(kv_policy_parse("sink=1,f16:2;f16:*", &policy, NULL), ERROR_USAGE);
-    assert_prints(&policy, "sink=16,f16:32");
+    assert_int_equal(kv_policy_parse("rotate=on,block=64,f16:", &policy, NULL), ERROR_USAGE);
+    assert_prints(&policy, "rotate=off,block=32,sink=16,f16:32");
     assert_int_equal(kv_policy_parse("sink=1,f16:2", &policy, NULL), 0);
-    assert_prints(&policy, "sink=1,f16:2");
-    assert_int_equal(policy.group, 32);
-    assert_int_equal(policy.rotation, KV_ROTATE_OFF);
+    assert_prints(&policy, "rotate=off,block=32,sink=1,f16:2");
+    assert_int_equal(kv_policy_parse(" block = 64 , rotate=auto,@0:f16:*;@*:f16:2", &policy, NULL), 0);
+    assert_prints(&policy, "@0:f16:*;@*:f16:2");
 }
 
 static void test_print_cut(void **state) {
@@ -218,6 +221,11 @@ static const struct {
     {"sink=,f16:32", 6, "expected a number of tokens, not ','"},
     {"sink=-1,f16:32", 6, "expected a number of tokens, not '-1'"},
     {"sink=*,f16:32", 6, "expected a number of tokens, not '*'"},
+    {"rotate=maybe,f16:32", 8, "expected auto, on, off, k or v, not 'maybe'"},
+    {"rotate,f16:32", 7, "expected '=', as in rotate=off or block=32, not ','"},
+    {"block=48,f16:32", 7, "expected 32 or 64, not 48"},
+    {"block=32", 9, "expected ',' and a tier as codec:capacity, but the text ends here"},
+    {"f16:32,block=32", 8, "expected a tier as codec:capacity"},
     {"sink=16", 8, "expected ',' and a tier as codec:capacity, but the text ends here"},
     {"sink=16;f16:32", 8, "expected ',' and a tier as codec:capacity, not ';'"},
     {"sink=16,", 9, "expected a tier as codec:capacity, but the text ends here"},
@@ -309,7 +317,9 @@ static KvLayerPolicy random_layer_policy(void) {
 
 /* Rules whose layers begin after those of the rules before always have an effect; one for all layers may close them. */
 static KvPolicy random_policy(void) {
-    KvPolicy policy = {.n_rules = 1 + random_below(random_below(2) == 0 ? 2 : KV_MAX_RULES)};
+    KvPolicy policy = {.n_rules = 1 + random_below(random_below(2) == 0 ? 2 : KV_MAX_RULES),
+                       .group = random_below(2) == 0 ? 32 : 64,
+                       .rotation = (KvRotation)random_below(KV_ROTATION_COUNT)};
     size_t layer = random_below(2);
     for (size_t i = 0; i < policy.n_rules; i++) {
         size_t last = layer + random_below(3);
@@ -491,6 +501,7 @@ static void test_rotates(void **state) {
         size_t head_dim;
         bool rotates;
     } cases[] = {
+
         {KV_ROTATE_OFF, KV_Q4_0, 64, false},  {KV_ROTATE_OFF, KV_INT8, 64, false},
         {KV_ROTATE_ON, KV_F16, 64, false},    {KV_ROTATE_ON, KV_INT8, 64, true},
         {KV_ROTATE_ON, KV_BINARY, 64, true},  {KV_ROTATE_AUTO, KV_F16, 64, false},
@@ -503,9 +514,18 @@ static void test_rotates(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         KvPolicy policy = kv_policy_full();
         policy.rotation = cases[i].rotation;
-        if (kv_policy_rotates(&policy, cases[i].codec, cases[i].head_dim) != cases[i].rotates)
-            fail_msg("case %zu", i);
+        for (KvSide side = KV_KEYS; side <= KV_VALUES; side++)
+            if (kv_policy_rotates(&policy, side, cases[i].codec, cases[i].head_dim) != cases[i].rotates)
+                fail_msg("case %zu", i);
     }
+    KvPolicy one_side = kv_policy_full();
+    one_side.rotation = KV_ROTATE_KEYS;
+    assert_true(kv_policy_rotates(&one_side, KV_KEYS, KV_INT8, 64));
+    assert_false(kv_policy_rotates(&one_side, KV_VALUES, KV_Q4_0, 64));
+    one_side.rotation = KV_ROTATE_VALUES;
+    assert_false(kv_policy_rotates(&one_side, KV_KEYS, KV_Q4_0, 64));
+    assert_true(kv_policy_rotates(&one_side, KV_VALUES, KV_INT8, 64));
+    assert_false(kv_policy_rotates(&one_side, KV_VALUES, KV_F16, 64));
 }
 
 int main(void) {

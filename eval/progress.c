@@ -1,0 +1,27 @@
+/* See progress.h. */
+#include "eval/progress.h"
+
+#include "model/base/clock.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+Progress progress_begin(const char *what, size_t total) {
+    return (Progress){what, total, clock_seconds(), isatty(STDERR_FILENO) != 0};
+}
+
+void progress_show(const Progress *progress, size_t done, const char *note) {
+    if (!progress->visible || progress->total == 0)
+        return;
+    double elapsed = clock_seconds() - progress->begin;
+    long left = done > 0 ? (long)(elapsed * (double)(progress->total - done) / (double)done) : 0;
+    fprintf(stderr, "\r\033[K%s: %.1f %%", progress->what, 100.0 * (double)done / (double)progress->total);
+    if (done > 0)
+        fprintf(stderr, ", %ld:%02ld left", left / 60, left % 60);
+    fprintf(stderr, "%s%s", note[0] != '\0' ? ", " : "", note);
+}
+
+void progress_end(const Progress *progress) {
+    if (progress->visible)
+        fprintf(stderr, "\r\033[K");
+}

@@ -1,0 +1,88 @@
+/* See program.h. */
+#include "model/program.h"
+
+#include "kvcache/codec.h"
+#include "model/base/cpu.h"
+#include "model/base/tensor.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EXIT_USAGE       2
+#define EXIT_INTERRUPTED 130
+
+volatile sig_atomic_t program_interrupted;
+
+bool program_informs(const ProgramFlags *flags) {
+    return flags->list_codecs || flags->list_kernels || flags->help || flags->version;
+}
+
+static int print_kernels(const char *simd, Error *error) {
+    SimdLevel level;
+    if (cpu_parse_simd_level(simd, &level, error) < 0)
+        return error->code;
+    printf("instruction set  %s\n", simd_level_name(level));
+    printf("matmul           %s, INT8 (llama2.c)\n", tensor_type_names());
+    printf("attention       ");
+    for (const char *const *name = kv_codec_names(); *name != NULL; name++)
+        printf(" %s", *name);
+    printf("\n");
+    printf("rmsnorm, swiglu  F32\n");
+    return 0;
+}
+
+/* Bits with all scales, at groups of 64 and a head dimension of 64. */
+static int print_codecs(void) {
+    const KvGroup group = {64, 64, 64, false};
+    printf("%-8s %-16s %s\n", "codec", "bits an element", "good for");
+    for (KvCodecId id = 0; id < KV_CODEC_COUNT; id++) {
+        const KvCodec *codec = kv_codec(id);
+        printf("%-8s %-16.3f %s\n", kv_codec_name(codec), kv_codec_bits(codec, codec, &group), kv_codec_purpose(codec));
+    }
+    return 0;
+}
+
+static int print_help(const char *usage, const Option *options) {
+    printf("%s", usage);
+    options_help(options, stdout);
+    printf("\nExit status: 0 done, 1 failed, 2 bad usage, 130 after Ctrl-C.\n");
+    return 0;
+}
+
+int program_inform(const ProgramFlags *flags, const char *usage, const Option *options, const char *simd,
+                   Error *error) {
+    int status = 0;
+    if (flags->help)
+        status = print_help(usage, options);
+    else if (flags->version)
+        printf("stowkv " STOWKV_VERSION "\n");
+    else
+        status = flags->list_codecs ? print_codecs() : print_kernels(simd, error);
+    if (status == 0 && fflush(stdout) != 0)
+        return error_set(error, ERROR_IO, "stdout: %s; write to a place with free space", strerror(errno));
+    return status;
+}
+
+/* The first Ctrl-C asks the work to stop; the default action is back for a second one. */
+static void on_interrupt(int signal_number) {
+    (void)signal_number;
+    program_interrupted = 1;
+}
+
+void program_catch_interrupts(void) {
+    struct sigaction action = {.sa_handler = on_interrupt};
+    sigemptyset(&action.sa_mask);
+    action.sa_flags = (int)SA_RESETHAND; /* and no SA_RESTART: reading a line ends too */
+    sigaction(SIGINT, &action, NULL);
+}
+
+int program_exit(const char *program, int status, const Error *error) {
+    if (status < 0 && status != ERROR_INTERRUPTED)
+        fprintf(stderr, "%s: error: %s\n", program, error->message);
+    if (program_interrupted)
+        return EXIT_INTERRUPTED;
+    if (status < 0)
+        return status == ERROR_USAGE ? EXIT_USAGE : EXIT_FAILURE;
+    return EXIT_SUCCESS;
+}
