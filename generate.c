@@ -274,21 +274,21 @@ static int run_policy(Program *program, StringView prompt, Error *error) {
     return report(program, error);
 }
 
-/* The same prompt in each mode, each text under its mode's name, and a table. */
-static int compare_modes(Program *program, StringView prompt, Error *error) {
+/* The same prompt with each policy, each text under its mode's name, and a table. */
+static int compare_policies(Program *program, const PolicyList *policies, StringView prompt, Error *error) {
     const Settings *s = &program->settings;
-    KvPolicy policies[KV_N_MODES];
-    RunSummary summaries[KV_N_MODES];
-    if (policies_of_modes(&s->session.kv, policies, error) < 0)
-        return error->code;
+    RunSummary *summaries = calloc(policies->count, sizeof *summaries);
+    if (summaries == NULL)
+        return error_memory(error, "the summaries", policies->count * sizeof *summaries);
     cJSON *root = cJSON_CreateObject(), *modes = cJSON_AddArrayToObject(root, "modes");
-    int status = 0, n = 0;
-    for (; n < KV_N_MODES && status == 0 && !program_interrupted; n++) {
+    int status = 0;
+    size_t n = 0;
+    for (; n < policies->count && status == 0 && !program_interrupted; n++) {
         char heading[32];
-        snprintf(heading, sizeof heading, "--- %s ---\n", kv_policy_mode(&policies[n]));
+        snprintf(heading, sizeof heading, "--- %s ---\n", kv_policy_mode(&policies->items[n]));
         status = print_text(program, sv(heading), error);
         if (status == 0)
-            status = start_run(program, &policies[n], error);
+            status = start_run(program, &policies->items[n], error);
         if (status == 0)
             status = run_once(program, prompt, error);
         if (status == 0)
@@ -297,10 +297,20 @@ static int compare_modes(Program *program, StringView prompt, Error *error) {
         cJSON_AddItemToArray(modes, run_report_json(&program->run, s->session.checkpoint_path, s->sampler.seed));
     }
     if (status == 0 && program->json.stream != stdout)
-        run_summaries_print(summaries, (size_t)n, stdout);
+        run_summaries_print(summaries, n, stdout);
+    free(summaries);
     if (status == 0 && s->json != NULL)
         return write_json(program, root, error);
     cJSON_Delete(root);
+    return status;
+}
+
+static int compare(Program *program, StringView prompt, Error *error) {
+    PolicyList policies;
+    int status = policies_from_options(&program->settings.session.kv, true, &policies, error);
+    if (status == 0)
+        status = compare_policies(program, &policies, prompt, error);
+    policy_list_free(&policies);
     return status;
 }
 
@@ -308,7 +318,7 @@ static int run_program(Program *program, Error *error) {
     StringView prompt;
     if (get_prompt(program, &prompt, error) < 0 || open_program(program, error) < 0)
         return error->code;
-    return program->settings.compare ? compare_modes(program, prompt, error) : run_policy(program, prompt, error);
+    return program->settings.compare ? compare(program, prompt, error) : run_policy(program, prompt, error);
 }
 
 /* --plan_memory: the ledger goes to stdout, or as JSON where --json says. */
@@ -323,9 +333,11 @@ static int plan_memory(Program *program, Error *error) {
 }
 
 static int check_modes(const Settings *s, Error *error) {
-    KvPolicy policies[KV_N_MODES];
-    if (s->compare && policies_of_modes(&s->session.kv, policies, error) < 0)
-        return error->code;
+    PolicyList policies;
+    int status = policies_from_options(&s->session.kv, s->compare, &policies, error);
+    policy_list_free(&policies);
+    if (status < 0)
+        return status;
     if (s->compare && s->interactive)
         return error_set(error, ERROR_USAGE, "--compare needs one prompt for all modes; --interactive has many");
     if (s->interactive && s->json != NULL && strcmp(s->json, "-") == 0)

@@ -1,6 +1,8 @@
 /* From flags to a policy; see policy_options.h. */
 #include "kvcache/policy_options.h"
 
+#include <stdlib.h>
+
 static size_t sink_size(const PolicyOptions *options) {
     return options->sink == OPTION_UNSET ? KV_DEFAULT_SINK : options->sink;
 }
@@ -12,15 +14,15 @@ static size_t window_size(const PolicyOptions *options) {
 /* A flag that would do nothing is a misunderstanding. */
 static int check_flags(const PolicyOptions *options, Error *error) {
     bool sized = options->sink != OPTION_UNSET || options->window != OPTION_UNSET;
-    if (options->compress + options->quantize + (options->policy != NULL) > 1)
+    if (options->compress + options->quantize + (options->policies.count > 0) > 1)
         return error_set(error, ERROR_USAGE,
                          "--compress_kv, --quantize_kv and --kv_policy exclude each other; give one");
     if (sized && !options->compress && !options->quantize)
         return error_set(error, ERROR_USAGE, "--sink_size and --window_size need --compress_kv or --quantize_kv%s",
-                         options->policy != NULL ? "; a policy names its own" : "; a full cache has neither");
+                         options->policies.count > 0 ? "; a policy names its own" : "; a full cache has neither");
     if (options->codec != NULL && !options->quantize)
         return error_set(error, ERROR_USAGE, "--kv_codec needs --quantize_kv; add it%s",
-                         options->policy != NULL ? ", or name the codec in --kv_policy" : "");
+                         options->policies.count > 0 ? ", or name the codec in --kv_policy" : "");
     if (options->block != 32 && options->block != 64)
         return error_set(error, ERROR_USAGE, "--kv_block_size %zu: expected 32 or 64", options->block);
     return 0;
@@ -37,11 +39,11 @@ static int parse_rotation(const char *text, KvRotation *out, Error *error) {
                      text, nearest_name(text, names));
 }
 
-int policy_from_options(const PolicyOptions *options, KvPolicy *policy, Error *error) {
+/* The policy of the flags, and of `text` where it is not NULL. */
+static int make_policy(const PolicyOptions *options, const char *text, KvPolicy *policy, Error *error) {
     KvCodecId k = KV_INT8, v = KV_INT8;
     size_t sink = sink_size(options), window = window_size(options);
-    if (check_flags(options, error) < 0 ||
-        (options->codec != NULL && kv_codec_pair_parse(options->codec, &k, &v, error) < 0))
+    if (options->codec != NULL && kv_codec_pair_parse(options->codec, &k, &v, error) < 0)
         return error->code;
     *policy = options->quantize   ? kv_policy_quantized(sink, window, k, v)
               : options->compress ? kv_policy_compressed(sink, window)
@@ -49,23 +51,50 @@ int policy_from_options(const PolicyOptions *options, KvPolicy *policy, Error *e
     policy->group = options->block;
     if (parse_rotation(options->rotate, &policy->rotation, error) < 0)
         return error->code;
-    return options->policy != NULL ? kv_policy_parse(options->policy, policy, error) : 0;
+    return text != NULL ? kv_policy_parse(text, policy, error) : 0;
 }
 
-int policies_of_modes(const PolicyOptions *options, KvPolicy policies[KV_N_MODES], Error *error) {
-    if (options->compress || options->quantize || options->policy != NULL)
+int policy_from_options(const PolicyOptions *options, KvPolicy *policy, Error *error) {
+    if (check_flags(options, error) < 0)
+        return error->code;
+    if (options->policies.count > 1)
+        return error_set(error, ERROR_USAGE, "--kv_policy is given %zu times, and one run has one; add --compare",
+                         options->policies.count);
+    return make_policy(options, options->policies.count > 0 ? options->policies.items[0] : NULL, policy, error);
+}
+
+/* Each mode takes those of the flags that mean something to it. */
+static int add_modes(const PolicyOptions *options, PolicyList *list, Error *error) {
+    enum { FULL, COMPRESSED, QUANTIZED, N_MODES };
+    if (options->compress || options->quantize)
         return error_set(error, ERROR_USAGE,
                          "--compare runs full, compressed and quantized mode; give no mode with it");
-    for (int i = 0; i < KV_N_MODES; i++) {
-        PolicyOptions mode = *options;
-        mode.compress = i == 1;
-        mode.quantize = i == 2;
-        if (i != 2)
-            mode.codec = NULL;
-        if (i == 0)
-            mode.sink = mode.window = OPTION_UNSET;
-        if (policy_from_options(&mode, &policies[i], error) < 0)
+    for (int mode = FULL; mode < N_MODES; mode++) {
+        PolicyOptions own = *options;
+        own.compress = mode == COMPRESSED;
+        own.quantize = mode == QUANTIZED;
+        if (make_policy(&own, NULL, &list->items[list->count++], error) < 0)
             return error->code;
     }
     return 0;
+}
+
+int policies_from_options(const PolicyOptions *options, bool compare, PolicyList *out, Error *error) {
+    size_t most = STRING_LIST_MAX + 3;
+    *out = (PolicyList){calloc(most, sizeof *out->items), 0};
+    if (out->items == NULL)
+        return error_memory(error, "cache policies", most * sizeof *out->items);
+    if (compare && add_modes(options, out, error) < 0)
+        return error->code;
+    if (!compare && check_flags(options, error) < 0)
+        return error->code;
+    for (size_t i = 0; i < options->policies.count; i++)
+        if (make_policy(options, options->policies.items[i], &out->items[out->count++], error) < 0)
+            return error->code;
+    return out->count > 0 ? 0 : make_policy(options, NULL, &out->items[out->count++], error);
+}
+
+void policy_list_free(PolicyList *list) {
+    free(list->items);
+    *list = (PolicyList){0};
 }

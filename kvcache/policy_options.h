@@ -3,7 +3,8 @@
  *     static PolicyOptions options = POLICY_DEFAULTS;
  *     const Option table[] = {POLICY_OPTIONS(options), {0}};
  *     KvPolicy policy;
- *     if (policy_from_options(&options, &policy, &error) < 0) …
+ *     if (policy_from_options(&options, &policy, &error) < 0) …              // the one policy that they choose
+ *     if (policies_from_options(&options, compare, &policies, &error) < 0) … // or all of them
  */
 #ifndef STOWKV_POLICY_OPTIONS_H
 #define STOWKV_POLICY_OPTIONS_H
@@ -16,43 +17,43 @@
 typedef struct PolicyOptions {
     bool compress, quantize;
     size_t sink, window; /* OPTION_UNSET: the default */
-    const char *codec, *rotate, *policy;
+    const char *codec, *rotate;
+    StringList policies;
     size_t block; /* 32 or 64 */
 } PolicyOptions;
 
 #define KV_DEFAULT_SINK   16
 #define KV_DEFAULT_WINDOW 32
 
-#define POLICY_DEFAULTS                                                                                                \
-    { .sink = OPTION_UNSET, .window = OPTION_UNSET, .rotate = "auto", .block = 64 }
+/* clang-format off */
+#define POLICY_DEFAULTS {.sink = OPTION_UNSET, .window = OPTION_UNSET, .rotate = "auto", .block = 64}
 
 #define POLICY_OPTIONS(o)                                                                                              \
     {"Cache (full FP16 unless one of the first three is given)", OPTION_HEADING, NULL, NULL, NULL, 0, 0},              \
-        {"compress_kv", OPTION_FLAG, &(o).compress, NULL, "drop what is neither sink nor window", 0, 0},               \
-        {"quantize_kv", OPTION_FLAG, &(o).quantize, NULL, "keep it in fewer bits", 0, 0},                              \
-        {"kv_policy", OPTION_STRING, &(o).policy, "TEXT", "any tiers: sink=16,f16:32,int8:1024,q4_0:*", 0, 0},         \
-        {"sink_size", OPTION_SIZE, &(o).sink, "N", "first tokens that stay FP16; default 16", 0, 1 << 28},             \
-        {"window_size", OPTION_SIZE, &(o).window, "N", "last tokens that stay FP16; default 32", 0, 1 << 28},          \
-        {"kv_codec", OPTION_STRING, &(o).codec, "CODEC", "for --quantize_kv: int8, or k=int8,v=q4_0; default int8", 0, \
-         0},                                                                                                           \
-        {"kv_block_size",                                                                                              \
-         OPTION_SIZE,                                                                                                  \
-         &(o).block,                                                                                                   \
-         "N",                                                                                                          \
-         "tokens a group, elements a block: 32 or 64; default 64",                                                     \
-         32,                                                                                                           \
-         64},                                                                                                          \
-    {                                                                                                                  \
-        "kv_rotate", OPTION_STRING, &(o).rotate, "WHEN",                                                               \
-            "Hadamard rotation: auto (codecs below 8 bits), on, off, k or v (that side alone); default auto", 0, 0     \
-    }
+    {"compress_kv", OPTION_FLAG, &(o).compress, NULL, "drop what is neither sink nor window", 0, 0},                   \
+    {"quantize_kv", OPTION_FLAG, &(o).quantize, NULL, "keep it in fewer bits", 0, 0},                                  \
+    {"kv_policy", OPTION_LIST, &(o).policies, "TEXT",                                                                  \
+     "any tiers: sink=16,f16:32,int8:1024,q4_0:*; several are compared", 0, 0},                                        \
+    {"sink_size", OPTION_SIZE, &(o).sink, "N", "first tokens that stay FP16; default 16", 0, 1 << 28},                 \
+    {"window_size", OPTION_SIZE, &(o).window, "N", "last tokens that stay FP16; default 32", 0, 1 << 28},              \
+    {"kv_codec", OPTION_STRING, &(o).codec, "CODEC", "for --quantize_kv: int8, or k=int8,v=q4_0; default int8", 0, 0}, \
+    {"kv_block_size", OPTION_SIZE, &(o).block, "N", "tokens a group, elements a block: 32 or 64; default 64", 32, 64}, \
+    {"kv_rotate", OPTION_STRING, &(o).rotate, "WHEN",                                                                  \
+     "Hadamard rotation: auto (codecs below 8 bits), on, off, k or v (that side alone); default auto", 0, 0}
+/* clang-format on */
 
-/* ERROR_USAGE for flags that contradict each other or would do nothing. */
+/* The policy of a program that runs one. ERROR_USAGE for flags that contradict each other or would do nothing. */
 int policy_from_options(const PolicyOptions *options, KvPolicy *policy, Error *error);
 
-/* Full, compressed and quantized mode, in this order, with the sink, window and codec that the flags ask for: what
- * --compare compares. The flags must choose no mode themselves. */
-#define KV_N_MODES 3
-int policies_of_modes(const PolicyOptions *options, KvPolicy policies[KV_N_MODES], Error *error);
+typedef struct PolicyList {
+    KvPolicy *items;
+    size_t count;
+} PolicyList;
+
+/* The policies of a program that can compare: with `compare` full, compressed and quantized mode, in this order, with
+ * the sink, window and codec that the flags ask for; then each --kv_policy. Without both, the one that the flags
+ * choose. The list is freed with policy_list_free(), also after an error. */
+int policies_from_options(const PolicyOptions *options, bool compare, PolicyList *out, Error *error);
+void policy_list_free(PolicyList *list);
 
 #endif

@@ -225,6 +225,7 @@ test_cache_errors() {
     expect_error 2 '32 or 64' --prompt a --quantize_kv --kv_block_size 48
     expect_error 2 'auto' --prompt a --quantize_kv --kv_rotate maybe
     expect_error 2 '--compare' --prompt a --compare --quantize_kv
+    expect_error 2 'add --compare' --prompt a --kv_policy 'f16:*' --kv_policy 'f16:32'
     expect_error 2 '--plan_memory' --prompt a --shape layers=1
 }
 
