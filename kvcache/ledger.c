@@ -26,8 +26,8 @@ static size_t group_bytes(const KvCache *cache, const KvLayer *layer, size_t row
     return layer->tiers[row - 1].key_bytes + layer->tiers[row - 1].value_bytes;
 }
 
-static void add_layer(const KvCache *cache, const KvLayer *layer, KvLedger *ledger) {
-    KvPlan plan = kv_plan(layer->policy, cache->policy.group, cache->n_tokens);
+static void add_layer(const KvCache *cache, const KvLayer *layer, size_t n_tokens, KvLedger *ledger) {
+    KvPlan plan = kv_plan(layer->policy, cache->policy.group, n_tokens);
     size_t n_kv_heads = cache->shape.n_kv_heads, group = cache->policy.group;
     for (size_t row = layer->policy->sink == 0; row <= plan.n_tiers; row++) { /* without a sink, no row for it */
         KvLedgerRow *r = find_row(cache, ledger, layer->policy, row);
@@ -36,8 +36,6 @@ static void add_layer(const KvCache *cache, const KvLayer *layer, KvLedger *ledg
         r->bytes += layer->row_bytes[row];
         r->tokens = row == 0 ? plan.n_sink : kv_plan_held(&plan, row - 1);
         r->bytes_held += r->tokens * bytes / group * n_kv_heads;
-        r->bytes_read += layer->counters.bytes_read[row];
-        r->tokens_encoded = layer->counters.tokens_encoded[row] / n_kv_heads;
         if (row > 1) {
             r->rotated_k = layer->tiers[row - 1].group_k.rotated;
             r->rotated_v = layer->tiers[row - 1].group_v.rotated;
@@ -50,12 +48,48 @@ static void add_layer(const KvCache *cache, const KvLayer *layer, KvLedger *ledg
     }
 }
 
-void kv_ledger(const KvCache *cache, KvLedger *out) {
+static void fill(const KvCache *cache, size_t n_tokens, KvLedger *out) {
     const KvShape *shape = &cache->shape;
     *out = (KvLedger){.working_bytes = cache->working_bytes};
     out->bytes_full = shape->n_layers * shape->n_kv_heads * shape->n_ctx * shape->head_dim * 2 * sizeof(uint16_t);
     for (size_t i = 0; i < shape->n_layers; i++)
-        add_layer(cache, &cache->layers[i], out);
+        add_layer(cache, &cache->layers[i], n_tokens, out);
+}
+
+void kv_ledger(const KvCache *cache, KvLedger *out) {
+    fill(cache, cache->n_tokens, out);
+    for (size_t i = 0; i < cache->shape.n_layers; i++) {
+        const KvLayer *layer = &cache->layers[i];
+        for (size_t row = layer->policy->sink == 0; row <= layer->policy->n_tiers; row++) {
+            KvLedgerRow *r = find_row(cache, out, layer->policy, row);
+            r->bytes_read += layer->counters.bytes_read[row];
+            r->tokens_encoded = layer->counters.tokens_encoded[row] / cache->shape.n_kv_heads;
+        }
+    }
+}
+
+void kv_ledger_predict(const KvCache *cache, size_t n_tokens, KvLedger *out) {
+    KvLedger step;
+    fill(cache, n_tokens, out);
+    for (size_t n = 1; n <= n_tokens; n++) {
+        fill(cache, n, &step);
+        for (size_t i = 0; i < out->n_rows; i++)
+            out->rows[i].bytes_read += step.rows[i].bytes_held;
+    }
+    for (size_t i = 0; i < out->n_rows; i++) {
+        KvLedgerRow *r = &out->rows[i];
+        KvPlan plan = kv_plan(&cache->policy.rules[r->rule].policy, cache->policy.group, n_tokens);
+        r->tokens_encoded = r->row == 0 ? plan.n_sink : plan.entered[r->row - 1];
+    }
+}
+
+void kv_ledger_add(KvLedger *sum, const KvLedger *run) {
+    KvLedger former = *sum;
+    *sum = *run;
+    for (size_t i = 0; i < former.n_rows; i++) {
+        sum->rows[i].bytes_read += former.rows[i].bytes_read;
+        sum->rows[i].tokens_encoded += former.rows[i].tokens_encoded;
+    }
 }
 
 const char *kv_ledger_row_name(const KvLedgerRow *row, char text[KV_ROW_NAME]) {

@@ -36,6 +36,13 @@ typedef struct KvLedger {
 
 void kv_ledger(const KvCache *cache, KvLedger *out);
 
+/* What the ledger of `cache` must say once n_tokens have gone through it from empty, each attended from once: the
+ * plan's arithmetic, summed over positions, against which counters are checked. */
+void kv_ledger_predict(const KvCache *cache, size_t n_tokens, KvLedger *out);
+
+/* Adds the counters of `run` to those of `sum`, of the same cache or of one laid out alike; what is held is `run`'s. */
+void kv_ledger_add(KvLedger *sum, const KvLedger *run);
+
 /* The name of a row: "sink", "f16", "int8/q4_0". */
 #define KV_ROW_NAME 32
 const char *kv_ledger_row_name(const KvLedgerRow *row, char text[KV_ROW_NAME]);

@@ -103,6 +103,13 @@ bool kv_policy_rotates(const KvPolicy *policy, KvSide side, KvCodecId codec, siz
            policy->rotation == (side == KV_KEYS ? KV_ROTATE_KEYS : KV_ROTATE_VALUES);
 }
 
+bool kv_policy_is_full(const KvPolicy *policy) {
+    for (size_t i = 0; i < policy->n_rules; i++)
+        if (policy->rules[i].policy.tiers[0].capacity != KV_UNLIMITED)
+            return false;
+    return true;
+}
+
 /* The check against a model */
 
 static int check_layers(const KvPolicy *policy, size_t n_layers, Error *error) {

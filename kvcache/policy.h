@@ -77,6 +77,9 @@ int kv_policy_check(const KvPolicy *policy, size_t n_layers, size_t head_dim, si
 /* "full", "compressed", "quantized" or "cascade": which preset the rules are an instance of. */
 const char *kv_policy_mode(const KvPolicy *policy);
 
+/* Whether no token ever leaves the first tier, in any layer. */
+bool kv_policy_is_full(const KvPolicy *policy);
+
 const KvLayerPolicy *kv_policy_of_layer(const KvPolicy *policy, size_t layer);
 
 /* Whether generation can go on for ever in constant memory: every layer's sink and tiers are bounded and together no

@@ -80,7 +80,7 @@ static int add_modes(const PolicyOptions *options, PolicyList *list, Error *erro
 }
 
 int policies_from_options(const PolicyOptions *options, bool compare, PolicyList *out, Error *error) {
-    size_t most = STRING_LIST_MAX + 3;
+    size_t most = STRING_LIST_MAX + 4; /* the modes, and one that a program may add */
     *out = (PolicyList){calloc(most, sizeof *out->items), 0};
     if (out->items == NULL)
         return error_memory(error, "cache policies", most * sizeof *out->items);

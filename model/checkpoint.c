@@ -2,6 +2,7 @@
 #include "model/checkpoint_reader.h"
 
 #include <stdlib.h>
+#include <xxhash.h>
 
 static const CheckpointReader *const READERS[] = {&GGUF_READER, &LLAMA2C_READER};
 
@@ -122,4 +123,18 @@ void checkpoint_close(Checkpoint *checkpoint) {
     free(checkpoint->allocations);
     free(checkpoint->tensors);
     *checkpoint = (Checkpoint){0};
+}
+
+uint64_t checkpoint_fingerprint(const Checkpoint *checkpoint) {
+    uint64_t hash = 0;
+    for (size_t i = 0; i < checkpoint->n_tensors; i++) {
+        const Tensor *t = &checkpoint->tensors[i];
+        const uint64_t head[] = {(uint64_t)t->type, t->shape[0], t->shape[1], t->shape[2], t->shape[3], t->group};
+        hash = XXH3_64bits_withSeed(t->name.bytes, t->name.length, hash);
+        hash = XXH3_64bits_withSeed(head, sizeof head, hash);
+        hash = XXH3_64bits_withSeed(t->data, t->size_bytes, hash);
+        if (t->scales != NULL)
+            hash = XXH3_64bits_withSeed(t->scales, t->size_bytes / t->group * sizeof *t->scales, hash);
+    }
+    return hash;
 }

@@ -31,6 +31,9 @@ typedef struct Checkpoint {
 int checkpoint_open(Checkpoint *checkpoint, const char *path, Error *error);
 void checkpoint_close(Checkpoint *checkpoint); /* closing twice is fine */
 
+/* A hash of all weights with their names, types and shapes: reads the whole checkpoint once. */
+uint64_t checkpoint_fingerprint(const Checkpoint *checkpoint);
+
 /* NULL where there is none. */
 const Tensor *checkpoint_tensor(const Checkpoint *checkpoint, const char *name);
 

@@ -59,6 +59,8 @@ static void attention_block(Context *context, size_t layer, size_t position, siz
     ops->append(b, &context->cache, layer, n_tokens, context->k, context->v);
     ops->attention(b, &context->cache, layer, n_tokens, config->n_heads, config->rope_pairing, context->q,
                    prepare_shift(context, layer, position, n_tokens), context->attended);
+    if (context->on_attended != NULL)
+        context->on_attended(context->on_attended_user, layer, n_tokens);
     ops->matmul(b, &w->attn_output, context->attended, n_tokens, context->normed);
     ops->add(b, context->x, context->normed, n_tokens * config->n_embd);
 }

@@ -53,6 +53,11 @@ typedef struct Context {
     float *host_rotation;              /* (n_batch, head_dim / 2, 2) */
     float *logits;                     /* (rows, n_vocab): see forward() */
     const KvLayerPolicy *shift_policy; /* that shift_rotation was filled for in this batch; NULL: not yet */
+
+    /* Called in each layer once q, k, v and attended are those of a batch, before the batch leaves the layer; for
+     * evaluators. NULL: nobody looks. */
+    void (*on_attended)(void *user, size_t layer, size_t n_tokens);
+    void *on_attended_user;
 } Context;
 
 /* n_ctx is the capacity of tiers without a bound; n_batch 0: DEFAULT_BATCH. The context must stay where it is. */

@@ -1,0 +1,15 @@
+/* What keeps a label honest: a figure under a policy's name is only given where the policy was really read. */
+#ifndef STOWKV_PROOF_H
+#define STOWKV_PROOF_H
+
+#include "eval/windows.h"
+#include "kvcache/ledger.h"
+
+/* Fails where no scored query of any window sees less than a full cache would show it, unless the policy is full. */
+int policy_changes_something(const KvCache *cache, const PplWindows *windows, Error *error);
+
+/* Fails where attention has read, or the cache has encoded, another number of bytes or tokens in any tier than the plan
+ * says for n_tokens that went through the cache from empty. */
+int proof_check(const KvCache *cache, size_t n_tokens, Error *error);
+
+#endif
