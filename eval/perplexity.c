@@ -82,6 +82,10 @@ static int choose_policies(Program *p, Error *error) {
         return error_set(error, ERROR_USAGE,
                          "--kld compares a policy with the full cache; choose one with --quantize_kv, --compress_kv, "
                          "--kv_policy or --compare");
+    if (s->attribution && list->count == 1 && kv_policy_is_full(&list->items[0]))
+        return error_set(error, ERROR_USAGE,
+                         "--attribution tells the errors of a policy, and a full cache has none; choose one with "
+                         "--quantize_kv, --compress_kv, --kv_policy or --compare");
     return 0;
 }
 

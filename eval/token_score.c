@@ -79,7 +79,7 @@ static void compare_row(const BaseRows *base, size_t row, const float *logits, d
     for (size_t v = 0; v < base->n_vocab; v++)
         kld += p[v] * (((double)base_logits[v] - base_sum) - ((double)logits[v] - sum));
     score->kld = kld;
-    score->delta_p = exp((double)logits[target] - sum) - p[target];
+    score->delta_p = exp((double)logits[target] - sum) - exp((double)base_logits[target] - base_sum);
     score->same_top = top == base->tops[row];
 }
 

@@ -1,0 +1,270 @@
+#!/usr/bin/env python3
+"""Regenerates the tables of docs/quality.md: runs build/perplexity and build/rouge, keeps each run's JSON, and fills what
+stands between the page's markers. The prose is written by hand.
+
+    python3 docs/make_quality.py --checkpoint MODEL.gguf --data FOLDER [--work FOLDER] [--only RUN …]
+
+FOLDER of --data holds wiki.test.raw and xsum.jsonl. A run whose JSON is in --work is not repeated, so an interrupted
+regeneration goes on where it stopped; all runs together take some three hours on two cores."""
+
+import argparse
+import json
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CODECS = ["int8", "q8_0", "fp8", "q4_1", "q4_0", "int4", "nf4", "int2"]
+WINDOWS = [32, 128, 512]
+CHUNKS = {512: 8, 2048: 4, 8192: 1}
+
+
+def policy(tiers, window=32, sink=16, rotate=None):
+    prefix = f"rotate={rotate}," if rotate else ""
+    return f"{prefix}sink={sink},f16:{window}" + (f",{tiers}:*" if tiers else "")
+
+
+def perplexity(context, chunks, policies=(), *more):
+    command = ["build/perplexity", "--checkpoint_path", "$MODEL", "--text_file", "$DATA/wiki.test.raw", "--context",
+               str(context), "--chunks", str(chunks)]
+    for text in policies:
+        command += ["--kv_policy", text]
+    return command + list(more)
+
+
+def codec_grid(window):
+    grid = [policy("", window)]
+    for codec in CODECS:
+        grid += [policy(codec, window, rotate="off"), policy(codec, window, rotate="on")]
+    return grid
+
+
+# Name in the study (evaluation of 2026-11-22, numpy in float32), its figures, our policy.
+STUDY = [
+    ("q8_0, no sink, no window", 0.000417, 98.8, "rotate=off,f16:0,q8_0:*"),
+    ("q8_0", 0.000067, 99.7, policy("q8_0")),
+    ("int8 channel / int8 per token", 0.000069, 99.8, policy("int8")),
+    ("int8 channel / q4_0 r", 0.000433, 99.2, policy("int8/q4_0")),
+    ("int8 channel / nf4 r", 0.000553, 99.0, policy("int8/nf4")),
+    ("q4_0 r, no sink, no window", 0.0367, 89.7, "rotate=on,f16:0,q4_0:*"),
+    ("q4_0", 0.0203, 93.3, policy("q4_0", rotate="off")),
+    ("q4_0 r", 0.0067, 96.5, policy("q4_0")),
+    ("q4_1", 0.0120, 95.0, policy("q4_1", rotate="off")),
+    ("q4_1 r", 0.0059, 96.9, policy("q4_1")),
+    ("nf4", 0.0196, 94.4, policy("nf4", rotate="off")),
+    ("nf4 r", 0.0097, 95.6, policy("nf4")),
+    ("int4 channel / int4 of 64", 0.0051, 97.4, policy("int4", rotate="off")),
+    ("int4 channel / int4 r, window 512", 0.0034, 98.2, policy("int4", 512, rotate="v")),
+    ("int2 of 32, channel", 0.182, 79.0, "rotate=off,block=32,sink=16,f16:32,int2:*"),
+]
+
+PAIRS = [
+    ("int8/int4", None), ("int8/q4_1", None), ("int8/q4_0", None), ("int8/nf4", None), ("int8/int2", None),
+    ("q8_0/int4", None), ("q5_1/int4", None), ("q5_0/nf4", None), ("int4", None), ("int4", "v"), ("int4", "k"),
+    ("int4/nf4", None), ("int4/nf4", "v"), ("nf4/int4", None), ("int4/int2", None),
+]
+
+RUNS = {
+    "anchor-512": perplexity(512, 20),
+    "anchor-2048": perplexity(2048, 4),
+    "definition-hf": perplexity(1024, 8, (), "--ppl_mode", "hf", "--stride", "512"),
+    "definition-gptq": perplexity(2048, 4, (), "--ppl_mode", "gptq"),
+    "study": perplexity(2048, 2, [row[3] for row in STUDY]),
+    "pairs-2048": perplexity(2048, 4, [policy(tiers, rotate=rotate) for tiers, rotate in PAIRS]),
+    "attribution": perplexity(2048, 2, [policy("int8"), policy("int4", rotate="off"), policy("int4"), policy("q4_0")],
+                              "--attribution"),
+}
+for _context in CHUNKS:
+    for _window in WINDOWS:
+        if _window + 64 < _context - 1:
+            RUNS[f"codecs-{_context}-{_window}"] = perplexity(_context, CHUNKS[_context], codec_grid(_window))
+RUNS["rouge"] = ["build/rouge", "--checkpoint_path", "$MODEL", "--data", "$DATA/xsum.jsonl", "--prompt_field", "article",
+                 "--reference_field", "summary", "--samples", "200", "--max_new_tokens", "64", "--compare",
+                 "--kv_policy", policy("int4"), "--kv_policy", policy("int8/nf4")]
+
+
+# ---- Running
+
+
+def run(name, arguments):
+    result = arguments.work / f"{name}.json"
+    if result.exists():
+        return
+    places = {"$MODEL": str(arguments.checkpoint), "$DATA": str(arguments.data)}
+    command = [re.sub(r"\$MODEL|\$DATA", lambda m: places[m[0]], word) for word in RUNS[name]] + ["--json", str(result)]
+    if name == "rouge":
+        command += ["--output", str(arguments.work / "rouge.jsonl")]
+    print("+", shlex.join(command), file=sys.stderr)
+    subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
+
+
+# ---- Tables
+
+
+def rows(result):
+    """One object for each policy; the first is the full cache where several were run."""
+    return result.get("modes", [result])
+
+
+def with_error(value, error, digits):
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def kld_text(kld):
+    return f"{kld['mean']:.2g} ± {kld['stderr']:.1g}" if kld["mean"] >= 0.001 else \
+        f"{kld['mean']:.6f} ± {kld['stderr']:.6f}"
+
+
+def markdown(header, lines):
+    out = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join(out + ["| " + " | ".join(line) + " |" for line in lines])
+
+
+def shown_command(name):
+    words = [word if word.startswith("$") else shlex.quote(word) for word in RUNS[name]]
+    lines, line = [], ""
+    for word in words:
+        if len(line) + len(word) > 110:
+            lines.append(line + " \\")
+            line = "   "
+        line += (" " if line else "") + word
+    return "```sh\n" + "\n".join(lines + [line]) + "\n```"
+
+
+def cells(mode):
+    kld = mode["kld"]
+    return [f"{mode['bits_per_old_element']:.2f}", f"{mode['kv_bytes'] / mode['kv_bytes_full']:.3f}",
+            f"{mode['ppl']:.4f}", with_error(mode["ln_ratio"], mode["ln_ratio_stderr"], 6), kld_text(kld),
+            f"{kld['p99']:.2g}", f"{100 * kld['same_top1']:.2f} %"]
+
+
+CELLS = ["bits of an old element", "cache of full", "PPL", "ln(PPL / full)", "KLD", "KLD 99 %", "same top 1"]
+
+
+def anchor_table(results):
+    published = {"anchor-512": ("llama.cpp, 512 × 20", 28.6250, [12.9560, 21.3753, 22.5255, 22.7458, 22.2583]),
+                 "anchor-2048": ("llama.cpp, 2,048 × 4", 20.8676, [16.4377, 19.6078, 21.6128, 20.8676])}
+    lines = []
+    for name, (label, ppl, chunks) in published.items():
+        ours = results[name]
+        worst = max(abs(a / b - 1) for a, b in zip(ours["ppl_by_chunk"] + [ours["ppl"]], chunks + [ppl]) if b)
+        lines.append([label, f"{ppl:.4f}", with_error(ours["ppl"], ours["ppl_stderr"], 4),
+                      f"{100 * (ours['ppl'] / ppl - 1):+.4f} %", f"{100 * worst:.4f} %"])
+    return markdown(["definition", "llama.cpp", "stowkv", "difference", "largest over the first chunks"], lines)
+
+
+def definition_table(results):
+    lines = []
+    for name in ("anchor-2048", "definition-gptq", "definition-hf"):
+        r = results[name]
+        lines.append([f"`{r['definition']}`", str(r["context"]), str(r["stride"]), r["bos"], str(r["tokens_scored"]),
+                      with_error(r["ppl"], r["ppl_stderr"], 4)])
+    return markdown(["`--ppl_mode`", "context", "stride", "BOS", "tokens scored", "PPL"], lines)
+
+
+def study_table(results):
+    by_policy = {mode["policy"]: mode for mode in rows(results["study"])}
+    lines = []
+    for (label, kld, same, _), mode in zip(STUDY, rows(results["study"])[1:]):
+        ours = mode["kld"]
+        lines.append([label, f"{mode['bits_per_old_element']:.2f}", f"{kld:.6f}".rstrip("0"), kld_text(ours),
+                      f"{(ours['mean'] - kld) / ours['stderr']:+.1f}", f"{same} %", f"{100 * ours['same_top1']:.1f} %",
+                      f"`{mode['policy']}`"])
+    assert by_policy
+    return markdown(["K / V", "bits", "study: KLD", "ours", "standard errors apart", "study: same top 1", "ours",
+                     "policy"], lines)
+
+
+def codec_table(name):
+    def make(results):
+        modes = rows(results[name])
+        lines = [["full", "16.00", "1.000", f"{modes[0]['ppl']:.4f}", "", "", "", ""]]
+        for mode in modes[1:]:
+            text = mode["policy"]
+            label = "dropped" if mode["mode"] == "compressed" else text.split(",")[-1].split(":")[0]
+            rotated = any(tier["rotated_k"] or tier["rotated_v"] for tier in mode["tiers"])
+            lines.append([label + (" r" if rotated else "")] + cells(mode))
+        return markdown(["codec"] + CELLS, lines)
+    return make
+
+
+def pair_table(results):
+    def sides(mode):
+        tier = mode["tiers"][-1]
+        return " / ".join(tier["codec_" + side] + (" r" if tier["rotated_" + side] else "") for side in "kv")
+    modes = sorted(rows(results["pairs-2048"])[1:], key=lambda mode: mode["kld"]["mean"])
+    return markdown(["K / V"] + CELLS, [[sides(mode)] + cells(mode) for mode in modes])
+
+
+def attribution_table(results):
+    modes = [mode for mode in rows(results["attribution"]) if "attribution" in mode]
+    lines = []
+    for layer in range(max(row["layer"] for row in modes[0]["attribution"]) + 1):
+        line = [str(layer)]
+        for mode in modes:
+            heads = [row for row in mode["attribution"] if row["layer"] == layer]
+            line += [f"{100 * max(row[what] for row in heads):.2f}" for what in ("k", "v", "output")]
+        lines.append(line)
+    header = ["layer"]
+    for mode in modes:
+        header += [f"`{mode['policy']}` K", "V", "output"]
+    return markdown(header, lines)
+
+
+def rouge_table(results):
+    lines = []
+    for mode in results["rouge"]["modes"]:
+        difference = mode.get("difference")
+        interval = "" if difference is None else \
+            f"{difference['f']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f})"
+        lines.append([f"`{mode['policy']}`"] + [f"{mode[key]:.4f}" for key in ("precision", "recall", "f")] + [interval])
+    return markdown(["policy", "P", "R", "F", "F less full's, 95 % interval"], lines)
+
+
+TABLES = {"anchors": (anchor_table, ["anchor-512", "anchor-2048"]),
+          "definitions": (definition_table, ["definition-gptq", "definition-hf"]),
+          "study": (study_table, ["study"]),
+          "pairs": (pair_table, ["pairs-2048"]),
+          "attribution": (attribution_table, ["attribution"]),
+          "rouge": (rouge_table, ["rouge"])}
+for _name in RUNS:
+    if _name.startswith("codecs-"):
+        TABLES[_name] = (codec_table(_name), [_name])
+
+
+def fill(page, results):
+    def replace(match):
+        make, runs = TABLES[match[1]]
+        needed = [name for name in runs if name not in results]
+        if needed:
+            print(f"docs/quality.md: {match[1]} stays as it is, for want of {', '.join(needed)}", file=sys.stderr)
+            return match[0]
+        body = make(results) + "\n\n" + "\n".join(shown_command(name) for name in runs)
+        return f"<!-- begin {match[1]} -->\n{body}\n<!-- end {match[1]} -->"
+    return re.sub(r"<!-- begin (\S+) -->.*?<!-- end \1 -->", replace, page, flags=re.S)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=pathlib.Path, required=True)
+    parser.add_argument("--data", type=pathlib.Path, required=True)
+    parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("quality-runs"))
+    parser.add_argument("--only", nargs="+", choices=list(RUNS), help="run these alone")
+    parser.add_argument("--no-run", action="store_true", help="fill the page from what has been run")
+    arguments = parser.parse_args()
+    for what in ("checkpoint", "data", "work"):
+        setattr(arguments, what, getattr(arguments, what).expanduser().resolve())
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    if not arguments.no_run:
+        for name in arguments.only or RUNS:
+            run(name, arguments)
+    results = {name: json.loads((arguments.work / f"{name}.json").read_text()) for name in RUNS
+               if (arguments.work / f"{name}.json").exists()}
+    page = ROOT / "docs" / "quality.md"
+    page.write_text(fill(page.read_text(), results))
+
+
+if __name__ == "__main__":
+    main()
