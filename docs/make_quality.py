@@ -18,7 +18,8 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CODECS = ["int8", "q8_0", "fp8", "q4_1", "q4_0", "int4", "nf4", "int2"]
 WINDOWS = [32, 128, 512]
-CHUNKS = {512: 8, 2048: 4, 8192: 1}
+CHUNKS = {(512, 32): 8, (512, 128): 8, (2048, 32): 4, (2048, 128): 2, (2048, 512): 2,
+          (8192, 32): 1, (8192, 128): 1, (8192, 512): 1}
 
 
 def policy(tiers, window=32, sink=16, rotate=None):
@@ -61,10 +62,15 @@ STUDY = [
 ]
 
 PAIRS = [
-    ("int8/int4", None), ("int8/q4_1", None), ("int8/q4_0", None), ("int8/nf4", None), ("int8/int2", None),
-    ("q8_0/int4", None), ("q5_1/int4", None), ("q5_0/nf4", None), ("int4", None), ("int4", "v"), ("int4", "k"),
-    ("int4/nf4", None), ("int4/nf4", "v"), ("nf4/int4", None), ("int4/int2", None),
+    ("int8", "on"), ("int8/q5_1", "on"), ("int8/q4_1", None), ("int8/int4", None), ("int8/int4", "on"),
+    ("int8/q4_0", None), ("int8/nf4", None), ("int8/nf4", "on"), ("int8/int2", None), ("q5_1", None), ("q5_0", None),
+    ("q5_1/int4", None), ("q5_0/nf4", None), ("int4", None), ("int4", "k"), ("int4", "v"), ("int4/nf4", None),
+    ("nf4/int4", None), ("nf4/int8", None), ("int4/int2", None), ("int8:512,int4", None), ("int8:512,int4/nf4", None),
 ]
+
+# What sink and window each save, for eight bits and for four.
+SINKS = [(sink, window, codec) for codec in ("q8_0", "q4_0")
+         for sink, window in ((0, 0), (16, 0), (0, 32), (4, 32), (16, 32), (64, 32), (16, 128))]
 
 RUNS = {
     "anchor-512": perplexity(512, 20),
@@ -72,14 +78,13 @@ RUNS = {
     "definition-hf": perplexity(1024, 8, (), "--ppl_mode", "hf", "--stride", "512"),
     "definition-gptq": perplexity(2048, 4, (), "--ppl_mode", "gptq"),
     "study": perplexity(2048, 2, [row[3] for row in STUDY]),
-    "pairs-2048": perplexity(2048, 4, [policy(tiers, rotate=rotate) for tiers, rotate in PAIRS]),
+    "pairs-2048": perplexity(2048, 2, [policy(tiers, rotate=rotate) for tiers, rotate in PAIRS]),
+    "sinks": perplexity(2048, 2, [policy(codec, window, sink) for sink, window, codec in SINKS]),
     "attribution": perplexity(2048, 2, [policy("int8"), policy("int4", rotate="off"), policy("int4"), policy("q4_0")],
                               "--attribution"),
 }
-for _context in CHUNKS:
-    for _window in WINDOWS:
-        if _window + 64 < _context - 1:
-            RUNS[f"codecs-{_context}-{_window}"] = perplexity(_context, CHUNKS[_context], codec_grid(_window))
+for (_context, _window), _chunks in CHUNKS.items():
+    RUNS[f"codecs-{_context}-{_window}"] = perplexity(_context, _chunks, codec_grid(_window))
 RUNS["rouge"] = ["build/rouge", "--checkpoint_path", "$MODEL", "--data", "$DATA/xsum.jsonl", "--prompt_field", "article",
                  "--reference_field", "summary", "--samples", "200", "--max_new_tokens", "64", "--compare",
                  "--kv_policy", policy("int4"), "--kv_policy", policy("int8/nf4")]
@@ -191,11 +196,19 @@ def codec_table(name):
 
 
 def pair_table(results):
-    def sides(mode):
-        tier = mode["tiers"][-1]
+    def sides(tier):
         return " / ".join(tier["codec_" + side] + (" r" if tier["rotated_" + side] else "") for side in "kv")
+
+    def tiers(mode):
+        return ", then ".join(sides(tier) for tier in mode["tiers"][2:])
     modes = sorted(rows(results["pairs-2048"])[1:], key=lambda mode: mode["kld"]["mean"])
-    return markdown(["K / V"] + CELLS, [[sides(mode)] + cells(mode) for mode in modes])
+    return markdown(["K / V"] + CELLS, [[tiers(mode)] + cells(mode) for mode in modes])
+
+
+def sink_table(results):
+    lines = [[codec, str(sink), f"{window} to {window + 63}"] + cells(mode)
+             for (sink, window, codec), mode in zip(SINKS, rows(results["sinks"])[1:])]
+    return markdown(["codec", "sink", "FP16 at the end"] + CELLS, lines)
 
 
 def attribution_table(results):
@@ -227,6 +240,7 @@ TABLES = {"anchors": (anchor_table, ["anchor-512", "anchor-2048"]),
           "definitions": (definition_table, ["definition-gptq", "definition-hf"]),
           "study": (study_table, ["study"]),
           "pairs": (pair_table, ["pairs-2048"]),
+          "sinks": (sink_table, ["sinks"]),
           "attribution": (attribution_table, ["attribution"]),
           "rouge": (rouge_table, ["rouge"])}
 for _name in RUNS:
