@@ -21,8 +21,8 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 HERE = Path(__file__).resolve().parent
-PACKAGES = ("numpy", "gguf", "sentencepiece", "tokenizers", "jinja2")
-PARTS = ("dequant", "codec", "models", "streaming", "bad", "tokenizer")
+PACKAGES = ("numpy", "gguf", "sentencepiece", "tokenizers", "jinja2", "rouge-score", "nltk")
+PARTS = ("dequant", "codec", "models", "streaming", "bad", "tokenizer", "rouge")
 
 
 def package_version(name: str) -> str:
@@ -45,7 +45,7 @@ def fingerprint(data: Path | None, smollm2: Path | None) -> str:
 
 
 def make(output: Path, data: Path | None, smollm2: Path | None) -> None:
-    from fixtures import bad_cases, codec_cases, dequant_cases, model_cases, trained_cases
+    from fixtures import bad_cases, codec_cases, dequant_cases, model_cases, rouge_cases, trained_cases
 
     for part in PARTS:
         shutil.rmtree(output / part, ignore_errors=True)
@@ -54,6 +54,7 @@ def make(output: Path, data: Path | None, smollm2: Path | None) -> None:
     model_cases.make(output)
     trained_cases.make(output, data, smollm2)
     bad_cases.make(output)
+    rouge_cases.make(output, data)
     if data is None:
         print("make_fixtures.py: no --data: the tokenizer cases, whose texts are from there, are left out",
               file=sys.stderr)

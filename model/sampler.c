@@ -1,6 +1,8 @@
 /* Sampling; see sampler.h. */
 #include "model/sampler.h"
 
+#include "model/base/random.h"
+
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -23,14 +25,6 @@ void sampler_close(Sampler *sampler) {
 
 void sampler_reset(Sampler *sampler) {
     sampler->state = sampler->options.seed;
-}
-
-/* Uniform in [0, 1): SplitMix64 (Steele, Lea & Flood 2014), the upper 53 bits. */
-static double next_uniform(uint64_t *state) {
-    uint64_t z = *state += 0x9e3779b97f4a7c15;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-    z = (z ^ z >> 27) * 0x94d049bb133111eb;
-    return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
 }
 
 /* Most likely first; the id decides between equals, so that the order is the same everywhere. */
@@ -104,7 +98,7 @@ int32_t sampler_next(Sampler *sampler, const float *logits) {
     while (n_kept < n && (n_kept == 0 || (kept < options->top_p * sum && p[n_kept] >= options->min_p * p[0])))
         kept += p[n_kept++];
 
-    double threshold = next_uniform(&sampler->state) * kept;
+    double threshold = random_uniform(&sampler->state) * kept;
     for (size_t i = 0; i + 1 < n_kept; i++) {
         threshold -= p[i];
         if (threshold < 0)
