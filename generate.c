@@ -3,6 +3,7 @@
 #include "model/base/output_file.h"
 #include "model/memory_plan.h"
 #include "model/program.h"
+#include "model/prompt.h"
 #include "model/run_report.h"
 
 #include <errno.h>
@@ -116,33 +117,13 @@ static int get_prompt(Program *program, StringView *prompt, Error *error) {
 
 static int choose_chat_template(Program *program, Error *error) {
     const Settings *s = &program->settings;
-    if (!s->chat)
-        return 0;
     const Vocabulary *vocabulary = &program->session.model.checkpoint.vocabulary;
-    program->chat = s->chat_template != NULL ? chat_template_named(sv(s->chat_template))
-                                             : chat_template_recognise(vocabulary->chat_template);
-    if (program->chat != NULL)
-        return 0;
-    if (s->chat_template != NULL)
-        return error_set(error, ERROR_USAGE, "--chat_template %s: unknown; choose one of %s", s->chat_template,
-                         chat_template_names());
-    return error_set(
-        error, ERROR_UNSUPPORTED, "the checkpoint has %s chat template; name one with --chat_template (%s)",
-        vocabulary->chat_template.length > 0 ? "no chat template that is known here: its own is another" : "no",
-        chat_template_names());
+    return s->chat ? prompt_chat_template(vocabulary, s->chat_template, &program->chat, error) : 0;
 }
 
-/* The first tokens of a run: the prompt as it is, or as the first turn of a conversation. */
-static int encode_prompt(Program *program, StringView prompt, TokenList *tokens, Error *error) {
-    const Settings *s = &program->settings;
-    if (program->chat == NULL)
-        return tokenizer_encode(program->session.tokenizer, prompt, TOKENIZE_ADD_BOS, tokens, error);
-    StringView jinja = program->session.model.checkpoint.vocabulary.chat_template;
-    StringView system = s->system != NULL ? sv(s->system) : chat_template_default_system(jinja);
-    ChatMessage messages[] = {{CHAT_SYSTEM, system}, {CHAT_USER, prompt}};
-    bool skip_system = system.length == 0;
-    return chat_encode(program->chat, program->session.tokenizer, messages + skip_system, 2 - skip_system, tokens,
-                       error);
+/* The first tokens of a run. */
+static int encode_prompt(const Program *program, StringView prompt, TokenList *tokens, Error *error) {
+    return prompt_encode(&program->session, program->chat, program->settings.system, prompt, tokens, error);
 }
 
 /* Reads what is new in a turn and answers it. */
