@@ -13,14 +13,15 @@ static void add_line(BlankLines *blank, size_t line) {
 
 int rouge_score_texts(const cJSON *references, StringView prediction, const RougeOptions *options, size_t line,
                       RougeScore *out, BlankLines *blank, Error *error) {
-    size_t n = jsonl_texts_count(references), i = 0;
+    size_t n = jsonl_texts_count(references);
     StringView *views = calloc(n, sizeof *views);
     bool has_words = false;
     if (views == NULL)
         return error_memory(error, "references", n * sizeof *views);
-    for (const cJSON *text = cJSON_IsArray(references) ? references->child : references; i < n; text = text->next) {
+    const cJSON *text = cJSON_IsArray(references) ? references->child : references;
+    for (size_t i = 0; i < n; i++, text = text->next) {
         views[i] = sv(text->valuestring);
-        has_words = has_words || rouge_has_words(views[i++]);
+        has_words = has_words || rouge_has_words(views[i]);
     }
     if (!has_words || !rouge_has_words(prediction))
         add_line(blank, line);
