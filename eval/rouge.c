@@ -36,10 +36,6 @@ typedef struct Program {
 
 /* ---- Policies */
 
-static bool is_full(const KvPolicy *policy) {
-    return strcmp(kv_policy_mode(policy), "full") == 0;
-}
-
 static int check_twins(const PolicyList *policies, Error *error) {
     char a[KV_POLICY_TEXT], b[KV_POLICY_TEXT];
     for (size_t i = 0; i < policies->count; i++)
@@ -59,7 +55,7 @@ static int choose_policies(Program *program, Error *error) {
     if (policies_from_options(&s->session.kv, s->compare, list, error) < 0 || check_twins(list, error) < 0)
         return error->code;
     program->base = 0;
-    while (program->base < list->count && !is_full(&list->items[program->base]))
+    while (program->base < list->count && !kv_policy_is_full(&list->items[program->base]))
         program->base++;
     if (list->count == 1)
         program->base = 1;
@@ -133,7 +129,7 @@ static void tell_samples(const Program *program) {
         fprintf(stderr, "note: %zu of %zu articles cut at the end, by %zu tokens in all, to fit %zu with the answer\n",
                 samples->n_cut, samples->count, samples->n_tokens_cut, program->work.n_ctx);
     if (s->samples > 0 && samples->count < s->samples)
-        fprintf(stderr, "note: %s has %zu records to use, fewer than the %zu asked for\n", s->data, samples->count,
+        fprintf(stderr, "note: %s has %zu records to use, fewer than --samples %zu\n", s->data, samples->count,
                 s->samples);
     if (samples->count < PUBLISHABLE)
         fprintf(stderr, "note: %zu sample%s tell%s little; use at least %d for a figure to publish\n", samples->count,

@@ -1,6 +1,7 @@
 /* See rouge_run.h. Fresh and saved texts take one way: each becomes a record, and records are scored and summed. */
 #include "eval/rouge_run.h"
 
+#include "eval/proof.h"
 #include "model/run_report.h"
 
 #include <stdlib.h>
@@ -35,10 +36,6 @@ static size_t most_dropped(const KvCache *cache) {
     return most;
 }
 
-static bool is_full(const KvPolicy *policy) {
-    return strcmp(kv_policy_mode(policy), "full") == 0;
-}
-
 static int unaffected(const KvPolicy *policy, size_t n_samples, Error *error) {
     char text[KV_POLICY_TEXT];
     kv_policy_print(policy, text, sizeof text);
@@ -55,7 +52,7 @@ int rouge_check_policy(const RougeWork *work, const KvPolicy *policy, Error *err
     for (size_t i = 0; i < work->samples->count; i++)
         if (affects(policy, config->n_layers, work->samples->items[i].prompt.count + work->max_new_tokens - 1))
             return 0;
-    return is_full(policy) ? 0 : unaffected(policy, work->samples->count, error);
+    return kv_policy_is_full(policy) ? 0 : unaffected(policy, work->samples->count, error);
 }
 
 /* ---- Making a record */
@@ -115,6 +112,8 @@ static int generate(const RougeWork *work, Sampler *sampler, const RougeSample *
         status = generation_continue(&run, &options, error);
     if (status == 0 && run.end == END_INTERRUPTED)
         status = error_set(error, ERROR_INTERRUPTED, "interrupted");
+    if (status == 0)
+        status = proof_check(&work->session->context.cache, work->session->context.cache.n_tokens, error);
     if (status == 0)
         *record = make_record(&run, sample);
     generation_free(&run);
@@ -245,7 +244,7 @@ static int run_samples(RougeWork *work, RougeRun *run, Error *error) {
     if (status < 0)
         return status;
     run->mean = rouge_mean(run->scores, n);
-    if (!is_full(&run->policy) &&
+    if (!kv_policy_is_full(&run->policy) &&
         (run->n_unaffected == n || (has_encoded_tier(run->tiers) && run->encoded_bytes_read == 0)))
         return unaffected(&run->policy, n, error);
     return 0;
