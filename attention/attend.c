@@ -1,154 +1,141 @@
-/* Attention over spans of any codec, compiled once for each instruction set. Query heads of one KV head are processed
- * in blocks of up to four, so that a key or value is loaded, converted or decoded once for all of a block.
+/* Attention of a block of queries over spans of any codec, compiled once for each instruction set. A row is one head of
+ * one query. Each row goes through its tiles in order and carries the maximum, the sum and the output of what it has
+ * seen (the online softmax); tiles are the outer loop, so that a decoded tile serves all rows that see it.
  *
  * Rotated codecs store H k and H v (H orthonormal): their scores need H q, and their part of the output is summed apart
  * and rotated back once, at the end. */
 #include "attention/attend.h"
 
-#include "model/base/simd.h"
+#include "attention/row_kernels.h"
+#include "attention/stored_rows.h"
 
-#include <math.h>
+#define DECODE_TOKENS 16 /* encoded tokens that a query that is alone decodes at once */
+#define PANEL_TOKENS  (PANEL_BLOCK * VEC_LANES)
+#define CHUNK_BYTES   16384 /* of values that meet all rows before the next: half of a nearest cache */
 
-#define TILE          512 /* tokens whose scores are held at once */
-#define DECODE_TOKENS 16  /* encoded tokens that are decoded at once */
-#define HEAD_BLOCK    4
+/* Some heads of all queries of a call: rows (n_queries, n_heads). */
+typedef struct Block {
+    const AttentionQuery *queries;
+    size_t n_queries, head, n_heads, head_dim;
+    RopePairing pairing;
+    AttentionScratch *scratch;
+} Block;
 
-#if VEC_LANES == 16
-#define THIS_LEVEL SIMD_AVX512
-#elif VEC_LANES == 8
-#define THIS_LEVEL SIMD_AVX2
-#else
-#define THIS_LEVEL SIMD_SCALAR
-#endif
-
-#define INLINE static inline __attribute__((always_inline))
-
-/* The query as the different spans need it. */
-enum { QUERY_PLAIN, QUERY_SHIFTED, QUERY_ROTATED, N_QUERIES };
-
-/* What a block of heads carries from tile to tile. */
-typedef struct State {
-    float queries[N_QUERIES][HEAD_BLOCK * ATTENTION_MAX_DIM];
-    float rotated_out[HEAD_BLOCK * ATTENTION_MAX_DIM];
-    float scores[HEAD_BLOCK][TILE];
-    float decoded[DECODE_TOKENS * ATTENTION_MAX_DIM];
-    float max[HEAD_BLOCK], sum[HEAD_BLOCK];
-} State;
-
-/* A position in the sequence of visible tokens. */
-typedef struct Cursor {
-    size_t span, token;
-} Cursor;
-
-/* Rows of a span come as FP16, straight from the cache, or as F32, just decoded. */
-INLINE Vec load_row(const void *row, size_t d, bool half) {
-    return half ? vec_load_half((const uint16_t *)row + d) : vec_load((const float *)row + d);
+static size_t at_most(size_t n, size_t limit) {
+    return n < limit ? n : limit;
 }
 
-INLINE Vec load_row_partial(const void *row, size_t d, size_t n, bool half) {
-    return half ? vec_load_half_partial((const uint16_t *)row + d, n) : vec_load_partial((const float *)row + d, n);
+/* Rows go through the kernels in blocks. */
+static size_t row_block(size_t n_rows) {
+    return at_most(n_rows, ROW_BLOCK);
 }
 
-INLINE const void *row_at(const void *rows, size_t index, bool half) {
-    return (const char *)rows + index * (half ? sizeof(uint16_t) : sizeof(float));
-}
-
-/* scores[h][t] = scale * q[h] . rows[t]. A head's dimension need not be a multiple of the lanes. */
-INLINE void score_rows(const float *q, size_t n_heads, const void *rows, bool half, size_t n_tokens, size_t head_dim,
-                       float scores[HEAD_BLOCK][TILE], size_t at) {
-    float scale = 1.0f / sqrtf((float)head_dim);
-    size_t whole = head_dim / VEC_LANES * VEC_LANES, rest = head_dim - whole;
-    for (size_t t = 0; t < n_tokens; t++) {
-        const void *key = row_at(rows, t * head_dim, half);
-        Vec sums[HEAD_BLOCK];
-        for (size_t h = 0; h < n_heads; h++)
-            sums[h] = vec_zero();
-        for (size_t d = 0; d < whole; d += VEC_LANES) {
-            Vec k = load_row(key, d, half);
-            for (size_t h = 0; h < n_heads; h++)
-                sums[h] = vec_fma(vec_load(q + h * head_dim + d), k, sums[h]);
-        }
-        if (rest > 0) {
-            Vec k = load_row_partial(key, whole, rest, half);
-            for (size_t h = 0; h < n_heads; h++)
-                sums[h] = vec_fma(vec_load_partial(q + h * head_dim + whole, rest), k, sums[h]);
-        }
-        for (size_t h = 0; h < n_heads; h++)
-            scores[h][at + t] = vec_sum(sums[h]) * scale;
+/* The tokens of a tile that a query sees, by span. Returns how many pieces. */
+static size_t cut_tile(const AttentionQuery *query, size_t tile, TilePiece pieces[KV_MAX_SPANS]) {
+    size_t n_pieces = 0, begin = 0; /* of the span, among the visible tokens */
+    for (size_t s = 0; s < query->n_spans && begin < tile + TILE_TOKENS; begin += query->spans[s++].n_tokens) {
+        const KvSpan *span = &query->spans[s];
+        size_t first = begin < tile ? tile - begin : 0, end = at_most(span->n_tokens, tile + TILE_TOKENS - begin);
+        if (first < end)
+            pieces[n_pieces++] = (TilePiece){span, first, begin + first - tile, end - first};
     }
+    return n_pieces;
 }
 
-/* out[h] += sum over t of weights[h][at + t] * rows[t], one column of lanes at a time. */
-INLINE void add_rows(float weights[HEAD_BLOCK][TILE], size_t at, size_t n_heads, const void *rows, bool half,
-                     size_t n_tokens, size_t head_dim, float *out) {
-    size_t whole = head_dim / VEC_LANES * VEC_LANES, rest = head_dim - whole;
-    for (size_t d = 0; d < whole; d += VEC_LANES) {
-        Vec sums[HEAD_BLOCK];
-        for (size_t h = 0; h < n_heads; h++)
-            sums[h] = vec_load(out + h * head_dim + d);
-        for (size_t t = 0; t < n_tokens; t++) {
-            Vec v = load_row(row_at(rows, t * head_dim, half), d, half);
-            for (size_t h = 0; h < n_heads; h++)
-                sums[h] = vec_fma(vec_set1(weights[h][at + t]), v, sums[h]);
-        }
-        for (size_t h = 0; h < n_heads; h++)
-            vec_store(out + h * head_dim + d, sums[h]);
-    }
-    for (size_t h = 0; h < n_heads && rest > 0; h++) {
-        float *to = out + h * head_dim + whole;
-        Vec sum = vec_load_partial(to, rest);
-        for (size_t t = 0; t < n_tokens; t++)
-            sum = vec_fma(vec_set1(weights[h][at + t]),
-                          load_row_partial(row_at(rows, t * head_dim, half), whole, rest, half), sum);
-        vec_store_partial(to, sum, rest);
-    }
-}
-
-/* Tokens [first, first + n) of a span's keys or values, which lie in one group, decoded to F32. */
-static const float *decode_tokens(const KvSpan *span, KvSide side, size_t first, size_t n, State *state) {
-    const KvGroup *group = side == KV_KEYS ? &span->group_k : &span->group_v;
-    const uint8_t *records = side == KV_KEYS ? span->keys : span->values;
-    size_t bytes = side == KV_KEYS ? span->key_bytes : span->value_bytes;
-    KvDecode *decode = kv_codec_decoder(side == KV_KEYS ? span->codec_k : span->codec_v, THIS_LEVEL);
-    decode(side, group, records + first / group->n_tokens * bytes, first % group->n_tokens, n, state->decoded);
-    return state->decoded;
-}
-
-/* How many tokens from `first` on are decoded together: up to the end of the piece and of DECODE_TOKENS. */
-static size_t decode_count(size_t first, size_t end) {
-    size_t to_step_end = DECODE_TOKENS - first % DECODE_TOKENS; /* a group is a multiple of it */
-    return end - first < to_step_end ? end - first : to_step_end;
-}
-
-INLINE void score_span(const KvSpan *span, size_t first, size_t end, size_t n_heads, size_t head_dim, size_t at,
-                       State *state) {
+/* The form of the rows that a span is scored with. */
+static const float *query_form(const AttentionScratch *scratch, const KvSpan *span) {
     int form = span->group_k.rotated ? QUERY_ROTATED : span->shifted ? QUERY_SHIFTED : QUERY_PLAIN;
-    const float *q = state->queries[form];
-    if (kv_codec_id(span->codec_k) == KV_F16) {
-        const void *rows = span->keys + first * head_dim * sizeof(uint16_t);
-        score_rows(q, n_heads, rows, true, end - first, head_dim, state->scores, at);
+    return scratch->forms[form];
+}
+
+/* Scores of the decoded tokens [at, at + n), and of whatever shares panels with the last of them. */
+static void score_decoded(const DecodedTile *tile, size_t at, size_t n, const float *q, size_t n_rows, size_t head_dim,
+                          float (*scores)[TILE_TOKENS]) {
+    float kept[SCORE_ROWS][PANEL_TOKENS]; /* scores with the span before, whose last tokens share the first panels */
+    size_t begin = at / PANEL_TOKENS * PANEL_TOKENS, n_kept = at - begin;
+    for (size_t r = 0; r < n_rows; r++)
+        memcpy(kept[r], scores[r] + begin, n_kept * sizeof **kept);
+    for (size_t t = begin; t < at + n; t += PANEL_TOKENS)
+        for (size_t r = 0; r < n_rows; r += ROW_BLOCK)
+            WITH_ROWS(row_block(n_rows - r), score_panels, q + r * head_dim, tile->panels + t * head_dim, head_dim,
+                      scores[r] + t, TILE_TOKENS);
+    for (size_t r = 0; r < n_rows; r++)
+        memcpy(scores[r] + begin, kept[r], n_kept * sizeof **kept);
+}
+
+/* Scores of one query's rows with tokens as they are stored. */
+static void score_stored(const TilePiece *piece, const float *q, size_t n_rows, size_t head_dim, float *room,
+                         float (*scores)[TILE_TOKENS]) {
+    const KvSpan *span = piece->span;
+    if (is_half(span->codec_k)) {
+        const void *keys = span->keys + piece->first * head_dim * sizeof(uint16_t);
+        for (size_t r = 0; r < n_rows; r += ROW_BLOCK)
+            WITH_ROWS(row_block(n_rows - r), score_rows, q + r * head_dim, keys, true, piece->n, head_dim,
+                      scores[r] + piece->at, TILE_TOKENS);
         return;
     }
-    for (size_t n; first < end; first += n, at += n) {
-        n = decode_count(first, end);
-        const float *rows = decode_tokens(span, KV_KEYS, first, n, state);
-        score_rows(q, n_heads, rows, false, n, head_dim, state->scores, at);
+    for (size_t done = 0, n; done < piece->n; done += n) {
+        n = rest_of_group(span, piece->first + done, at_most(piece->n - done, DECODE_TOKENS));
+        decode_stored(span, KV_KEYS, piece->first + done, n, room);
+        for (size_t r = 0; r < n_rows; r += ROW_BLOCK)
+            WITH_ROWS(row_block(n_rows - r), score_rows, q + r * head_dim, room, false, n, head_dim,
+                      scores[r] + piece->at + done, TILE_TOKENS);
     }
 }
 
-INLINE void add_span(const KvSpan *span, size_t first, size_t end, size_t n_heads, size_t head_dim, size_t at,
-                     State *state, float *out) {
-    if (kv_codec_id(span->codec_v) == KV_F16) {
-        const void *rows = span->values + first * head_dim * sizeof(uint16_t);
-        add_rows(state->scores, at, n_heads, rows, true, end - first, head_dim, out);
+/* Adds the decoded tokens [at, at + n) to the rows, each as far as it sees. Later rows see as much as earlier ones, or
+ * more. */
+static void add_decoded(const DecodedTile *tile, size_t at, size_t n, float (*weights)[TILE_TOKENS],
+                        const size_t *n_seen, size_t n_rows, size_t head_dim, float *out) {
+    size_t chunk = CHUNK_BYTES / (head_dim * sizeof(float));
+    for (size_t begin = at, end; begin < at + n; begin = end) {
+        end = at_most(begin + chunk, at + n);
+        for (size_t r = 0; r < n_rows; r += ROW_BLOCK) {
+            size_t shared = at_most(end, n_seen[r]), n_block = row_block(n_rows - r);
+            if (shared > begin)
+                WITH_ROWS(n_block, add_rows, weights[r] + begin, TILE_TOKENS, tile->values + begin * head_dim, false,
+                          shared - begin, head_dim, out + r * head_dim);
+            size_t rest = shared > begin ? shared : begin;
+            for (size_t i = r; i < r + n_block; i++)
+                if (at_most(end, n_seen[i]) > rest)
+                    add_rows(1, weights[i] + rest, TILE_TOKENS, tile->values + rest * head_dim, false,
+                             at_most(end, n_seen[i]) - rest, head_dim, out + i * head_dim);
+        }
+    }
+}
+
+static void add_stored(const TilePiece *piece, float (*weights)[TILE_TOKENS], size_t n_rows, size_t head_dim,
+                       float *room, float *out) {
+    const KvSpan *span = piece->span;
+    if (is_half(span->codec_v)) {
+        const void *values = span->values + piece->first * head_dim * sizeof(uint16_t);
+        for (size_t r = 0; r < n_rows; r += ROW_BLOCK)
+            WITH_ROWS(row_block(n_rows - r), add_rows, weights[r] + piece->at, TILE_TOKENS, values, true, piece->n,
+                      head_dim, out + r * head_dim);
         return;
     }
-    float *to = span->group_v.rotated ? state->rotated_out : out;
-    for (size_t n; first < end; first += n, at += n) {
-        n = decode_count(first, end);
-        const float *rows = decode_tokens(span, KV_VALUES, first, n, state);
-        add_rows(state->scores, at, n_heads, rows, false, n, head_dim, to);
+    for (size_t done = 0, n; done < piece->n; done += n) {
+        n = rest_of_group(span, piece->first + done, at_most(piece->n - done, DECODE_TOKENS));
+        decode_stored(span, KV_VALUES, piece->first + done, n, room);
+        for (size_t r = 0; r < n_rows; r += ROW_BLOCK)
+            WITH_ROWS(row_block(n_rows - r), add_rows, weights[r] + piece->at + done, TILE_TOKENS, room, false, n,
+                      head_dim, out + r * head_dim);
     }
+}
+
+/* The largest of `max` and the scores; NaN is passed over. */
+static float largest(const float *scores, size_t n, float max) {
+    Vec vector = vec_set1(max);
+    size_t t = 0;
+    for (; t + VEC_LANES <= n; t += VEC_LANES)
+        vector = vec_max(vec_load(scores + t), vector);
+    float lanes[VEC_LANES];
+    vec_store(lanes, vector);
+    for (size_t i = 0; i < VEC_LANES; i++)
+        max = lanes[i] > max ? lanes[i] : max;
+    for (; t < n; t++)
+        max = scores[t] > max ? scores[t] : max;
+    return max;
 }
 
 static void scale_row(float *row, size_t n, float factor) {
@@ -156,18 +143,16 @@ static void scale_row(float *row, size_t n, float factor) {
         row[i] *= factor;
 }
 
-/* Turns a tile's scores of one head into weights relative to the running maximum, and rescales what was accumulated
+/* Turns a tile's scores of one row into weights relative to the running maximum, and rescales what was accumulated
  * under the former maximum. */
-static void tile_softmax(State *state, size_t head, size_t n_tokens, float *out, size_t head_dim) {
-    float *scores = state->scores[head], max = state->max[head];
-    for (size_t t = 0; t < n_tokens; t++)
-        max = scores[t] > max ? scores[t] : max;
-    if (max > state->max[head]) {
-        float rescale = expf(state->max[head] - max); /* 0 for the first tile */
-        state->sum[head] *= rescale;
-        scale_row(out + head * head_dim, head_dim, rescale);
-        scale_row(state->rotated_out + head * head_dim, head_dim, rescale);
-        state->max[head] = max;
+static void tile_softmax(AttentionScratch *s, size_t row, float *scores, size_t n_tokens, size_t head_dim) {
+    float max = largest(scores, n_tokens, s->max[row]);
+    if (max > s->max[row]) {
+        float rescale = expf(s->max[row] - max); /* 0 for the first tile */
+        s->sum[row] *= rescale;
+        scale_row(s->out + row * head_dim, head_dim, rescale);
+        scale_row(s->rotated_out + row * head_dim, head_dim, rescale);
+        s->max[row] = max;
     }
     Vec negative_max = vec_set1(-max), sum = vec_zero();
     size_t t = 0;
@@ -177,111 +162,138 @@ static void tile_softmax(State *state, size_t head, size_t n_tokens, float *out,
         sum = vec_add(sum, weights);
     }
     float rest = 0;
-    for (; t < n_tokens; t++) {
-        float weight[VEC_LANES];
-        vec_store(weight, vec_exp(vec_set1(scores[t] - max)));
-        scores[t] = weight[0];
-        rest += weight[0];
-    }
-    state->sum[head] += vec_sum(sum) + rest;
+    if (t < n_tokens)
+        vec_store_partial(scores + t, vec_exp(vec_add(vec_load_partial(scores + t, n_tokens - t), negative_max)),
+                          n_tokens - t);
+    for (; t < n_tokens; t++)
+        rest += scores[t];
+    s->sum[row] += vec_sum(sum) + rest;
 }
 
-/* One tile of visible tokens from `cursor` on: scores, softmax, sums; the cursor moves behind it. */
-INLINE void attend_tile(const KvSpan *spans, size_t n_spans, Cursor *cursor, size_t n_heads, size_t head_dim,
-                        State *state, float *out) {
-    Cursor start = *cursor;
-    size_t n = 0;
-    while (n < TILE && cursor->span < n_spans) {
-        const KvSpan *span = &spans[cursor->span];
-        size_t left = span->n_tokens - cursor->token, count = left < TILE - n ? left : TILE - n;
-        score_span(span, cursor->token, cursor->token + count, n_heads, head_dim, n, state);
-        n += count;
-        *cursor = count == left ? (Cursor){cursor->span + 1, 0} : (Cursor){cursor->span, cursor->token + count};
+/* A tile and rows [first, first + n_rows) of queries that see alike. */
+static void attend_rows(const Block *block, const TilePiece *pieces, size_t n_pieces, size_t first, size_t n_rows,
+                        size_t tile) {
+    AttentionScratch *s = block->scratch;
+    bool alone = block->n_queries == 1;
+    size_t head_dim = block->head_dim, offset = first * head_dim, n_seen[SCORE_ROWS];
+    for (size_t p = 0; p < n_pieces; p++) {
+        const float *q = query_form(s, pieces[p].span) + offset;
+        if (alone)
+            score_stored(&pieces[p], q, n_rows, head_dim, s->tile.keys, s->scores);
+        else
+            score_decoded(&s->tile, pieces[p].at, pieces[p].n, q, n_rows, head_dim, s->scores);
     }
-    for (size_t h = 0; h < n_heads; h++)
-        tile_softmax(state, h, n, out, head_dim);
-    for (size_t done = 0; done < n; start = (Cursor){start.span + 1, 0}) {
-        const KvSpan *span = &spans[start.span];
-        size_t left = span->n_tokens - start.token, count = left < n - done ? left : n - done;
-        add_span(span, start.token, start.token + count, n_heads, head_dim, done, state, out);
-        done += count;
+    for (size_t r = 0; r < n_rows; r++) {
+        n_seen[r] = at_most(s->n_visible[(first + r) / block->n_heads] - tile, TILE_TOKENS);
+        tile_softmax(s, first + r, s->scores[r], n_seen[r], head_dim);
+    }
+    for (size_t p = 0; p < n_pieces; p++) {
+        float *out = (pieces[p].span->group_v.rotated ? s->rotated_out : s->out) + offset;
+        if (alone)
+            add_stored(&pieces[p], s->scores, n_rows, head_dim, s->tile.values, out);
+        else
+            add_decoded(&s->tile, pieces[p].at, pieces[p].n, s->scores, n_seen, n_rows, head_dim, out);
     }
 }
 
-/* The forms of the query that the spans ask for. */
-static void prepare_queries(const KvSpan *spans, size_t n_spans, const AttentionQuery *query, size_t head,
-                            size_t n_heads, State *state) {
-    size_t dim = query->head_dim, bytes = n_heads * dim * sizeof(float);
-    const float *q = query->q + head * dim;
+/* Whether `later` sees what `query` sees, and perhaps more tokens behind it. */
+static bool sees_alike(const AttentionQuery *query, const AttentionQuery *later) {
+    if (query->n_spans != later->n_spans)
+        return false;
+    for (size_t s = 0; s < query->n_spans; s++) {
+        const KvSpan *a = &query->spans[s], *b = &later->spans[s];
+        bool grows = s + 1 == query->n_spans && a->n_tokens < b->n_tokens;
+        if (a->keys != b->keys || a->shifted != b->shifted || (a->n_tokens != b->n_tokens && !grows))
+            return false;
+    }
+    return true;
+}
+
+/* A tile and all queries, in runs of those that see alike. */
+static void attend_tile(const Block *block, size_t tile) {
+    AttentionScratch *s = block->scratch;
+    decoded_tile_clear(&s->tile);
+    for (size_t begin = 0, end; begin < block->n_queries; begin = end) {
+        const AttentionQuery *queries = block->queries;
+        for (end = begin + 1; end < block->n_queries && sees_alike(&queries[end - 1], &queries[end]);)
+            end++;
+        TilePiece pieces[KV_MAX_SPANS];
+        size_t n_pieces = cut_tile(&queries[end - 1], tile, pieces), first = begin;
+        if (n_pieces == 0)
+            continue;
+        while (s->n_visible[first] <= tile)
+            first++;
+        if (block->n_queries > 1)
+            SIMD_NAME(decode_tile)(&s->tile, pieces, n_pieces, block->head_dim);
+        for (size_t row = first * block->n_heads; row < end * block->n_heads; row += SCORE_ROWS)
+            attend_rows(block, pieces, n_pieces, row, at_most(end * block->n_heads - row, SCORE_ROWS), tile);
+    }
+}
+
+/* Empties the rows of a query, and makes the forms of it that its spans ask for. */
+static void begin_query(const Block *block, size_t index) {
+    AttentionScratch *s = block->scratch;
+    const AttentionQuery *query = &block->queries[index];
+    size_t head_dim = block->head_dim, n_heads = block->n_heads, row = index * n_heads;
+    size_t at = row * head_dim, bytes = n_heads * head_dim * sizeof(float);
+    const float *q = query->q + block->head * head_dim;
     bool shifted = false, rotated = false;
-    for (size_t s = 0; s < n_spans; s++) {
-        shifted = shifted || spans[s].shifted;
-        rotated = rotated || spans[s].group_k.rotated;
+    s->n_visible[index] = 0;
+    for (size_t i = 0; i < query->n_spans; i++) {
+        shifted = shifted || query->spans[i].shifted;
+        rotated = rotated || query->spans[i].group_k.rotated;
+        s->n_visible[index] += query->spans[i].n_tokens;
     }
-    memcpy(state->queries[QUERY_PLAIN], q, bytes);
+    memcpy(s->forms[QUERY_PLAIN] + at, q, bytes);
     if (shifted) {
-        memcpy(state->queries[QUERY_SHIFTED], q, bytes);
+        memcpy(s->forms[QUERY_SHIFTED] + at, q, bytes);
         for (size_t h = 0; h < n_heads; h++)
-            rope_rotate(state->queries[QUERY_SHIFTED] + h * dim, dim, query->pairing, query->shift_rotation);
+            rope_rotate(s->forms[QUERY_SHIFTED] + at + h * head_dim, head_dim, block->pairing, query->shift_rotation);
     }
     if (rotated) {
-        memcpy(state->queries[QUERY_ROTATED], q, bytes);
-        kv_rotate(state->queries[QUERY_ROTATED], n_heads, dim);
+        memcpy(s->forms[QUERY_ROTATED] + at, q, bytes);
+        kv_rotate(s->forms[QUERY_ROTATED] + at, n_heads, head_dim);
+    }
+    memset(s->out + at, 0, bytes);
+    memset(s->rotated_out + at, 0, bytes);
+    for (size_t r = row; r < row + n_heads; r++) {
+        s->max[r] = -INFINITY;
+        s->sum[r] = 0;
     }
 }
 
-/* Normalises by the sums and takes in what rotated values have added. */
-static void finish(const KvSpan *spans, size_t n_spans, size_t n_heads, size_t head_dim, State *state, float *out) {
+/* Takes in what rotated values have added, and normalises by the sums. */
+static void finish_query(const Block *block, size_t index) {
+    AttentionScratch *s = block->scratch;
+    const AttentionQuery *query = &block->queries[index];
+    size_t head_dim = block->head_dim, row = index * block->n_heads;
+    float *rows = s->out + row * head_dim, *rotated_rows = s->rotated_out + row * head_dim;
+    float *out = query->out + block->head * head_dim;
     bool rotated = false;
-    for (size_t s = 0; s < n_spans; s++)
-        rotated = rotated || spans[s].group_v.rotated;
+    for (size_t i = 0; i < query->n_spans; i++)
+        rotated = rotated || query->spans[i].group_v.rotated;
     if (rotated) {
-        kv_rotate(state->rotated_out, n_heads, head_dim);
-        for (size_t i = 0; i < n_heads * head_dim; i++)
-            out[i] += state->rotated_out[i];
+        kv_rotate(rotated_rows, block->n_heads, head_dim);
+        for (size_t i = 0; i < block->n_heads * head_dim; i++)
+            rows[i] += rotated_rows[i];
     }
-    for (size_t h = 0; h < n_heads; h++)
+    for (size_t h = 0; h < block->n_heads; h++)
         for (size_t d = 0; d < head_dim; d++)
-            out[h * head_dim + d] /= state->sum[h];
+            out[h * head_dim + d] = rows[h * head_dim + d] / s->sum[row + h];
 }
 
-/* A constant n_heads lets the compiler keep a block's sums in registers. */
-INLINE void attend_heads(const KvSpan *spans, size_t n_spans, const AttentionQuery *query, size_t head, size_t n_heads,
-                         State *state, float *out) {
-    size_t head_dim = query->head_dim;
-    for (size_t h = 0; h < n_heads; h++) {
-        state->max[h] = -INFINITY;
-        state->sum[h] = 0;
-    }
-    memset(out, 0, n_heads * head_dim * sizeof *out);
-    memset(state->rotated_out, 0, n_heads * head_dim * sizeof *out);
-    prepare_queries(spans, n_spans, query, head, n_heads, state);
-    for (Cursor cursor = {0, 0}; cursor.span < n_spans;)
-        attend_tile(spans, n_spans, &cursor, n_heads, head_dim, state, out);
-    finish(spans, n_spans, n_heads, head_dim, state, out);
-}
-
-void SIMD_NAME(attend)(const KvSpan *spans, size_t n_spans, const AttentionQuery *query, float *out) {
-    State state;
-    for (size_t h = 0; h < query->n_group;) {
-        float *to = out + h * query->head_dim;
-        switch (query->n_group - h) {
-        case 1:
-            attend_heads(spans, n_spans, query, h, 1, &state, to);
-            h += 1;
-            break;
-        case 2:
-            attend_heads(spans, n_spans, query, h, 2, &state, to);
-            h += 2;
-            break;
-        case 3:
-            attend_heads(spans, n_spans, query, h, 3, &state, to);
-            h += 3;
-            break;
-        default:
-            attend_heads(spans, n_spans, query, h, HEAD_BLOCK, &state, to);
-            h += HEAD_BLOCK;
-            break;
+void SIMD_NAME(attend)(const AttentionShape *shape, const AttentionQuery *queries, size_t n_queries,
+                       AttentionScratch *scratch) {
+    for (size_t head = 0; head < shape->n_group; head += ATTENTION_ROWS) {
+        size_t n_heads = at_most(shape->n_group - head, ATTENTION_ROWS), longest = 0;
+        Block block = {queries, n_queries, head, n_heads, shape->head_dim, shape->pairing, scratch};
+        for (size_t i = 0; i < n_queries; i++) {
+            begin_query(&block, i);
+            longest = scratch->n_visible[i] > longest ? scratch->n_visible[i] : longest;
         }
+        for (size_t tile = 0; tile < longest; tile += TILE_TOKENS)
+            attend_tile(&block, tile);
+        for (size_t i = 0; i < n_queries; i++)
+            finish_query(&block, i);
     }
 }

@@ -1,30 +1,64 @@
-/* Attention of one query position and one KV head over the cache's spans: softmax(q K^T / sqrt(head_dim)) V, with an
- * online softmax in F32 over tiles of tokens (Milakov & Gimelshein 2018; Rabe & Staats 2021). It never asks which policy
- * made the spans: encoded tokens are decoded a few at a time into the nearest cache, once for the query heads that share
- * a KV head, and never anywhere else.
+/* Attention over the cache's spans: softmax(q K^T / sqrt(head_dim)) V, with an online softmax in F32 over tiles of
+ * tokens (Milakov & Gimelshein 2018; Rabe & Staats 2021). It never asks which policy made the spans.
  *
- * Tiles are cut over the sequence of visible tokens, not over spans. So the order of sums depends on which tokens a query
- * sees, not on where they are stored: one batch or many, any number of threads, the result is the same to the bit. */
+ *     AttentionBatch batch = {&cache, layer, n_tokens, n_heads, pairing, q, shift_rotation, out};
+ *     for (size_t i = 0; i < attention_n_blocks(&batch); i++)     // in any order, on any threads
+ *         attention_block(&batch, i, attention_kernel(level), scratch);
+ *
+ * A tile that a block of queries sees is decoded once for all of them; a query that is alone reads FP16 where it is,
+ * and the rest a few tokens at a time. There is no other decoded copy of the cache.
+ *
+ * Tiles are cut over the sequence of visible tokens, not over spans, and every query sums by itself. So the order of
+ * sums depends on which tokens a query sees, not on where they are stored: one batch or many, any number of threads,
+ * the result is the same to the bit. */
 #ifndef STOWKV_ATTENTION_H
 #define STOWKV_ATTENTION_H
 
 #include "kvcache/kvcache.h"
 #include "model/base/rope.h"
 
-/* The query heads that share one KV head. */
-typedef struct AttentionQuery {
-    const float *q;              /* (n_group, head_dim) rotated by RoPE at the query's position */
-    size_t n_group, head_dim;    /* head_dim at most ATTENTION_MAX_DIM */
-    RopePairing pairing;
-    const float *shift_rotation; /* (head_dim / 2, 2) RoPE by minus the tokens dropped, for shifted spans; else NULL */
-} AttentionQuery;
-
 #define ATTENTION_MAX_DIM 512
 
-typedef void Attend(const KvSpan *spans, // (n_spans) oldest tokens first
-                    size_t n_spans, const AttentionQuery *query,
-                    float *out);         // (n_group, head_dim)
+typedef struct AttentionShape {
+    size_t n_group;  /* query heads that share a KV head */
+    size_t head_dim; /* at most ATTENTION_MAX_DIM */
+    RopePairing pairing;
+} AttentionShape;
+
+/* The query heads of one token that share a KV head, and what they see. */
+typedef struct AttentionQuery {
+    const float *q;              /* (n_group, head_dim) rotated by RoPE at the query's position */
+    const float *shift_rotation; /* (head_dim / 2, 2) RoPE by minus the tokens dropped, for shifted spans; else NULL */
+    const KvSpan *spans;         /* (n_spans) oldest tokens first */
+    size_t n_spans;
+    float *out; /* (n_group, head_dim) */
+} AttentionQuery;
+
+/* Room of one thread. Its size is fixed, but what a model's shape does not need is never touched. */
+typedef struct AttentionScratch AttentionScratch;
+size_t attention_scratch_bytes(void); /* to be zeroed and aligned to 64 */
+
+#define ATTENTION_ROWS 128 /* query heads of a call, unless one query alone has more */
+
+/* Queries may see different tokens, and the same tokens in different encodings; it is fastest where they do not. */
+typedef void Attend(const AttentionShape *shape, const AttentionQuery *queries,
+                    size_t n_queries, /* times n_group at most ATTENTION_ROWS, or 1 */
+                    AttentionScratch *scratch);
 
 Attend *attention_kernel(SimdLevel level);
+
+/* A batch in one layer, between kvcache_append() and kvcache_commit(). */
+typedef struct AttentionBatch {
+    KvCache *cache; /* its counters take what each query reads */
+    size_t layer, n_tokens, n_heads;
+    RopePairing pairing;
+    const float *q;              /* (n_tokens, n_heads, head_dim) */
+    const float *shift_rotation; /* (n_tokens, head_dim / 2, 2), or NULL */
+    float *out;                  /* (n_tokens, n_heads, head_dim) */
+} AttentionBatch;
+
+/* Blocks of queries under one KV head: how many there are depends on the batch's shape alone. */
+size_t attention_n_blocks(const AttentionBatch *batch);
+void attention_block(const AttentionBatch *batch, size_t index, Attend *attend, AttentionScratch *scratch);
 
 #endif

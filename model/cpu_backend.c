@@ -19,24 +19,11 @@ typedef struct CpuBackend {
     ThreadPool *pool;
     float *scratch; /* (n_threads, scratch_stride): decoded rows */
     size_t scratch_stride;
+    char *attention_scratch; /* (n_threads, attention_scratch_bytes()) */
 } CpuBackend;
 
 static CpuBackend *cpu(Backend *backend) {
     return (CpuBackend *)backend;
-}
-
-static void cpu_close(Backend *backend) {
-    if (backend == NULL)
-        return;
-    thread_pool_close(cpu(backend)->pool);
-    free(cpu(backend)->scratch);
-    free(backend);
-}
-
-/* Calls `task` for all of [0, n): by all threads where `n_numbers` is worth it. */
-static void spread(const CpuBackend *b, size_t n, size_t n_numbers, ThreadTask *task, void *job) {
-    size_t n_pieces = (size_t)thread_pool_size(b->pool) * PIECES;
-    thread_pool_run(b->pool, n, n_numbers <= SMALL_WORK ? n : (n + n_pieces - 1) / n_pieces, task, job);
 }
 
 /* Mapped, not malloc'd: pages that a long context never reaches are never taken from the machine. */
@@ -53,6 +40,21 @@ static void cpu_release(Backend *backend, void *memory, size_t size_bytes) {
     (void)backend;
     if (memory != NULL)
         munmap(memory, size_bytes);
+}
+
+static void cpu_close(Backend *backend) {
+    if (backend == NULL)
+        return;
+    thread_pool_close(cpu(backend)->pool);
+    free(cpu(backend)->scratch);
+    cpu_release(backend, cpu(backend)->attention_scratch, (size_t)backend->n_threads * attention_scratch_bytes());
+    free(backend);
+}
+
+/* Calls `task` for all of [0, n): by all threads where `n_numbers` is worth it. */
+static void spread(const CpuBackend *b, size_t n, size_t n_numbers, ThreadTask *task, void *job) {
+    size_t n_pieces = (size_t)thread_pool_size(b->pool) * PIECES;
+    thread_pool_run(b->pool, n, n_numbers <= SMALL_WORK ? n : (n + n_pieces - 1) / n_pieces, task, job);
 }
 
 /* Weights are used where they are mapped; only the scratch rows must be as long as the longest matrix row. */
@@ -177,36 +179,23 @@ static void cpu_append(Backend *backend, KvCache *cache, size_t layer, size_t n_
 
 typedef struct AttentionJob {
     const CpuBackend *b;
-    KvCache *cache;
-    size_t layer, n_heads;
-    RopePairing pairing;
-    const float *q, *shift_rotation;
-    float *out;
+    const AttentionBatch *batch;
 } AttentionJob;
 
-/* Index t * n_kv_heads + kv_head: the query heads of one KV head of one token. */
-static void attend_groups(void *context, size_t begin, size_t end, int thread) {
+static void attend_blocks(void *context, size_t begin, size_t end, int thread) {
     const AttentionJob *job = context;
-    KvCache *cache = job->cache;
-    size_t n_kv_heads = cache->shape.n_kv_heads, head_dim = cache->shape.head_dim, n_group = job->n_heads / n_kv_heads;
-    (void)thread;
-    for (size_t i = begin; i < end; i++) {
-        size_t t = i / n_kv_heads, first = i * n_group * head_dim;
-        const float *shift = job->shift_rotation == NULL ? NULL : job->shift_rotation + t * head_dim;
-        KvSpan spans[KV_MAX_SPANS];
-        size_t n_spans = kvcache_view(cache, job->layer, i % n_kv_heads, cache->n_tokens + t, spans);
-        AttentionQuery query = {job->q + first, n_group, head_dim, job->pairing, shift};
-        job->b->attend(spans, n_spans, &query, job->out + first);
-        kvcache_count_read(cache, job->layer, spans, n_spans);
-    }
+    const CpuBackend *b = job->b;
+    void *scratch = b->attention_scratch + (size_t)thread * attention_scratch_bytes();
+    for (size_t i = begin; i < end; i++)
+        attention_block(job->batch, i, b->attend, scratch);
 }
 
 static void cpu_attention(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
                           RopePairing pairing, const float *q, const float *shift_rotation, float *out) {
     const CpuBackend *b = cpu(backend);
-    AttentionJob job = {b, cache, layer, n_heads, pairing, q, shift_rotation, out};
+    AttentionBatch batch = {cache, layer, n_tokens, n_heads, pairing, q, shift_rotation, out};
     size_t n_numbers = (cache->n_tokens + n_tokens) * n_tokens * n_heads * cache->shape.head_dim;
-    spread(b, n_tokens * cache->shape.n_kv_heads, n_numbers, attend_groups, &job);
+    spread(b, attention_n_blocks(&batch), n_numbers, attend_blocks, &(AttentionJob){b, &batch});
     for (size_t kv_head = 0; kv_head < cache->shape.n_kv_heads; kv_head++)
         kvcache_commit(cache, layer, kv_head, n_tokens);
 }
@@ -265,7 +254,9 @@ int cpu_backend_open(Backend **out, SimdLevel level, int n_threads, Error *error
     b->level = level;
     b->kernels = KERNELS[level];
     b->attend = attention_kernel(level);
-    if (thread_pool_open(&b->pool, b->base.n_threads, error) < 0) {
+    b->attention_scratch = cpu_allocate(&b->base, (size_t)b->base.n_threads * attention_scratch_bytes(),
+                                        "the scratch memory of attention", error);
+    if (b->attention_scratch == NULL || thread_pool_open(&b->pool, b->base.n_threads, error) < 0) {
         cpu_close(&b->base);
         return error->code;
     }

@@ -18,6 +18,7 @@
 
 static uint16_t keys[MAX_TOKENS * MAX_DIM], values[MAX_TOKENS * MAX_DIM];
 static float q[MAX_GROUP * MAX_DIM], out[MAX_GROUP * MAX_DIM];
+static AttentionScratch *scratch;
 
 static KvSpan fp16_span(size_t first, size_t n_tokens, size_t head_dim) {
     const KvCodec *f16 = kv_codec(KV_F16);
@@ -34,8 +35,9 @@ static KvSpan fp16_span(size_t first, size_t n_tokens, size_t head_dim) {
 }
 
 static void attend(SimdLevel level, const KvSpan *spans, size_t n_spans, size_t n_group, size_t head_dim) {
-    AttentionQuery query = {q, n_group, head_dim, ROPE_INTERLEAVED, NULL};
-    attention_kernel(level)(spans, n_spans, &query, out);
+    AttentionShape shape = {n_group, head_dim, ROPE_INTERLEAVED};
+    AttentionQuery query = {q, NULL, spans, n_spans, out};
+    attention_kernel(level)(&shape, &query, 1, scratch);
 }
 
 static float random_normal(void) {
@@ -253,6 +255,46 @@ static void test_codec_shapes(void **state) {
         }
 }
 
+static size_t random_below(size_t n) {
+    return (size_t)(fabsf(random_normal()) * 1e6f) % n;
+}
+
+/* Queries of one call that see any runs of tokens in any order, or the same ones as the query before, against the same
+ * queries one by one: neither the number of spans nor of tokens, nor where one begins, tells alone that two agree. */
+static void test_queries_that_disagree(void **state) {
+    (void)state;
+    enum { DIM = 64, HEADS = 3, QUERIES = 12, SPANS = 3 };
+    static float many_q[QUERIES * HEADS * DIM], together[QUERIES * HEADS * DIM];
+    fill_random(MAX_TOKENS, MAX_GROUP, DIM);
+    for (size_t i = 0; i < QUERIES * HEADS * DIM; i++)
+        many_q[i] = random_normal();
+    for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++)
+        for (size_t round = 0; round < 20; round++) {
+            KvSpan spans[QUERIES][SPANS];
+            AttentionQuery queries[QUERIES];
+            AttentionShape shape = {HEADS, DIM, ROPE_INTERLEAVED};
+            for (size_t i = 0; i < QUERIES; i++) {
+                for (size_t s = 0; s < SPANS; s++) {
+                    size_t begin = random_below(MAX_TOKENS / 2), n = random_below(MAX_TOKENS / 2);
+                    if (i > 0)
+                        spans[i][s] = spans[i - 1][s];
+                    if (i == 0 || random_below(4) == 0)
+                        spans[i][s] = fp16_span(begin, n, DIM);
+                    else if (random_below(4) == 0)
+                        spans[i][s].n_tokens = n;
+                }
+                float *to = together + i * HEADS * DIM;
+                queries[i] = (AttentionQuery){many_q + i * HEADS * DIM, NULL, spans[i], SPANS, to};
+            }
+            attention_kernel(level)(&shape, queries, QUERIES, scratch);
+            for (size_t i = 0; i < QUERIES; i++) {
+                queries[i].out = out;
+                attention_kernel(level)(&shape, &queries[i], 1, scratch);
+                assert_memory_equal(out, together + i * HEADS * DIM, HEADS * DIM * sizeof *out);
+            }
+        }
+}
+
 /* A shifted span is seen by the query that RoPE has turned back. */
 static void test_shifted_span(void **state) {
     (void)state;
@@ -266,8 +308,9 @@ static void test_shifted_span(void **state) {
         fill_random(SINK + TAIL, HEADS, DIM);
         KvSpan spans[] = {fp16_span(0, SINK, DIM), fp16_span(SINK, TAIL, DIM)};
         spans[0].shifted = true;
-        AttentionQuery query = {q, HEADS, DIM, ROPE_INTERLEAVED, rotation};
-        attention_kernel(level)(spans, 2, &query, out);
+        AttentionShape shape = {HEADS, DIM, ROPE_INTERLEAVED};
+        AttentionQuery query = {q, rotation, spans, 2, out};
+        attention_kernel(level)(&shape, &query, 1, scratch);
         memcpy(plain, out, sizeof plain);
         /* The slow way: turn the sink's keys forward instead, which gives the same differences of positions. */
         for (size_t t = 0; t < SINK; t++)
@@ -295,10 +338,19 @@ static void test_nan_is_not_hidden(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one_hot),       cmocka_unit_test(test_random_against_double),
-        cmocka_unit_test(test_several_spans), cmocka_unit_test(test_cuts_change_nothing),
-        cmocka_unit_test(test_codec_pairs),   cmocka_unit_test(test_codec_shapes),
-        cmocka_unit_test(test_shifted_span),  cmocka_unit_test(test_nan_is_not_hidden),
+        cmocka_unit_test(test_one_hot),
+        cmocka_unit_test(test_random_against_double),
+        cmocka_unit_test(test_several_spans),
+        cmocka_unit_test(test_cuts_change_nothing),
+        cmocka_unit_test(test_codec_pairs),
+        cmocka_unit_test(test_codec_shapes),
+        cmocka_unit_test(test_queries_that_disagree),
+        cmocka_unit_test(test_shifted_span),
+        cmocka_unit_test(test_nan_is_not_hidden),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    scratch = aligned_alloc(64, attention_scratch_bytes());
+    memset(scratch, 0, attention_scratch_bytes());
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    free(scratch);
+    return failed;
 }

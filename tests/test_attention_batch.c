@@ -1,0 +1,155 @@
+/* A batch's attention, which decodes a tile once for a block of queries, against that of each query by itself: the same
+ * to the bit, on every instruction set, for every kind of policy. Batches cross the borders of groups and tiles. */
+#include "attention/attention.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { N_TOKENS = 700, MAX_HEADS = 264, MAX_DIM = 128, MAX_BATCH = 256, N_LAYERS = 2 };
+
+static float keys[N_TOKENS * MAX_DIM * 2], values[N_TOKENS * MAX_DIM * 2], q[MAX_BATCH * MAX_HEADS * MAX_DIM];
+static float together[MAX_BATCH * MAX_HEADS * MAX_DIM], alone[MAX_BATCH * MAX_HEADS * MAX_DIM];
+static float shift_rotation[MAX_BATCH * MAX_DIM];
+static AttentionScratch *scratch;
+
+static uint64_t random_state = 1;
+
+static size_t random_below(size_t n) {
+    random_state = random_state * 6364136223846793005 + 1442695040888963407;
+    return (size_t)(random_state >> 33) % n;
+}
+
+static void fill_random(float *out, size_t n, float size) {
+    for (size_t i = 0; i < n; i++)
+        out[i] = ((float)random_below(20001) / 1e4f - 1) * size;
+}
+
+/* What a cache is filled with, and how its batches are read. */
+typedef struct Case {
+    const char *policy;
+    size_t group, head_dim, n_kv_heads, n_group, n_batch;
+} Case;
+
+static void open_cache(KvCache *cache, const Case *c, void **memory) {
+    Error error = {0};
+    KvPolicy policy = kv_policy_full();
+    KvShape shape = {N_LAYERS, c->n_kv_heads, c->head_dim, N_TOKENS, c->n_batch};
+    if (kv_policy_parse(c->policy, &policy, &error) < 0)
+        fail_msg("%s", error.message);
+    policy.group = c->group;
+    if (kv_policy_check(&policy, N_LAYERS, c->head_dim, N_TOKENS, &error) < 0 ||
+        kvcache_open(cache, &shape, &policy, &error) < 0)
+        fail_msg("%s: %s", c->policy, error.message);
+    size_t bytes = cache->kept_bytes + cache->working_bytes;
+    *memory = aligned_alloc(64, bytes);
+    memset(*memory, 0xff, bytes); /* NaN wherever nothing was written */
+    kvcache_set_memory(cache, *memory);
+}
+
+/* RoPE by minus the tokens dropped, with some frequencies. */
+static void fill_shift(const KvCache *cache, size_t layer, size_t n_tokens) {
+    size_t half = cache->shape.head_dim / 2;
+    for (size_t t = 0; t < n_tokens; t++)
+        for (size_t i = 0; i < half; i++) {
+            double angle = -(double)kvcache_dropped(cache, layer, cache->n_tokens + t) * pow(0.8, (double)i);
+            shift_rotation[(t * half + i) * 2] = (float)cos(angle);
+            shift_rotation[(t * half + i) * 2 + 1] = (float)sin(angle);
+        }
+}
+
+static void attend_alone(Attend *attend, const AttentionBatch *batch, size_t t, size_t kv_head) {
+    KvSpan spans[KV_MAX_SPANS];
+    size_t head_dim = batch->cache->shape.head_dim, n_group = batch->n_heads / batch->cache->shape.n_kv_heads;
+    size_t n_spans = kvcache_view(batch->cache, batch->layer, kv_head, batch->cache->n_tokens + t, spans);
+    size_t first = (t * batch->n_heads + kv_head * n_group) * head_dim;
+    AttentionShape shape = {n_group, head_dim, batch->pairing};
+    AttentionQuery query = {batch->q + first, batch->shift_rotation + t * head_dim, spans, n_spans, alone + first};
+    attend(&shape, &query, 1, scratch);
+}
+
+static void check_batch(const Case *c, KvCache *cache, SimdLevel level, size_t layer, size_t n) {
+    size_t n_heads = c->n_kv_heads * c->n_group, size = n * n_heads * c->head_dim;
+    AttentionBatch batch = {cache, layer, n, n_heads, ROPE_HALVES, q, shift_rotation, together};
+    fill_shift(cache, layer, n);
+    for (size_t i = attention_n_blocks(&batch); i-- > 0;)
+        attention_block(&batch, i, attention_kernel(level), scratch);
+    for (size_t t = 0; t < n; t++)
+        for (size_t kv_head = 0; kv_head < c->n_kv_heads; kv_head++)
+            attend_alone(attention_kernel(level), &batch, t, kv_head);
+    for (size_t i = 0; i < size; i++)
+        if (memcmp(&together[i], &alone[i], sizeof *alone) != 0 || !isfinite(together[i]))
+            fail_msg("%s, %s, group %zu, head_dim %zu, %zu x %zu heads, layer %zu: token %zu of %zu behind %zu: %.9g, "
+                     "alone %.9g",
+                     c->policy, simd_level_name(level), c->group, c->head_dim, c->n_kv_heads, c->n_group, layer,
+                     i / (n_heads * c->head_dim), n, cache->n_tokens, (double)together[i], (double)alone[i]);
+}
+
+/* All tokens in batches: the largest, or smaller ones now and then. */
+static void check_case(const Case *c) {
+    KvCache cache;
+    void *memory;
+    open_cache(&cache, c, &memory);
+    size_t row = c->n_kv_heads * c->head_dim;
+    fill_random(keys, N_TOKENS * row, 3);
+    fill_random(values, N_TOKENS * row, 1);
+    fill_random(q, c->n_batch * c->n_group * row, 1);
+    while (cache.n_tokens < N_TOKENS) {
+        size_t first = cache.n_tokens, n = random_below(3) == 0 ? 1 + random_below(c->n_batch) : c->n_batch;
+        n = n < N_TOKENS - first ? n : N_TOKENS - first;
+        for (size_t layer = 0; layer < N_LAYERS; layer++) {
+            for (size_t kv_head = 0; kv_head < c->n_kv_heads; kv_head++)
+                kvcache_append(&cache, layer, kv_head, n, keys + first * row, values + first * row);
+            for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++)
+                check_batch(c, &cache, level, layer, n);
+            for (size_t kv_head = 0; kv_head < c->n_kv_heads; kv_head++)
+                kvcache_commit(&cache, layer, kv_head, n);
+        }
+        kvcache_advance(&cache, n);
+    }
+    kvcache_close(&cache);
+    free(memory);
+}
+
+static void test_policies(void **state) {
+    (void)state;
+    const char *const policies[] = {"f16:*",
+                                    "sink=16,f16:32",        /* compressed */
+                                    "sink=5,f16:530",        /* compressed, tiles cut the window */
+                                    "sink=16,f16:32,int8:*", /* quantized */
+                                    "sink=16,f16:32,q4_0:*", /* rotated */
+                                    "sink=3,f16:20,int8/int4:100,q4_0:300,int2:*", /* cascade */
+                                    "f16:1,q8_0/f16:64,int4:330",                  /* and dropped in the end */
+                                    "@0:f16:*;@1:sink=1,f16:33,fp8/q4_1:*"};       /* by layer */
+    for (size_t i = 0; i < sizeof policies / sizeof *policies; i++) {
+        check_case(&(Case){policies[i], 64, 64, 2, 3, 128});
+        check_case(&(Case){policies[i], 32, 32, 1, 4, 256});
+        check_case(&(Case){policies[i], 64, 64, 1, 1, 7});
+    }
+}
+
+/* Heads that are no multiple of the lanes or of the kernels' blocks, and more heads than a block has rows. */
+static void test_shapes(void **state) {
+    (void)state;
+    const size_t dims[] = {8, 24, 48, 96, 128}, groups[] = {1, 2, 5, 8, 40};
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
+        check_case(&(Case){"sink=3,f16:10,int8:200", 32, dims[i], 2, groups[i], 100});
+        check_case(&(Case){"sink=3,f16:10,int8:*", 64, dims[4 - i], 1, groups[i], 30});
+    }
+    check_case(&(Case){"sink=2,f16:9,int8:*", 32, 8, 2, ATTENTION_ROWS + 4, 3});
+}
+
+int main(void) {
+    scratch = aligned_alloc(64, attention_scratch_bytes());
+    memset(scratch, 0, attention_scratch_bytes());
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_policies), cmocka_unit_test(test_shapes)};
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    free(scratch);
+    return failed;
+}
