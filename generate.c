@@ -224,12 +224,6 @@ static void close_program(Program *program) {
     free(program->prompt_text);
 }
 
-static int write_json(Program *program, cJSON *root, Error *error) {
-    if (json_write(root, program->json.stream, error) < 0)
-        return error->code;
-    return output_file_commit(&program->json, error);
-}
-
 /* The text goes on the screen before its summary, also where both are the same terminal. */
 static int report(Program *program, Error *error) {
     const Settings *s = &program->settings;
@@ -240,7 +234,8 @@ static int report(Program *program, Error *error) {
         fprintf(stderr, "seed: %llu\n", (unsigned long long)s->sampler.seed);
     if (s->json == NULL)
         return 0;
-    return write_json(program, run_report_json(&program->run, s->session.checkpoint_path, s->sampler.seed), error);
+    return json_commit(run_report_json(&program->run, s->session.checkpoint_path, s->sampler.seed), &program->json,
+                       error);
 }
 
 /* An interrupted run reports what it has done. */
@@ -277,11 +272,13 @@ static int compare_policies(Program *program, const PolicyList *policies, String
         summaries[n] = run_summarise(&program->run);
         cJSON_AddItemToArray(modes, run_report_json(&program->run, s->session.checkpoint_path, s->sampler.seed));
     }
-    if (status == 0 && program->json.stream != stdout)
+    if (status == 0 && program->json.stream != stdout) {
         run_summaries_print(summaries, n, stdout);
+        status = program_flush_stdout(error);
+    }
     free(summaries);
     if (status == 0 && s->json != NULL)
-        return write_json(program, root, error);
+        return json_commit(root, &program->json, error);
     cJSON_Delete(root);
     return status;
 }

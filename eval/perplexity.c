@@ -74,10 +74,8 @@ static int choose_policies(Program *p, Error *error) {
     if (policies_from_options(&s->session.kv, s->compare, list, error) < 0)
         return error->code;
     p->evaluation.divergence = s->kld || s->load_base != NULL || s->save_base != NULL || list->count > 1;
-    if (p->evaluation.divergence && s->load_base == NULL && !kv_policy_is_full(&list->items[0])) {
-        memmove(list->items + 1, list->items, list->count++ * sizeof *list->items);
-        list->items[0] = kv_policy_full();
-    }
+    if (p->evaluation.divergence && s->load_base == NULL)
+        policy_list_put_full_first(list);
     if (s->kld && list->count == 1 && s->load_base == NULL)
         return error_set(error, ERROR_USAGE,
                          "--kld compares a policy with the full cache; choose one with --quantize_kv, --compress_kv, "
@@ -135,6 +133,8 @@ static int report(Program *p, Error *error) {
     bool stdout_is_taken = p->json.stream == stdout || p->csv.stream == stdout;
     if (!stdout_is_taken)
         perplexity_print(&p->evaluation, &p->setup, stdout);
+    if (!stdout_is_taken && program_flush_stdout(error) < 0)
+        return error->code;
     if (p->settings.csv != NULL) {
         perplexity_csv(&p->evaluation, &p->setup, p->csv.stream);
         if (output_file_commit(&p->csv, error) < 0)
@@ -142,9 +142,7 @@ static int report(Program *p, Error *error) {
     }
     if (p->settings.json == NULL)
         return 0;
-    if (json_write(perplexity_json(&p->evaluation, &p->setup), p->json.stream, error) < 0)
-        return error->code;
-    return output_file_commit(&p->json, error);
+    return json_commit(perplexity_json(&p->evaluation, &p->setup), &p->json, error);
 }
 
 static int run_program(Program *p, Error *error) {

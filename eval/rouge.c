@@ -7,7 +7,6 @@
 #include "model/program.h"
 #include "model/run_report.h"
 
-#include <errno.h>
 #include <stdlib.h>
 
 #define N_RESAMPLES 10000
@@ -48,42 +47,19 @@ static int check_twins(const PolicyList *policies, Error *error) {
     return 0;
 }
 
-/* The policies to run. Where there are several, one is the full cache: first, unless the user has put it elsewhere. */
+/* The policies to run. Where there are several, the first is the full cache. */
 static int choose_policies(Program *program, Error *error) {
     const RougeSettings *s = &program->settings;
     PolicyList *list = &program->policies;
-    if (policies_from_options(&s->session.kv, s->compare, list, error) < 0 || check_twins(list, error) < 0)
+    if (policies_from_options(&s->session.kv, s->compare, list, error) < 0)
         return error->code;
-    program->base = 0;
-    while (program->base < list->count && !kv_policy_is_full(&list->items[program->base]))
-        program->base++;
-    if (list->count == 1)
-        program->base = 1;
-    else if (program->base == list->count) {
-        KvPolicy *grown = realloc(list->items, (list->count + 1) * sizeof *grown);
-        if (grown == NULL)
-            return error_memory(error, "cache policies", (list->count + 1) * sizeof *grown);
-        memmove(grown + 1, grown, list->count * sizeof *grown);
-        grown[0] = kv_policy_full();
-        *list = (PolicyList){grown, list->count + 1};
-        program->base = 0;
-    }
-    return 0;
+    if (list->count > 1)
+        policy_list_put_full_first(list);
+    program->base = list->count > 1 ? 0 : list->count;
+    return check_twins(list, error);
 }
 
 /* ---- Output */
-
-static int write_json(Program *program, cJSON *root, Error *error) {
-    if (json_write(root, program->json.stream, error) < 0)
-        return error->code;
-    return output_file_commit(&program->json, error);
-}
-
-static int flush_table(Error *error) {
-    if (fflush(stdout) != 0 || ferror(stdout))
-        return error_set(error, ERROR_IO, "stdout: %s; write to a place with free space", strerror(errno));
-    return 0;
-}
 
 static void tell_bad_lines(size_t n_bad) {
     if (n_bad > 0)
@@ -101,9 +77,9 @@ static int score_pairs(Program *program, Error *error) {
     blank_lines_print(&program->pairs.blank, program->pairs.count, s->pairs, stderr);
     if (program->json.stream != stdout)
         rouge_pairs_print(&program->pairs, &options, stdout);
-    if (program->json.stream != stdout && flush_table(error) < 0)
+    if (program->json.stream != stdout && program_flush_stdout(error) < 0)
         return error->code;
-    return s->json == NULL ? 0 : write_json(program, rouge_pairs_json(&program->pairs, &options), error);
+    return s->json == NULL ? 0 : json_commit(rouge_pairs_json(&program->pairs, &options), &program->json, error);
 }
 
 /* ---- Texts of a model */
@@ -257,9 +233,9 @@ static int report(Program *program, Error *error) {
                           stderr);
     if (program->json.stream != stdout)
         rouge_comparison_print(&comparison, stdout);
-    if (program->json.stream != stdout && flush_table(error) < 0)
+    if (program->json.stream != stdout && program_flush_stdout(error) < 0)
         return error->code;
-    return s->json == NULL ? 0 : write_json(program, rouge_comparison_json(&comparison), error);
+    return s->json == NULL ? 0 : json_commit(rouge_comparison_json(&comparison), &program->json, error);
 }
 
 static int prepare(Program *program, Error *error) {

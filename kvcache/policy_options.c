@@ -94,6 +94,13 @@ int policies_from_options(const PolicyOptions *options, bool compare, PolicyList
     return out->count > 0 ? 0 : make_policy(options, NULL, &out->items[out->count++], error);
 }
 
+void policy_list_put_full_first(PolicyList *list) {
+    if (kv_policy_is_full(&list->items[0]))
+        return;
+    memmove(list->items + 1, list->items, list->count++ * sizeof *list->items);
+    list->items[0] = kv_policy_full();
+}
+
 void policy_list_free(PolicyList *list) {
     free(list->items);
     *list = (PolicyList){0};

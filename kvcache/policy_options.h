@@ -56,4 +56,7 @@ typedef struct PolicyList {
 int policies_from_options(const PolicyOptions *options, bool compare, PolicyList *out, Error *error);
 void policy_list_free(PolicyList *list);
 
+/* Full mode in front of all others, unless it is there already: what the others are compared with. Takes the room. */
+void policy_list_put_full_first(PolicyList *list);
+
 #endif

@@ -59,9 +59,13 @@ int program_inform(const ProgramFlags *flags, const char *usage, const Option *o
         printf("stowkv " STOWKV_VERSION "\n");
     else
         status = flags->list_codecs ? print_codecs() : print_kernels(simd, error);
-    if (status == 0 && fflush(stdout) != 0)
+    return status == 0 ? program_flush_stdout(error) : status;
+}
+
+int program_flush_stdout(Error *error) {
+    if (fflush(stdout) != 0 || ferror(stdout))
         return error_set(error, ERROR_IO, "stdout: %s; write to a place with free space", strerror(errno));
-    return status;
+    return 0;
 }
 
 /* The first Ctrl-C asks the work to stop; the default action is back for a second one. */

@@ -42,6 +42,9 @@ int program_inform(const ProgramFlags *flags, const char *usage, const Option *o
 extern volatile sig_atomic_t program_interrupted;
 void program_catch_interrupts(void);
 
+/* Makes sure that what was printed on stdout is there. */
+int program_flush_stdout(Error *error);
+
 /* Prints the error, if there is one, as "PROGRAM: error: cause; cure". 0 done, 1 failed, 2 bad usage, 130 after Ctrl-C.
  */
 int program_exit(const char *program, int status, const Error *error);

@@ -121,6 +121,10 @@ int json_write(cJSON *root, FILE *stream, Error *error) {
     return 0;
 }
 
+int json_commit(cJSON *root, OutputFile *file, Error *error) {
+    return json_write(root, file->stream, error) < 0 ? error->code : output_file_commit(file, error);
+}
+
 static void print_speed(const char *what, const GenerationSpeed *speed, FILE *stream) {
     if (speed->n_tokens == 0)
         return;

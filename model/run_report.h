@@ -3,6 +3,7 @@
 #define STOWKV_RUN_REPORT_H
 
 #include "kvcache/ledger.h"
+#include "model/base/output_file.h"
 #include "model/generation.h"
 
 #include <cjson/cJSON.h>
@@ -30,6 +31,9 @@ cJSON *kernels_json(const Model *model, const KvCache *cache);
 cJSON *ledger_json(const KvLedger *ledger);
 
 int json_write(cJSON *root, FILE *stream, Error *error); /* frees root; an error where it is NULL */
+
+/* The same as the whole of a result file, which is then committed. */
+int json_commit(cJSON *root, OutputFile *file, Error *error);
 
 /* Speeds with their depth, the ledger, and what computed it: a few lines for people. */
 void run_report_print(const Generation *run, FILE *stream);
