@@ -261,7 +261,8 @@ test_policies() {
          and ["difference" in m for m in r["modes"]] == [False, True, True]'
     expect_error 2 'twice' --checkpoint_path "$stories" --data "$work/data.jsonl" --kv_policy f16:64 --kv_policy f16:64
     expect_tell_error 1 'quantizes and drops nothing in any of 2 samples' --samples 2 --quantize_kv --window_size 400
-    expect_tell_error 1 'quantizes and drops nothing' --samples 2 --compress_kv --window_size 400
+    expect_tell_error 1 'quantizes and drops nothing' --samples 2 --compress_kv --window_size 400 --output "$work/none.jsonl"
+    check 'before any text is made' [ ! -e "$work/none.jsonl" ]
     expect_tell_error 1 'quantizes and drops nothing' --samples 2 --kv_policy f16:8,f16:*
     expect_tell_error 1 '512' --samples 2 --quantize_kv --window_size 600
 }
