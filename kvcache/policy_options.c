@@ -99,6 +99,7 @@ void policy_list_put_full_first(PolicyList *list) {
         return;
     memmove(list->items + 1, list->items, list->count++ * sizeof *list->items);
     list->items[0] = kv_policy_full();
+    list->items[0].group = list->items[1].group;
 }
 
 void policy_list_free(PolicyList *list) {

@@ -361,6 +361,19 @@ test_resume() {
         [ $status -eq 0 ] && stderr_has "120 of 123 texts"'
 }
 
+test_interrupted_reading() {
+    local pid
+    mkfifo "$work/silence"
+    env --default-signal=INT "$rouge" --pairs - <>"$work/silence" >"$work/stdout" 2>"$work/stderr" &
+    pid=$!
+    sleep 1
+    kill -INT $pid
+    wait $pid
+    status=$?
+    expect_status 'Ctrl-C while pairs are read' 130
+    check 'is no error' [ ! -s "$work/stderr" ]
+}
+
 # bad_output TEXT ARGUMENT…: an error that leaves $work/copy.jsonl as it is.
 bad_output() {
     local text=$1
@@ -488,6 +501,7 @@ test_policies
 test_prompts
 test_bad_data
 test_resume
+test_interrupted_reading
 test_bad_output
 test_usage_errors
 test_help
