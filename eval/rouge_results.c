@@ -2,6 +2,7 @@
 #include "eval/rouge_results.h"
 
 #include "eval/jsonl.h"
+#include "model/base/mapped_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -206,43 +207,20 @@ void rouge_results_add_hash(cJSON *object, const char *name, unsigned long long 
     cJSON_AddStringToObject(object, name, text);
 }
 
-/* XXH3 of the file's first and last MiB. */
-static bool hash_ends(FILE *file, off_t size, unsigned long long *hash) {
-    enum { PIECE = 1 << 20 };
-    char *piece = malloc(PIECE);
-    XXH3_state_t *state = XXH3_createState();
-    bool good = piece != NULL && state != NULL && XXH3_64bits_reset(state) == XXH_OK;
-    for (int i = 0; i < 2 && good; i++) {
-        off_t begin = i == 0 || size < PIECE ? 0 : size - PIECE;
-        size_t n = 0;
-        good = fseeko(file, begin, SEEK_SET) == 0 && ((n = fread(piece, 1, PIECE, file)) > 0 || size == 0) &&
-               XXH3_64bits_update(state, piece, n) == XXH_OK;
-    }
-    if (good)
-        *hash = XXH3_64bits_digest(state);
-    XXH3_freeState(state);
-    free(piece);
-    return good;
-}
-
 int rouge_results_identify(cJSON *header, const char *name, const char *path, Error *error) {
     char key[64];
     struct stat status;
-    unsigned long long hash = 0;
+    MappedFile file;
     const char *slash = strrchr(path, '/');
     cJSON_AddStringToObject(header, name, slash == NULL ? path : slash + 1);
     if (stat(path, &status) != 0 || !S_ISREG(status.st_mode))
         return 0;
-    FILE *file = fopen(path, "rb");
-    bool good = file != NULL && hash_ends(file, status.st_size, &hash);
-    int reason = errno;
-    if (file != NULL)
-        fclose(file);
-    if (!good)
-        return error_set(error, ERROR_IO, "%s: %s; check the file", path, strerror(reason));
+    if (mapped_file_open(&file, path, error) < 0)
+        return error->code;
     snprintf(key, sizeof key, "%s_bytes", name);
-    cJSON_AddNumberToObject(header, key, (double)status.st_size);
+    cJSON_AddNumberToObject(header, key, (double)file.size);
     snprintf(key, sizeof key, "%s_xxh3", name);
-    rouge_results_add_hash(header, key, hash);
+    rouge_results_add_hash(header, key, XXH3_64bits(file.data, file.size));
+    mapped_file_close(&file);
     return 0;
 }

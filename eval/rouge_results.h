@@ -42,8 +42,8 @@ const cJSON *rouge_results_find(const RougeResults *results, const char *policy,
 /* Appends a record; it is on its way to the disk when this returns. */
 int rouge_results_add(RougeResults *results, const cJSON *record, Error *error);
 
-/* Adds NAME, NAME_bytes and NAME_xxh3 to a header: a file's name, size, and a hash of its first and last MiB. What is
- * no regular file has its name alone. */
+/* Adds NAME, NAME_bytes and NAME_xxh3 to a header: a file's name, size and hash. What is no regular file has its
+ * name alone. */
 int rouge_results_identify(cJSON *header, const char *name, const char *path, Error *error);
 
 /* Adds a 64-bit number, which does not fit JSON's, as 16 hexadecimal digits. */
