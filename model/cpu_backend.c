@@ -60,7 +60,7 @@ static void spread(const CpuBackend *b, size_t n, size_t n_numbers, ThreadTask *
 /* Weights are used where they are mapped; only the scratch rows must be as long as the longest matrix row. */
 static int cpu_upload(Backend *backend, Tensor *tensor, Error *error) {
     CpuBackend *b = cpu(backend);
-    size_t stride = (tensor->shape[0] + 15) / 16 * 16 * MATMUL_ROWS;
+    size_t stride = (tensor->shape[0] + 15) / 16 * 16 * matmul_panel_rows(tensor->shape[0]);
     if (stride <= b->scratch_stride)
         return 0;
     size_t size_bytes = stride * (size_t)backend->n_threads * sizeof(float);

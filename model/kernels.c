@@ -11,9 +11,9 @@
 #define PIECE 256 /* weights of a row that are decoded at once for a single token: a block of every type */
 
 #if VEC_LANES == 16
-#define TOKEN_TILE 4 /* 16 sums, 8 operands: fits 32 registers */
+#define TOKEN_TILE 4 /* 16 sums, 4 tokens, a row: fits 32 registers */
 #else
-#define TOKEN_TILE 2 /* 8 sums, 6 operands: fits 16 registers */
+#define TOKEN_TILE 3 /* 12 sums, 3 tokens, a row: fits 16 registers */
 #endif
 
 /* sums[r][t] += w[r] . x[t] over n elements, lane by lane. */
@@ -61,9 +61,46 @@ INLINE void matmul_tile(const float *rows, size_t n_columns, size_t n_rows, cons
         for (size_t t = 0; t < n_tokens; t++)
             sums[r][t] = vec_zero();
     accumulate(rows, n_columns, n_rows, x, n_columns, n_tokens, n_columns, sums);
-    for (size_t r = 0; r < n_rows; r++)
-        for (size_t t = 0; t < n_tokens; t++)
-            y[t * y_stride + r] = vec_sum(sums[r][t]);
+    for (size_t t = 0; t < n_tokens; t++) {
+        if (n_rows == MATMUL_ROWS)
+            vec_store_sums(y + t * y_stride, sums[0][t], sums[1][t], sums[2][t], sums[3][t]);
+        else
+            for (size_t r = 0; r < n_rows; r++)
+                y[t * y_stride + r] = vec_sum(sums[r][t]);
+    }
+}
+
+/* Decoded rows by a tile of tokens. A constant n_tokens keeps the sums in registers. */
+INLINE void matmul_panel(size_t n_tokens, const float *rows, size_t n_columns, size_t n_rows, const float *x, float *y,
+                         size_t y_stride) {
+    size_t r = 0;
+    for (; r + MATMUL_ROWS <= n_rows; r += MATMUL_ROWS)
+        matmul_tile(rows + r * n_columns, n_columns, MATMUL_ROWS, x, n_tokens, y + r, y_stride);
+    for (; r < n_rows; r++)
+        matmul_tile(rows + r * n_columns, n_columns, 1, x, n_tokens, y + r, y_stride);
+}
+
+/* Decoded rows by all tokens: a tile of tokens stays in the nearest cache while it meets all rows. */
+static void matmul_tokens(const float *rows, size_t n_columns, size_t n_rows, const float *x, size_t n_tokens, float *y,
+                          size_t y_stride) {
+    for (size_t t = 0; t < n_tokens; t += TOKEN_TILE) {
+        const float *tile = x + t * n_columns;
+        float *out = y + t * y_stride;
+        switch (n_tokens - t) {
+        case 1:
+            matmul_panel(1, rows, n_columns, n_rows, tile, out, y_stride);
+            break;
+        case 2:
+            matmul_panel(2, rows, n_columns, n_rows, tile, out, y_stride);
+            break;
+        case 3:
+            matmul_panel(3, rows, n_columns, n_rows, tile, out, y_stride);
+            break;
+        default:
+            matmul_panel(TOKEN_TILE, rows, n_columns, n_rows, tile, out, y_stride);
+            break;
+        }
+    }
 }
 
 static void matmul_rows(const Tensor *w, TensorDecode *decode, const float *x, size_t n_tokens, size_t row_begin,
@@ -77,23 +114,11 @@ static void matmul_rows(const Tensor *w, TensorDecode *decode, const float *x, s
             matvec(w, decode, x, row, 1, y);
         return;
     }
-    while (row < row_end) {
-        size_t n_rows = row_end - row < MATMUL_ROWS ? 1 : MATMUL_ROWS;
+    size_t panel = n_tokens > 2 * TOKEN_TILE ? matmul_panel_rows(n_columns) : MATMUL_ROWS;
+    for (size_t n_rows; row < row_end; row += n_rows) {
+        n_rows = row_end - row < panel ? row_end - row : panel;
         decode(w, row * n_columns, n_rows * n_columns, scratch);
-        for (size_t t = 0; t < n_tokens;) {
-            const float *tokens = x + t * n_columns;
-            float *out = y + t * y_stride + row;
-            size_t n = n_tokens - t < TOKEN_TILE ? 1 : TOKEN_TILE;
-            if (n_rows == MATMUL_ROWS && n == TOKEN_TILE)
-                matmul_tile(scratch, n_columns, MATMUL_ROWS, tokens, TOKEN_TILE, out, y_stride);
-            else if (n_rows == MATMUL_ROWS)
-                matmul_tile(scratch, n_columns, MATMUL_ROWS, tokens, 1, out, y_stride);
-            else
-                for (size_t i = 0; i < n; i++)
-                    matmul_tile(scratch, n_columns, 1, tokens + i * n_columns, 1, out + i * y_stride, y_stride);
-            t += n;
-        }
-        row += n_rows;
+        matmul_tokens(scratch, n_columns, n_rows, x, n_tokens, y + row, y_stride);
     }
 }
 

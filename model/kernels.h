@@ -14,8 +14,8 @@ typedef struct Kernels {
                         const float *x,       // (n_tokens, n_columns)
                         size_t n_tokens,      //
                         size_t row_begin, size_t row_end,
-                        float *scratch,       // (MATMUL_ROWS, n_columns), for n_tokens > 1
-                        float *y);            // (n_tokens, n_rows)
+                        float *scratch, // matmul_panel_rows(n_columns) rows of them, for n_tokens > 1
+                        float *y);      // (n_tokens, n_rows)
 
     /* y = gain * x / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019). */
     void (*rmsnorm)(const float *x, const float *gain, float eps, size_t n, float *y);
@@ -24,7 +24,14 @@ typedef struct Kernels {
     void (*swiglu)(float *gate, const float *up, size_t n);
 } Kernels;
 
-#define MATMUL_ROWS 4 /* rows of weights that are decoded together; ranges of rows should begin at multiples */
+#define MATMUL_ROWS 4 /* rows that are multiplied together; ranges of rows should begin at multiples */
+
+/* Rows of weights that are decoded together where they meet several tokens: as many as stay in the second cache, up to
+ * 64, while a tile of tokens that stays in the nearest one meets them all. */
+static inline size_t matmul_panel_rows(size_t n_columns) {
+    size_t rows = 256 * 1024 / (n_columns * sizeof(float)) / MATMUL_ROWS * MATMUL_ROWS;
+    return rows < MATMUL_ROWS ? MATMUL_ROWS : rows > 64 ? 64 : rows;
+}
 
 SIMD_DECLARE(const Kernels, model_kernels, );
 
