@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Makes the files that the tests compare with: decoded blocks, tiny models and their logits, malformed checkpoints,
-tokenizations. Deterministic; does nothing where DIR already holds what these sources and inputs make.
+"""Makes the files that the tests compare with: decoded blocks, tiny models and their logits, what cache policies and
+definitions of perplexity make of them, malformed checkpoints, tokenizations. Deterministic; does nothing where DIR
+already holds what these sources and inputs make.
 
     python checkpoints/make_fixtures.py --output build/fixtures --data DIR --smollm2 FILE
 """
@@ -12,6 +13,7 @@ import fcntl
 import hashlib
 import importlib
 import importlib.util
+import os
 import platform
 import shutil
 import sys
@@ -22,7 +24,8 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 HERE = Path(__file__).resolve().parent
 PACKAGES = ("numpy", "gguf", "sentencepiece", "tokenizers", "jinja2", "rouge-score", "nltk")
-PARTS = ("dequant", "codec", "models", "streaming", "bad", "tokenizer", "rouge")
+PARTS = ("dequant", "codec", "models", "streaming", "cache", "perplexity", "bad", "tokenizer", "rouge")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's matrices here are small: threads would only wait
 
 
 def package_version(name: str) -> str:
@@ -45,7 +48,8 @@ def fingerprint(data: Path | None, smollm2: Path | None) -> str:
 
 
 def make(output: Path, data: Path | None, smollm2: Path | None) -> None:
-    from fixtures import bad_cases, codec_cases, dequant_cases, model_cases, rouge_cases, trained_cases
+    from fixtures import (bad_cases, cache_cases, codec_cases, dequant_cases, model_cases, perplexity_cases,
+                          rouge_cases, trained_cases)
 
     for part in PARTS:
         shutil.rmtree(output / part, ignore_errors=True)
@@ -53,6 +57,8 @@ def make(output: Path, data: Path | None, smollm2: Path | None) -> None:
     codec_cases.make(output)
     model_cases.make(output)
     trained_cases.make(output, data, smollm2)
+    cache_cases.make(output)
+    perplexity_cases.make(output, data)
     bad_cases.make(output)
     rouge_cases.make(output, data)
     if data is None:

@@ -1,0 +1,124 @@
+/* The text of an evaluation against Python: rows as the loader of the data set wikitext makes them, and what is no
+ * text.
+ */
+#include "eval/text_rows.h"
+#include "tests/fixture_files.h"
+#include "tokenizer/utf8.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+/* A heap block of exactly the text, so that AddressSanitizer sees a byte too many. */
+static void check_join(const char *name, const char *text, size_t size, const char *expected, size_t expected_size) {
+    char *joined;
+    size_t length;
+    Error error = {0};
+    if (text_join_rows((StringView){text, size}, &joined, &length, &error) < 0)
+        fail_msg("%s", error.message);
+    if (length != expected_size || memcmp(joined, expected, length) != 0)
+        fail_msg("%s: %zu bytes, expected %zu, or others of them", name, length, expected_size);
+    free(joined);
+}
+
+static void check_fixture(const char *folder, const char *text_name, const char *joined_name) {
+    size_t size, expected_size;
+    char *expected = fixture_load(fixture_path("STOWKV_FIXTURES", joined_name), &expected_size);
+    char *text = fixture_load(fixture_path(folder, text_name), &size);
+    check_join(text_name, text, size, expected, expected_size);
+    free(text);
+    free(expected);
+}
+
+static void test_rows_match_python(void **state) {
+    (void)state;
+    const char *const names[] = {"plain",        "no_final_newline",      "blank_ends",
+                                 "one_newline",  "blank_without_newline", "white_space_of_unicode",
+                                 "inside_lines", "carriage_returns",      "many_scripts"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char text[64], joined[64];
+        snprintf(text, sizeof text, "perplexity/rows/%s.txt", names[i]);
+        snprintf(joined, sizeof joined, "perplexity/rows/%s.joined", names[i]);
+        check_fixture("STOWKV_FIXTURES", text, joined);
+    }
+}
+
+static void test_wikitext_matches_python(void **state) {
+    (void)state;
+    check_fixture("STOWKV_DATA", "wiki.test.raw", "perplexity/rows/wiki.joined");
+}
+
+static void test_rows_by_hand(void **state) {
+    (void)state;
+    check_join("empty", "", 0, "", 0);
+    check_join("one", "a", 1, "a", 1);
+    check_join("two", "a\nb\n", 4, "a\n\n\nb\n", 6);
+    check_join("blank between", "a\n \nb", 5, "a\n\n\n\n\nb", 7);
+}
+
+/* A line of one character is blank if it is one that str.strip() removes; every character there is. */
+static void test_white_space(void **state) {
+    (void)state;
+    size_t size, n_spaces = 0;
+    int32_t *spaces = fixture_load(fixture_path("STOWKV_FIXTURES", "perplexity/white_space"), &size);
+    for (uint32_t code = 0; code < 0x110000; code++) {
+        if (code >= 0xD800 && code < 0xE000)
+            continue;
+        bool is_space = n_spaces < size / sizeof *spaces && (uint32_t)spaces[n_spaces] == code;
+        char line[4];
+        size_t n = utf8_write(code, line), length;
+        char *joined;
+        Error error = {0};
+        n_spaces += is_space;
+        assert_int_equal(text_join_rows((StringView){line, n}, &joined, &length, &error), 0);
+        if (length != (is_space ? 0 : n))
+            fail_msg("U+%04X: %zu bytes are left of a line of %zu", code, length, n);
+        free(joined);
+    }
+    assert_int_equal(n_spaces, size / sizeof *spaces);
+    free(spaces);
+}
+
+static void check_text(const char *bytes, size_t n, const char *expected) {
+    Error error = {0};
+    char *copy = malloc(n > 0 ? n : 1);
+    memcpy(copy, bytes, n);
+    int status = text_check((StringView){copy, n}, "the/path", &error);
+    free(copy);
+    if (expected == NULL) {
+        assert_int_equal(status, 0);
+        return;
+    }
+    assert_int_equal(status, ERROR_FORMAT);
+    if (strstr(error.message, expected) == NULL)
+        fail_msg("\"%s\" does not say \"%s\"", error.message, expected);
+}
+
+static void test_what_is_text(void **state) {
+    (void)state;
+    check_text("", 0, NULL);
+    check_text("plain\r\n\ttext", 12, NULL);
+    check_text("Z\xC3\xBCrich \xE6\x9D\xB1 \xF0\x9F\x98\x80", 16, NULL);
+    check_text("ab\0cd", 5, "the/path: byte 2 is NUL");
+    check_text("\0", 1, "byte 0 is NUL");
+    check_text("caf\xE9 au lait", 12, "the/path: byte 3 is not UTF-8"); /* Latin-1 */
+    check_text("caf\xC3", 4, "byte 3 is not UTF-8");                    /* cut within a character */
+    check_text("\xF0\x9F\x98", 3, "byte 0 is not UTF-8");
+    check_text("a\xED\xA0\x80", 4, "byte 1 is not UTF-8"); /* a surrogate */
+    check_text("a\xC0\x80", 3, "byte 1 is not UTF-8");     /* an overlong NUL */
+    check_text("\xFF\xFE"
+               "a",
+               3, "byte 0 is not UTF-8"); /* UTF-16 */
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rows_match_python), cmocka_unit_test(test_wikitext_matches_python),
+        cmocka_unit_test(test_rows_by_hand),      cmocka_unit_test(test_white_space),
+        cmocka_unit_test(test_what_is_text),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
