@@ -10,7 +10,8 @@
 int text_check(StringView text, const char *path, Error *error);
 
 /* "\n\n".join(rows), where a line with nothing but white space is an empty row and any other line keeps its newline,
- * as \n whether it was \n, \r\n or \r (as the data set wikitext-2-raw-v1 is made from its files). The caller frees *out. */
+ * as \n whether it was \n, \r\n or \r (as the data set wikitext-2-raw-v1 is made from its files). The caller frees
+ * *out. */
 int text_join_rows(StringView text, char **out, size_t *length, Error *error);
 
 #endif
