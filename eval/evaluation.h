@@ -78,7 +78,8 @@ double evaluation_ppl_of_windows(const Evaluation *e, const double *nll, size_t 
 /* ln(PPL / PPL of the base) with the standard error of the paired differences. */
 MeanError evaluation_ln_ratio(const Evaluation *e, const EvalMode *mode);
 
-/* Bits of an element of a token that has left the first tier, scales counted; 16 where none has. */
+/* Bits of an element of a token that has left the first tier, scales counted: 0 where such tokens are dropped, 16 for a
+ * full cache. */
 double eval_mode_old_bits(const EvalMode *mode);
 
 #endif

@@ -131,10 +131,11 @@ static void close_program(Program *p) {
 
 static int report(Program *p, Error *error) {
     bool stdout_is_taken = p->json.stream == stdout || p->csv.stream == stdout;
-    if (!stdout_is_taken)
+    if (!stdout_is_taken) {
         perplexity_print(&p->evaluation, &p->setup, stdout);
-    if (!stdout_is_taken && program_flush_stdout(error) < 0)
-        return error->code;
+        if (program_flush_stdout(error) < 0)
+            return error->code;
+    }
     if (p->settings.csv != NULL) {
         perplexity_csv(&p->evaluation, &p->setup, p->csv.stream);
         if (output_file_commit(&p->csv, error) < 0)
