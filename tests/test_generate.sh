@@ -1,16 +1,8 @@
 #!/usr/bin/env bash
 # The program as a user runs it: its text, its exit statuses, and what goes to stdout, stderr and the JSON file. It runs
 # $STOWKV_BUILD/generate on stories260K of $STOWKV_DATA and, where $STOWKV_SMOLLM2 names it, on SmolLM2.
-set -u
-export LC_ALL=C
-
-generate=${STOWKV_BUILD:?names the folder with the program}/generate
-stories=${STOWKV_DATA:-}/stories260K.bin
-readme=$(dirname "$0")/../README.md
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-n_passed=0
-n_failed=0
+# shellcheck source=tests/program_test.sh
+. "$(dirname "$0")/program_test.sh" generate
 
 # The greedy continuation of "Once upon a time" that llama2.c publishes in its test_all.py: 200 positions.
 golden=', there was a little girl named Lily. She loved to play outside in the park. One day, she saw a big, red ball. She wanted to play with it, but it was too high.
@@ -19,68 +11,16 @@ Lily was sad and didn'\''t know what to do. She said, "I'\''m sorry, Lily. I did
 Lily didn'\''t want to help her mom, so she'
 golden_tokens=196
 
-# ---- Running and checking
-
-# run ARGUMENT…: leaves $status, $work/stdout and $work/stderr.
-run() {
-    timeout 300 "$generate" "$@" >"$work/stdout" 2>"$work/stderr"
-    status=$?
-}
-
 # tell STORY_ARGUMENT…: greedily, on stories260K; a later --temperature counts.
 tell() {
     run --checkpoint_path "$stories" --temperature 0 "$@"
 }
 
+usual() { tell "$@"; }
+
 once='Once upon a time'
 
-skip_loudly() {
-    printf '\n*** SKIPPED: %s ***\n\n' "$1" | tee /dev/stderr
-}
-
-# check NAME COMMAND…: whether the command succeeds.
-check() {
-    local name=$1
-    shift
-    if "$@"; then
-        n_passed=$((n_passed + 1))
-        echo "ok      $name"
-    else
-        n_failed=$((n_failed + 1))
-        echo "FAILED  $name"
-        echo "        status $status"
-        sed 's/^/        stdout: /' "$work/stdout" | head -c 2000
-        sed 's/^/        stderr: /' "$work/stderr" | head -c 2000
-    fi
-}
-
-status_is() { [ "$status" -eq "$1" ]; }
-stdout_is() { [ "$status" -eq 0 ] && printf %s "$1" | cmp -s - "$work/stdout"; }
 stdout_begins_golden() { [ -s "$work/stdout" ] && [ "${golden#"$(cat "$work/stdout")"}" != "$golden" ]; }
-stderr_has() { grep -qF -e "$1" "$work/stderr"; }
-
-# One line on stderr, which has the text, and nothing on stdout.
-failed_cleanly() {
-    [ "$status" -eq "$1" ] && [ ! -s "$work/stdout" ] && [ "$(wc -l <"$work/stderr")" -eq 1 ] &&
-        grep -q '^generate: error: ' "$work/stderr" && stderr_has "$2"
-}
-
-# The same for a failure after text was printed: the notes of the run may stand before the error.
-failed_late() {
-    [ "$status" -eq "$1" ] && [ "$(grep -c 'error' "$work/stderr")" -eq 1 ] &&
-        tail -n 1 "$work/stderr" | grep -q '^generate: error: ' && stderr_has "$2"
-}
-
-expect_status() { check "$1" status_is "$2"; }
-expect_stdout() { check "$1" stdout_is "$2"; }
-
-# expect_error STATUS TEXT ARGUMENT…: runs the program on stories260K.
-expect_error() {
-    local expected=$1 text=$2
-    shift 2
-    tell "$@" </dev/null
-    check "status $expected: $*" failed_cleanly "$expected" "$text"
-}
 
 # ---- The text
 
@@ -268,11 +208,11 @@ test_json() {
 }
 
 test_full_disk() {
-    timeout 300 "$generate" --checkpoint_path "$stories" --prompt "$once" --temperature 0 >/dev/full 2>"$work/stderr"
+    timeout 300 "$program" --checkpoint_path "$stories" --prompt "$once" --temperature 0 >/dev/full 2>"$work/stderr"
     status=$?
     : >"$work/stdout"
     check 'stdout to a full disk' failed_cleanly 1 'stdout'
-    timeout 300 "$generate" --help >/dev/full 2>"$work/stderr"
+    timeout 300 "$program" --help >/dev/full 2>"$work/stderr"
     status=$?
     check '--help to a full disk' failed_cleanly 1 'stdout'
 }
@@ -287,29 +227,6 @@ make_long_stories() {
     chmod u+w "$work/long.bin"
     truncate -s "+$(((60000 - 512) * 32))" "$work/long.bin"
     printf '\x60\xea\0\0' | dd of="$work/long.bin" bs=1 seek=24 conv=notrunc status=none
-}
-
-# interrupt SECONDS ARGUMENT…: sends SIGINT after the first byte of text, or after the seconds where they are not 0.
-# A shell's background jobs ignore SIGINT and read /dev/null; env and <&0 undo that.
-interrupt() {
-    local seconds=$1 first pid
-    shift
-    mkfifo "$work/pipe"
-    env --default-signal=INT "$generate" "$@" <&0 >"$work/pipe" 2>"$work/stderr" &
-    pid=$!
-    {
-        if [ "$seconds" = 0 ]; then
-            IFS= read -r -N 1 first
-        else
-            first=
-            sleep "$seconds"
-        fi
-        kill -INT "$pid"
-        { printf %s "$first" && cat; } >"$work/stdout"
-    } <"$work/pipe"
-    wait $pid
-    status=$?
-    rm "$work/pipe"
 }
 
 test_interrupts() {
@@ -335,7 +252,7 @@ test_interrupted_write() {
     mkfifo "$work/full"
     exec 5<>"$work/full"
     head -c 65536 /dev/zero >&5
-    env --default-signal=INT "$generate" --checkpoint_path "$work/long.bin" --prompt "$once" --temperature 0 \
+    env --default-signal=INT "$program" --checkpoint_path "$work/long.bin" --prompt "$once" --temperature 0 \
         --ignore_eos --json "$work/waiting.json" >&5 2>"$work/stderr" &
     pid=$!
     sleep 2
@@ -382,31 +299,6 @@ test_usage_errors() {
     check 'a checkpoint as a tokenizer' failed_cleanly 1 'stories260K.bin'
 }
 
-flags_of_help() {
-    "$generate" --help | grep -o '^  --[a-z_]* *[A-Z]*'
-}
-
-# A flag that the parser knows complains about a value that is missing, or about one too many.
-test_help() {
-    local flag argument
-    run --help
-    expect_status '--help' 0
-    check 'a usage line' grep -q '^Usage: generate ' "$work/stdout"
-    run --version
-    check '--version' grep -Eqx 'stowkv [0-9]+\.[0-9]+\.[0-9]+' "$work/stdout"
-    run --list_kernels
-    check '--list_kernels' grep -q '^matmul ' "$work/stdout"
-    while read -r flag argument; do
-        if [ -n "$argument" ]; then
-            run "$flag"
-            check "$flag of --help takes a value" failed_cleanly 2 "$flag: needs a value"
-        else
-            run "$flag=1"
-            check "$flag of --help takes no value" failed_cleanly 2 "$flag: takes no value"
-        fi
-    done < <(flags_of_help)
-}
-
 # Flags in the README are those of some program of this build; lines about other programs do not count.
 test_readme() {
     local flag program
@@ -440,10 +332,6 @@ test_conversation() {
     check 'without an error' [ "$(grep -c error "$work/stderr")" -eq 0 ]
 }
 
-if [ ! -r "$stories" ] || [ ! -r "$STOWKV_DATA/tok512.model" ]; then
-    skip_loudly "test_generate; STOWKV_DATA has no stories260K.bin and tok512.model"
-    exit 77
-fi
 test_golden_story
 test_seeds
 test_stops
@@ -461,5 +349,4 @@ test_usage_errors
 test_help
 test_readme
 test_conversation
-echo "$n_passed checks passed, $n_failed failed"
-[ "$n_failed" -eq 0 ]
+finish

@@ -1,0 +1,133 @@
+# shellcheck shell=bash
+# What the tests of the programs share: running one as a user does, and checking what it does. A script sources this with
+# the program's name, defines usual(), and ends with finish:
+#
+#     . "$(dirname "$0")/program_test.sh" generate
+#     usual() { run --checkpoint_path "$stories" "$@"; }
+#     usual --prompt a
+#     check 'one line' [ "$(wc -l <"$work/stdout")" -eq 1 ]
+#     finish
+#
+# It runs $STOWKV_BUILD/PROGRAM on stories260K of $STOWKV_DATA, and leaves status 77 where that is not there.
+set -u
+export LC_ALL=C
+
+program_name=$1
+program=${STOWKV_BUILD:?names the folder with the program}/$program_name
+stories=${STOWKV_DATA:-}/stories260K.bin
+readme=$(dirname "${BASH_SOURCE[0]}")/../README.md
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+n_passed=0
+n_failed=0
+
+skip_loudly() {
+    printf '\n*** SKIPPED: %s ***\n\n' "$1" | tee /dev/stderr
+}
+
+if [ ! -r "$stories" ] || [ ! -r "$STOWKV_DATA/tok512.model" ]; then
+    skip_loudly "test_$program_name; STOWKV_DATA has no stories260K.bin and tok512.model"
+    exit 77
+fi
+
+# run ARGUMENT…: leaves $status, $work/stdout and $work/stderr.
+run() {
+    timeout 300 "$program" "$@" >"$work/stdout" 2>"$work/stderr"
+    status=$?
+}
+
+# check NAME COMMAND…: whether the command succeeds.
+check() {
+    local name=$1
+    shift
+    if "$@"; then
+        n_passed=$((n_passed + 1))
+        echo "ok      $name"
+    else
+        n_failed=$((n_failed + 1))
+        echo "FAILED  $name"
+        echo "        status $status"
+        sed 's/^/        stdout: /' "$work/stdout" | head -c 2000
+        sed 's/^/        stderr: /' "$work/stderr" | head -c 2000
+    fi
+}
+
+status_is() { [ "$status" -eq "$1" ]; }
+stdout_is() { [ "$status" -eq 0 ] && printf %s "$1" | cmp -s - "$work/stdout"; }
+stderr_has() { grep -qF -e "$1" "$work/stderr"; }
+
+# One line on stderr, which has the text, and nothing on stdout.
+failed_cleanly() {
+    [ "$status" -eq "$1" ] && [ ! -s "$work/stdout" ] && [ "$(wc -l <"$work/stderr")" -eq 1 ] &&
+        grep -q "^$program_name: error: " "$work/stderr" && stderr_has "$2"
+}
+
+# The same for a failure after text was printed: the notes of the run may stand before the error.
+failed_late() {
+    [ "$status" -eq "$1" ] && [ "$(grep -c 'error' "$work/stderr")" -eq 1 ] &&
+        tail -n 1 "$work/stderr" | grep -q "^$program_name: error: " && stderr_has "$2"
+}
+
+expect_status() { check "$1" status_is "$2"; }
+expect_stdout() { check "$1" stdout_is "$2"; }
+
+# expect_error STATUS TEXT ARGUMENT…: of usual().
+expect_error() {
+    local expected=$1 text=$2
+    shift 2
+    usual "$@" </dev/null
+    check "status $expected: $*" failed_cleanly "$expected" "$text"
+}
+
+# interrupt SECONDS ARGUMENT…: sends SIGINT after the first byte of text, or after the seconds where they are not 0.
+# A shell's background jobs ignore SIGINT and read /dev/null; env and <&0 undo that.
+interrupt() {
+    local seconds=$1 first pid
+    shift
+    mkfifo "$work/pipe"
+    env --default-signal=INT "$program" "$@" <&0 >"$work/pipe" 2>"$work/stderr" &
+    pid=$!
+    {
+        if [ "$seconds" = 0 ]; then
+            IFS= read -r -N 1 first
+        else
+            first=
+            sleep "$seconds"
+        fi
+        kill -INT "$pid"
+        { printf %s "$first" && cat; } >"$work/stdout"
+    } <"$work/pipe"
+    wait $pid
+    status=$?
+    rm "$work/pipe"
+}
+
+flags_of_help() {
+    "$program" --help | grep -o '^  --[a-z_]*\( [A-Z][A-Z]*\)\?'
+}
+
+# A flag that the parser knows complains about a value that is missing, or about one too many.
+test_help() {
+    local flag argument
+    run --help
+    expect_status '--help' 0
+    check 'a usage line' grep -q "^Usage: $program_name " "$work/stdout"
+    run --version
+    check '--version' grep -Eqx 'stowkv [0-9]+\.[0-9]+\.[0-9]+' "$work/stdout"
+    run --list_kernels
+    check '--list_kernels' grep -q '^matmul ' "$work/stdout"
+    while read -r flag argument; do
+        if [ -n "$argument" ]; then
+            run "$flag"
+            check "$flag of --help takes a value" failed_cleanly 2 "$flag: needs a value"
+        else
+            run "$flag=1"
+            check "$flag of --help takes no value" failed_cleanly 2 "$flag: takes no value"
+        fi
+    done < <(flags_of_help)
+}
+
+finish() {
+    echo "$n_passed checks passed, $n_failed failed"
+    [ "$n_failed" -eq 0 ]
+}
