@@ -58,8 +58,8 @@ static void print_setup(const Evaluation *e, const PerplexitySetup *setup, FILE 
 }
 
 static void print_figures(const Evaluation *e, FILE *stream) {
-    fprintf(stream, "\n%-11s %10s %8s  %11s %9s  %6s %12s %8s %8s  %s\n", "mode", "PPL", "+-", "ln(q/full)", "+-",
-            "bits", "cache bytes", "of full", "tok/s", "policy");
+    fprintf(stream, "\n%-11s %10s %8s  %11s %9s  %10s %9s  %6s %12s %8s %8s  %s\n", "mode", "PPL", "+-", "ln(q/full)",
+            "+-", "KLD (nats)", "+-", "bits", "cache bytes", "of full", "tok/s", "policy");
     for (size_t i = 0; i < e->n_modes; i++) {
         const EvalMode *mode = &e->modes[i];
         char policy[KV_POLICY_TEXT];
@@ -67,29 +67,29 @@ static void print_figures(const Evaluation *e, FILE *stream) {
         fprintf(stream, "%-11s %10.4f %8.4f  ", kv_policy_mode(&mode->policy), evaluation_ppl(e, mode->nll),
                 evaluation_ppl_error(e, mode->nll));
         if (mode->kld != NULL) {
-            MeanError ratio = evaluation_ln_ratio(e, mode);
-            fprintf(stream, "%11.6f %9.6f  ", ratio.mean, ratio.error);
+            MeanError ratio = evaluation_ln_ratio(e, mode), kld = mean_error(mode->kld, e->n_scored);
+            fprintf(stream, "%11.6f %9.6f  %10.6f %9.6f  ", ratio.mean, ratio.error, kld.mean, kld.error);
         } else
-            fprintf(stream, "%11s %9s  ", "-", "-");
+            fprintf(stream, "%11s %9s  %10s %9s  ", "-", "-", "-", "-");
         fprintf(stream, "%6.3f %12zu %8.4f %8.1f  %s\n", eval_mode_old_bits(mode), mode->ledger.bytes,
                 (double)mode->ledger.bytes / (double)mode->ledger.bytes_full, tokens_per_second(e, mode), policy);
     }
 }
 
+/* How the divergence is spread over tokens, and what it does to the choice of the next one. */
 static void print_divergence(const Evaluation *e, FILE *stream) {
     if (e->n_modes == 1 && e->modes[0].kld == NULL)
         return;
-    fprintf(stream, "\n%-10s %9s %9s %9s %9s %9s %9s %9s %8s %9s %9s  %s\n", "KLD (nats)", "+-", "median", "90 %",
-            "95 %", "99 %", "99.9 %", "max", "same top", "dp", "dp rms", "policy");
+    fprintf(stream, "\n%-10s %9s %9s %9s %9s %9s %10s %9s %9s  %s\n", "KLD median", "90 %", "95 %", "99 %", "99.9 %",
+            "max", "same top 1", "dp", "dp rms", "policy");
     for (size_t i = 0; i < e->n_modes; i++) {
         Divergence d;
         char policy[KV_POLICY_TEXT];
         if (!summarise(e, &e->modes[i], &d))
             continue;
         kv_policy_print(&e->modes[i].policy, policy, sizeof policy);
-        fprintf(stream, "%-10.6f %9.6f %9.6f %9.6f %9.6f %9.6f %9.6f %9.5f %6.2f %% %9.6f %9.6f  %s\n", d.kld.mean,
-                d.kld.error, d.median, d.p90, d.p95, d.p99, d.p999, d.max, 100 * d.same_top1, d.delta_p.mean,
-                d.delta_p_rms, policy);
+        fprintf(stream, "%-10.6f %9.6f %9.6f %9.6f %9.6f %9.5f %8.2f %% %9.6f %9.6f  %s\n", d.median, d.p90, d.p95,
+                d.p99, d.p999, d.max, 100 * d.same_top1, d.delta_p.mean, d.delta_p_rms, policy);
     }
 }
 
