@@ -87,7 +87,7 @@ for (_context, _window), _chunks in CHUNKS.items():
     RUNS[f"codecs-{_context}-{_window}"] = perplexity(_context, _chunks, codec_grid(_window))
 RUNS["rouge"] = ["build/rouge", "--checkpoint_path", "$MODEL", "--data", "$DATA/xsum.jsonl", "--prompt_field", "article",
                  "--reference_field", "summary", "--samples", "200", "--max_new_tokens", "64", "--compare",
-                 "--kv_policy", policy("int4"), "--kv_policy", policy("int8/nf4")]
+                 "--kv_policy", policy("int4")]
 
 
 # ---- Running
