@@ -35,7 +35,10 @@ def perplexity(context, chunks, policies=(), *more):
     return command + list(more)
 
 
-def codec_grid(window):
+def codec_grid(context, window):
+    if context == 8192 and window > 32:  # each costs minutes: the codecs that one would choose
+        return [policy("", window), policy("int8", window, rotate="off")] + \
+               [policy(codec, window, rotate="on") for codec in ("int8", "q4_0", "int4", "nf4")]
     grid = [policy("", window)]
     for codec in CODECS:
         grid += [policy(codec, window, rotate="off"), policy(codec, window, rotate="on")]
@@ -84,10 +87,9 @@ RUNS = {
                               "--attribution"),
 }
 for (_context, _window), _chunks in CHUNKS.items():
-    RUNS[f"codecs-{_context}-{_window}"] = perplexity(_context, _chunks, codec_grid(_window))
+    RUNS[f"codecs-{_context}-{_window}"] = perplexity(_context, _chunks, codec_grid(_context, _window))
 RUNS["rouge"] = ["build/rouge", "--checkpoint_path", "$MODEL", "--data", "$DATA/xsum.jsonl", "--prompt_field", "article",
-                 "--reference_field", "summary", "--samples", "200", "--max_new_tokens", "64", "--compare",
-                 "--kv_policy", policy("int4")]
+                 "--reference_field", "summary", "--samples", "200", "--max_new_tokens", "64", "--compare"]
 
 
 # ---- Running
