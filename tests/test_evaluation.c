@@ -140,7 +140,7 @@ static void test_policies_match_float64(void **state) {
         check_policy(name, policy, expected, size / sizeof *expected);
         free(expected);
     }
-    assert_int_equal(n_cases, 16);
+    assert_int_equal(n_cases, 17);
     fclose(file);
 }
 
@@ -230,11 +230,12 @@ static void test_figures(void **state) {
     assert_memory_equal(e->modes[2].nll, alone.e.modes[0].nll + RUN_WINDOW / 2, half * sizeof(double));
     for (size_t m = 0; m < 3; m++) {
         const EvalMode *mode = &e->modes[m];
-        double sum = 0, squares = 0, first = 0, difference = 0;
+        double sum = 0, squares = 0, first = 0, difference = 0, differences = 0;
         for (size_t i = 0; i < n; i++) {
             sum += mode->nll[i];
             squares += mode->nll[i] * mode->nll[i];
             difference += mode->nll[i] - e->modes[0].nll[i];
+            differences += pow(mode->nll[i] - e->modes[0].nll[i], 2);
             first += i < half ? mode->nll[i] : 0;
         }
         double mean = sum / (double)n, ppl = exp(mean);
@@ -246,7 +247,10 @@ static void test_figures(void **state) {
             assert_null(mode->kld);
             continue;
         }
-        assert_true(fabs(evaluation_ln_ratio(e, mode).mean - difference / (double)n) < 1e-13);
+        MeanError ratio = evaluation_ln_ratio(e, mode);
+        difference /= (double)n;
+        double ratio_error = sqrt((differences / (double)n - difference * difference) / (double)(n - 1));
+        assert_true(fabs(ratio.mean - difference) < 1e-13 && fabs(ratio.error / ratio_error - 1) < 1e-10);
         MeanError kld = mean_error(mode->kld, n);
         assert_true(kld.mean > 0 && mode->n_same_top > n / 2 && mode->n_same_top < n);
         for (size_t i = 0; i < n; i++) /* p(target) twice: the change, and by the likelihoods */
