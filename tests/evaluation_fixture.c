@@ -38,7 +38,9 @@ int test_run_open(TestRun *run, const RunOptions *options, Error *error) {
                           .n_ctx = settings.context,
                           .n_batch = options->n_batch,
                           .divergence = options->divergence,
-                          .attribution = options->attribution};
+                          .attribution = options->attribution,
+                          .save_base = options->save_base,
+                          .load_base = options->load_base};
     if (ppl_windows(&settings, options->n_tokens, &run->e.windows, error) < 0)
         fail_msg("%s", error->message);
     int status = evaluation_open(&run->e, policies, n_policies, error);

@@ -22,6 +22,7 @@ typedef struct RunOptions {
     int n_threads; /* 0: two */
     int32_t bos;   /* 0: none */
     bool divergence, attribution;
+    const char *save_base, *load_base;
     const char *policies[RUN_MAX_POLICIES]; /* as --kv_policy takes them, NULL at the end */
 } RunOptions;
 

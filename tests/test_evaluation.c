@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -279,6 +280,39 @@ static void test_full_against_itself(void **state) {
     test_run_close(&run);
 }
 
+/* A base is of the tokens that went through the model, the first of a window too, and of what was scored. */
+static void test_foreign_base(void **state) {
+    (void)state;
+    char path[] = "/tmp/stowkv-base-XXXXXX";
+    int descriptor = mkstemp(path);
+    assert_true(descriptor >= 0);
+    close(descriptor);
+    RunOptions options = {.model = "models/f32.gguf",
+                          .tokens = random_windows(),
+                          .n_tokens = 120,
+                          .settings = {PPL_HF, 100, 20, 0}, /* 99 tokens, then 20 */
+                          .divergence = true,
+                          .save_base = path,
+                          .policies = {"f16:*"}};
+    TestRun run;
+    test_run(&run, &options);
+    double ppl = evaluation_ppl(&run.e, run.e.base_nll);
+    test_run_close(&run);
+    options.save_base = NULL;
+    options.load_base = path;
+    test_run(&run, &options);
+    assert_true(evaluation_ppl(&run.e, run.e.base_nll) == ppl && evaluation_ppl(&run.e, run.e.modes[0].nll) == ppl);
+    test_run_close(&run);
+    Error error = {0};
+    options.bos = 1;
+    assert_int_equal(test_run_open(&run, &options, &error), ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "another text"));
+    options.bos = 0;
+    options.tokens++;
+    assert_int_equal(test_run_open(&run, &options, &error), ERROR_ARGUMENT);
+    unlink(path);
+}
+
 static RunOptions options_of(const char *policy, size_t context) {
     return (RunOptions){.model = "models/f32.gguf",
                         .tokens = random_windows(),
@@ -363,6 +397,7 @@ int main(void) {
         cmocka_unit_test(test_windows_stand_alone),
         cmocka_unit_test(test_figures),
         cmocka_unit_test(test_full_against_itself),
+        cmocka_unit_test(test_foreign_base),
         cmocka_unit_test(test_what_changes_nothing_is_refused),
         cmocka_unit_test(test_interruption),
     };

@@ -6,6 +6,7 @@
 . "$(dirname "$0")/program_test.sh" perplexity
 
 wiki=$STOWKV_DATA/wiki.test.raw
+: "${STOWKV_FIXTURES:=}"
 if [ ! -r "$wiki" ] || ! command -v python3 >/dev/null; then
     skip_loudly "test_perplexity; it needs STOWKV_DATA's wiki.test.raw, and python3"
     exit 77
@@ -158,6 +159,21 @@ test_definitions() {
     check 'nor do instruction sets, but for roundings to FP16' holds "abs(r['ppl'] / json.load(open('$work/single.json'))['ppl'] - 1) < 3e-4"
 }
 
+# The whole way from the text's bytes in Python and float64. Roundings to FP16 that fall otherwise move the mean of the
+# likelihoods by 3e-4 (tests/test_evaluation.c has the argument).
+test_float64() {
+    local mode n_tokens context stride chunks expected n_scored cases=$STOWKV_FIXTURES/perplexity/stories260k.cases
+    if [ ! -r "$cases" ]; then
+        skip_loudly 'perplexities in float64; STOWKV_FIXTURES has no perplexity/stories260k.cases'
+        return
+    fi
+    while read -r mode n_tokens context stride chunks expected n_scored; do
+        measured --ppl_mode "$mode" --context "$context" --stride "$stride" --chunks "$chunks"
+        check "$mode in float64: $expected, here $(number "r['ppl']")" \
+            holds "r['n_text_tokens'] == $n_tokens and r['tokens_scored'] == $n_scored and abs(r['ppl'] / $expected - 1) < 3e-4"
+    done <"$cases"
+}
+
 test_policies() {
     measured --context 256 --chunks 2 --kv_policy 'sink=4,f16:32,int8:*' --kv_policy 'sink=4,f16:32,int8:64,int4/fp8:*' --kv_policy 'f16:*'
     check 'several policies, the full one first' holds "[m['policy'] for m in r['modes']] == ['f16:*', 'sink=4,f16:32,int8:*', 'sink=4,f16:32,int8:64,int4/fp8:*', 'f16:*']"
@@ -286,6 +302,7 @@ test_smollm2() {
 
 test_reports
 test_definitions
+test_float64
 test_policies
 test_base_logits
 test_bad_texts
