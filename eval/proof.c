@@ -3,8 +3,7 @@
 
 #define POLICY_CHARS 160 /* of a policy's text in a message */
 
-/* Whether a query that sees n_tokens has tokens behind it that left the first tier. */
-static bool changes_something(const KvCache *cache, size_t n_tokens) {
+bool policy_changes_query(const KvCache *cache, size_t n_tokens) {
     for (size_t layer = 0; layer < cache->shape.n_layers; layer++) {
         KvPlan plan = kv_plan(cache->layers[layer].policy, cache->policy.group, n_tokens);
         if (plan.entered[1] > 0)
@@ -21,7 +20,7 @@ int policy_changes_something(const KvCache *cache, const PplWindows *windows, Er
         const PplWindow *w = &windows->items[i];
         size_t n_seen = w->end - w->begin - 1; /* by the query that predicts the window's last token */
         longest = n_seen > longest ? n_seen : longest;
-        if (changes_something(cache, n_seen))
+        if (policy_changes_query(cache, n_seen))
             return 0;
     }
     char text[KV_POLICY_TEXT];

@@ -35,18 +35,6 @@ typedef struct Program {
 
 /* ---- Policies */
 
-static int check_twins(const PolicyList *policies, Error *error) {
-    char a[KV_POLICY_TEXT], b[KV_POLICY_TEXT];
-    for (size_t i = 0; i < policies->count; i++)
-        for (size_t j = 0; j < i; j++) {
-            kv_policy_print(&policies->items[i], a, sizeof a);
-            kv_policy_print(&policies->items[j], b, sizeof b);
-            if (strcmp(a, b) == 0)
-                return error_set(error, ERROR_USAGE, "policy %.200s is there twice; leave one out", a);
-        }
-    return 0;
-}
-
 /* The policies to run. Where there are several, the first is the full cache. */
 static int choose_policies(Program *program, Error *error) {
     const RougeSettings *s = &program->settings;
@@ -56,7 +44,7 @@ static int choose_policies(Program *program, Error *error) {
     if (list->count > 1)
         policy_list_put_full_first(list);
     program->base = list->count > 1 ? 0 : list->count;
-    return check_twins(list, error);
+    return policies_check_twins(list, error);
 }
 
 /* ---- Output */

@@ -48,7 +48,7 @@ static void add_layer(const KvCache *cache, const KvLayer *layer, size_t n_token
     }
 }
 
-static void fill(const KvCache *cache, size_t n_tokens, KvLedger *out) {
+void kv_ledger_at(const KvCache *cache, size_t n_tokens, KvLedger *out) {
     const KvShape *shape = &cache->shape;
     *out = (KvLedger){.working_bytes = cache->working_bytes};
     out->bytes_full = shape->n_layers * shape->n_kv_heads * shape->n_ctx * shape->head_dim * 2 * sizeof(uint16_t);
@@ -57,7 +57,7 @@ static void fill(const KvCache *cache, size_t n_tokens, KvLedger *out) {
 }
 
 void kv_ledger(const KvCache *cache, KvLedger *out) {
-    fill(cache, cache->n_tokens, out);
+    kv_ledger_at(cache, cache->n_tokens, out);
     for (size_t i = 0; i < cache->shape.n_layers; i++) {
         const KvLayer *layer = &cache->layers[i];
         for (size_t row = layer->policy->sink == 0; row <= layer->policy->n_tiers; row++) {
@@ -70,9 +70,9 @@ void kv_ledger(const KvCache *cache, KvLedger *out) {
 
 void kv_ledger_predict(const KvCache *cache, size_t n_tokens, KvLedger *out) {
     KvLedger step;
-    fill(cache, n_tokens, out);
+    kv_ledger_at(cache, n_tokens, out);
     for (size_t n = 1; n <= n_tokens; n++) {
-        fill(cache, n, &step);
+        kv_ledger_at(cache, n, &step);
         for (size_t i = 0; i < out->n_rows; i++)
             out->rows[i].bytes_read += step.rows[i].bytes_held;
     }

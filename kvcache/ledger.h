@@ -36,6 +36,9 @@ typedef struct KvLedger {
 
 void kv_ledger(const KvCache *cache, KvLedger *out);
 
+/* The same for a cache that holds n_tokens, without counters: what a query at position n_tokens - 1 reads. */
+void kv_ledger_at(const KvCache *cache, size_t n_tokens, KvLedger *out);
+
 /* What the ledger of `cache` must say once n_tokens have gone through it from empty, each attended from once: the
  * plan's arithmetic, summed over positions, against which counters are checked. */
 void kv_ledger_predict(const KvCache *cache, size_t n_tokens, KvLedger *out);

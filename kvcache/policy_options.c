@@ -102,6 +102,18 @@ void policy_list_put_full_first(PolicyList *list) {
     list->items[0].group = list->items[1].group;
 }
 
+int policies_check_twins(const PolicyList *list, Error *error) {
+    char a[KV_POLICY_TEXT], b[KV_POLICY_TEXT];
+    for (size_t i = 0; i < list->count; i++)
+        for (size_t j = 0; j < i; j++) {
+            kv_policy_print(&list->items[i], a, sizeof a);
+            kv_policy_print(&list->items[j], b, sizeof b);
+            if (strcmp(a, b) == 0)
+                return error_set(error, ERROR_USAGE, "policy %.200s is there twice; leave one out", a);
+        }
+    return 0;
+}
+
 void policy_list_free(PolicyList *list) {
     free(list->items);
     *list = (PolicyList){0};

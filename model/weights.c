@@ -101,6 +101,20 @@ void weights_free(Weights *weights) {
     *weights = (Weights){0};
 }
 
+size_t weights_bytes_per_token(const Weights *weights, size_t n_layers) {
+    const Tensor *embedding = &weights->token_embd;
+    size_t bytes = embedding->size_bytes / tensor_n_rows(embedding);
+    bytes += weights->output_norm.size_bytes + weights->output.size_bytes;
+    for (size_t layer = 0; layer < n_layers; layer++) {
+        const LayerWeights *w = &weights->layers[layer];
+        const Tensor *tensors[] = {&w->attn_norm, &w->attn_q,   &w->attn_k, &w->attn_v,  &w->attn_output,
+                                   &w->ffn_norm,  &w->ffn_gate, &w->ffn_up, &w->ffn_down};
+        for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
+            bytes += tensors[i]->size_bytes;
+    }
+    return bytes;
+}
+
 static bool is_finite(const Tensor *tensor) {
     TensorDecode *decode = tensor_decoder(tensor->type, cpu_best_simd_level());
     size_t n = tensor->shape[0] * tensor_n_rows(tensor);

@@ -30,6 +30,10 @@ typedef struct Weights {
 int weights_bind(Weights *weights, const Checkpoint *checkpoint, const char *path, Error *error);
 void weights_free(Weights *weights);
 
+/* Bytes of weights that one token reads on its way through the model: every matrix and gain once, but of the token
+ * embedding one row (where it is the output matrix too, that is read whole). */
+size_t weights_bytes_per_token(const Weights *weights, size_t n_layers);
+
 /* The first tensor of the checkpoint that holds a NaN or an infinity, or NULL: what to look for when logits are not
  * finite. Reads every weight. */
 const Tensor *weights_find_nonfinite(const Checkpoint *checkpoint);
