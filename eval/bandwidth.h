@@ -6,8 +6,8 @@
  *
  * The method: a buffer of at least four times the last-level caches that the process can use (from sysfs; at least
  * 256 MiB, at most a quarter of the memory that is free) is summed as F32 by all threads, in pieces of 1 MiB that
- * threads take as they become free. One pass warms up, the next ones are timed; the best is the roof, as in STREAM. The
- * sum is checked, so every byte was read. */
+ * threads take as they become free. One pass warms up, the next ones are timed, four at least and as many as begin
+ * within 0.4 s; the best is the roof, as in STREAM. The sums are checked, so every byte was read. */
 #ifndef STOWKV_BANDWIDTH_H
 #define STOWKV_BANDWIDTH_H
 
@@ -15,12 +15,11 @@
 
 #include <stddef.h>
 
-#define BANDWIDTH_PASSES 16
-
 typedef struct Bandwidth {
     double best, median; /* bytes a second, by all threads */
     double one_thread;   /* the best by one */
     int n_threads;
+    size_t n_passes;
     size_t buffer_bytes;
     size_t cache_bytes; /* of the last level, all that the process can use; 0: not known */
 } Bandwidth;

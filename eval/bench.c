@@ -130,8 +130,13 @@ static int check_program(Program *p, Error *error) {
     bench->n_repetitions = s->repetitions;
     if (s->session.checkpoint_path == NULL)
         return error_set(error, ERROR_USAGE, "--checkpoint_path is required; checkpoints/fetch.sh fetches a model");
-    if (s->json != NULL && s->svg != NULL && strcmp(s->json, "-") == 0 && strcmp(s->svg, "-") == 0)
-        return error_set(error, ERROR_USAGE, "--json - and --svg - both want stdout; name a file for one");
+    if (s->json != NULL && s->svg != NULL && strcmp(s->json, s->svg) == 0)
+        return error_set(error, ERROR_USAGE, "--json and --svg both want %s; name another file for one",
+                         strcmp(s->json, "-") == 0 ? "stdout" : s->json);
+    if ((s->json != NULL && strcmp(s->json, s->session.checkpoint_path) == 0) ||
+        (s->svg != NULL && strcmp(s->svg, s->session.checkpoint_path) == 0))
+        return error_set(error, ERROR_USAGE, "%s is the checkpoint; name another file for the result",
+                         s->session.checkpoint_path);
     if (s->depths != NULL && bench_depths_parse(s->depths, bench_measured(bench), &bench->depths, error) < 0)
         return error->code;
     return choose_policies(p, error);
@@ -147,7 +152,7 @@ int main(int argc, char **argv) {
     const Option options[] = {
         SESSION_OPTIONS(s->session),
         {"Measuring", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
-        {"depths", OPTION_STRING, &s->depths, "N,N,…",
+        {"depths", OPTION_STRING, &s->depths, "LIST",
          "tokens in the cache when generation begins, rising; default 0,2048,8192, as far as the context goes", 0, 0},
         {"prompt_tokens", OPTION_SIZE, &s->prompt_tokens, "N", "to read at each depth; default 512", 1, 1 << 28},
         {"generate_tokens", OPTION_SIZE, &s->generate_tokens, "N", "to generate at each depth; default 64", 1, 1 << 20},

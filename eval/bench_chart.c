@@ -125,7 +125,8 @@ static void draw_mode(const Bench *bench, const BenchSetup *setup, size_t i, con
     for (size_t d = 0; d < bench->depths.count; d++)
         if (bench_row(bench, setup, mode, d, &row)) {
             double x = x_of(axes, (double)row.depth);
-            fprintf(stream, "<path d=\"M%.1f %.1fV%.1f\"/>", x, y_of(axes, row.decode.min), y_of(axes, row.decode.max));
+            double slowest = y_of(axes, row.decode.min), fastest = y_of(axes, row.decode.max);
+            fprintf(stream, "<path d=\"M%.1f %.1fh8m-4 0V%.1fm-4 0h8\" fill=\"none\"/>", x - 4, slowest, fastest);
             fprintf(stream, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\" stroke=\"#fff\"/>\n", x,
                     y_of(axes, row.decode.median));
         }

@@ -66,14 +66,17 @@ static void print_setup(const Bench *bench, const BenchSetup *setup, FILE *strea
             (double)bench->weights_bytes / 1e6, backend->device, backend->simd, backend->n_threads,
             backend->n_threads == 1 ? "" : "s");
     fprintf(stream,
-            "memory is read at %.1f GB/s by %d thread%s (best of %d passes over %zu MiB; median %.1f), %.1f by one\n",
-            b->best / 1e9, b->n_threads, b->n_threads == 1 ? "" : "s", BANDWIDTH_PASSES, b->buffer_bytes >> 20,
+            "memory is read at %.1f GB/s by %d thread%s (best of %zu passes over %zu MiB; median %.1f), %.1f by one\n",
+            b->best / 1e9, b->n_threads, b->n_threads == 1 ? "" : "s", b->n_passes, b->buffer_bytes >> 20,
             b->median / 1e9, b->one_thread / 1e9);
     if (b->buffer_bytes < 2 * b->cache_bytes)
         fprintf(stream,
                 "note: there is no memory for a buffer larger than the processor's caches of %zu MiB, so that "
                 "is partly their speed\n",
                 b->cache_bytes >> 20);
+    if (b->one_thread > 1.1 * b->best)
+        fprintf(stream, "note: one thread reads faster than all together, so other programs are using this machine; "
+                        "repeat this when it is idle\n");
     fprintf(stream, "first token %.3f s after the program's start, loading and a prompt of %zu tokens included (%s)\n",
             bench->first_token_seconds, bench->n_first_prompt, policy);
     fprintf(stream,
@@ -204,6 +207,7 @@ cJSON *bench_json(const Bench *bench, const BenchSetup *setup) {
     cJSON_AddNumberToObject(root, "read_bandwidth", setup->bandwidth.best);
     cJSON_AddNumberToObject(root, "read_bandwidth_median", setup->bandwidth.median);
     cJSON_AddNumberToObject(root, "read_bandwidth_one_thread", setup->bandwidth.one_thread);
+    cJSON_AddNumberToObject(root, "read_passes", (double)setup->bandwidth.n_passes);
     cJSON_AddNumberToObject(root, "read_buffer_bytes", (double)setup->bandwidth.buffer_bytes);
     cJSON_AddNumberToObject(root, "first_token_seconds", bench->first_token_seconds);
     cJSON_AddNumberToObject(root, "first_token_prompt_tokens", (double)bench->n_first_prompt);

@@ -1,0 +1,285 @@
+#!/usr/bin/env bash
+# The program bench as a user runs it, on stories260K of $STOWKV_DATA: its table, JSON and chart, bytes a token against
+# arithmetic of our own, interruption, and every kind of bad input.
+set -u
+export LC_ALL=C
+
+bench=${STOWKV_BUILD:?names the folder with the program}/bench
+stories=${STOWKV_DATA:-}/stories260K.bin
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+n_passed=0
+n_failed=0
+
+# ---- Running and checking
+
+# run ARGUMENT…: leaves $status, $work/stdout and $work/stderr.
+run() {
+    timeout 300 "$bench" "$@" >"$work/stdout" 2>"$work/stderr"
+    status=$?
+}
+
+# measure ARGUMENT…: stories260K with few tokens; a later flag counts.
+measure() {
+    run --checkpoint_path "$stories" --depths 0,200 --prompt_tokens 50 --generate_tokens 20 --repetitions 2 "$@"
+}
+
+skip_loudly() {
+    printf '\n*** SKIPPED: %s ***\n\n' "$1" | tee /dev/stderr
+}
+
+# check NAME COMMAND…: whether the command succeeds.
+check() {
+    local name=$1
+    shift
+    if "$@"; then
+        n_passed=$((n_passed + 1))
+        echo "ok      $name"
+    else
+        n_failed=$((n_failed + 1))
+        echo "FAILED  $name"
+        echo "        status $status"
+        sed 's/^/        stdout: /' "$work/stdout" | head -c 2000
+        sed 's/^/        stderr: /' "$work/stderr" | head -c 2000
+    fi
+}
+
+stdout_has() { grep -qE -e "$1" "$work/stdout"; }
+stderr_has() { grep -qF -e "$1" "$work/stderr"; }
+expect_status() { check "$1" [ "$status" -eq "$2" ]; }
+
+# One line on stderr, which has the text, and nothing on stdout.
+failed_cleanly() {
+    [ "$status" -eq "$1" ] && [ ! -s "$work/stdout" ] && [ "$(wc -l <"$work/stderr")" -eq 1 ] &&
+        grep -q '^bench: error: .*[;:] ' "$work/stderr" && stderr_has "$2"
+}
+
+# expect_error STATUS TEXT ARGUMENT…
+expect_error() {
+    local expected=$1 text=$2
+    shift 2
+    measure "$@" </dev/null
+    check "status $expected: $*" failed_cleanly "$expected" "$text"
+}
+
+# json FILE EXPRESSION: whether the Python expression of r, the file's object, holds. kv_bytes() is what a generated
+# token reads of an int8 cache of stories260K: 5 layers, 4 KV heads of 8, groups of 64, sink 16, window 32, the mean over
+# 20 tokens from a depth on.
+json() {
+    python3 - "$1" "$2" "$stories" <<'PYTHON'
+import json, struct, sys
+r = json.load(open(sys.argv[1], encoding="utf-8"))
+dim, hidden, n_layers, n_heads, n_kv_heads, n_vocab, n_ctx = struct.unpack("<7i", open(sys.argv[3], "rb").read(28))
+head_dim = dim // n_heads
+kv_dim = n_kv_heads * head_dim
+weights = 4 * (n_layers * (2 * dim * dim + 2 * dim * kv_dim + 3 * dim * hidden + 2 * dim) + dim + n_vocab * dim + dim)
+
+def kv_bytes(depth, n_tokens, quantized):
+    total = 0
+    for seen in range(depth + 1, depth + n_tokens + 1):
+        groups = max(0, seen - 16 - 32) // 64 if quantized else 0
+        keys = 64 * head_dim + 2 * head_dim   # a code each, FP16 scales for each channel
+        values = 64 * head_dim + 2 * 64       # … for each token
+        total += n_layers * n_kv_heads * ((seen - 64 * groups) * head_dim * 2 * 2 + groups * (keys + values))
+    return total / n_tokens
+
+near = lambda a, b: abs(a - b) <= 1e-6 * abs(b)
+of = {(x["mode"], x["depth"]): x for x in r["results"]}
+if not eval(f"({sys.argv[2]})"):
+    sys.exit("in " + sys.argv[1] + " this does not hold: " + sys.argv[2])
+PYTHON
+}
+
+svg_is_whole() {
+    python3 - "$1" "$2" <<'PYTHON'
+import sys
+import xml.etree.ElementTree as xml
+root = xml.parse(sys.argv[1]).getroot()
+space = "{http://www.w3.org/2000/svg}"
+assert root.tag == space + "svg"
+assert len(root.findall(f".//{space}polyline")) == int(sys.argv[2]), "a line for each policy"
+texts = [t.text for t in root.findall(f".//{space}text")]
+assert "tokens a second" in texts and "tokens in the cache" in texts and "full: f16:*" in texts, texts
+assert all("nan" not in str(v) and "inf" not in str(v) for e in root.iter() for v in e.attrib.values())
+PYTHON
+}
+
+# ---- Results
+
+test_results() {
+    local rows='len(r["results"]) == 6 and set(of) == {(m, d) for m in ("full", "compressed", "quantized") for d in (0, 200)}'
+    measure --compare --json "$work/result.json" --svg "$work/chart.svg"
+    expect_status '--compare' 0
+    check 'the table has a row for each policy and depth' [ "$(grep -cE '^ +(0|200)  (full|compressed|quantized) ' "$work/stdout")" -eq 6 ]
+    check 'nothing is encoded at depth 0' stdout_has '^ +0  quantized .*nothing encoded yet$'
+    check 'nor dropped' stdout_has '^ +0  compressed .*nothing dropped yet$'
+    check 'but at depth 200' [ "$(grep -c 'yet$' "$work/stdout")" -eq 2 ]
+    check 'break-even of both' [ "$(grep -c ' faster than the full cache ' "$work/stdout")" -eq 2 ]
+    check 'no progress where stderr is no terminal' [ ! -s "$work/stderr" ]
+    if ! command -v python3 >/dev/null; then
+        skip_loudly 'the JSON result; there is no python3'
+        return
+    fi
+    check 'rows' json "$work/result.json" "$rows"
+    check 'the keys of the contract' json "$work/result.json" \
+        'set("read_bandwidth threads simd results break_even".split()) <= set(r) and all(
+         set("policy mode depth prefill_tokens_per_second decode_tokens_per_second bytes_per_token bandwidth_share spread"
+             .split()) <= set(x) for x in r["results"])'
+    check 'what else is told' json "$work/result.json" \
+        'r["model"].endswith("stories260K.bin") and r["device"] == "cpu" and r["prompt_tokens"] == 50 and
+         r["generate_tokens"] == 20 and r["repetitions"] == 2 and r["first_token_prompt_tokens"] == 20 and
+         0 < r["first_token_seconds"] < 60 and r["read_bandwidth"] > 1e7'
+    check 'bytes of a full cache' json "$work/result.json" \
+        'all(x["bytes_per_token"] == weights + kv_bytes(x["depth"], 20, False) for x in r["results"] if x["mode"] == "full")'
+    check 'bytes of an int8 cache' json "$work/result.json" \
+        'all(near(x["bytes_per_token"], weights + kv_bytes(x["depth"], 20, True)) for x in r["results"]
+             if x["mode"] == "quantized") and of["quantized", 200]["bytes_per_token"] < of["full", 200]["bytes_per_token"]'
+    check 'speeds and shares fit each other' json "$work/result.json" \
+        'all(near(x["bandwidth_share"], x["bytes_per_token"] * x["decode_tokens_per_second"] / r["read_bandwidth"]) and
+             x["prefill_tokens_per_second"] > 0 and x["spread"] >= 0 and x["prefill_depth"] == x["depth"] + 20 and
+             0 < x["decode_ms_min"] <= 1000 / x["decode_tokens_per_second"] * (1 + x["spread"]) and
+             x["decode_ms_max"] >= x["decode_ms_min"] and x["repetitions"] == 2 for x in r["results"])'
+    check 'break-even by policy' json "$work/result.json" \
+        'set(r["break_even"]) == {"sink=16,f16:32", "sink=16,f16:32,int8:*"} and
+         all(d is None or 0 <= d <= 200 for d in r["break_even"].values())'
+    check 'notes' json "$work/result.json" \
+        'of["quantized", 0]["note"] == "nothing encoded yet" and "note" not in of["quantized", 200] and
+         "note" not in of["full", 0] and "attention_int8_" in " ".join(of["quantized", 0]["kernels"])'
+    check 'the chart' svg_is_whole "$work/chart.svg" 3
+}
+
+test_policies() {
+    measure --quantize_kv --depths 100 --repetitions 1
+    expect_status 'one policy' 0
+    check 'has no break-even' stdout_has '^no break-even: '
+    check 'has no spread' stdout_has '^ +100  quantized +[0-9.]+ +- '
+    measure --kv_policy 'sink=4,f16:32,int8:64,int4/fp8:*' --kv_policy 'f16:64' --repetitions 9 --json - --threads 1
+    expect_status 'several policies' 0
+    if command -v python3 >/dev/null; then
+        check '--json - is nothing but JSON, with the full cache first' json "$work/stdout" \
+            '[x["mode"] for x in r["results"]] == ["full", "full", "cascade", "cascade", "compressed", "compressed"] and
+             r["threads"] == 1 and len(r["break_even"]) == 2 and all(x["repetitions"] == 9 for x in r["results"])'
+        measure --depths 0 --svg - --kv_policy 'f16:*'
+        check '--svg - is nothing but SVG, of one depth too' svg_is_whole "$work/stdout" 1
+    fi
+    measure --depths 0,600 --compress_kv
+    expect_status 'a policy that streams has no deepest depth' 0
+}
+
+# ---- Ctrl-C
+
+# interrupt SECONDS ARGUMENT…: a shell's background jobs ignore SIGINT.
+interrupt() {
+    local seconds=$1 pid
+    shift
+    env --default-signal=INT "$bench" "$@" >"$work/stdout" 2>"$work/stderr" &
+    pid=$!
+    sleep "$seconds"
+    kill -INT $pid
+    wait $pid
+    status=$?
+}
+
+# stories260K with 60,000 positions instead of 512. llama2.c's files end in RoPE tables, here 32 bytes a position, that
+# nothing reads.
+make_long_stories() {
+    cp "$stories" "$work/long.bin"
+    cp "$STOWKV_DATA/tok512.model" "$work/tokenizer.model"
+    chmod u+w "$work/long.bin"
+    truncate -s "+$(((60000 - 512) * 32))" "$work/long.bin"
+    printf '\x60\xea\0\0' | dd of="$work/long.bin" bs=1 seek=24 conv=notrunc status=none
+}
+
+test_interrupts() {
+    local seconds
+    make_long_stories
+    for seconds in 1 2 4 8; do # until the first depth is through
+        interrupt $seconds --checkpoint_path "$work/long.bin" --depths 0,50000 --prompt_tokens 50 --generate_tokens 20 \
+            --compare --json "$work/interrupted.json" --svg "$work/interrupted.svg"
+        [ -s "$work/stdout" ] && break
+    done
+    expect_status 'Ctrl-C' 130
+    check 'is told' stderr_has 'interrupted'
+    check 'is no error' [ "$(grep -c error "$work/stderr")" -eq 0 ]
+    check 'what is complete is in the table' stdout_has '^ +0  quantized .*\(1 of 3 repetitions\)$'
+    check 'what is not is not' eval '! stdout_has "^ +50000"'
+    if command -v python3 >/dev/null; then
+        check 'and in the JSON' json "$work/interrupted.json" \
+            'len(r["results"]) == 3 and all(x["depth"] == 0 and x["repetitions"] == 1 for x in r["results"])'
+        check 'and in the chart' svg_is_whole "$work/interrupted.svg" 3
+    fi
+    interrupt 1 --checkpoint_path "$work/long.bin" --depths 50000 --json "$work/early.json"
+    expect_status 'Ctrl-C before the first figure' 130
+    check 'prints no table and no error' [ ! -s "$work/stdout" -a "$(grep -c error "$work/stderr")" -eq 0 ]
+    check 'and writes no JSON' [ ! -e "$work/early.json" ]
+}
+
+# ---- Bad input
+
+test_errors() {
+    local list
+    for list in '' a '0,,5' '0,' ',0' '0;200' '-1' '200,0' '0,0' 99999999999999999999; do
+        expect_error 2 "--depths $list" --depths "$list"
+    done
+    expect_error 2 'or 70 for the next depth' --depths 0,69
+    expect_error 2 'expected' --repetitions 0
+    expect_error 2 'expected' --repetitions 1001
+    expect_error 2 'expected' --generate_tokens 0
+    expect_error 2 'expected' --prompt_tokens=-5
+    expect_error 1 'use depths up to 442' --depths 443
+    expect_error 1 'use depths up to 130' --n_ctx 200
+    expect_error 1 'context of 512 tokens' --prompt_tokens 512 --depths 0
+    expect_error 1 'context of 512 tokens' --depths 0 --generate_tokens 600
+    expect_error 1 '512' --n_ctx 513
+    expect_error 1 '512' --kv_policy 'f16:513'
+    expect_error 2 'exclude' --compress_kv --quantize_kv
+    expect_error 2 '--compare' --compare --quantize_kv
+    expect_error 2 'is there twice' --compare --kv_policy 'f16:*'
+    expect_error 2 'character' --kv_policy 'f16:32,itn8:*'
+    expect_error 2 'did you mean --depths' --dephts 5
+    expect_error 2 'stray' stray
+    expect_error 2 'stdout' --json - --svg -
+    expect_error 2 'both want' --json "$work/x" --svg "$work/x"
+    expect_error 2 'is the checkpoint' --json "$stories"
+    expect_error 1 'cannot be written' --json "$work/missing/result.json"
+    expect_error 1 'cannot be written' --svg "$work"
+    expect_error 1 'missing.gguf' --checkpoint_path "$work/missing.gguf" --json "$work/none.json"
+    check 'a failed run leaves no JSON' [ ! -e "$work/none.json" ]
+    run --depths 0
+    check 'no checkpoint' failed_cleanly 2 '--checkpoint_path'
+    run --checkpoint_path "$stories"
+    check 'the default tokens do not fit 512' failed_cleanly 1 '--prompt_tokens 512'
+    timeout 300 "$bench" --checkpoint_path "$stories" --depths 0 --prompt_tokens 5 --generate_tokens 5 >/dev/full 2>"$work/stderr"
+    status=$?
+    : >"$work/stdout"
+    check 'stdout to a full disk' failed_cleanly 1 'stdout'
+}
+
+# A flag that the parser knows complains about a value that is missing, or about one too many.
+test_help() {
+    local flag argument
+    run --help
+    expect_status '--help' 0
+    check 'a usage line' stdout_has '^Usage: bench '
+    while read -r flag argument; do
+        if [ -n "$argument" ]; then
+            run "$flag"
+            check "$flag of --help takes a value" failed_cleanly 2 "$flag: needs a value"
+        else
+            run "$flag=1"
+            check "$flag of --help takes no value" failed_cleanly 2 "$flag: takes no value"
+        fi
+    done < <("$bench" --help | grep -o '^  --[a-z_]* *[A-Z]*')
+}
+
+if [ ! -r "$stories" ] || [ ! -r "$STOWKV_DATA/tok512.model" ]; then
+    skip_loudly "test_bench; STOWKV_DATA has no stories260K.bin and tok512.model"
+    exit 77
+fi
+test_results
+test_policies
+test_interrupts
+test_errors
+test_help
+echo "$n_passed checks passed, $n_failed failed"
+[ "$n_failed" -eq 0 ]
