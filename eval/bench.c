@@ -8,8 +8,6 @@
 #include "model/run_report.h"
 #include "model/session.h"
 
-#include <errno.h>
-
 static const char USAGE[] =
     "Usage: bench --checkpoint_path PATH [flags]\n"
     "Tokens a second at several depths of context, under one cache policy or several: reading a "
@@ -37,7 +35,7 @@ typedef struct Program {
 static int choose_policies(Program *p, Error *error) {
     PolicyList *list = &p->policies;
     if (policies_from_options(&p->settings.session.kv, p->settings.compare, list, error) < 0 ||
-        policies_check_twins(list, error) < 0)
+        policy_list_check_twins(list, error) < 0)
         return error->code;
     for (size_t i = 0; i < list->count; i++)
         if (kv_policy_is_full(&list->items[i]))
@@ -81,19 +79,15 @@ static void close_program(Program *p) {
 static int report(Program *p, Error *error) {
     if (p->json.stream != stdout && p->svg.stream != stdout) {
         bench_print(&p->bench, &p->setup, stdout);
-        if (fflush(stdout) != 0 || ferror(stdout))
-            return error_set(error, ERROR_IO, "stdout: %s; write to a place with free space", strerror(errno));
+        if (program_flush_stdout(error) < 0)
+            return error->code;
     }
     if (p->settings.svg != NULL) {
         bench_svg(&p->bench, &p->setup, p->svg.stream);
         if (output_file_commit(&p->svg, error) < 0)
             return error->code;
     }
-    if (p->settings.json == NULL)
-        return 0;
-    if (json_write(bench_json(&p->bench, &p->setup), p->json.stream, error) < 0)
-        return error->code;
-    return output_file_commit(&p->json, error);
+    return p->settings.json == NULL ? 0 : json_commit(bench_json(&p->bench, &p->setup), &p->json, error);
 }
 
 static int measure(Program *p, Error *error) {

@@ -44,7 +44,7 @@ static int choose_policies(Program *program, Error *error) {
     if (list->count > 1)
         policy_list_put_full_first(list);
     program->base = list->count > 1 ? 0 : list->count;
-    return policies_check_twins(list, error);
+    return policy_list_check_twins(list, error);
 }
 
 /* ---- Output */

@@ -102,7 +102,7 @@ void policy_list_put_full_first(PolicyList *list) {
     list->items[0].group = list->items[1].group;
 }
 
-int policies_check_twins(const PolicyList *list, Error *error) {
+int policy_list_check_twins(const PolicyList *list, Error *error) {
     char a[KV_POLICY_TEXT], b[KV_POLICY_TEXT];
     for (size_t i = 0; i < list->count; i++)
         for (size_t j = 0; j < i; j++) {

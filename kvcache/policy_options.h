@@ -54,11 +54,12 @@ typedef struct PolicyList {
  * the sink, window and codec that the flags ask for; then each --kv_policy. Without both, the one that the flags
  * choose. The list is freed with policy_list_free(), also after an error. */
 int policies_from_options(const PolicyOptions *options, bool compare, PolicyList *out, Error *error);
-/* ERROR_USAGE where a policy is there twice: its figures would stand under one name. */
-int policies_check_twins(const PolicyList *list, Error *error);
 void policy_list_free(PolicyList *list);
 
 /* Full mode in front of all others, unless it is there already: what the others are compared with. Takes the room. */
 void policy_list_put_full_first(PolicyList *list);
+
+/* ERROR_USAGE where a policy is there twice: its figures would stand under one name. */
+int policy_list_check_twins(const PolicyList *list, Error *error);
 
 #endif

@@ -1,66 +1,14 @@
 #!/usr/bin/env bash
 # The program bench as a user runs it, on stories260K of $STOWKV_DATA: its table, JSON and chart, bytes a token against
 # arithmetic of our own, interruption, and every kind of bad input.
-set -u
-export LC_ALL=C
+. "$(dirname "$0")/program_test.sh" bench
 
-bench=${STOWKV_BUILD:?names the folder with the program}/bench
-stories=${STOWKV_DATA:-}/stories260K.bin
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-n_passed=0
-n_failed=0
-
-# ---- Running and checking
-
-# run ARGUMENT…: leaves $status, $work/stdout and $work/stderr.
-run() {
-    timeout 300 "$bench" "$@" >"$work/stdout" 2>"$work/stderr"
-    status=$?
-}
-
-# measure ARGUMENT…: stories260K with few tokens; a later flag counts.
-measure() {
+# usual ARGUMENT…: stories260K with few tokens; a later flag counts.
+usual() {
     run --checkpoint_path "$stories" --depths 0,200 --prompt_tokens 50 --generate_tokens 20 --repetitions 2 "$@"
 }
 
-skip_loudly() {
-    printf '\n*** SKIPPED: %s ***\n\n' "$1" | tee /dev/stderr
-}
-
-# check NAME COMMAND…: whether the command succeeds.
-check() {
-    local name=$1
-    shift
-    if "$@"; then
-        n_passed=$((n_passed + 1))
-        echo "ok      $name"
-    else
-        n_failed=$((n_failed + 1))
-        echo "FAILED  $name"
-        echo "        status $status"
-        sed 's/^/        stdout: /' "$work/stdout" | head -c 2000
-        sed 's/^/        stderr: /' "$work/stderr" | head -c 2000
-    fi
-}
-
 stdout_has() { grep -qE -e "$1" "$work/stdout"; }
-stderr_has() { grep -qF -e "$1" "$work/stderr"; }
-expect_status() { check "$1" [ "$status" -eq "$2" ]; }
-
-# One line on stderr, which has the text, and nothing on stdout.
-failed_cleanly() {
-    [ "$status" -eq "$1" ] && [ ! -s "$work/stdout" ] && [ "$(wc -l <"$work/stderr")" -eq 1 ] &&
-        grep -q '^bench: error: .*[;:] ' "$work/stderr" && stderr_has "$2"
-}
-
-# expect_error STATUS TEXT ARGUMENT…
-expect_error() {
-    local expected=$1 text=$2
-    shift 2
-    measure "$@" </dev/null
-    check "status $expected: $*" failed_cleanly "$expected" "$text"
-}
 
 # json FILE EXPRESSION: whether the Python expression of r, the file's object, holds. kv_bytes() is what a generated
 # token reads of an int8 cache of stories260K: 5 layers, 4 KV heads of 8, groups of 64, sink 16, window 32, the mean over
@@ -108,7 +56,7 @@ PYTHON
 
 test_results() {
     local rows='len(r["results"]) == 6 and set(of) == {(m, d) for m in ("full", "compressed", "quantized") for d in (0, 200)}'
-    measure --compare --json "$work/result.json" --svg "$work/chart.svg"
+    usual --compare --json "$work/result.json" --svg "$work/chart.svg"
     expect_status '--compare' 0
     check 'the table has a row for each policy and depth' [ "$(grep -cE '^ +(0|200)  (full|compressed|quantized) ' "$work/stdout")" -eq 6 ]
     check 'nothing is encoded at depth 0' stdout_has '^ +0  quantized .*nothing encoded yet$'
@@ -149,36 +97,24 @@ test_results() {
 }
 
 test_policies() {
-    measure --quantize_kv --depths 100 --repetitions 1
+    usual --quantize_kv --depths 100 --repetitions 1
     expect_status 'one policy' 0
     check 'has no break-even' stdout_has '^no break-even: '
     check 'has no spread' stdout_has '^ +100  quantized +[0-9.]+ +- '
-    measure --kv_policy 'sink=4,f16:32,int8:64,int4/fp8:*' --kv_policy 'f16:64' --repetitions 9 --json - --threads 1
+    usual --kv_policy 'sink=4,f16:32,int8:64,int4/fp8:*' --kv_policy 'f16:64' --repetitions 9 --json - --threads 1
     expect_status 'several policies' 0
     if command -v python3 >/dev/null; then
         check '--json - is nothing but JSON, with the full cache first' json "$work/stdout" \
             '[x["mode"] for x in r["results"]] == ["full", "full", "cascade", "cascade", "compressed", "compressed"] and
              r["threads"] == 1 and len(r["break_even"]) == 2 and all(x["repetitions"] == 9 for x in r["results"])'
-        measure --depths 0 --svg - --kv_policy 'f16:*'
+        usual --depths 0 --svg - --kv_policy 'f16:*'
         check '--svg - is nothing but SVG, of one depth too' svg_is_whole "$work/stdout" 1
     fi
-    measure --depths 0,600 --compress_kv
+    usual --depths 0,600 --compress_kv
     expect_status 'a policy that streams has no deepest depth' 0
 }
 
 # ---- Ctrl-C
-
-# interrupt SECONDS ARGUMENT…: a shell's background jobs ignore SIGINT.
-interrupt() {
-    local seconds=$1 pid
-    shift
-    env --default-signal=INT "$bench" "$@" >"$work/stdout" 2>"$work/stderr" &
-    pid=$!
-    sleep "$seconds"
-    kill -INT $pid
-    wait $pid
-    status=$?
-}
 
 # stories260K with 60,000 positions instead of 512. llama2.c's files end in RoPE tables, here 32 bytes a position, that
 # nothing reads.
@@ -249,37 +185,15 @@ test_errors() {
     check 'no checkpoint' failed_cleanly 2 '--checkpoint_path'
     run --checkpoint_path "$stories"
     check 'the default tokens do not fit 512' failed_cleanly 1 '--prompt_tokens 512'
-    timeout 300 "$bench" --checkpoint_path "$stories" --depths 0 --prompt_tokens 5 --generate_tokens 5 >/dev/full 2>"$work/stderr"
+    timeout 300 "$program" --checkpoint_path "$stories" --depths 0 --prompt_tokens 5 --generate_tokens 5 >/dev/full 2>"$work/stderr"
     status=$?
     : >"$work/stdout"
     check 'stdout to a full disk' failed_cleanly 1 'stdout'
 }
 
-# A flag that the parser knows complains about a value that is missing, or about one too many.
-test_help() {
-    local flag argument
-    run --help
-    expect_status '--help' 0
-    check 'a usage line' stdout_has '^Usage: bench '
-    while read -r flag argument; do
-        if [ -n "$argument" ]; then
-            run "$flag"
-            check "$flag of --help takes a value" failed_cleanly 2 "$flag: needs a value"
-        else
-            run "$flag=1"
-            check "$flag of --help takes no value" failed_cleanly 2 "$flag: takes no value"
-        fi
-    done < <("$bench" --help | grep -o '^  --[a-z_]* *[A-Z]*')
-}
-
-if [ ! -r "$stories" ] || [ ! -r "$STOWKV_DATA/tok512.model" ]; then
-    skip_loudly "test_bench; STOWKV_DATA has no stories260K.bin and tok512.model"
-    exit 77
-fi
 test_results
 test_policies
 test_interrupts
 test_errors
 test_help
-echo "$n_passed checks passed, $n_failed failed"
-[ "$n_failed" -eq 0 ]
+finish
