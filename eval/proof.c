@@ -1,8 +1,6 @@
 /* See proof.h. */
 #include "eval/proof.h"
 
-#define POLICY_CHARS 160 /* of a policy's text in a message */
-
 bool policy_changes_query(const KvCache *cache, size_t n_tokens) {
     for (size_t layer = 0; layer < cache->shape.n_layers; layer++) {
         KvPlan plan = kv_plan(cache->layers[layer].policy, cache->policy.group, n_tokens);
@@ -10,26 +8,6 @@ bool policy_changes_query(const KvCache *cache, size_t n_tokens) {
             return true;
     }
     return false;
-}
-
-int policy_changes_something(const KvCache *cache, const PplWindows *windows, Error *error) {
-    if (kv_policy_is_full(&cache->policy))
-        return 0;
-    size_t longest = 0;
-    for (size_t i = 0; i < windows->count; i++) {
-        const PplWindow *w = &windows->items[i];
-        size_t n_seen = w->end - w->begin - 1; /* by the query that predicts the window's last token */
-        longest = n_seen > longest ? n_seen : longest;
-        if (policy_changes_query(cache, n_seen))
-            return 0;
-    }
-    char text[KV_POLICY_TEXT];
-    kv_policy_print(&cache->policy, text, sizeof text);
-    return error_set(error, ERROR_ARGUMENT,
-                     "policy %.*s: a query sees at most %zu tokens, and all of them are in its sink and window (tokens "
-                     "leave in groups of %zu), so this figure would be the full cache's; use a longer --context or a "
-                     "smaller window",
-                     POLICY_CHARS, text, longest, cache->policy.group);
 }
 
 /* The ledger shows what one layer holds for all that share a rule, so here every layer is asked, to the KV head. */

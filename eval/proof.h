@@ -2,14 +2,10 @@
 #ifndef STOWKV_PROOF_H
 #define STOWKV_PROOF_H
 
-#include "eval/windows.h"
 #include "kvcache/ledger.h"
 
 /* Whether a query that sees n_tokens has tokens behind it that left the first tier. */
 bool policy_changes_query(const KvCache *cache, size_t n_tokens);
-
-/* Fails where no scored query of any window sees less than a full cache would show it, unless the policy is full. */
-int policy_changes_something(const KvCache *cache, const PplWindows *windows, Error *error);
 
 /* Fails where attention has read, or the cache has encoded, another number of bytes or tokens in any tier than the plan
  * says for n_tokens that went through the cache from empty. */

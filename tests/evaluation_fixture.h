@@ -9,7 +9,7 @@
 #ifndef STOWKV_EVALUATION_FIXTURE_H
 #define STOWKV_EVALUATION_FIXTURE_H
 
-#include "eval/evaluation.h"
+#include "eval/perplexity/evaluation.h"
 
 #define RUN_MAX_POLICIES 16
 

@@ -1,6 +1,6 @@
 /* Files of base logits: what comes back is within the step that they are rounded to, and no damaged or foreign file is
  * believed. */
-#include "eval/base_logits.h"
+#include "eval/perplexity/base_logits.h"
 #include "tests/fixture_files.h"
 
 #include <float.h>

@@ -1,10 +1,10 @@
 /* The arithmetic of a benchmark: break-even on made-up curves, medians, lists of depths, bytes of weights; and that the
  * bandwidth measurement reads every byte, on every instruction set of this machine. */
-#include "eval/bandwidth.h"
-#include "eval/bandwidth_sum.h"
-#include "eval/bench_depths.h"
-#include "eval/bench_figures.h"
-#include "eval/bench_run.h"
+#include "eval/bench/bandwidth.h"
+#include "eval/bench/bandwidth_sum.h"
+#include "eval/bench/bench_depths.h"
+#include "eval/bench/bench_figures.h"
+#include "eval/bench/bench_run.h"
 
 #include <math.h>
 #include <setjmp.h>

@@ -1,7 +1,7 @@
 /* The text of an evaluation against Python: rows as the loader of the data set wikitext makes them, and what is no
  * text.
  */
-#include "eval/text_rows.h"
+#include "eval/perplexity/text_rows.h"
 #include "tests/fixture_files.h"
 #include "tokenizer/utf8.h"
 

@@ -1,7 +1,7 @@
 /* Figures of a series, and what logits say about a token, against numpy in float64
  * (checkpoints/fixtures/perplexity_cases.py). */
+#include "eval/perplexity/token_score.h"
 #include "eval/statistics.h"
-#include "eval/token_score.h"
 #include "tests/fixture_files.h"
 
 #include <float.h>

@@ -1,6 +1,6 @@
 /* The three definitions of perplexity: windows, scored tokens and weights, by hand on small texts and against the loops
  * that each definition was published with (checkpoints/fixtures/perplexity_cases.py). */
-#include "eval/windows.h"
+#include "eval/perplexity/windows.h"
 #include "tests/fixture_files.h"
 
 #include <math.h>

@@ -1,0 +1,10 @@
+/* A benchmark drawn: tokens generated a second against depth, a line for each policy, as an SVG file that needs nothing
+ * else. */
+#ifndef STOWKV_BENCH_CHART_H
+#define STOWKV_BENCH_CHART_H
+
+#include "eval/bench/bench_report.h"
+
+void bench_svg(const Bench *bench, const BenchSetup *setup, FILE *stream);
+
+#endif

@@ -1,0 +1,227 @@
+/* See bench_report.h. */
+#include "eval/bench/bench_report.h"
+
+#include "model/run_report.h"
+
+#include <math.h>
+
+static const char *note_of(const BenchMode *mode, const BenchPoint *point) {
+    if (!point->still_full)
+        return NULL;
+    return strcmp(kv_policy_mode(&mode->policy), "compressed") == 0 ? "nothing dropped yet" : "nothing encoded yet";
+}
+
+bool bench_row(const Bench *bench, const BenchSetup *setup, const BenchMode *mode, size_t d, BenchRow *out) {
+    const BenchPoint *point = &mode->points[d];
+    if (point->n == 0)
+        return false;
+    BenchRow row = {.depth = bench->depths.items[d],
+                    .prefill_depth = bench->depths.items[d] + bench->n_generate,
+                    .decode = bench_summarise(point->decode_rates, point->n),
+                    .prefill = bench_summarise(point->prefill_rates, point->n),
+                    .bytes_per_token = (double)bench->weights_bytes + point->kv_bytes,
+                    .note = note_of(mode, point)};
+    row.bytes_per_second = row.bytes_per_token * row.decode.median;
+    row.bandwidth_share = row.bytes_per_second / setup->bandwidth.best;
+    *out = row;
+    return true;
+}
+
+bool bench_has_figures(const Bench *bench) {
+    for (size_t i = 0; i < bench->n_modes; i++)
+        if (bench->modes[i].points[0].n > 0)
+            return true;
+    return false;
+}
+
+const BenchMode *bench_full_mode(const Bench *bench) {
+    for (size_t i = 0; i < bench->n_modes; i++)
+        if (kv_policy_is_full(&bench->modes[i].policy))
+            return &bench->modes[i];
+    return NULL;
+}
+
+double bench_mode_break_even(const Bench *bench, const BenchMode *full, const BenchMode *mode) {
+    double depths[BENCH_MAX_DEPTHS], full_rates[BENCH_MAX_DEPTHS], rates[BENCH_MAX_DEPTHS];
+    size_t n = 0;
+    for (size_t d = 0; d < bench->depths.count; d++) {
+        const BenchPoint *a = &full->points[d], *b = &mode->points[d];
+        if (a->n == 0 || b->n == 0)
+            continue;
+        depths[n] = (double)bench->depths.items[d];
+        full_rates[n] = bench_summarise(a->decode_rates, a->n).median;
+        rates[n++] = bench_summarise(b->decode_rates, b->n).median;
+    }
+    return bench_break_even(depths, full_rates, rates, n);
+}
+
+/* Text */
+
+static void print_setup(const Bench *bench, const BenchSetup *setup, FILE *stream) {
+    const Backend *backend = bench->model->backend;
+    const Bandwidth *b = &setup->bandwidth;
+    char policy[KV_POLICY_TEXT];
+    kv_policy_print(&bench->modes[0].policy, policy, sizeof policy);
+    fprintf(stream, "%s: %.1f MB of weights for each token; computed by %s, %s, %d thread%s\n", setup->model_path,
+            (double)bench->weights_bytes / 1e6, backend->device, backend->simd, backend->n_threads,
+            backend->n_threads == 1 ? "" : "s");
+    fprintf(stream,
+            "memory is read at %.1f GB/s by %d thread%s (best of %zu passes over %zu MiB; median %.1f), %.1f by one\n",
+            b->best / 1e9, b->n_threads, b->n_threads == 1 ? "" : "s", b->n_passes, b->buffer_bytes >> 20,
+            b->median / 1e9, b->one_thread / 1e9);
+    if (b->buffer_bytes < 2 * b->cache_bytes)
+        fprintf(stream,
+                "note: there is no memory for a buffer larger than the processor's caches of %zu MiB, so that "
+                "is partly their speed\n",
+                b->cache_bytes >> 20);
+    if (b->one_thread > 1.1 * b->best)
+        fprintf(stream, "note: one thread reads faster than all together, so other programs are using this machine; "
+                        "repeat this when it is idle\n");
+    fprintf(stream, "first token %.3f s after the program's start, loading and a prompt of %zu tokens included (%s)\n",
+            bench->first_token_seconds, bench->n_first_prompt, policy);
+    fprintf(stream,
+            "from each depth on %zu tokens are generated, and %zu read behind them; median of %zu repetition%s, "
+            "spread is (max - min) / median\n",
+            bench->n_generate, bench->n_prompt, bench->n_repetitions, bench->n_repetitions == 1 ? "" : "s");
+}
+
+/* "2.3%", or "-" of a single repetition. */
+static const char *print_spread(const BenchSummary *summary, size_t n, char text[16]) {
+    snprintf(text, 16, n > 1 ? "%.1f%%" : "-", 100 * summary->spread);
+    return text;
+}
+
+static void print_row(const Bench *bench, const BenchMode *mode, const BenchPoint *point, const BenchRow *row,
+                      FILE *stream) {
+    char policy[KV_POLICY_TEXT], repetitions[64] = "", spread[16], prefill_spread[16];
+    kv_policy_print(&mode->policy, policy, sizeof policy);
+    if (point->n < bench->n_repetitions)
+        snprintf(repetitions, sizeof repetitions, " (%zu of %zu repetitions)", point->n, bench->n_repetitions);
+    fprintf(stream, "%8zu  %-11s %12.1f %7s %8.2f %8.2f  %13.1f %7s  %9.2f %7.2f %6.1f%%  %s%s%s%s\n", row->depth,
+            kv_policy_mode(&mode->policy), row->decode.median, print_spread(&row->decode, point->n, spread),
+            point->ms_min, point->ms_max, row->prefill.median, print_spread(&row->prefill, point->n, prefill_spread),
+            row->bytes_per_token / 1e6, row->bytes_per_second / 1e9, 100 * row->bandwidth_share, policy,
+            row->note != NULL ? "  " : "", row->note != NULL ? row->note : "", repetitions);
+}
+
+static void print_rows(const Bench *bench, const BenchSetup *setup, FILE *stream) {
+    fprintf(stream, "\n%8s  %-11s %12s %7s %8s %8s  %13s %7s  %9s %7s %7s  %s\n", "depth", "mode", "decode tok/s",
+            "spread", "ms min", "ms max", "prefill tok/s", "spread", "MB/token", "GB/s", "of peak", "policy");
+    for (size_t d = 0; d < bench->depths.count; d++)
+        for (size_t i = 0; i < bench->n_modes; i++) {
+            BenchRow row;
+            if (bench_row(bench, setup, &bench->modes[i], d, &row))
+                print_row(bench, &bench->modes[i], &bench->modes[i].points[d], &row, stream);
+        }
+}
+
+/* Why it may be chance which of the two is faster at the last depth; "" where it is not. */
+static const char *doubt(const Bench *bench, const BenchMode *a, const BenchMode *b) {
+    for (size_t d = bench->depths.count; d-- > 0;) {
+        const BenchPoint *p = &a->points[d], *q = &b->points[d];
+        if (p->n == 0 || q->n == 0)
+            continue;
+        if (p->n == 1 || q->n == 1)
+            return "; that is one repetition, and may be chance";
+        BenchSummary s = bench_summarise(p->decode_rates, p->n), t = bench_summarise(q->decode_rates, q->n);
+        return s.min <= t.max && t.min <= s.max ? "; their repetitions overlap there, so it may be chance" : "";
+    }
+    return "";
+}
+
+static void print_break_even(const Bench *bench, FILE *stream) {
+    const BenchMode *full = bench_full_mode(bench);
+    if (full == NULL) {
+        fprintf(stream, "\nno break-even: the full cache is not among the policies; --compare adds it\n");
+        return;
+    }
+    for (size_t i = 0; i < bench->n_modes; i++) {
+        const BenchMode *mode = &bench->modes[i];
+        char policy[KV_POLICY_TEXT];
+        if (kv_policy_is_full(&mode->policy))
+            continue;
+        kv_policy_print(&mode->policy, policy, sizeof policy);
+        double depth = bench_mode_break_even(bench, full, mode);
+        fprintf(stream, "%s%s: ", i <= 1 ? "\n" : "", policy);
+        if (isnan(depth))
+            fprintf(stream, "not faster than the full cache at the last depth");
+        else
+            fprintf(stream, "generates faster than the full cache from depth %.0f to the last depth", depth);
+        fprintf(stream, "%s\n", doubt(bench, full, mode));
+    }
+}
+
+void bench_print(const Bench *bench, const BenchSetup *setup, FILE *stream) {
+    print_setup(bench, setup, stream);
+    print_rows(bench, setup, stream);
+    print_break_even(bench, stream);
+}
+
+/* JSON */
+
+static cJSON *row_json(const Bench *bench, const BenchMode *mode, const BenchPoint *point, const BenchRow *row) {
+    cJSON *out = cJSON_CreateObject();
+    policy_json(out, &mode->policy);
+    cJSON_AddNumberToObject(out, "depth", (double)row->depth);
+    cJSON_AddNumberToObject(out, "decode_tokens_per_second", row->decode.median);
+    cJSON_AddNumberToObject(out, "spread", row->decode.spread);
+    cJSON_AddNumberToObject(out, "decode_ms_min", point->ms_min);
+    cJSON_AddNumberToObject(out, "decode_ms_max", point->ms_max);
+    cJSON_AddNumberToObject(out, "prefill_depth", (double)row->prefill_depth);
+    cJSON_AddNumberToObject(out, "prefill_tokens_per_second", row->prefill.median);
+    cJSON_AddNumberToObject(out, "prefill_spread", row->prefill.spread);
+    cJSON_AddNumberToObject(out, "repetitions", (double)point->n);
+    cJSON_AddNumberToObject(out, "bytes_per_token", row->bytes_per_token);
+    cJSON_AddNumberToObject(out, "weights_bytes_per_token", (double)bench->weights_bytes);
+    cJSON_AddNumberToObject(out, "kv_bytes_per_token", point->kv_bytes);
+    cJSON_AddNumberToObject(out, "bytes_per_second", row->bytes_per_second);
+    cJSON_AddNumberToObject(out, "bandwidth_share", row->bandwidth_share);
+    if (row->note != NULL)
+        cJSON_AddStringToObject(out, "note", row->note);
+    cJSON_AddItemToObject(out, "kernels", kernels_json(bench->model, &mode->context.cache));
+    return out;
+}
+
+static cJSON *break_even_json(const Bench *bench) {
+    const BenchMode *full = bench_full_mode(bench);
+    cJSON *out = cJSON_CreateObject();
+    for (size_t i = 0; full != NULL && i < bench->n_modes; i++) {
+        const BenchMode *mode = &bench->modes[i];
+        char policy[KV_POLICY_TEXT];
+        if (kv_policy_is_full(&mode->policy))
+            continue;
+        kv_policy_print(&mode->policy, policy, sizeof policy);
+        double depth = bench_mode_break_even(bench, full, mode);
+        cJSON_AddItemToObject(out, policy, isnan(depth) ? cJSON_CreateNull() : cJSON_CreateNumber(depth));
+    }
+    return out;
+}
+
+cJSON *bench_json(const Bench *bench, const BenchSetup *setup) {
+    const Backend *backend = bench->model->backend;
+    cJSON *root = cJSON_CreateObject(), *results = cJSON_CreateArray();
+    cJSON_AddStringToObject(root, "model", setup->model_path);
+    cJSON_AddStringToObject(root, "device", backend->device);
+    cJSON_AddNumberToObject(root, "threads", backend->n_threads);
+    cJSON_AddStringToObject(root, "simd", backend->simd);
+    cJSON_AddNumberToObject(root, "read_bandwidth", setup->bandwidth.best);
+    cJSON_AddNumberToObject(root, "read_bandwidth_median", setup->bandwidth.median);
+    cJSON_AddNumberToObject(root, "read_bandwidth_one_thread", setup->bandwidth.one_thread);
+    cJSON_AddNumberToObject(root, "read_passes", (double)setup->bandwidth.n_passes);
+    cJSON_AddNumberToObject(root, "read_buffer_bytes", (double)setup->bandwidth.buffer_bytes);
+    cJSON_AddNumberToObject(root, "first_token_seconds", bench->first_token_seconds);
+    cJSON_AddNumberToObject(root, "first_token_prompt_tokens", (double)bench->n_first_prompt);
+    cJSON_AddNumberToObject(root, "prompt_tokens", (double)bench->n_prompt);
+    cJSON_AddNumberToObject(root, "generate_tokens", (double)bench->n_generate);
+    cJSON_AddNumberToObject(root, "repetitions", (double)bench->n_repetitions);
+    for (size_t i = 0; i < bench->n_modes; i++)
+        for (size_t d = 0; d < bench->depths.count; d++) {
+            const BenchMode *mode = &bench->modes[i];
+            BenchRow row;
+            if (bench_row(bench, setup, mode, d, &row))
+                cJSON_AddItemToArray(results, row_json(bench, mode, &mode->points[d], &row));
+        }
+    cJSON_AddItemToObject(root, "results", results);
+    cJSON_AddItemToObject(root, "break_even", break_even_json(bench));
+    return root;
+}

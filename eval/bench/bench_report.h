@@ -1,0 +1,43 @@
+/* What a benchmark tells: a table for people, JSON for programs; bench_chart.h draws it. */
+#ifndef STOWKV_BENCH_REPORT_H
+#define STOWKV_BENCH_REPORT_H
+
+#include "eval/bench/bandwidth.h"
+#include "eval/bench/bench_figures.h"
+#include "eval/bench/bench_run.h"
+
+#include <cjson/cJSON.h>
+#include <stdio.h>
+
+/* What stands beside the figures. */
+typedef struct BenchSetup {
+    const char *model_path;
+    Bandwidth bandwidth;
+} BenchSetup;
+
+/* One row of the table. */
+typedef struct BenchRow {
+    size_t depth, prefill_depth; /* tokens in the cache when the measurement began */
+    BenchSummary decode, prefill;
+    double bytes_per_token;  /* weights and cache, that a generated token reads */
+    double bytes_per_second; /* at the median speed */
+    double bandwidth_share;  /* of what the machine's memory can give; above 1 where caches hold the weights */
+    const char *note;        /* NULL: none */
+} BenchRow;
+
+/* False where no repetition of this point is through. */
+bool bench_row(const Bench *bench, const BenchSetup *setup, const BenchMode *mode, size_t d, BenchRow *out);
+
+/* Whether any point has a figure. */
+bool bench_has_figures(const Bench *bench);
+
+/* The full cache among the modes, to which break-even refers; NULL where there is none. */
+const BenchMode *bench_full_mode(const Bench *bench);
+
+/* bench_break_even() of a mode against the full one, over the depths that both have figures for. */
+double bench_mode_break_even(const Bench *bench, const BenchMode *full, const BenchMode *mode);
+
+void bench_print(const Bench *bench, const BenchSetup *setup, FILE *stream);
+cJSON *bench_json(const Bench *bench, const BenchSetup *setup); /* NULL out of memory */
+
+#endif

@@ -1,0 +1,264 @@
+/* See bench_run.h. */
+#include "eval/bench/bench_run.h"
+
+#include "eval/proof.h"
+#include "kvcache/ledger.h"
+#include "model/base/clock.h"
+#include "model/sampler.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define WARM_UP_TOKENS      8
+#define DECODE_WORK         8 /* tokens of a prompt that take about as long as a generated one: for the progress line */
+#define FIRST_PROMPT_TOKENS 20
+
+/* ---- Opening */
+
+/* The whole of what a generated token reads of the cache; see kv_ledger_predict(). */
+static size_t kv_bytes_read(const KvCache *cache, size_t n_tokens) {
+    KvLedger ledger;
+    size_t bytes = 0;
+    kv_ledger_at(cache, n_tokens, &ledger);
+    for (size_t i = 0; i < ledger.n_rows; i++)
+        bytes += ledger.rows[i].bytes_held;
+    return bytes;
+}
+
+static void plan_point(const Bench *bench, const KvCache *cache, size_t depth, BenchPoint *point) {
+    size_t sum = 0;
+    for (size_t n = depth + 1; n <= depth + bench->n_generate; n++) /* a token reads itself too */
+        sum += kv_bytes_read(cache, n);
+    point->kv_bytes = (double)sum / (double)bench->n_generate;
+    point->still_full = !kv_policy_is_full(&cache->policy) && !policy_changes_query(cache, depth + bench->n_generate);
+}
+
+static int check_room(const Bench *bench, const KvPolicy *policy, size_t n_ctx, Error *error) {
+    size_t deepest = bench->depths.items[bench->depths.count - 1], needed = deepest + bench_measured(bench);
+    if (needed <= n_ctx || kv_policy_streams(policy, n_ctx))
+        return 0;
+    if (bench_measured(bench) > n_ctx)
+        return error_set(error, ERROR_ARGUMENT,
+                         "--prompt_tokens %zu and --generate_tokens %zu do not fit into the context of %zu tokens; use "
+                         "fewer of them",
+                         bench->n_prompt, bench->n_generate, n_ctx);
+    return error_set(
+        error, ERROR_ARGUMENT,
+        "depth %zu with --prompt_tokens %zu and --generate_tokens %zu needs %zu tokens, and the context has "
+        "%zu; use depths up to %zu, or fewer tokens",
+        deepest, bench->n_prompt, bench->n_generate, needed, n_ctx, n_ctx - bench_measured(bench));
+}
+
+static int open_mode(Bench *bench, BenchMode *mode, const KvPolicy *policy, size_t n_ctx, double *rates, Error *error) {
+    mode->policy = *policy;
+    mode->points = calloc(bench->depths.count, sizeof *mode->points);
+    if (mode->points == NULL)
+        return error_memory(error, "figures", bench->depths.count * sizeof *mode->points);
+    if (check_room(bench, policy, n_ctx, error) < 0 ||
+        context_open(&mode->context, bench->model, policy, n_ctx, 0, error) < 0)
+        return error->code;
+    for (size_t d = 0; d < bench->depths.count; d++) {
+        mode->points[d].decode_rates = rates + 2 * d * bench->n_repetitions;
+        mode->points[d].prefill_rates = rates + (2 * d + 1) * bench->n_repetitions;
+        plan_point(bench, &mode->context.cache, bench->depths.items[d], &mode->points[d]);
+    }
+    return 0;
+}
+
+int bench_open(Bench *bench, const KvPolicy *policies, size_t n_policies, size_t n_ctx, Error *error) {
+    size_t rates_of_mode = 2 * bench->depths.count * bench->n_repetitions;
+    bench->weights_bytes = weights_bytes_per_token(&bench->model->weights, bench->model->checkpoint.config.n_layers);
+    bench->n_modes = n_policies;
+    bench->modes = calloc(n_policies, sizeof *bench->modes);
+    bench->rates = calloc(n_policies * rates_of_mode, sizeof *bench->rates);
+    bench->tokens = calloc(DEFAULT_BATCH, sizeof *bench->tokens);
+    bench->ms = calloc(bench->n_generate, sizeof *bench->ms);
+    if (bench->modes == NULL || bench->rates == NULL || bench->tokens == NULL || bench->ms == NULL)
+        return error_memory(error, "figures", n_policies * rates_of_mode * sizeof *bench->rates);
+    for (size_t i = 0; i < n_policies; i++)
+        if (open_mode(bench, &bench->modes[i], &policies[i], n_ctx, bench->rates + i * rates_of_mode, error) < 0)
+            return error->code;
+    return 0;
+}
+
+void bench_close(Bench *bench) {
+    for (size_t i = 0; bench->modes != NULL && i < bench->n_modes; i++) {
+        context_close(&bench->modes[i].context);
+        free(bench->modes[i].points);
+    }
+    free(bench->modes);
+    free(bench->rates);
+    free(bench->tokens);
+    free(bench->ms);
+    *bench = (Bench){0};
+}
+
+/* ---- Tokens through a model */
+
+int32_t bench_token(size_t position, size_t n_vocab) {
+    uint64_t p = position;
+    return (int32_t)((7 * p * p + 13 * p + 11) % n_vocab);
+}
+
+static int check_interrupt(const Bench *bench, Error *error) {
+    if (bench->interrupted != NULL && *bench->interrupted)
+        return error_set(error, ERROR_INTERRUPTED, "interrupted");
+    return 0;
+}
+
+/* The next n tokens of the sequence, at most a batch. */
+static int read_batch(Bench *bench, Context *context, size_t n, LogitsWanted wanted, Error *error) {
+    if (check_interrupt(bench, error) < 0)
+        return error->code;
+    for (size_t i = 0; i < n; i++)
+        bench->tokens[i] = bench_token(context->cache.n_tokens + i, bench->model->checkpoint.config.n_vocab);
+    return forward(context, bench->tokens, n, wanted, error);
+}
+
+/* As a prompt is read: in batches, with logits behind the last token. */
+static int read_tokens(Bench *bench, Context *context, size_t n, Error *error) {
+    for (size_t batch; n > 0; n -= batch) {
+        batch = context_batch(context, n);
+        if (read_batch(bench, context, batch, batch == n ? LOGITS_LAST : LOGITS_NONE, error) < 0)
+            return error->code;
+    }
+    return 0;
+}
+
+int bench_first_token(Bench *bench, const Tokenizer *tokenizer, double program_start, Error *error) {
+    static const char PROMPT[] = "The old lighthouse keeper climbed the stairs every evening, lit the lamp, and looked "
+                                 "out over the dark water until the last ship had passed.";
+    Context *context = &bench->modes[0].context;
+    TokenList prompt = {0};
+    Sampler sampler = {0};
+    int status = tokenizer_encode(tokenizer, sv(PROMPT), TOKENIZE_ADD_BOS, &prompt, error);
+    if (status == 0)
+        status = sampler_open(&sampler, &(SamplerOptions){.top_p = 1}, bench->model->checkpoint.config.n_vocab, error);
+    bench->n_first_prompt = prompt.count < FIRST_PROMPT_TOKENS ? prompt.count : FIRST_PROMPT_TOKENS;
+    if (bench->n_first_prompt > context->n_ctx)
+        bench->n_first_prompt = context->n_ctx;
+    if (status == 0)
+        status = forward(context, prompt.ids, bench->n_first_prompt, LOGITS_LAST, error);
+    if (status == 0)
+        sampler_next(&sampler, context->logits);
+    bench->first_token_seconds = clock_seconds() - program_start;
+    sampler_close(&sampler);
+    token_list_free(&prompt);
+    context_clear(context);
+    return status;
+}
+
+/* ---- Measuring */
+
+static void show_progress(Bench *bench, const BenchMode *mode, size_t repetition, size_t depth) {
+    char note[96];
+    snprintf(note, sizeof note, "repetition %zu of %zu, %s to depth %zu", repetition + 1, bench->n_repetitions,
+             kv_policy_mode(&mode->policy), depth);
+    progress_show(&bench->progress, bench->work_done, note);
+}
+
+static int fill(Bench *bench, BenchMode *mode, size_t repetition, size_t depth, Error *error) {
+    Context *context = &mode->context;
+    while (context->cache.n_tokens < depth) {
+        size_t n = context_batch(context, depth - context->cache.n_tokens);
+        show_progress(bench, mode, repetition, depth);
+        if (read_batch(bench, context, n, LOGITS_NONE, error) < 0)
+            return error->code;
+        bench->work_done += n;
+    }
+    show_progress(bench, mode, repetition, depth);
+    return 0;
+}
+
+/* Tokens a second; the time of each token goes to bench->ms. */
+static int time_decode(Bench *bench, Context *context, double *rate, Error *error) {
+    double begin = clock_seconds(), before = begin;
+    for (size_t i = 0; i < bench->n_generate; i++) {
+        if (read_batch(bench, context, 1, LOGITS_LAST, error) < 0)
+            return error->code;
+        double now = clock_seconds();
+        bench->ms[i] = 1e3 * (now - before);
+        before = now;
+    }
+    *rate = (double)bench->n_generate / (before - begin);
+    return 0;
+}
+
+static int time_prefill(Bench *bench, Context *context, double *rate, Error *error) {
+    double begin = clock_seconds();
+    if (read_tokens(bench, context, bench->n_prompt, error) < 0)
+        return error->code;
+    *rate = (double)bench->n_prompt / (clock_seconds() - begin);
+    return 0;
+}
+
+static int measure_point(Bench *bench, BenchMode *mode, size_t repetition, size_t d, Error *error) {
+    BenchPoint *point = &mode->points[d];
+    if (fill(bench, mode, repetition, bench->depths.items[d], error) < 0 ||
+        time_decode(bench, &mode->context, &point->decode_rates[repetition], error) < 0 ||
+        time_prefill(bench, &mode->context, &point->prefill_rates[repetition], error) < 0)
+        return error->code;
+    for (size_t i = 0; i < bench->n_generate; i++) {
+        bool first = repetition == 0 && i == 0;
+        point->ms_min = first || bench->ms[i] < point->ms_min ? bench->ms[i] : point->ms_min;
+        point->ms_max = first || bench->ms[i] > point->ms_max ? bench->ms[i] : point->ms_max;
+    }
+    point->n = repetition + 1;
+    bench->work_done += DECODE_WORK * bench->n_generate + bench->n_prompt;
+    return 0;
+}
+
+/* A prompt and a generated token for each policy, that no figure counts. */
+static int warm_up(Bench *bench, Error *error) {
+    for (size_t i = 0; i < bench->n_modes; i++) {
+        Context *context = &bench->modes[i].context;
+        context_clear(context);
+        size_t n = WARM_UP_TOKENS < bench_measured(bench) ? WARM_UP_TOKENS : bench_measured(bench) - 1;
+        if (read_tokens(bench, context, n, error) < 0 || read_tokens(bench, context, 1, error) < 0)
+            return error->code;
+        context_clear(context);
+    }
+    return 0;
+}
+
+static int measure_points(Bench *bench, size_t repetition, Error *error) {
+    if (warm_up(bench, error) < 0)
+        return error->code;
+    for (size_t d = 0; d < bench->depths.count; d++)
+        for (size_t i = 0; i < bench->n_modes; i++) {
+            BenchMode *mode = &bench->modes[(repetition + i) % bench->n_modes];
+            if (measure_point(bench, mode, repetition, d, error) < 0)
+                return error->code;
+        }
+    return 0;
+}
+
+/* An interrupted repetition has figures too, of caches that must pass the same test. */
+static int run_repetition(Bench *bench, size_t repetition, Error *error) {
+    int status = measure_points(bench, repetition, error);
+    if (status < 0 && status != ERROR_INTERRUPTED)
+        return status;
+    for (size_t i = 0; i < bench->n_modes; i++) {
+        const KvCache *cache = &bench->modes[i].context.cache;
+        Error failure;
+        if (proof_check(cache, cache->n_tokens, &failure) < 0) {
+            *error = failure;
+            return failure.code;
+        }
+    }
+    return status;
+}
+
+int bench_run(Bench *bench, Error *error) {
+    size_t deepest = bench->depths.items[bench->depths.count - 1];
+    size_t n_filled = deepest - (bench->depths.count - 1) * bench_measured(bench);
+    size_t at_depth = DECODE_WORK * bench->n_generate + bench->n_prompt;
+    size_t work = bench->n_repetitions * bench->n_modes * (n_filled + bench->depths.count * at_depth);
+    int status = 0;
+    bench->progress = progress_begin("measuring", work);
+    bench->work_done = 0;
+    for (size_t repetition = 0; repetition < bench->n_repetitions && status == 0; repetition++)
+        status = run_repetition(bench, repetition, error);
+    progress_end(&bench->progress);
+    return status;
+}

@@ -1,0 +1,178 @@
+/* See attribution.h. */
+#include "eval/perplexity/attribution.h"
+
+#include "model/base/half.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+typedef struct Squares {
+    double error, size; /* sums of squares */
+} Squares;
+
+typedef struct HeadSums {
+    Squares keys, values, output;
+} HeadSums;
+
+struct Attribution {
+    Context *context; /* not owned: the cache under test */
+    KvPolicy full_policy;
+    KvCache full; /* the same keys and values in FP16 */
+    void *memory;
+    size_t memory_bytes, first_scored;
+    float *output; /* (n_batch, n_heads, head_dim) in the backend's memory */
+    size_t output_bytes;
+    float *host[2]; /* (n_batch, n_heads, head_dim) outputs with and without the policy */
+    float *decoded; /* (group, head_dim) */
+    float *exact;   /* (group, head_dim) */
+    HeadSums *sums; /* (n_layers, n_kv_heads) */
+};
+
+static void add_squares(Squares *sums, const float *x, const float *exact, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        double error = (double)x[i] - (double)exact[i];
+        sums->error += error * error;
+        sums->size += (double)exact[i] * (double)exact[i];
+    }
+}
+
+static HeadSums *sums_of(const Attribution *a, size_t layer, size_t kv_head) {
+    return &a->sums[layer * a->full.shape.n_kv_heads + kv_head];
+}
+
+/* Lets the batch's queries attend to the full cache too. Nothing is ever dropped there, so no query is shifted. */
+static void on_attended(void *user, size_t layer, size_t n_tokens) {
+    Attribution *a = user;
+    Context *c = a->context;
+    Backend *b = c->model->backend;
+    const ModelConfig *config = &c->model->checkpoint.config;
+    size_t n_heads = config->n_heads, head_dim = config->head_dim, n_group = n_heads / config->n_kv_heads;
+    size_t position = a->full.n_tokens, row = n_heads * head_dim;
+    b->ops->append(b, &a->full, layer, n_tokens, c->k, c->v);
+    b->ops->attention(b, &a->full, layer, n_tokens, n_heads, config->rope_pairing, c->q, NULL, a->output);
+    if (layer + 1 == config->n_layers)
+        kvcache_advance(&a->full, n_tokens);
+    b->ops->read(b, a->host[0], c->attended, n_tokens * row);
+    b->ops->read(b, a->host[1], a->output, n_tokens * row);
+    for (size_t t = position < a->first_scored ? a->first_scored - position : 0; t < n_tokens; t++)
+        for (size_t kv_head = 0; kv_head < config->n_kv_heads; kv_head++) {
+            size_t at = t * row + kv_head * n_group * head_dim;
+            add_squares(&sums_of(a, layer, kv_head)->output, a->host[0] + at, a->host[1] + at, n_group * head_dim);
+        }
+}
+
+static int allocate(Attribution *a, Error *error) {
+    Context *c = a->context;
+    Backend *b = c->model->backend;
+    const KvShape *shape = &c->cache.shape;
+    size_t row = c->model->checkpoint.config.n_heads * shape->head_dim, group = c->cache.policy.group;
+    if (kvcache_open(&a->full, shape, &a->full_policy, error) < 0)
+        return error->code;
+    a->memory_bytes = a->full.kept_bytes + a->full.working_bytes;
+    a->output_bytes = shape->n_batch * row * sizeof(float);
+    a->memory = b->ops->allocate(b, a->memory_bytes, "a second KV cache", error);
+    if (a->memory != NULL)
+        a->output = b->ops->allocate(b, a->output_bytes, "a second attention output", error);
+    if (a->output == NULL)
+        return error->code;
+    kvcache_set_memory(&a->full, a->memory);
+    a->host[0] = calloc(shape->n_batch * row, sizeof(float));
+    a->host[1] = calloc(shape->n_batch * row, sizeof(float));
+    a->decoded = calloc(group * shape->head_dim, sizeof(float));
+    a->exact = calloc(group * shape->head_dim, sizeof(float));
+    a->sums = calloc(shape->n_layers * shape->n_kv_heads, sizeof *a->sums);
+    if (a->host[0] == NULL || a->host[1] == NULL || a->decoded == NULL || a->exact == NULL || a->sums == NULL)
+        return error_memory(error, "error attribution", 2 * a->output_bytes);
+    return 0;
+}
+
+int attribution_open(Attribution **out, Context *context, Error *error) {
+    Attribution *a = calloc(1, sizeof *a);
+    if (a == NULL)
+        return error_memory(error, "error attribution", sizeof *a);
+    a->context = context;
+    a->full_policy = kv_policy_full();
+    a->full_policy.group = context->cache.policy.group;
+    if (allocate(a, error) < 0) {
+        attribution_close(a);
+        return error->code;
+    }
+    context->on_attended = on_attended;
+    context->on_attended_user = a;
+    *out = a;
+    return 0;
+}
+
+void attribution_close(Attribution *a) {
+    if (a == NULL)
+        return;
+    Backend *b = a->context->model->backend;
+    a->context->on_attended = NULL;
+    kvcache_close(&a->full);
+    b->ops->release(b, a->memory, a->memory_bytes);
+    b->ops->release(b, a->output, a->output_bytes);
+    free(a->host[0]);
+    free(a->host[1]);
+    free(a->decoded);
+    free(a->exact);
+    free(a->sums);
+    free(a);
+}
+
+void attribution_begin(Attribution *attribution, size_t first_scored) {
+    kvcache_clear(&attribution->full);
+    attribution->first_scored = first_scored;
+}
+
+/* One side of a group of the policy's cache against the same tokens in the full cache. */
+static void compare_group(Attribution *a, const KvSpan *span, KvSide side, size_t index, const uint16_t *exact,
+                          Squares *sums) {
+    const KvGroup *group = side == KV_KEYS ? &span->group_k : &span->group_v;
+    const KvCodec *codec = side == KV_KEYS ? span->codec_k : span->codec_v;
+    const uint8_t *records = side == KV_KEYS ? span->keys : span->values;
+    size_t bytes = side == KV_KEYS ? span->key_bytes : span->value_bytes, n = group->n_tokens * group->head_dim;
+    kv_codec_decoder(codec, SIMD_SCALAR)(side, group, records + index * bytes, 0, group->n_tokens, a->decoded);
+    if (group->rotated)
+        kv_rotate(a->decoded, group->n_tokens, group->head_dim);
+    for (size_t i = 0; i < n; i++)
+        a->exact[i] = half_to_float(exact[i]);
+    add_squares(sums, a->decoded, a->exact, n);
+}
+
+static void compare_span(Attribution *a, const KvSpan *span, const KvSpan *full, size_t position, HeadSums *sums) {
+    const uint16_t *keys = (const uint16_t *)(const void *)full->keys;
+    const uint16_t *values = (const uint16_t *)(const void *)full->values;
+    size_t n = span->group_k.n_tokens, dim = span->group_k.head_dim;
+    for (size_t group = 0; group < span->n_tokens / n; group++) {
+        size_t at = (position + group * n) * dim;
+        compare_group(a, span, KV_KEYS, group, keys + at, &sums->keys);
+        compare_group(a, span, KV_VALUES, group, values + at, &sums->values);
+    }
+}
+
+/* Spans come oldest first, the sink in front, so that positions follow from their lengths: what was dropped lies
+ * between the sink and the rest. */
+void attribution_end(Attribution *a) {
+    const KvCache *cache = &a->context->cache;
+    if (cache->n_tokens == 0)
+        return;
+    for (size_t layer = 0; layer < cache->shape.n_layers; layer++)
+        for (size_t kv_head = 0; kv_head < cache->shape.n_kv_heads; kv_head++) {
+            KvSpan spans[KV_MAX_SPANS], full[KV_MAX_SPANS];
+            size_t n = kvcache_view(cache, layer, kv_head, cache->n_tokens - 1, spans), position = 0;
+            kvcache_view(&a->full, layer, kv_head, cache->n_tokens - 1, full);
+            size_t dropped = kvcache_dropped(cache, layer, cache->n_tokens - 1);
+            for (size_t s = 0; s < n; position += spans[s++].n_tokens)
+                if (spans[s].row > 1)
+                    compare_span(a, &spans[s], &full[0], position + dropped, sums_of(a, layer, kv_head));
+        }
+}
+
+static double relative(const Squares *sums) {
+    return sums->size > 0 ? sqrt(sums->error / sums->size) : 0;
+}
+
+HeadError attribution_error(const Attribution *attribution, size_t layer, size_t kv_head) {
+    const HeadSums *sums = sums_of(attribution, layer, kv_head);
+    return (HeadError){relative(&sums->keys), relative(&sums->values), relative(&sums->output)};
+}

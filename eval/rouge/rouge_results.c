@@ -1,0 +1,226 @@
+/* See rouge_results.h. */
+#include "eval/rouge/rouge_results.h"
+
+#include "eval/rouge/jsonl.h"
+#include "model/base/mapped_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#define ELSEWHERE "name another file with --output"
+
+static int io_error(const RougeResults *results, Error *error) {
+    return error_set(error, ERROR_IO, "%s: cannot be written: %s; name a path in a writable folder with free space",
+                     results->path, strerror(errno));
+}
+
+static int write_line(RougeResults *results, const char *text, Error *error) {
+    if (fprintf(results->stream, "%s\n", text) < 0 || fflush(results->stream) != 0)
+        return io_error(results, error);
+    return 0;
+}
+
+/* Opens for reading and appending, without truncating, for this program alone. */
+static int open_stream(RougeResults *results, struct stat *status, Error *error) {
+    int descriptor = open(results->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    if (descriptor < 0 || fstat(descriptor, status) != 0 || (results->stream = fdopen(descriptor, "a+b")) == NULL) {
+        io_error(results, error);
+        if (descriptor >= 0)
+            close(descriptor);
+        return error->code;
+    }
+    if (!S_ISREG(status->st_mode))
+        return error_set(error, ERROR_ARGUMENT, "%s: is no regular file, so no run could go on from it; " ELSEWHERE,
+                         results->path);
+    if (flock(descriptor, LOCK_EX | LOCK_NB) != 0)
+        return error_set(error, ERROR_IO, "%s: another program is writing it; wait for its end or " ELSEWHERE,
+                         results->path);
+    return 0;
+}
+
+/* Where the last whole line ends. */
+static off_t end_of_lines(FILE *stream, off_t size) {
+    char piece[4096];
+    for (off_t end = size; end > 0;) {
+        off_t begin = end > (off_t)sizeof piece ? end - (off_t)sizeof piece : 0;
+        ssize_t n = pread(fileno(stream), piece, (size_t)(end - begin), begin);
+        for (ssize_t i = n; i > 0; i--)
+            if (piece[i - 1] == '\n')
+                return begin + i;
+        end = begin;
+    }
+    return 0;
+}
+
+/* Whether all that is there is the beginning of our own first line: the program was killed as it wrote it. */
+static bool is_torn_header(FILE *stream, off_t size, const char *header) {
+    char *there = malloc((size_t)size);
+    bool torn = there != NULL && (size_t)size <= strlen(header) &&
+                pread(fileno(stream), there, (size_t)size, 0) == size && memcmp(there, header, (size_t)size) == 0;
+    free(there);
+    return torn;
+}
+
+static int not_ours(const RougeResults *results, Error *error) {
+    return error_set(error, ERROR_FORMAT, "%s: was not written by this program, and stays as it is; " ELSEWHERE,
+                     results->path);
+}
+
+static void print_value(const cJSON *value, char *out, size_t size) {
+    char *text = value == NULL ? NULL : cJSON_PrintUnformatted(value);
+    snprintf(out, size, "%s", text == NULL ? "not there" : text);
+    free(text);
+}
+
+static int compare_headers(const RougeResults *results, const cJSON *ours, const cJSON *theirs, Error *error) {
+    if (jsonl_field(theirs, ours->child->string) == NULL)
+        return not_ours(results, error);
+    for (const cJSON *field = ours->child; field != NULL; field = field->next) {
+        const cJSON *other = jsonl_field(theirs, field->string);
+        if (other != NULL && cJSON_Compare(field, other, true))
+            continue;
+        char a[200], b[200];
+        print_value(other, a, sizeof a);
+        print_value(field, b, sizeof b);
+        return error_set(error, ERROR_ARGUMENT,
+                         "%s: was made with %s %s, and this run has %s; run it alike or " ELSEWHERE, results->path,
+                         field->string, a, b);
+    }
+    return 0;
+}
+
+static int check_record(const JsonlReader *reader, const cJSON *example, Error *error) {
+    for (const cJSON *field = example->child; field != NULL; field = field->next) {
+        const cJSON *other = jsonl_field(reader->object, field->string);
+        if (other == NULL || (other->type & 0xFF) != (field->type & 0xFF))
+            return jsonl_fault(reader, error, "the record's \"%s\" is missing or of another kind", field->string);
+        if (cJSON_IsNumber(other) && !(other->valuedouble >= 0 && other->valuedouble <= 0x1p53))
+            return jsonl_fault(reader, error, "the record's \"%s\" is out of range", field->string);
+    }
+    return 0;
+}
+
+static int keep_record(RougeResults *results, JsonlReader *reader, const cJSON *example, Error *error) {
+    if (check_record(reader, example, error) < 0)
+        return jsonl_settle(reader, error);
+    if ((results->count & (results->count - 1)) == 0) { /* full at every power of two */
+        size_t capacity = results->count == 0 ? 1 : 2 * results->count;
+        RougeResult *grown = realloc(results->items, capacity * sizeof *grown);
+        if (grown == NULL)
+            return error_memory(error, "earlier results", capacity * sizeof *grown);
+        results->items = grown;
+    }
+    results->items[results->count++] =
+        (RougeResult){(size_t)jsonl_field(reader->object, "line")->valuedouble,
+                      jsonl_field(reader->object, "policy")->valuestring, reader->object};
+    reader->object = NULL;
+    return 0;
+}
+
+static int by_policy_and_line(const void *a, const void *b) {
+    const RougeResult *x = a, *y = b;
+    int order = strcmp(x->policy, y->policy);
+    return order != 0 ? order : (x->line > y->line) - (x->line < y->line);
+}
+
+/* Reads the whole lines; nothing is changed yet. */
+static int read_lines(RougeResults *results, off_t end, const cJSON *header, const cJSON *example, Error *error) {
+    JsonlReader reader;
+    int status;
+    if (jsonl_open(&reader, results->path, error) < 0)
+        return error->code;
+    reader.cure = "remove that line or " ELSEWHERE;
+    status = jsonl_next(&reader, error);
+    if (status == 0 || status == ERROR_FORMAT)
+        status = not_ours(results, error);
+    else if (status > 0)
+        status = compare_headers(results, header, reader.object, error);
+    while (status == 0 && ftello(reader.stream) < end && (status = jsonl_next(&reader, error)) > 0)
+        status = keep_record(results, &reader, example, error);
+    jsonl_close(&reader);
+    if (results->count > 0)
+        qsort(results->items, results->count, sizeof *results->items, by_policy_and_line);
+    return status;
+}
+
+static int open_results(RougeResults *results, const char *header_text, const cJSON *header, const cJSON *example,
+                        Error *error) {
+    struct stat status;
+    if (open_stream(results, &status, error) < 0)
+        return error->code;
+    off_t end = end_of_lines(results->stream, status.st_size);
+    if (end == 0 && status.st_size > 0 && !is_torn_header(results->stream, status.st_size, header_text))
+        return not_ours(results, error);
+    if (end > 0 && read_lines(results, end, header, example, error) < 0)
+        return error->code;
+    if (end < status.st_size && ftruncate(fileno(results->stream), end) != 0)
+        return io_error(results, error);
+    return end == 0 ? write_line(results, header_text, error) : 0;
+}
+
+int rouge_results_open(RougeResults *results, const char *path, const cJSON *header, const cJSON *example,
+                       Error *error) {
+    *results = (RougeResults){.path = path};
+    char *text = cJSON_PrintUnformatted(header);
+    int status = text == NULL ? error_memory(error, "the results' header", 0)
+                              : open_results(results, text, header, example, error);
+    free(text);
+    if (status < 0)
+        rouge_results_close(results);
+    return status;
+}
+
+void rouge_results_close(RougeResults *results) {
+    if (results->stream != NULL)
+        fclose(results->stream);
+    for (size_t i = 0; i < results->count; i++)
+        cJSON_Delete(results->items[i].record);
+    free(results->items);
+    *results = (RougeResults){0};
+}
+
+const cJSON *rouge_results_find(const RougeResults *results, const char *policy, size_t line) {
+    RougeResult wanted = {line, policy, NULL};
+    if (results->count == 0)
+        return NULL;
+    const RougeResult *found =
+        bsearch(&wanted, results->items, results->count, sizeof *results->items, by_policy_and_line);
+    return found == NULL ? NULL : found->record;
+}
+
+int rouge_results_add(RougeResults *results, const cJSON *record, Error *error) {
+    char *text = cJSON_PrintUnformatted(record);
+    int status = text == NULL ? error_memory(error, "a result", 0) : write_line(results, text, error);
+    free(text);
+    return status;
+}
+
+void rouge_results_add_hash(cJSON *object, const char *name, unsigned long long hash) {
+    char text[20];
+    snprintf(text, sizeof text, "%016llx", hash);
+    cJSON_AddStringToObject(object, name, text);
+}
+
+int rouge_results_identify(cJSON *header, const char *name, const char *path, Error *error) {
+    char key[64];
+    struct stat status;
+    MappedFile file;
+    const char *slash = strrchr(path, '/');
+    cJSON_AddStringToObject(header, name, slash == NULL ? path : slash + 1);
+    if (stat(path, &status) != 0 || !S_ISREG(status.st_mode))
+        return 0;
+    if (mapped_file_open(&file, path, error) < 0)
+        return error->code;
+    snprintf(key, sizeof key, "%s_bytes", name);
+    cJSON_AddNumberToObject(header, key, (double)file.size);
+    snprintf(key, sizeof key, "%s_xxh3", name);
+    rouge_results_add_hash(header, key, XXH3_64bits(file.data, file.size));
+    mapped_file_close(&file);
+    return 0;
+}
