@@ -75,6 +75,12 @@ PAIRS = [
 SINKS = [(sink, window, codec) for codec in ("q8_0", "q4_0")
          for sink, window in ((0, 0), (16, 0), (0, 32), (4, 32), (16, 32), (64, 32), (16, 128))]
 
+# The six layers in which attribution finds the largest errors of the output, against six others: the same bytes.
+WORST, OTHERS = ("@7:{0};@17-18:{0};@20:{0};@23-24:{0};@*:{1}", "@1:{0};@11-13:{0};@16:{0};@27:{0};@*:{1}")
+LAYERS = [("all layers int4", policy("int4"))] + [
+    (f"{tiers} in {what} six layers", text.format(policy(tiers), policy("int4")))
+    for tiers in ("int8", "int8/int4") for what, text in (("the worst", WORST), ("the best", OTHERS))]
+
 RUNS = {
     "anchor-512": perplexity(512, 20),
     "anchor-2048": perplexity(2048, 4),
@@ -82,6 +88,7 @@ RUNS = {
     "definition-gptq": perplexity(2048, 4, (), "--ppl_mode", "gptq"),
     "study": perplexity(2048, 2, [row[3] for row in STUDY]),
     "pairs-2048": perplexity(2048, 2, [policy(tiers, rotate=rotate) for tiers, rotate in PAIRS]),
+    "layers": perplexity(2048, 2, [text for _, text in LAYERS]),
     "sinks": perplexity(2048, 2, [policy(codec, window, sink) for sink, window, codec in SINKS]),
     "attribution": perplexity(2048, 2, [policy("int8"), policy("int4", rotate="off"), policy("int4"), policy("q4_0")],
                               "--attribution"),
@@ -213,6 +220,11 @@ def sink_table(results):
     return markdown(["codec", "sink", "FP16 at the end"] + CELLS, lines)
 
 
+def layer_table(results):
+    return markdown(["policy"] + CELLS, [[label] + cells(mode)
+                                         for (label, _), mode in zip(LAYERS, rows(results["layers"])[1:])])
+
+
 def attribution_table(results):
     modes = [mode for mode in rows(results["attribution"]) if "attribution" in mode]
     lines = []
@@ -242,6 +254,7 @@ TABLES = {"anchors": (anchor_table, ["anchor-512", "anchor-2048"]),
           "definitions": (definition_table, ["definition-gptq", "definition-hf"]),
           "study": (study_table, ["study"]),
           "pairs": (pair_table, ["pairs-2048"]),
+          "layers": (layer_table, ["layers"]),
           "sinks": (sink_table, ["sinks"]),
           "attribution": (attribution_table, ["attribution"]),
           "rouge": (rouge_table, ["rouge"])}

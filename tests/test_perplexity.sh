@@ -115,7 +115,8 @@ for mode in modes:
     fields = line.split()
     assert fields[1] == f'{mode["ppl"]:.4f}' and fields[-1] == mode["policy"], line
     if "kld" in mode:
-        assert any(line.split()[:1] == [f'{mode["kld"]["mean"]:.6f}'] and line.endswith(mode["policy"])
+        assert fields[3:6:2] == [f'{mode["ln_ratio"]:.6f}', f'{mode["kld"]["mean"]:.6f}'], line
+        assert any(line.split()[:1] == [f'{mode["kld"]["median"]:.6f}'] and line.endswith(mode["policy"])
                    for line in table.splitlines()), mode["policy"]
 assert "context 256, stride 256, 19 of 19 windows, BOS replaced" in table
 PYTHON
