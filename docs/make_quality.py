@@ -88,7 +88,7 @@ RUNS = {
     "definition-gptq": perplexity(2048, 4, (), "--ppl_mode", "gptq"),
     "study": perplexity(2048, 2, [row[3] for row in STUDY]),
     "pairs-2048": perplexity(2048, 2, [policy(tiers, rotate=rotate) for tiers, rotate in PAIRS]),
-    "layers": perplexity(2048, 2, [text for _, text in LAYERS]),
+    "layers": perplexity(2048, 4, [text for _, text in LAYERS]),
     "sinks": perplexity(2048, 2, [policy(codec, window, sink) for sink, window, codec in SINKS]),
     "attribution": perplexity(2048, 2, [policy("int8"), policy("int4", rotate="off"), policy("int4"), policy("q4_0")],
                               "--attribution"),
@@ -138,13 +138,14 @@ def markdown(header, lines):
 
 def shown_command(name):
     words = [word if word.startswith("$") else shlex.quote(word) for word in RUNS[name]]
-    lines, line = [], ""
-    for word in words:
-        if len(line) + len(word) > 110:
-            lines.append(line + " \\")
-            line = "   "
-        line += (" " if line else "") + word
-    return "```sh\n" + "\n".join(lines + [line]) + "\n```"
+    flags = re.sub(r" (?=--)", "\n", " ".join(words)).split("\n")  # a flag and its value stay on one line
+    lines = [flags[0]]
+    for flag in flags[1:]:
+        if len(lines[-1]) + len(flag) > 115:
+            lines[-1] += " \\"
+            lines.append("   ")
+        lines[-1] += " " + flag
+    return "```sh\n" + "\n".join(lines) + "\n```"
 
 
 def cells(mode):
