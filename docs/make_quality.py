@@ -164,7 +164,7 @@ def anchor_table(results):
     lines = []
     for name, (label, ppl, chunks) in published.items():
         ours = results[name]
-        worst = max(abs(a / b - 1) for a, b in zip(ours["ppl_by_chunk"] + [ours["ppl"]], chunks + [ppl]) if b)
+        worst = max(abs(a / b - 1) for a, b in zip(ours["ppl_by_chunk"], chunks))
         lines.append([label, f"{ppl:.4f}", with_error(ours["ppl"], ours["ppl_stderr"], 4),
                       f"{100 * (ours['ppl'] / ppl - 1):+.4f} %", f"{100 * worst:.4f} %"])
     return markdown(["definition", "llama.cpp", "stowkv", "difference", "largest over the first chunks"], lines)
