@@ -129,7 +129,7 @@ make_long_stories() {
 test_interrupts() {
     local seconds
     make_long_stories
-    for seconds in 1 2 4 8; do # until the first depth is through
+    for seconds in 1 2 4 8 16 32 64; do # until the first depth is through, on however busy a machine
         interrupt $seconds --checkpoint_path "$work/long.bin" --depths 0,50000 --prompt_tokens 50 --generate_tokens 20 \
             --compare --json "$work/interrupted.json" --svg "$work/interrupted.svg"
         [ -s "$work/stdout" ] && break
