@@ -216,7 +216,8 @@ static int start_run(Program *program, const KvPolicy *policy, Error *error) {
     return session_set_policy(&program->session, &s->session, policy, error);
 }
 
-static void close_program(Program *program) {
+static void close_program(void *state) {
+    Program *program = state;
     generation_free(&program->run);
     sampler_close(&program->sampler);
     session_close(&program->session);
@@ -327,7 +328,8 @@ static int check_modes(const Settings *s, Error *error) {
     return 0;
 }
 
-static int check_settings(Settings *s, Error *error) {
+static int check_program(void *state, Error *error) {
+    Settings *s = &((Program *)state)->settings;
     if (check_modes(s, error) < 0)
         return error->code;
     if (s->session.checkpoint_path == NULL && s->shape == NULL)
@@ -349,14 +351,12 @@ static int check_settings(Settings *s, Error *error) {
     return 0;
 }
 
-static int run_settings(Program *program, Error *error) {
+static int run(void *state, Error *error) {
+    Program *program = state;
     Settings *s = &program->settings;
     if (s->sampler.seed == SEED_UNSET)
         s->sampler.seed = (uint64_t)time(NULL);
-    program_catch_interrupts();
-    int status = s->plan_memory ? plan_memory(program, error) : run_program(program, error);
-    close_program(program);
-    return status;
+    return s->plan_memory ? plan_memory(program, error) : run_program(program, error);
 }
 
 int main(int argc, char **argv) {
@@ -396,11 +396,6 @@ int main(int argc, char **argv) {
         PROGRAM_OPTIONS(flags),
         {0},
     };
-    Error error = {0};
-    int status = options_parse(options, argc, argv, &error);
-    if (status == 0 && program_informs(&flags))
-        status = program_inform(&flags, USAGE, options, s->session.simd, &error);
-    else if (status == 0)
-        status = check_settings(s, &error) < 0 ? error.code : run_settings(&program, &error);
-    return program_exit("generate", status, &error);
+    const ProgramMain steps = {"generate", USAGE, options, &flags, &s->session.simd, check_program, run, close_program};
+    return program_main(argc, argv, &steps, &program);
 }

@@ -14,7 +14,7 @@
 
 volatile sig_atomic_t program_interrupted;
 
-bool program_informs(const ProgramFlags *flags) {
+static bool informs(const ProgramFlags *flags) {
     return flags->list_codecs || flags->list_kernels || flags->help || flags->version;
 }
 
@@ -50,15 +50,15 @@ static int print_help(const char *usage, const Option *options) {
     return 0;
 }
 
-int program_inform(const ProgramFlags *flags, const char *usage, const Option *options, const char *simd,
-                   Error *error) {
+static int inform(const ProgramMain *steps, Error *error) {
+    const ProgramFlags *flags = steps->flags;
     int status = 0;
     if (flags->help)
-        status = print_help(usage, options);
+        status = print_help(steps->usage, steps->options);
     else if (flags->version)
         printf("stowkv " STOWKV_VERSION "\n");
     else
-        status = flags->list_codecs ? print_codecs() : print_kernels(simd, error);
+        status = flags->list_codecs ? print_codecs() : print_kernels(*steps->simd, error);
     return status == 0 ? program_flush_stdout(error) : status;
 }
 
@@ -74,19 +74,37 @@ static void on_interrupt(int signal_number) {
     program_interrupted = 1;
 }
 
-void program_catch_interrupts(void) {
+static void catch_interrupts(void) {
     struct sigaction action = {.sa_handler = on_interrupt};
     sigemptyset(&action.sa_mask);
     action.sa_flags = (int)SA_RESETHAND; /* and no SA_RESTART: reading a line ends too */
     sigaction(SIGINT, &action, NULL);
 }
 
-int program_exit(const char *program, int status, const Error *error) {
-    if (status < 0 && status != ERROR_INTERRUPTED)
-        fprintf(stderr, "%s: error: %s\n", program, error->message);
+static int exit_status(int status) {
     if (program_interrupted)
         return EXIT_INTERRUPTED;
     if (status < 0)
         return status == ERROR_USAGE ? EXIT_USAGE : EXIT_FAILURE;
     return EXIT_SUCCESS;
+}
+
+static int obey(const ProgramMain *steps, void *state, Error *error) {
+    if (informs(steps->flags))
+        return inform(steps, error);
+    if (steps->check(state, error) < 0)
+        return error->code;
+    catch_interrupts();
+    return steps->run(state, error);
+}
+
+int program_main(int argc, char **argv, const ProgramMain *steps, void *state) {
+    Error error = {0};
+    int status = options_parse(steps->options, argc, argv, &error);
+    if (status == 0)
+        status = obey(steps, state, &error);
+    steps->close(state);
+    if (status < 0 && status != ERROR_INTERRUPTED)
+        fprintf(stderr, "%s: error: %s\n", steps->name, error.message);
+    return exit_status(status);
 }

@@ -1,15 +1,12 @@
-/* What the main() of every program does alike: the flags that only inform, Ctrl-C, the one-line error, exit statuses.
+/* What the main() of every program does alike: the command line, the flags that only inform, Ctrl-C, the one-line error
+ * and the exit status.
  *
- *     static ProgramFlags flags;
- *     const Option options[] = {…, PROGRAM_OPTIONS(flags), {0}};
- *     int status = options_parse(options, argc, argv, &error);
- *     if (status == 0 && program_informs(&flags))
- *         status = program_inform(&flags, "Usage: …", options, simd, &error);
- *     else if (status == 0) {
- *         program_catch_interrupts();
- *         …
+ *     int main(int argc, char **argv) {
+ *         static ProgramFlags flags;
+ *         const Option options[] = {…, PROGRAM_OPTIONS(flags), {0}};
+ *         const ProgramMain steps = {"generate", USAGE, options, &flags, &settings.simd, check, run, close};
+ *         return program_main(argc, argv, &steps, &program);
  *     }
- *     return program_exit("perplexity", status, &error);
  */
 #ifndef STOWKV_PROGRAM_H
 #define STOWKV_PROGRAM_H
@@ -30,12 +27,20 @@ typedef struct ProgramFlags {
         "version", OPTION_FLAG, &(f).version, NULL, "print the version, and stop", 0, 0                                \
     }
 
-/* Whether one of the flags is given: then the program prints it and stops. */
-bool program_informs(const ProgramFlags *flags);
+/* The steps of a program; `state` is its own, and close() gets it whatever happened before. */
+typedef struct ProgramMain {
+    const char *name, *usage; /* `usage` stands above the options in --help */
+    const Option *options;
+    const ProgramFlags *flags;               /* where one is given, it is obeyed, and nothing else is done */
+    const char *const *simd;                 /* the level that --list_kernels shows */
+    int (*check)(void *state, Error *error); /* all that the command line alone can be wrong about */
+    int (*run)(void *state, Error *error);   /* Ctrl-C sets program_interrupted from here on */
+    void (*close)(void *state);
+} ProgramMain;
 
-/* Prints what they ask for. `usage` stands above the options in --help, `simd` is the level that --list_kernels shows.
+/* The exit status: 0 done, 1 failed, 2 bad usage, 130 after Ctrl-C. An error is printed as "NAME: error: cause; cure".
  */
-int program_inform(const ProgramFlags *flags, const char *usage, const Option *options, const char *simd, Error *error);
+int program_main(int argc, char **argv, const ProgramMain *steps, void *state);
 
 /* Set by Ctrl-C once program_catch_interrupts() was called: a signal handler can reach nothing else. Whoever should
  * stop is given its address, so that no library reads it. A second Ctrl-C ends the program at once. */
@@ -44,9 +49,5 @@ void program_catch_interrupts(void);
 
 /* Makes sure that what was printed on stdout is there. */
 int program_flush_stdout(Error *error);
-
-/* Prints the error, if there is one, as "PROGRAM: error: cause; cure". 0 done, 1 failed, 2 bad usage, 130 after Ctrl-C.
- */
-int program_exit(const char *program, int status, const Error *error);
 
 #endif

@@ -1,80 +1,26 @@
 #!/usr/bin/env bash
 # The program rouge as a user runs it: scores of pairs, and texts of stories260K ($STOWKV_DATA) under cache policies:
 # what it prints, its JSON, how a run goes on after an interruption, and every kind of bad input.
-set -u
-export LC_ALL=C
-
-rouge=${STOWKV_BUILD:?names the folder with the program}/rouge
+. "$(dirname "$0")/program_test.sh" rouge
 generate=$STOWKV_BUILD/generate
-stories=${STOWKV_DATA:-}/stories260K.bin
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-n_passed=0
-n_failed=0
 
-# ---- Running and checking
-
-# run ARGUMENT…: leaves $status, $work/stdout and $work/stderr.
-run() {
-    timeout 300 "$rouge" "$@" >"$work/stdout" 2>"$work/stderr"
-    status=$?
-}
+usual() { run "$@"; }
 
 # tell ARGUMENT…: texts of stories260K from our own data; a later flag counts.
 tell() {
     run --checkpoint_path "$stories" --data "$work/data.jsonl" --max_new_tokens 30 --prompt_template '{}' "$@"
 }
 
-skip_loudly() {
-    printf '\n*** SKIPPED: %s ***\n\n' "$1" | tee /dev/stderr
-}
-
-# check NAME COMMAND…: whether the command succeeds.
-check() {
-    local name=$1
-    shift
-    if "$@"; then
-        n_passed=$((n_passed + 1))
-        echo "ok      $name"
-    else
-        n_failed=$((n_failed + 1))
-        echo "FAILED  $name"
-        echo "        status $status"
-        sed 's/^/        stdout: /' "$work/stdout" | head -c 2000
-        sed 's/^/        stderr: /' "$work/stderr" | head -c 2000
-    fi
-}
-
 stdout_has() { grep -qE -e "$1" "$work/stdout"; }
-stderr_has() { grep -qF -e "$1" "$work/stderr"; }
-expect_status() { check "$1" [ "$status" -eq "$2" ]; }
-
-# One line on stderr, which has the text, and nothing on stdout.
-failed_cleanly() {
-    [ "$status" -eq "$1" ] && [ ! -s "$work/stdout" ] && [ "$(wc -l <"$work/stderr")" -eq 1 ] &&
-        grep -q '^rouge: error: .*[;:] ' "$work/stderr" && stderr_has "$2"
-}
-
-# The same behind notes.
-failed_late() {
-    [ "$status" -eq "$1" ] && [ ! -s "$work/stdout" ] && [ "$(grep -c error "$work/stderr")" -eq 1 ] &&
-        tail -n 1 "$work/stderr" | grep -q '^rouge: error: ' && stderr_has "$2"
-}
-
-# expect_error STATUS TEXT ARGUMENT…
-expect_error() {
-    local expected=$1 text=$2
-    shift 2
-    run "$@" </dev/null
-    check "status $expected: $*" failed_cleanly "$expected" "$text"
-}
+# A failure behind notes, with nothing on stdout.
+failed_behind_notes() { [ ! -s "$work/stdout" ] && failed_late "$@"; }
 
 # expect_tell_error STATUS TEXT ARGUMENT…: with the model and data, whose notes may stand before the error.
 expect_tell_error() {
     local expected=$1 text=$2
     shift 2
     tell "$@" </dev/null
-    check "status $expected: $*" failed_late "$expected" "$text"
+    check "status $expected: $*" failed_behind_notes "$expected" "$text"
 }
 
 # json FILE EXPRESSION: whether the Python expression of r, the file's object, holds.
@@ -151,9 +97,9 @@ test_bad_pairs() {
     check 'and counted' stderr_has '2 bad lines skipped'
     echo '[]' >"$work/bad.jsonl"
     run --pairs "$work/bad.jsonl" --skip_bad_lines
-    check 'nothing but bad lines' failed_late 1 'no pair'
+    check 'nothing but bad lines' failed_behind_notes 1 'no pair'
     expect_error 1 'cannot be written' --pairs "$work/pairs.jsonl" --json "$work/missing/result.json"
-    timeout 60 "$rouge" --pairs "$work/pairs.jsonl" >/dev/full 2>"$work/stderr"
+    timeout 60 "$program" --pairs "$work/pairs.jsonl" >/dev/full 2>"$work/stderr"
     status=$?
     : >"$work/stdout"
     check 'stdout to a full disk' failed_cleanly 1 'stdout'
@@ -199,7 +145,7 @@ for line in list(open(sys.argv[1], encoding="utf-8"))[1:]:
     if record["mode"] == sys.argv[2]:
         print(json.dumps({"reference": record["reference"], "prediction": record["text"]}))
 PYTHON
-    "$rouge" --pairs "$work/again.jsonl" --json "$work/again.json" >/dev/null 2>&1
+    "$program" --pairs "$work/again.jsonl" --json "$work/again.json" >/dev/null 2>&1
     python3 - "$work/again.json" "$3" "$2" <<'PYTHON'
 import json, sys
 again, result = (json.load(open(path, encoding="utf-8")) for path in sys.argv[1:3])
@@ -314,11 +260,11 @@ same_texts() {
     cmp -s <(without_times "$1" | sort) <(without_times "$2" | sort)
 }
 
-# interrupt SIGNAL FILE ARGUMENT…: sends it once the file has 4 lines. A shell's background jobs ignore SIGINT.
-interrupt() {
+# interrupt_texts SIGNAL FILE ARGUMENT…: sends it once the file has 4 lines. A shell's background jobs ignore SIGINT.
+interrupt_texts() {
     local signal=$1 file=$2 pid
     shift 2
-    env --default-signal=INT "$rouge" "$@" --output "$file" >"$work/stdout" 2>"$work/stderr" &
+    env --default-signal=INT "$program" "$@" --output "$file" >"$work/stdout" 2>"$work/stderr" &
     pid=$!
     until { [ -e "$file" ] && [ "$(wc -l <"$file")" -ge 4 ]; } || ! kill -0 $pid 2>/dev/null; do
         sleep 0.01
@@ -333,7 +279,7 @@ test_resume() {
         --compare --sink_size 4 --samples 40) n_lines
     run "${flags[@]}" --output "$work/whole.jsonl" --json "$work/whole.json"
     expect_status 'a run that is not interrupted' 0
-    interrupt INT "$work/part.jsonl" "${flags[@]}"
+    interrupt_texts INT "$work/part.jsonl" "${flags[@]}"
     expect_status 'Ctrl-C' 130
     check 'Ctrl-C prints no table' [ ! -s "$work/stdout" ]
     check 'and no error' [ "$(grep -c error "$work/stderr")" -eq 0 ]
@@ -345,7 +291,7 @@ test_resume() {
     check 'says what is there' stderr_has "$((n_lines - 1)) of 120 texts"
     check 'the result is that of an uninterrupted run' same_result "$work/whole.json" "$work/part.json"
     check 'and so are the texts' same_texts "$work/whole.jsonl" "$work/part.jsonl"
-    interrupt KILL "$work/killed.jsonl" "${flags[@]}"
+    interrupt_texts KILL "$work/killed.jsonl" "${flags[@]}"
     truncate -s -7 "$work/killed.jsonl"
     run "${flags[@]}" --output "$work/killed.jsonl" --json "$work/part.json"
     check 'after kill -9 in the middle of a line' same_result "$work/whole.json" "$work/part.json"
@@ -364,7 +310,7 @@ test_resume() {
 test_interrupted_reading() {
     local pid
     mkfifo "$work/silence"
-    env --default-signal=INT "$rouge" --pairs - <>"$work/silence" >"$work/stdout" 2>"$work/stderr" &
+    env --default-signal=INT "$program" --pairs - <>"$work/silence" >"$work/stdout" 2>"$work/stderr" &
     pid=$!
     sleep 1
     kill -INT $pid
@@ -380,7 +326,7 @@ bad_output() {
     shift
     cp "$work/copy.jsonl" "$work/before"
     tell --samples 2 --output "$work/copy.jsonl" "$@"
-    check "$text" failed_late 1 "$text"
+    check "$text" failed_behind_notes 1 "$text"
     check 'the file stays as it is' cmp -s "$work/before" "$work/copy.jsonl"
 }
 
@@ -461,7 +407,7 @@ test_help() {
             run "$flag=1"
             check "$flag of --help takes no value" failed_cleanly 2 "$flag: takes no value"
         fi
-    done < <("$rouge" --help | grep -o '^  --[a-z_]* *[A-Z]*')
+    done < <("$program" --help | grep -o '^  --[a-z_]* *[A-Z]*')
 }
 
 # ---- A checkpoint with a chat template
@@ -482,13 +428,9 @@ test_chat() {
     run "${flags[@]}" --chat_template none --json -
     check '--chat_template none' json "$work/stdout" 'r["chat_template"] == "none"'
     run "${flags[@]}" --chat_template none --output "$work/chat.jsonl"
-    check 'texts of another chat template' failed_late 1 'chat_template "chatml", and this run has "none"'
+    check 'texts of another chat template' failed_behind_notes 1 'chat_template "chatml", and this run has "none"'
 }
 
-if [ ! -r "$stories" ] || [ ! -r "$STOWKV_DATA/tok512.model" ]; then
-    skip_loudly "test_rouge; STOWKV_DATA has no stories260K.bin and tok512.model"
-    exit 77
-fi
 if ! command -v python3 >/dev/null; then
     skip_loudly 'test_rouge; there is no python3'
     exit 77
@@ -506,5 +448,4 @@ test_bad_output
 test_usage_errors
 test_help
 test_chat
-echo "$n_passed checks passed, $n_failed failed"
-[ "$n_failed" -eq 0 ]
+finish

@@ -68,7 +68,8 @@ static int open_program(Program *p, Error *error) {
     return bench_open(bench, p->policies.items, p->policies.count, n_ctx, error);
 }
 
-static void close_program(Program *p) {
+static void close_program(void *state) {
+    Program *p = state;
     bench_close(&p->bench);
     policy_list_free(&p->policies);
     session_close(&p->session);
@@ -100,7 +101,8 @@ static int measure(Program *p, Error *error) {
     return bench_run(&p->bench, error);
 }
 
-static int run_program(Program *p, Error *error) {
+static int run_program(void *state, Error *error) {
+    Program *p = state;
     if (open_program(p, error) < 0)
         return error->code;
     int status = measure(p, error);
@@ -116,7 +118,8 @@ static int run_program(Program *p, Error *error) {
 }
 
 /* All that the command line alone can be wrong about. */
-static int check_program(Program *p, Error *error) {
+static int check_program(void *state, Error *error) {
+    Program *p = state;
     const Settings *s = &p->settings;
     Bench *bench = &p->bench;
     bench->n_prompt = s->prompt_tokens;
@@ -160,14 +163,7 @@ int main(int argc, char **argv) {
         {0},
     };
     /* clang-format on */
-    Error error = {0};
-    int status = options_parse(options, argc, argv, &error);
-    if (status == 0 && program_informs(&flags))
-        status = program_inform(&flags, USAGE, options, s->session.simd, &error);
-    else if (status == 0) {
-        program_catch_interrupts();
-        status = check_program(&program, &error) < 0 ? error.code : run_program(&program, &error);
-    }
-    close_program(&program);
-    return program_exit("bench", status, &error);
+    const ProgramMain steps = {"bench",          USAGE,         options,     &flags,
+                               &s->session.simd, check_program, run_program, close_program};
+    return program_main(argc, argv, &steps, &program);
 }

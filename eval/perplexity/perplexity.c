@@ -118,7 +118,8 @@ static int open_program(Program *p, Error *error) {
     return evaluation_open(e, p->policies.items, p->policies.count, error);
 }
 
-static void close_program(Program *p) {
+static void close_program(void *state) {
+    Program *p = state;
     evaluation_close(&p->evaluation);
     policy_list_free(&p->policies);
     token_list_free(&p->tokens);
@@ -146,7 +147,8 @@ static int report(Program *p, Error *error) {
     return json_commit(perplexity_json(&p->evaluation, &p->setup), &p->json, error);
 }
 
-static int run_program(Program *p, Error *error) {
+static int run_program(void *state, Error *error) {
+    Program *p = state;
     if (open_program(p, error) < 0)
         return error->code;
     int status = evaluation_run(&p->evaluation, error);
@@ -160,7 +162,8 @@ static int run_program(Program *p, Error *error) {
     return failure.code < 0 ? failure.code : status;
 }
 
-static int check_settings(const Settings *s, Error *error) {
+static int check_program(void *state, Error *error) {
+    const Settings *s = &((Program *)state)->settings;
     if (s->session.checkpoint_path == NULL)
         return error_set(error, ERROR_USAGE, "--checkpoint_path is required; checkpoints/fetch.sh fetches a model");
     if (s->text_file == NULL)
@@ -204,16 +207,7 @@ int main(int argc, char **argv) {
         PROGRAM_OPTIONS(flags),
         {0},
     };
-    Error error = {0};
-    int status = options_parse(options, argc, argv, &error);
-    if (status == 0 && program_informs(&flags))
-        status = program_inform(&flags, USAGE, options, s->session.simd, &error);
-    else if (status == 0)
-        status = check_settings(s, &error);
-    if (status == 0 && !program_informs(&flags)) {
-        program_catch_interrupts();
-        status = run_program(&program, &error);
-        close_program(&program);
-    }
-    return program_exit("perplexity", status, &error);
+    const ProgramMain steps = {"perplexity",     USAGE,         options,     &flags,
+                               &s->session.simd, check_program, run_program, close_program};
+    return program_main(argc, argv, &steps, &program);
 }

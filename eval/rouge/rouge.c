@@ -21,6 +21,7 @@ static const char USAGE[] =
 /* What main() has open, so that every way out closes the same things. */
 typedef struct Program {
     RougeSettings settings;
+    SessionOptions defaults; /* the session's settings before the command line, to tell which flags were given */
     OutputFile json;
     RougePairs pairs;
     PolicyList policies;
@@ -254,7 +255,8 @@ static int score_model(Program *program, Error *error) {
 
 /* ---- The program */
 
-static void close_program(Program *program) {
+static void close_program(void *state) {
+    Program *program = state;
     for (size_t i = 0; program->runs != NULL && i < program->policies.count; i++)
         rouge_run_free(&program->runs[i]);
     free(program->runs);
@@ -266,18 +268,19 @@ static void close_program(Program *program) {
     output_file_discard(&program->json);
 }
 
-static int run_program(Program *program, Error *error) {
+static int run_program(void *state, Error *error) {
+    Program *program = state;
     const RougeSettings *s = &program->settings;
-    program_catch_interrupts();
     if (s->json != NULL && output_file_open(&program->json, s->json, error) < 0)
         return error->code;
     return s->pairs != NULL ? score_pairs(program, error) : score_model(program, error);
 }
 
 /* All that the command line alone can be wrong about. */
-static int check_program(Program *program, const SessionOptions *defaults, Error *error) {
+static int check_program(void *state, Error *error) {
+    Program *program = state;
     RougeSettings *s = &program->settings;
-    if (rouge_settings_check(s, defaults, error) < 0)
+    if (rouge_settings_check(s, &program->defaults, error) < 0)
         return error->code;
     return s->pairs == NULL ? choose_policies(program, error) : 0;
 }
@@ -318,13 +321,8 @@ int main(int argc, char **argv) {
         {0},
     };
     /* clang-format on */
-    const SessionOptions defaults = s->session;
-    Error error = {0};
-    int status = options_parse(options, argc, argv, &error);
-    if (status == 0 && program_informs(&flags))
-        status = program_inform(&flags, USAGE, options, s->session.simd, &error);
-    else if (status == 0)
-        status = check_program(&program, &defaults, &error) < 0 ? error.code : run_program(&program, &error);
-    close_program(&program);
-    return program_exit("rouge", status, &error);
+    program.defaults = s->session;
+    const ProgramMain steps = {"rouge",          USAGE,         options,     &flags,
+                               &s->session.simd, check_program, run_program, close_program};
+    return program_main(argc, argv, &steps, &program);
 }
