@@ -5,14 +5,6 @@
 #include "kvcache/kvcache.h"
 #include "model/base/simd.h"
 
-#if VEC_LANES == 16
-#define THIS_LEVEL SIMD_AVX512
-#elif VEC_LANES == 8
-#define THIS_LEVEL SIMD_AVX2
-#else
-#define THIS_LEVEL SIMD_SCALAR
-#endif
-
 /* Rows of FP16 can be read where they are. */
 static inline bool is_half(const KvCodec *codec) {
     return kv_codec_id(codec) == KV_F16;
@@ -30,7 +22,7 @@ static inline void decode_stored(const KvSpan *span, KvSide side, size_t first, 
     const KvGroup *group = side == KV_KEYS ? &span->group_k : &span->group_v;
     const uint8_t *records = side == KV_KEYS ? span->keys : span->values;
     size_t bytes = side == KV_KEYS ? span->key_bytes : span->value_bytes;
-    KvDecode *decode = kv_codec_decoder(side == KV_KEYS ? span->codec_k : span->codec_v, THIS_LEVEL);
+    KvDecode *decode = kv_codec_decoder(side == KV_KEYS ? span->codec_k : span->codec_v, SIMD_THIS_LEVEL);
     decode(side, group, records + first / group->n_tokens * bytes, first % group->n_tokens, n, out);
 }
 

@@ -22,7 +22,7 @@ static int print_kernels(const char *simd, Error *error) {
     SimdLevel level;
     if (cpu_parse_simd_level(simd, &level, error) < 0)
         return error->code;
-    printf("instruction set  %s\n", simd_level_name(level));
+    printf("instruction set  %s (%s)\n", simd_level_name(level), simd_level_features(level));
     printf("matmul           %s, INT8 (llama2.c)\n", tensor_type_names());
     printf("attention       ");
     for (const char *const *name = kv_codec_names(); *name != NULL; name++)

@@ -32,7 +32,7 @@ typedef struct SessionOptions {
     {"device", OPTION_STRING, &(o).device, "NAME", "cpu or auto; default auto", 0, 0},                                 \
     {"n_ctx", OPTION_SIZE, &(o).n_ctx, "N", "capacity of the cache in tokens; default: the model's", 1, 1 << 28},      \
     {"threads", OPTION_SIZE, &(o).threads, "N", "CPU threads; default: physical cores", 1, 1024},                      \
-    {"simd", OPTION_STRING, &(o).simd, "NAME", "auto, scalar, avx2 or avx512; default auto", 0, 0},                    \
+    {"simd", OPTION_STRING, &(o).simd, "NAME", "auto, scalar, avx2, avx512 or neon; default auto", 0, 0},              \
     POLICY_OPTIONS((o).kv)
 
 typedef struct Session {

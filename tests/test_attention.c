@@ -58,7 +58,7 @@ static void test_one_hot(void **state) {
         keys[i] = half_from_float(i / DIM == i % DIM ? 1.0f : 0.0f);
         values[i] = half_from_float((float)(i % 2039));
     }
-    for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++)
+    for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level))
         for (size_t chosen = 0; chosen < TOKENS; chosen++)
             for (size_t n_group = 1; n_group <= 5; n_group++) {
                 for (size_t i = 0; i < n_group * DIM; i++)
@@ -135,14 +135,14 @@ static void check_random(SimdLevel level, size_t head_dim, size_t n_group, const
     }
     fill_random(n_tokens, n_group, head_dim);
     attend(level, spans, n_spans, n_group, head_dim);
-    check_against_reference(simd_level_name(level), n_tokens, n_group, head_dim, false);
+    check_against_reference(simd_level_features(level), n_tokens, n_group, head_dim, false);
 }
 
 static void test_random_against_double(void **state) {
     (void)state;
     const size_t dims[] = {8, 16, 32, 48, 64, 80, 96, 128, 256},
                  lengths[] = {1, 2, 7, 63, 64, 65, 320, 511, 512, 513, 1100};
-    for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++)
+    for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level))
         for (size_t i = 0; i < sizeof dims / sizeof *dims; i++)
             for (size_t j = 0; j < sizeof lengths / sizeof *lengths; j++)
                 check_random(level, dims[i], 1 + (i + j) % MAX_GROUP, &lengths[j], 1);
@@ -151,7 +151,7 @@ static void test_random_against_double(void **state) {
 static void test_several_spans(void **state) {
     (void)state;
     const size_t cases[][2] = {{1, 1}, {16, 100}, {64, 64}, {0, 5}, {5, 0}};
-    for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++)
+    for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level))
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
             check_random(level, 64, 3, cases[i], 2);
 }
@@ -162,7 +162,7 @@ static void test_cuts_change_nothing(void **state) {
     enum { TOKENS = 700, DIM = 64, HEADS = 3 };
     static float whole[HEADS * DIM];
     fill_random(TOKENS, HEADS, DIM);
-    for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++) {
+    for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
         KvSpan span = fp16_span(0, TOKENS, DIM);
         attend(level, &span, 1, HEADS, DIM);
         memcpy(whole, out, sizeof whole);
@@ -216,7 +216,7 @@ static void check_codecs(KvCodecId k, KvCodecId v, bool rotated, size_t head_dim
     const KvCodec *codec_k = kv_codec(k), *codec_v = kv_codec(v);
     if (kv_codec_check(codec_k, &group_k, NULL) < 0 || kv_codec_check(codec_v, &group_v, NULL) < 0)
         return;
-    for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++) {
+    for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
         fill_random(n_tokens, n_group, head_dim);
         KvSpan sink = fp16_span(n_encoded, SINK, head_dim), tail = fp16_span(n_encoded + SINK, TAIL, head_dim);
         KvSpan encoded = {.codec_k = codec_k, .codec_v = codec_v, .group_k = group_k, .group_v = group_v, .row = 2};
@@ -228,7 +228,7 @@ static void check_codecs(KvCodecId k, KvCodecId v, bool rotated, size_t head_dim
         KvSpan spans[] = {sink, encoded, tail}; /* the order of tokens does not change a softmax */
         attend(level, spans, 3, n_group, head_dim);
         char what[64];
-        snprintf(what, sizeof what, "%s, %s/%s%s", simd_level_name(level), kv_codec_name(codec_k),
+        snprintf(what, sizeof what, "%s, %s/%s%s", simd_level_features(level), kv_codec_name(codec_k),
                  kv_codec_name(codec_v), rotated ? " rotated" : "");
         check_against_reference(what, n_tokens, n_group, head_dim, rotated);
         free(k_records);
@@ -268,7 +268,7 @@ static void test_queries_that_disagree(void **state) {
     fill_random(MAX_TOKENS, MAX_GROUP, DIM);
     for (size_t i = 0; i < QUERIES * HEADS * DIM; i++)
         many_q[i] = random_normal();
-    for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++)
+    for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level))
         for (size_t round = 0; round < 20; round++) {
             KvSpan spans[QUERIES][SPANS];
             AttentionQuery queries[QUERIES];
@@ -304,7 +304,7 @@ static void test_shifted_span(void **state) {
         rotation[2 * i] = (float)cos(-77.0 * pow(1000, -2.0 * (double)i / DIM));
         rotation[2 * i + 1] = (float)sin(-77.0 * pow(1000, -2.0 * (double)i / DIM));
     }
-    for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++) {
+    for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
         fill_random(SINK + TAIL, HEADS, DIM);
         KvSpan spans[] = {fp16_span(0, SINK, DIM), fp16_span(SINK, TAIL, DIM)};
         spans[0].shifted = true;
@@ -326,7 +326,7 @@ static void test_shifted_span(void **state) {
 
 static void test_nan_is_not_hidden(void **state) {
     (void)state;
-    for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++) {
+    for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
         size_t n = 70;
         check_random(level, 64, 1, &n, 1);
         keys[64 * 67] = 0x7e00;

@@ -87,7 +87,7 @@ static void check_batch(const Case *c, KvCache *cache, SimdLevel level, size_t l
         if (memcmp(&together[i], &alone[i], sizeof *alone) != 0 || !isfinite(together[i]))
             fail_msg("%s, %s, group %zu, head_dim %zu, %zu x %zu heads, layer %zu: token %zu of %zu behind %zu: %.9g, "
                      "alone %.9g",
-                     c->policy, simd_level_name(level), c->group, c->head_dim, c->n_kv_heads, c->n_group, layer,
+                     c->policy, simd_level_features(level), c->group, c->head_dim, c->n_kv_heads, c->n_group, layer,
                      i / (n_heads * c->head_dim), n, cache->n_tokens, (double)together[i], (double)alone[i]);
 }
 
@@ -106,7 +106,7 @@ static void check_case(const Case *c) {
         for (size_t layer = 0; layer < N_LAYERS; layer++) {
             for (size_t kv_head = 0; kv_head < c->n_kv_heads; kv_head++)
                 kvcache_append(&cache, layer, kv_head, n, keys + first * row, values + first * row);
-            for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++)
+            for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level))
                 check_batch(c, &cache, level, layer, n);
             for (size_t kv_head = 0; kv_head < c->n_kv_heads; kv_head++)
                 kvcache_commit(&cache, layer, kv_head, n);

@@ -257,13 +257,13 @@ static void check_random_record(KvCodecId id, KvSide side, const KvGroup *group)
     uint8_t *record = malloc(size);
     for (size_t i = 0; i < size; i++)
         record[i] = (uint8_t)(random_unit() * 256);
-    for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++) {
+    for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
         decode_all(id, side, group, record, level);
         for (size_t i = 0; i < n_values(group); i++) {
             float expected = element_of(id, side, group, record, i);
             if (isnan(expected) ? !isnan(decoded[i]) : decoded[i] != expected)
                 fail_msg("%s, side %d, head_dim %zu, %s, element %zu: %.9g, expected %.9g", EXPECTED[id].name, side,
-                         group->head_dim, simd_level_name(level), i, (double)decoded[i], (double)expected);
+                         group->head_dim, simd_level_features(level), i, (double)decoded[i], (double)expected);
         }
     }
     free(record);
@@ -295,7 +295,7 @@ static void check_part(KvCodecId id, KvSide side, const KvGroup *group, const ui
     kv_codec_decoder(kv_codec(id), level)(side, group, record, first, count, part);
     if (memcmp(part, whole + first * group->head_dim, n * sizeof *part) != 0)
         fail_msg("%s, %s, head_dim %zu: tokens %zu to %zu differ from the whole", EXPECTED[id].name,
-                 simd_level_name(level), group->head_dim, first, first + count - 1);
+                 simd_level_features(level), group->head_dim, first, first + count - 1);
     for (size_t i = n; i < n + CANARY; i++)
         assert_true(part[i] == 12345);
 }
@@ -306,7 +306,7 @@ static void check_parts(const KvCodec *codec, KvSide side, const KvGroup *group)
         codec_data(data, 3, group->n_tokens, group->head_dim, values);
         uint8_t *record = encode(id, side, group);
         decode_all(id, side, group, record, SIMD_SCALAR);
-        for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++) {
+        for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
             check_part(id, side, group, record, level, 0, group->n_tokens, decoded);
             check_part(id, side, group, record, level, group->n_tokens - 1, 1, decoded);
             check_part(id, side, group, record, level, 3, 18, decoded);
@@ -334,13 +334,13 @@ static void check_not_finite(KvCodecId id, KvSide side, const KvGroup *group, co
     values[bad] = value;
     uint8_t *record = encode(id, side, group);
     values[bad] = kept;
-    for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++) {
+    for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
         decode_all(id, side, group, record, level);
         for (size_t i = 0; i < n_values(group); i++) {
             bool as_before = id == KV_NF4 ? isfinite(decoded[i]) : decoded[i] == clean[i];
             if (is_affected(id, side, group, bad, i) ? !isnan(decoded[i]) : !as_before)
                 fail_msg("%s, side %d%s, %s: %g in element %zu makes %g of element %zu", EXPECTED[id].name, side,
-                         group->rotated ? " rotated" : "", simd_level_name(level), (double)value, bad,
+                         group->rotated ? " rotated" : "", simd_level_features(level), (double)value, bad,
                          (double)decoded[i], i);
         }
     }

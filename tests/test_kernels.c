@@ -52,9 +52,9 @@ static void check_matmul(const Kernels *kernels, SimdLevel level, size_t n_colum
     size_t cut = n_rows / 2 / MATMUL_ROWS * MATMUL_ROWS;
     kernels->matmul_rows(&w, decode, x, n_tokens, cut, n_rows, scratch, together);
     kernels->matmul_rows(&w, decode, x, n_tokens, 0, cut, scratch, together);
-    check_sums(simd_level_name(level), n_columns, n_rows, n_tokens);
+    check_sums(simd_level_features(level), n_columns, n_rows, n_tokens);
     if (memcmp(together, alone, n_tokens * n_rows * sizeof *alone) != 0)
-        fail_msg("%s, %zu x %zu: %zu tokens differ from one at a time", simd_level_name(level), n_columns, n_rows,
+        fail_msg("%s, %zu x %zu: %zu tokens differ from one at a time", simd_level_features(level), n_columns, n_rows,
                  n_tokens);
     free(scratch);
 }
@@ -64,7 +64,7 @@ static void test_matmul(void **state) {
     static const Kernels *const KERNELS[SIMD_LEVEL_COUNT] = SIMD_ADDRESSES(model_kernels);
     const size_t shapes[][2] = {{1, 1}, {3, 5}, {16, 4}, {40, 33}, {64, 150}, {576, 149}, {1030, 70}, {20000, 5}};
     fill_random(weights, MAX_WEIGHTS);
-    for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++)
+    for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level))
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
             for (size_t n_tokens = 1; n_tokens <= MAX_TOKENS; n_tokens++)
                 check_matmul(KERNELS[level], level, shapes[i][0], shapes[i][1], n_tokens);

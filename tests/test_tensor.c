@@ -33,7 +33,7 @@ static void check_decoded(TensorType type, SimdLevel level) {
     tensor_decoder(type, level)(&tensor, 0, n, decoded);
     for (size_t i = 0; i < n; i++)
         if (decoded[i] != expected[i])
-            fail_msg("%s, %s, element %zu: %.9g, expected %.9g", info->name, simd_level_name(level), i,
+            fail_msg("%s, %s, element %zu: %.9g, expected %.9g", info->name, simd_level_features(level), i,
                      (double)decoded[i], (double)expected[i]);
     /* From the second block on: the offset must be in elements of a row, not in bytes. */
     tensor_decoder(type, level)(&tensor, info->block_elements, info->block_elements, decoded);
@@ -45,7 +45,7 @@ static void check_decoded(TensorType type, SimdLevel level) {
 
 static void test_decode_matches_gguf_package(void **state) {
     (void)state;
-    for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++)
+    for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level))
         for (TensorType type = TYPE_F16; type < TYPE_I8_GROUPED; type++)
             check_decoded(type, level);
 }
@@ -64,7 +64,7 @@ static void test_decode_int8_groups(void **state) {
                      .data = (const uint8_t *)codes,
                      .scales = scales,
                      .group = GROUP};
-    for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++) {
+    for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
         tensor_decoder(TYPE_I8_GROUPED, level)(&tensor, GROUP, N - GROUP, decoded);
         for (int i = GROUP; i < N; i++)
             assert_true(decoded[i - GROUP] == 0.25f * (float)(i / GROUP + 1) * (float)(i - 128));
@@ -123,7 +123,7 @@ static void test_swiglu(void **state) {
     (void)state;
     enum { N = 4099 }; /* not a multiple of any number of lanes */
     static float gate[N], up[N];
-    for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++) {
+    for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
         for (int i = 0; i < N; i++) {
             gate[i] = (float)(i - N / 2) * 0.04f;
             up[i] = 1.5f;
@@ -147,7 +147,7 @@ static void test_rmsnorm(void **state) {
         gain[i] = (float)(1 + 0.01 * i);
         squares += (double)x[i] * (double)x[i];
     }
-    for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++) {
+    for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
         kernels(level)->rmsnorm(x, gain, 1e-2f, N, y);
         for (int i = 0; i < N; i++) {
             double expected = (double)gain[i] * (double)x[i] / sqrt(squares / N + (double)1e-2f);
@@ -191,7 +191,7 @@ static void check_matmul(SimdLevel level, size_t n_tokens, size_t row_begin, siz
 
 static void test_matmul(void **state) {
     (void)state;
-    for (SimdLevel level = SIMD_SCALAR; level <= cpu_best_simd_level(); level++)
+    for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level))
         for (size_t n_tokens = 1; n_tokens <= 5; n_tokens++) {
             check_matmul(level, n_tokens, 0, 11);
             check_matmul(level, n_tokens, 4, 8);

@@ -3,18 +3,29 @@
 #include "model/base/cpu.h"
 
 #include <sched.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
 
-static const char *const LEVEL_NAMES[SIMD_LEVEL_COUNT] = {"scalar", "avx2", "avx512"};
+static const struct {
+    const char *name, *features;
+} LEVELS[SIMD_LEVEL_COUNT] = {
+    [SIMD_SCALAR] = {"scalar", "baseline"},          [SIMD_AVX2] = {"avx2", "avx2,fma,f16c"},
+    [SIMD_AVX512] = {"avx512", "avx512f,bw,vl,dq"},  [SIMD_AVX512_VNNI] = {"avx512", "avx512f,bw,vl,dq,vnni"},
+    [SIMD_NEON] = {"neon", "asimd,asimdhp,asimddp"},
+};
 
 const char *simd_level_name(SimdLevel level) {
-    return LEVEL_NAMES[level];
+    return LEVELS[level].name;
+}
+
+const char *simd_level_features(SimdLevel level) {
+    return LEVELS[level].features;
 }
 
 #if defined(__x86_64__)
@@ -23,48 +34,58 @@ static bool has_f16c(void) {
     unsigned eax, ebx, ecx, edx;
     return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
 }
-#endif
 
 /* The builtin asks CPUID and, through XGETBV, whether the operating system saves the registers. */
-static bool level_runs(SimdLevel level) {
-    if (level == SIMD_SCALAR)
-        return true;
-#if defined(__x86_64__)
+bool cpu_runs(SimdLevel level) {
     __builtin_cpu_init();
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
-    if (level == SIMD_AVX2)
-        return avx2;
-    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-#else
-    return false;
-#endif
+    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    return level == SIMD_SCALAR || (level == SIMD_AVX2 && avx2) || (level == SIMD_AVX512 && avx512) ||
+           (level == SIMD_AVX512_VNNI && avx512 && __builtin_cpu_supports("avx512vnni"));
 }
+#elif defined(__aarch64__)
+bool cpu_runs(SimdLevel level) {
+    const unsigned long neon = HWCAP_ASIMD | HWCAP_ASIMDHP | HWCAP_ASIMDDP;
+    return level == SIMD_SCALAR || (level == SIMD_NEON && (getauxval(AT_HWCAP) & neon) == neon);
+}
+#else
+bool cpu_runs(SimdLevel level) {
+    return level == SIMD_SCALAR;
+}
+#endif
 
 SimdLevel cpu_best_simd_level(void) {
-    SimdLevel best = SIMD_SCALAR;
-    for (SimdLevel level = SIMD_SCALAR; level < SIMD_LEVEL_COUNT; level++)
-        if (level_runs(level))
-            best = level;
+    SimdLevel best = SIMD_LEVEL_COUNT - 1;
+    while (!cpu_runs(best))
+        best--;
     return best;
 }
 
+SimdLevel cpu_next_level(SimdLevel level) {
+    do
+        level++;
+    while (level < SIMD_LEVEL_COUNT && !cpu_runs(level));
+    return level;
+}
+
 int cpu_parse_simd_level(const char *name, SimdLevel *out, Error *error) {
-    if (strcmp(name, "auto") == 0) {
-        *out = cpu_best_simd_level();
-        return 0;
-    }
-    char available[64] = "auto";
-    bool known = false;
-    for (SimdLevel level = SIMD_SCALAR; level < SIMD_LEVEL_COUNT; level++) {
-        known = known || strcmp(name, LEVEL_NAMES[level]) == 0;
-        if (!level_runs(level))
+    bool known = strcmp(name, "auto") == 0;
+    for (SimdLevel level = SIMD_LEVEL_COUNT; level-- > SIMD_SCALAR;) {
+        if (strcmp(name, "auto") != 0 && strcmp(name, LEVELS[level].name) != 0)
             continue;
-        if (strcmp(name, LEVEL_NAMES[level]) == 0) {
+        known = true;
+        if (cpu_runs(level)) {
             *out = level;
             return 0;
         }
-        strcat(strcat(available, ", "), LEVEL_NAMES[level]);
+    }
+    char available[64] = "auto";
+    const char *last = "";
+    for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
+        if (strcmp(LEVELS[level].name, last) != 0)
+            strcat(strcat(available, ", "), LEVELS[level].name);
+        last = LEVELS[level].name;
     }
     return error_set(error, known ? ERROR_ARGUMENT : ERROR_USAGE, "--simd %s: %s; choose one of %s", name,
                      known ? "not available on this machine" : "unknown", available);

@@ -4,13 +4,32 @@
 
 #include "model/base/error.h"
 
-/* Levels in rising order; each includes the ones before it. Kernels exist once for each level (simd.h). */
-typedef enum SimdLevel { SIMD_SCALAR, SIMD_AVX2, SIMD_AVX512, SIMD_LEVEL_COUNT } SimdLevel;
+#include <stdbool.h>
 
+/* Levels in rising order; each includes those of its processor before it. Kernels exist once for each level (simd.h).
+ * Levels of other processors are not compiled in and never run. */
+typedef enum SimdLevel {
+    SIMD_SCALAR,
+    SIMD_AVX2,
+    SIMD_AVX512,
+    SIMD_AVX512_VNNI, /* on the command line this is avx512 too: the better of the two that runs */
+    SIMD_NEON,
+    SIMD_LEVEL_COUNT
+} SimdLevel;
+
+/* Its name on the command line, and what tells levels of one name apart: "avx512f,bw,vl,dq,vnni". */
 const char *simd_level_name(SimdLevel level);
+const char *simd_level_features(SimdLevel level);
 
-/* The best level that was compiled in and that processor and operating system support. */
+/* Whether the level was compiled in and processor and operating system support it. */
+bool cpu_runs(SimdLevel level);
+
+/* The best level that runs. */
 SimdLevel cpu_best_simd_level(void);
+
+/* The next level that runs, or SIMD_LEVEL_COUNT:
+ *     for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) … */
+SimdLevel cpu_next_level(SimdLevel level);
 
 /* "auto" or a level's name; one that this machine cannot run is an error that names those it can. */
 int cpu_parse_simd_level(const char *name, SimdLevel *out, Error *error);
