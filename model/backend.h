@@ -4,7 +4,7 @@
  *
  *     Backend *backend;
  *     if (cpu_backend_open(&backend, &options, &error) < 0) …
- *     backend->ops->matmul(backend, &weight, x, n_tokens, y);
+ *     backend->ops->matmul(backend, &(WeightProduct){&weight, y}, 1, x, n_tokens);
  *     backend->ops->close(backend);
  */
 #ifndef STOWKV_BACKEND_H
@@ -16,6 +16,19 @@
 
 typedef struct Backend Backend;
 
+/* What a weight tensor is for. */
+typedef enum TensorUse {
+    TENSOR_MATRIX, /* of products */
+    TENSOR_ROWS,   /* rows are looked up: the token embedding */
+    TENSOR_VECTOR  /* gains of a norm */
+} TensorUse;
+
+/* y = x w^T */
+typedef struct WeightProduct {
+    const Tensor *w; /* {n_columns, n_rows} TENSOR_MATRIX */
+    float *y;        /* (n_tokens, n_rows) */
+} WeightProduct;
+
 typedef struct BackendOps {
     void (*close)(Backend *backend);
 
@@ -23,8 +36,12 @@ typedef struct BackendOps {
     void *(*allocate)(Backend *backend, size_t size_bytes, const char *what, Error *error);
     void (*release)(Backend *backend, void *memory, size_t size_bytes); /* NULL is fine */
 
-    /* Replaces the mapped bytes that `tensor` views by the backend's own copy, where it needs one. */
-    int (*upload)(Backend *backend, Tensor *tensor, Error *error);
+    /* Sets tensor->uploaded where the backend wants a form of its own; it does not read the bytes that `tensor` views
+     * again then. A matrix can be used for rows too. */
+    int (*upload)(Backend *backend, Tensor *tensor, TensorUse use, Error *error);
+
+    /* Room for batches of up to n_tokens; after all uploads, before the first batch. */
+    int (*reserve)(Backend *backend, size_t n_tokens, Error *error);
 
     void (*write)(Backend *backend, float *to, const float *host, size_t n);  /* host to backend */
     void (*read)(Backend *backend, float *host, const float *from, size_t n); /* waits for all work before it */
@@ -33,30 +50,29 @@ typedef struct BackendOps {
                   const Tensor *embedding, // {n_embd, n_vocab}
                   const int32_t *tokens,   // (n_tokens) on the host
                   size_t n_tokens,
-                  float *x);               // (n_tokens, n_embd)
+                  float *x); // (n_tokens, n_embd)
 
-    void (*matmul)(Backend *backend,
-                   const Tensor *w,        // {n_columns, n_rows}
-                   const float *x,         // (n_tokens, n_columns)
-                   size_t n_tokens,
-                   float *y);              // (n_tokens, n_rows) = x w^T
+    /* Products of one x with several matrices. */
+    void (*matmul)(Backend *backend, const WeightProduct *products, size_t n_products,
+                   const float *x, // (n_tokens, n_columns)
+                   size_t n_tokens);
 
     void (*rmsnorm)(Backend *backend,
-                    const float *x,        // (n_tokens, n)
-                    const Tensor *gain,    // {n}
+                    const float *x,     // (n_tokens, n)
+                    const Tensor *gain, // {n}
                     float eps, size_t n_tokens,
-                    float *y);             // (n_tokens, n)
+                    float *y); // (n_tokens, n)
 
     /* Rotates each head of each token in place (Su et al. 2021). */
     void (*rope)(Backend *backend,
-                 float *x,                 // (n_tokens, n_heads, head_dim)
+                 float *x, // (n_tokens, n_heads, head_dim)
                  size_t n_tokens, size_t n_heads, size_t head_dim, RopePairing pairing,
-                 const float *rotation);   // (n_tokens, head_dim / 2, 2) cosine and sine
+                 const float *rotation); // (n_tokens, head_dim / 2, 2) cosine and sine
 
     /* Takes the keys and values of a batch into one layer of the cache, and encodes what is due. */
     void (*append)(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens,
-                   const float *k,         // (n_tokens, n_kv_heads, head_dim) rotated
-                   const float *v);        // (n_tokens, n_kv_heads, head_dim)
+                   const float *k,  // (n_tokens, n_kv_heads, head_dim) rotated
+                   const float *v); // (n_tokens, n_kv_heads, head_dim)
 
     /* Each token of the batch attends to what the cache's view shows it; adds to the layer's counters. Afterwards the
      * batch is part of the cache's tail in this layer. */
@@ -73,8 +89,8 @@ typedef struct BackendOps {
 
 struct Backend {
     const BackendOps *ops;
-    const char *device;     /* "cpu" */
-    const char *simd;       /* instruction set of the kernels, by its name on the command line */
+    const char *device; /* "cpu" */
+    const char *simd;   /* instruction set of the kernels, by its name on the command line */
     int n_threads;
 };
 

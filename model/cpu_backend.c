@@ -2,7 +2,7 @@
  * How work is split never changes a sum, so results do not depend on the number of threads. */
 #include "attention/attention.h"
 #include "model/backend.h"
-#include "model/base/thread_pool.h"
+#include "model/cpu_matmul.h"
 #include "model/kernels.h"
 
 #include <stdlib.h>
@@ -17,8 +17,7 @@ typedef struct CpuBackend {
     const Kernels *kernels;
     Attend *attend;
     ThreadPool *pool;
-    float *scratch; /* (n_threads, scratch_stride): decoded rows */
-    size_t scratch_stride;
+    CpuMatmul matmul;
     char *attention_scratch; /* (n_threads, attention_scratch_bytes()) */
 } CpuBackend;
 
@@ -45,8 +44,8 @@ static void cpu_release(Backend *backend, void *memory, size_t size_bytes) {
 static void cpu_close(Backend *backend) {
     if (backend == NULL)
         return;
+    cpu_matmul_close(&cpu(backend)->matmul);
     thread_pool_close(cpu(backend)->pool);
-    free(cpu(backend)->scratch);
     cpu_release(backend, cpu(backend)->attention_scratch, (size_t)backend->n_threads * attention_scratch_bytes());
     free(backend);
 }
@@ -57,20 +56,12 @@ static void spread(const CpuBackend *b, size_t n, size_t n_numbers, ThreadTask *
     thread_pool_run(b->pool, n, n_numbers <= SMALL_WORK ? n : (n + n_pieces - 1) / n_pieces, task, job);
 }
 
-/* Weights are used where they are mapped; only the scratch rows must be as long as the longest matrix row. */
-static int cpu_upload(Backend *backend, Tensor *tensor, Error *error) {
-    CpuBackend *b = cpu(backend);
-    size_t stride = (tensor->shape[0] + 15) / 16 * 16 * matmul_panel_rows(tensor->shape[0]);
-    if (stride <= b->scratch_stride)
-        return 0;
-    size_t size_bytes = stride * (size_t)backend->n_threads * sizeof(float);
-    float *scratch = aligned_alloc(64, size_bytes);
-    if (scratch == NULL)
-        return error_memory(error, "decoded weight rows", size_bytes);
-    free(b->scratch);
-    b->scratch = scratch;
-    b->scratch_stride = stride;
-    return 0;
+static int cpu_upload(Backend *backend, Tensor *tensor, TensorUse use, Error *error) {
+    return use == TENSOR_MATRIX ? cpu_matmul_pack(&cpu(backend)->matmul, tensor, error) : 0;
+}
+
+static int cpu_reserve(Backend *backend, size_t n_tokens, Error *error) {
+    return cpu_matmul_reserve(&cpu(backend)->matmul, n_tokens, error);
 }
 
 static void cpu_write(Backend *backend, float *to, const float *host, size_t n) {
@@ -86,30 +77,17 @@ static void cpu_read(Backend *backend, float *host, const float *from, size_t n)
 static void cpu_embed(Backend *backend, const Tensor *embedding, const int32_t *tokens, size_t n_tokens, float *x) {
     TensorDecode *decode = tensor_decoder(embedding->type, cpu(backend)->level);
     size_t n_embd = embedding->shape[0];
-    for (size_t t = 0; t < n_tokens; t++)
-        decode(embedding, (size_t)tokens[t] * n_embd, n_embd, x + t * n_embd);
+    if (embedding->uploaded != NULL)
+        for (size_t t = 0; t < n_tokens; t++)
+            packed_matrix_row(embedding->uploaded, (size_t)tokens[t], x + t * n_embd);
+    else
+        for (size_t t = 0; t < n_tokens; t++)
+            decode(embedding, (size_t)tokens[t] * n_embd, n_embd, x + t * n_embd);
 }
 
-typedef struct MatmulJob {
-    const CpuBackend *b;
-    const Tensor *w;
-    const float *x;
-    size_t n_tokens;
-    float *y;
-} MatmulJob;
-
-static void matmul_tiles(void *context, size_t begin, size_t end, int thread) {
-    const MatmulJob *job = context;
-    const CpuBackend *b = job->b;
-    size_t n_rows = job->w->shape[1], row_end = end * MATMUL_ROWS;
-    b->kernels->matmul_rows(job->w, tensor_decoder(job->w->type, b->level), job->x, job->n_tokens, begin * MATMUL_ROWS,
-                            row_end < n_rows ? row_end : n_rows, b->scratch + (size_t)thread * b->scratch_stride,
-                            job->y);
-}
-
-static void cpu_matmul(Backend *backend, const Tensor *w, const float *x, size_t n_tokens, float *y) {
-    MatmulJob job = {cpu(backend), w, x, n_tokens, y};
-    spread(cpu(backend), (w->shape[1] + MATMUL_ROWS - 1) / MATMUL_ROWS, w->shape[0] * w->shape[1], matmul_tiles, &job);
+static void cpu_matmul(Backend *backend, const WeightProduct *products, size_t n_products, const float *x,
+                       size_t n_tokens) {
+    cpu_matmul_run(&cpu(backend)->matmul, products, n_products, x, n_tokens);
 }
 
 typedef struct NormJob {
@@ -129,9 +107,8 @@ static void norm_tokens(void *context, size_t begin, size_t end, int thread) {
 
 static void cpu_rmsnorm(Backend *backend, const float *x, const Tensor *gain, float eps, size_t n_tokens, float *y) {
     const CpuBackend *b = cpu(backend);
-    float *gains = b->scratch; /* norms are as wide as a row of the matrices that follow them */
+    const float *gains = (const float *)(const void *)gain->data; /* F32, see weights.c */
     size_t n = gain->shape[0];
-    tensor_decoder(gain->type, b->level)(gain, 0, n, gains);
     spread(b, n_tokens, n_tokens * n, norm_tokens, &(NormJob){b, x, gains, eps, n, y});
 }
 
@@ -230,6 +207,7 @@ static const BackendOps CPU_OPS = {
     .allocate = cpu_allocate,
     .release = cpu_release,
     .upload = cpu_upload,
+    .reserve = cpu_reserve,
     .write = cpu_write,
     .read = cpu_read,
     .embed = cpu_embed,
@@ -260,6 +238,7 @@ int cpu_backend_open(Backend **out, SimdLevel level, int n_threads, Error *error
         cpu_close(&b->base);
         return error->code;
     }
+    cpu_matmul_open(&b->matmul, level, b->pool);
     *out = &b->base;
     return 0;
 }

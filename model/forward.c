@@ -49,11 +49,10 @@ static void attention_block(Context *context, size_t layer, size_t position, siz
     const LayerWeights *w = &context->model->weights.layers[layer];
     Backend *b = context->model->backend;
     const BackendOps *ops = b->ops;
+    const WeightProduct qkv[] = {{&w->attn_q, context->q}, {&w->attn_k, context->k}, {&w->attn_v, context->v}};
 
     ops->rmsnorm(b, context->x, &w->attn_norm, config->norm_eps, n_tokens, context->normed);
-    ops->matmul(b, &w->attn_q, context->normed, n_tokens, context->q);
-    ops->matmul(b, &w->attn_k, context->normed, n_tokens, context->k);
-    ops->matmul(b, &w->attn_v, context->normed, n_tokens, context->v);
+    ops->matmul(b, qkv, 3, context->normed, n_tokens);
     ops->rope(b, context->q, n_tokens, config->n_heads, config->head_dim, config->rope_pairing, context->rotation);
     ops->rope(b, context->k, n_tokens, config->n_kv_heads, config->head_dim, config->rope_pairing, context->rotation);
     ops->append(b, &context->cache, layer, n_tokens, context->k, context->v);
@@ -61,7 +60,7 @@ static void attention_block(Context *context, size_t layer, size_t position, siz
                    prepare_shift(context, layer, position, n_tokens), context->attended);
     if (context->on_attended != NULL)
         context->on_attended(context->on_attended_user, layer, n_tokens);
-    ops->matmul(b, &w->attn_output, context->attended, n_tokens, context->normed);
+    ops->matmul(b, &(WeightProduct){&w->attn_output, context->normed}, 1, context->attended, n_tokens);
     ops->add(b, context->x, context->normed, n_tokens * config->n_embd);
 }
 
@@ -70,12 +69,12 @@ static void feed_forward_block(Context *context, size_t layer, size_t n_tokens) 
     const LayerWeights *w = &context->model->weights.layers[layer];
     Backend *b = context->model->backend;
     const BackendOps *ops = b->ops;
+    const WeightProduct gate_up[] = {{&w->ffn_gate, context->gate}, {&w->ffn_up, context->up}};
 
     ops->rmsnorm(b, context->x, &w->ffn_norm, config->norm_eps, n_tokens, context->normed);
-    ops->matmul(b, &w->ffn_gate, context->normed, n_tokens, context->gate);
-    ops->matmul(b, &w->ffn_up, context->normed, n_tokens, context->up);
+    ops->matmul(b, gate_up, 2, context->normed, n_tokens);
     ops->swiglu(b, context->gate, context->up, n_tokens * config->n_ffn);
-    ops->matmul(b, &w->ffn_down, context->gate, n_tokens, context->normed);
+    ops->matmul(b, &(WeightProduct){&w->ffn_down, context->normed}, 1, context->gate, n_tokens);
     ops->add(b, context->x, context->normed, n_tokens * config->n_embd);
 }
 
@@ -87,7 +86,7 @@ static int compute_logits(Context *context, size_t n_tokens, size_t n_rows, Erro
     const float *x = context->x + (n_tokens - n_rows) * config->n_embd;
 
     b->ops->rmsnorm(b, x, &w->output_norm, config->norm_eps, n_rows, context->normed);
-    b->ops->matmul(b, &w->output, context->normed, n_rows, context->device_logits);
+    b->ops->matmul(b, &(WeightProduct){&w->output, context->device_logits}, 1, context->normed, n_rows);
     b->ops->read(b, context->logits, context->device_logits, n_rows * config->n_vocab);
     for (size_t i = 0; i < n_rows * config->n_vocab; i++)
         if (!isfinite(context->logits[i])) {

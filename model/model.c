@@ -4,19 +4,34 @@
 #include <math.h>
 #include <stdlib.h>
 
+/* Pages of the file that the backend will not read again need not stay in memory. */
+static int upload_tensor(Model *model, Tensor *tensor, TensorUse use, Error *error) {
+    if (model->backend->ops->upload(model->backend, tensor, use, error) < 0)
+        return error->code;
+    if (tensor->uploaded != NULL)
+        mapped_file_let_go(tensor->data, tensor->size_bytes);
+    return 0;
+}
+
 static int upload(Model *model, Error *error) {
     Weights *w = &model->weights;
-    Backend *b = model->backend;
-    Tensor *shared[] = {&w->token_embd, &w->output_norm, &w->output};
-    for (size_t i = 0; i < sizeof shared / sizeof *shared; i++)
-        if (b->ops->upload(b, shared[i], error) < 0)
-            return error->code;
+    if (upload_tensor(model, &w->output_norm, TENSOR_VECTOR, error) < 0 ||
+        upload_tensor(model, &w->output, TENSOR_MATRIX, error) < 0)
+        return error->code;
+    if (w->token_embd.data == w->output.data)
+        w->token_embd = w->output;
+    else if (upload_tensor(model, &w->token_embd, TENSOR_ROWS, error) < 0)
+        return error->code;
     for (size_t layer = 0; layer < model->checkpoint.config.n_layers; layer++) {
         LayerWeights *l = &w->layers[layer];
-        Tensor *tensors[] = {&l->attn_norm, &l->attn_q,   &l->attn_k, &l->attn_v,  &l->attn_output,
-                             &l->ffn_norm,  &l->ffn_gate, &l->ffn_up, &l->ffn_down};
-        for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
-            if (b->ops->upload(b, tensors[i], error) < 0)
+        Tensor *norms[] = {&l->attn_norm, &l->ffn_norm};
+        Tensor *matrices[] = {&l->attn_q,   &l->attn_k, &l->attn_v,  &l->attn_output,
+                              &l->ffn_gate, &l->ffn_up, &l->ffn_down};
+        for (size_t i = 0; i < sizeof norms / sizeof *norms; i++)
+            if (upload_tensor(model, norms[i], TENSOR_VECTOR, error) < 0)
+                return error->code;
+        for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++)
+            if (upload_tensor(model, matrices[i], TENSOR_MATRIX, error) < 0)
                 return error->code;
     }
     return 0;
@@ -87,6 +102,8 @@ static void fill_frequencies(Context *context) {
 static int allocate(Context *context, const KvPolicy *policy, Error *error) {
     Backend *b = context->model->backend;
     const ModelConfig *config = &context->model->checkpoint.config;
+    if (b->ops->reserve(b, context->n_batch, error) < 0)
+        return error->code;
     KvShape shape = {config->n_layers, config->n_kv_heads, config->head_dim, context->n_ctx, context->n_batch};
     if (kv_policy_check(policy, config->n_layers, config->head_dim, context->n_ctx, error) < 0 ||
         kvcache_open(&context->cache, &shape, policy, error) < 0)

@@ -24,6 +24,7 @@ int __real_mapped_file_open(MappedFile *file, const char *path, Error *error);
 void __real_mapped_file_close(MappedFile *file);
 int __wrap_mapped_file_open(MappedFile *file, const char *path, Error *error);
 void __wrap_mapped_file_close(MappedFile *file);
+void __wrap_mapped_file_let_go(const uint8_t *data, size_t size);
 
 int __wrap_mapped_file_open(MappedFile *file, const char *path, Error *error) {
     MappedFile mapped;
@@ -41,6 +42,12 @@ int __wrap_mapped_file_open(MappedFile *file, const char *path, Error *error) {
 void __wrap_mapped_file_close(MappedFile *file) {
     free((void *)file->data);
     *file = (MappedFile){0};
+}
+
+/* The heap has no file behind it from which its pages would come back. */
+void __wrap_mapped_file_let_go(const uint8_t *data, size_t size) {
+    (void)data;
+    (void)size;
 }
 
 /* A folder for the files that the tests make. */

@@ -42,3 +42,11 @@ void mapped_file_close(MappedFile *file) {
         munmap((void *)file->data, file->size);
     *file = (MappedFile){0};
 }
+
+/* Whole pages only: others hold bytes of neighbours. */
+void mapped_file_let_go(const uint8_t *data, size_t size) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = ((uintptr_t)data + page - 1) / page * page;
+    uintptr_t end = ((uintptr_t)data + size) / page * page;
+    if (begin < end)
+        madvise((void *)begin, end - begin, MADV_DONTNEED);
+}

@@ -16,4 +16,8 @@ typedef struct MappedFile {
 int mapped_file_open(MappedFile *file, const char *path, Error *error);
 void mapped_file_close(MappedFile *file); /* closing twice is fine */
 
+/* Bytes of a mapped file that will hardly be read again: their pages leave memory, and come back from the file if they
+ * are. */
+void mapped_file_let_go(const uint8_t *data, size_t size);
+
 #endif

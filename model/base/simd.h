@@ -35,6 +35,10 @@ static inline Vec vec_load_half(const uint16_t *x) {
 static inline Vec vec_load_half_partial(const uint16_t *x, size_t n) {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(vec_mask(n), x));
 }
+static inline Vec vec_load_bf16(const uint16_t *x) {
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)x));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
 static inline Vec vec_load_u8(const uint8_t *x) {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)x)));
 }
@@ -83,6 +87,10 @@ static inline Vec vec_load_half_partial(const uint16_t *x, size_t n) {
     uint16_t padded[VEC_LANES] = {0};
     memcpy(padded, x, n * sizeof *x);
     return vec_load_half(padded);
+}
+static inline Vec vec_load_bf16(const uint16_t *x) {
+    __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)x));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
 static inline Vec vec_load_u8(const uint8_t *x) {
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)x)));
@@ -139,6 +147,9 @@ static inline Vec vec_load_half_partial(const uint16_t *x, size_t n) {
     uint16_t padded[VEC_LANES] = {0};
     memcpy(padded, x, n * sizeof *x);
     return vec_load_half(padded);
+}
+static inline Vec vec_load_bf16(const uint16_t *x) {
+    return (Vec){bf16_to_float(x[0]), bf16_to_float(x[1]), bf16_to_float(x[2]), bf16_to_float(x[3])};
 }
 static inline Vec vec_load_u8(const uint8_t *x) {
     return (Vec){(float)x[0], (float)x[1], (float)x[2], (float)x[3]};

@@ -49,6 +49,7 @@ typedef struct Tensor {
     size_t size_bytes;             /* of the encoded numbers, scales included */
     const float *scales;           /* TYPE_I8_GROUPED only: (n_elements / group) */
     size_t group;
+    const void *uploaded; /* what a backend has made of it, and owns; NULL: it reads `data` */
 } Tensor;
 
 static inline size_t tensor_n_rows(const Tensor *tensor) {

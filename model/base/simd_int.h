@@ -1,0 +1,201 @@
+/* Vectors of VEC_LANES 32-bit integers, each of which may stand for four bytes: the primitives of integer dot products.
+ * To be included by sources of stowkv_simd_library() only.
+ *
+ * Shifts go by 32-bit lanes: bits that cross into a neighbouring byte must be masked away.
+ * vec_dot4(sum, codes, x) adds to each lane the products of its four unsigned codes, each below 128, with four signed
+ * bytes; vec_dot4_wide() takes codes up to 255. Both are exact on every instruction set. */
+#ifndef STOWKV_SIMD_INT_H
+#define STOWKV_SIMD_INT_H
+
+#include "model/base/simd.h"
+
+#if defined(__AVX512F__)
+
+typedef __m512i VecInt;
+
+static inline VecInt vec_int_load(const void *x) {
+    return _mm512_loadu_si512(x);
+}
+static inline void vec_int_store(void *out, VecInt x) {
+    _mm512_storeu_si512(out, x);
+}
+static inline VecInt vec_int_set1(int32_t x) {
+    return _mm512_set1_epi32(x);
+}
+static inline VecInt vec_int_add(VecInt a, VecInt b) {
+    return _mm512_add_epi32(a, b);
+}
+static inline VecInt vec_int_sub(VecInt a, VecInt b) {
+    return _mm512_sub_epi32(a, b);
+}
+static inline VecInt vec_int_and(VecInt a, VecInt b) {
+    return _mm512_and_si512(a, b);
+}
+static inline VecInt vec_int_or(VecInt a, VecInt b) {
+    return _mm512_or_si512(a, b);
+}
+static inline VecInt vec_int_shift_left(VecInt x, int n) {
+    return _mm512_slli_epi32(x, (unsigned)n);
+}
+static inline VecInt vec_int_shift_right(VecInt x, int n) {
+    return _mm512_srli_epi32(x, (unsigned)n);
+}
+static inline VecInt vec_int_shift_right_signed(VecInt x, int n) {
+    return _mm512_srai_epi32(x, (unsigned)n);
+}
+static inline Vec vec_int_to_float(VecInt x) {
+    return _mm512_cvtepi32_ps(x);
+}
+static inline VecInt vec_int_round(Vec x) {
+    return _mm512_cvtps_epi32(x);
+} /* ties to even */
+static inline int32_t vec_int_sum(VecInt x) {
+    return _mm512_reduce_add_epi32(x);
+}
+static inline void vec_int_store_bytes(int8_t *out, VecInt x) {
+    _mm_storeu_si128((__m128i *)(void *)out, _mm512_cvtepi32_epi8(x));
+}
+#if defined(__AVX512VNNI__)
+static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(x));
+    return sum;
+}
+static inline VecInt vec_dot4_wide(VecInt sum, VecInt codes, VecInt x) {
+    return vec_dot4(sum, codes, x);
+}
+#else
+static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
+    __m512i pairs = _mm512_maddubs_epi16(codes, x); /* at most 2 * 127 * 128: no saturation */
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+}
+#endif
+
+#elif defined(__AVX2__)
+
+typedef __m256i VecInt;
+
+static inline VecInt vec_int_load(const void *x) {
+    return _mm256_loadu_si256(x);
+}
+static inline void vec_int_store(void *out, VecInt x) {
+    _mm256_storeu_si256(out, x);
+}
+static inline VecInt vec_int_set1(int32_t x) {
+    return _mm256_set1_epi32(x);
+}
+static inline VecInt vec_int_add(VecInt a, VecInt b) {
+    return _mm256_add_epi32(a, b);
+}
+static inline VecInt vec_int_sub(VecInt a, VecInt b) {
+    return _mm256_sub_epi32(a, b);
+}
+static inline VecInt vec_int_and(VecInt a, VecInt b) {
+    return _mm256_and_si256(a, b);
+}
+static inline VecInt vec_int_or(VecInt a, VecInt b) {
+    return _mm256_or_si256(a, b);
+}
+static inline VecInt vec_int_shift_left(VecInt x, int n) {
+    return _mm256_slli_epi32(x, n);
+}
+static inline VecInt vec_int_shift_right(VecInt x, int n) {
+    return _mm256_srli_epi32(x, n);
+}
+static inline VecInt vec_int_shift_right_signed(VecInt x, int n) {
+    return _mm256_srai_epi32(x, n);
+}
+static inline Vec vec_int_to_float(VecInt x) {
+    return _mm256_cvtepi32_ps(x);
+}
+static inline VecInt vec_int_round(Vec x) {
+    return _mm256_cvtps_epi32(x);
+}
+static inline int32_t vec_int_sum(VecInt x) {
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+}
+static inline void vec_int_store_bytes(int8_t *out, VecInt x) {
+    __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    _mm_storel_epi64((__m128i *)(void *)out, _mm_packs_epi16(words, words));
+}
+static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
+    __m256i pairs = _mm256_maddubs_epi16(codes, x);
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+#else
+
+static inline VecInt vec_int_load(const void *x) {
+    VecInt out;
+    memcpy(&out, x, sizeof out);
+    return out;
+}
+static inline void vec_int_store(void *out, VecInt x) {
+    memcpy(out, &x, sizeof x);
+}
+static inline VecInt vec_int_set1(int32_t x) {
+    return (VecInt){x, x, x, x};
+}
+static inline VecInt vec_int_add(VecInt a, VecInt b) {
+    return a + b;
+}
+static inline VecInt vec_int_sub(VecInt a, VecInt b) {
+    return a - b;
+}
+static inline VecInt vec_int_and(VecInt a, VecInt b) {
+    return a & b;
+}
+static inline VecInt vec_int_or(VecInt a, VecInt b) {
+    return a | b;
+}
+typedef uint32_t VecUnsigned __attribute__((vector_size(16)));
+static inline VecInt vec_int_shift_left(VecInt x, int n) {
+    return (VecInt)((VecUnsigned)x << (uint32_t)n);
+}
+static inline VecInt vec_int_shift_right(VecInt x, int n) {
+    return (VecInt)((VecUnsigned)x >> (uint32_t)n);
+}
+static inline VecInt vec_int_shift_right_signed(VecInt x, int n) {
+    return x >> n;
+}
+static inline Vec vec_int_to_float(VecInt x) {
+    return __builtin_convertvector(x, Vec);
+}
+static inline VecInt vec_int_round(Vec x) { /* for |x| < 2^22: adding 1.5 * 2^23 rounds to an integer */
+    return __builtin_convertvector((x + 12582912.0f) - 12582912.0f, VecInt);
+}
+static inline int32_t vec_int_sum(VecInt x) {
+    return x[0] + x[1] + x[2] + x[3];
+}
+static inline void vec_int_store_bytes(int8_t *out, VecInt x) {
+    for (size_t i = 0; i < VEC_LANES; i++)
+        out[i] = (int8_t)x[i];
+}
+static inline VecInt vec_dot4_wide(VecInt sum, VecInt codes, VecInt x) {
+    for (int shift = 0; shift < 32; shift += 8) {
+        VecInt code = vec_int_and(vec_int_shift_right(codes, shift), vec_int_set1(255));
+        sum += code * vec_int_shift_right_signed(vec_int_shift_left(x, 24 - shift), 24);
+    }
+    return sum;
+}
+static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
+    return vec_dot4_wide(sum, codes, x);
+}
+
+#endif
+
+static inline VecInt vec_int_zero(void) {
+    return vec_int_set1(0);
+}
+
+#if defined(__AVX2__) && !defined(__AVX512VNNI__)
+/* Sums of two products of wide codes would saturate: the codes' low and high halves apart. */
+static inline VecInt vec_dot4_wide(VecInt sum, VecInt codes, VecInt x) {
+    VecInt nibbles = vec_int_set1(0x0f0f0f0f), high = vec_int_and(vec_int_shift_right(codes, 4), nibbles);
+    sum = vec_dot4(sum, vec_int_and(codes, nibbles), x);
+    return vec_int_add(sum, vec_int_shift_left(vec_dot4(vec_int_zero(), high, x), 4));
+}
+#endif
+
+#endif

@@ -1,0 +1,189 @@
+/* See cpu_matmul.h. How work is split changes no sum, so that results do not depend on the number of threads. */
+#include "model/cpu_matmul.h"
+
+#include <stdlib.h>
+
+#define PIECES 2
+
+void cpu_matmul_open(CpuMatmul *matmul, SimdLevel level, ThreadPool *pool) {
+    static const MatmulKernels *const KERNELS[SIMD_LEVEL_COUNT] = SIMD_ADDRESSES(matmul_kernels);
+    *matmul = (CpuMatmul){.kernels = KERNELS[level], .pool = pool};
+}
+
+static void free_room(CpuMatmul *matmul) {
+    free(matmul->planes);
+    free(matmul->columns);
+    free(matmul->rooms);
+    matmul->planes = NULL;
+    matmul->columns = NULL;
+    matmul->rooms = NULL;
+    matmul->n_tokens = 0;
+}
+
+void cpu_matmul_close(CpuMatmul *matmul) {
+    free_room(matmul);
+    weight_store_close(&matmul->weights);
+}
+
+/* ---- Packing */
+
+typedef struct PackJob {
+    const PackedMatrix *packed;
+    const Tensor *tensor;
+} PackJob;
+
+static void pack_panels(void *context, size_t begin, size_t end, int thread) {
+    const PackJob *job = context;
+    (void)thread;
+    packed_matrix_fill(job->packed, job->tensor, begin, end);
+}
+
+int cpu_matmul_pack(CpuMatmul *matmul, Tensor *tensor, Error *error) {
+    PackedMatrix *packed = weight_store_take(&matmul->weights, sizeof *packed, error);
+    if (packed == NULL)
+        return error->code;
+    packed_matrix_measure(packed, tensor);
+    packed->data = weight_store_take(&matmul->weights, packed->size_bytes, error);
+    if (packed->data == NULL)
+        return error->code;
+    thread_pool_run(matmul->pool, packed->n_panels, 1, pack_panels, &(PackJob){packed, tensor});
+    matmul->max_columns = packed->n_columns > matmul->max_columns ? packed->n_columns : matmul->max_columns;
+    tensor->uploaded = packed;
+    return 0;
+}
+
+/* ---- Room for activations */
+
+static size_t round_up(size_t n, size_t step) {
+    return (n + step - 1) / step * step;
+}
+
+int cpu_matmul_reserve(CpuMatmul *matmul, size_t n_tokens, Error *error) {
+    if (n_tokens <= matmul->n_tokens)
+        return 0;
+    free_room(matmul);
+    size_t columns = round_up(matmul->max_columns, PACKED_BLOCK),
+           tokens = round_up(n_tokens, matmul->kernels->token_tile);
+    size_t planes_bytes = round_up(columns / PACKED_BLOCK * PLANE_INTS * tokens * sizeof *matmul->planes, 64);
+    size_t columns_bytes = round_up(columns * tokens * sizeof *matmul->columns, 64);
+    matmul->room_bytes = round_up(matmul_room_bytes(columns), 64);
+    size_t rooms_bytes = matmul->room_bytes * (size_t)thread_pool_size(matmul->pool);
+    matmul->planes = aligned_alloc(64, planes_bytes);
+    matmul->columns = aligned_alloc(64, columns_bytes);
+    matmul->rooms = aligned_alloc(64, rooms_bytes);
+    if (matmul->planes == NULL || matmul->columns == NULL || matmul->rooms == NULL) {
+        free_room(matmul);
+        return error_memory(error, "activations of a batch", planes_bytes + columns_bytes + rooms_bytes);
+    }
+    matmul->n_tokens = n_tokens;
+    return 0;
+}
+
+/* ---- Products */
+
+typedef struct MatmulJob {
+    const CpuMatmul *matmul;
+    const WeightProduct *products;
+    size_t n_products;
+    const float *x;
+    size_t n_columns, n_tokens;
+    size_t n_chunks, chunk; /* of tokens, a multiple of the token tile each */
+} MatmulJob;
+
+static const PackedMatrix *packed_of(const WeightProduct *product) {
+    return product->w->uploaded;
+}
+
+static bool is_coded(const PackedMatrix *w) {
+    return packed_code_bits(&PACKED_FORMATS[w->type]) > 0;
+}
+
+/* Panels that hold rows; pairs of panels. */
+static size_t n_used_panels(const PackedMatrix *w) {
+    return (w->n_rows + PANEL_ROWS - 1) / PANEL_ROWS;
+}
+
+static size_t n_pairs(const PackedMatrix *w) {
+    return w->n_panels / 2;
+}
+
+static void matvec_panels(void *context, size_t begin, size_t end, int thread) {
+    const MatmulJob *job = context;
+    (void)thread;
+    for (size_t i = 0, first = 0; i < job->n_products && first < end; i++) {
+        const PackedMatrix *w = packed_of(&job->products[i]);
+        size_t n = n_used_panels(w), from = begin > first ? begin - first : 0, to = end - first < n ? end - first : n;
+        if (from < to)
+            job->matmul->kernels->matvec(w, is_coded(w) ? (const void *)job->matmul->planes : job->x, from, to,
+                                         job->products[i].y);
+        first += n;
+    }
+}
+
+static void matmul_item(const MatmulJob *job, const WeightProduct *product, size_t pair, size_t chunk, void *room) {
+    const PackedMatrix *w = packed_of(product);
+    const CpuMatmul *matmul = job->matmul;
+    size_t first = chunk * job->chunk, rest = job->n_tokens - first;
+    const int32_t *tiles = is_coded(w) ? matmul->planes : (const int32_t *)(const void *)matmul->columns;
+    tiles +=
+        first / matmul->kernels->token_tile * matmul_tile_words(w->type, w->n_columns, matmul->kernels->token_tile);
+    matmul->kernels->matmul(w, tiles, rest < job->chunk ? rest : job->chunk, pair, pair + 1, room,
+                            product->y + first * w->n_rows);
+}
+
+static void matmul_items(void *context, size_t begin, size_t end, int thread) {
+    const MatmulJob *job = context;
+    void *room = job->matmul->rooms + (size_t)thread * job->matmul->room_bytes;
+    for (size_t i = 0, first = 0; i < job->n_products && first < end; i++) {
+        size_t n = n_pairs(packed_of(&job->products[i])) * job->n_chunks;
+        for (size_t item = begin > first ? begin - first : 0; item < n && first + item < end; item++)
+            matmul_item(job, &job->products[i], item / job->n_chunks, item % job->n_chunks, room);
+        first += n;
+    }
+}
+
+static void prepare_tiles(void *context, size_t begin, size_t end, int thread) {
+    const MatmulJob *job = context;
+    const CpuMatmul *matmul = job->matmul;
+    size_t tile = matmul->kernels->token_tile, columns = job->n_columns;
+    bool coded = false, numbers = false;
+    (void)thread;
+    for (size_t i = 0; i < job->n_products; i++) {
+        coded = coded || is_coded(packed_of(&job->products[i]));
+        numbers = numbers || !is_coded(packed_of(&job->products[i]));
+    }
+    for (size_t t = begin; t < end; t++) {
+        size_t rest = job->n_tokens - t * tile, n = rest < tile ? rest : tile;
+        const float *x = job->x + t * tile * columns;
+        if (coded)
+            matmul->kernels->to_planes(x, n, columns, job->n_tokens == 1 ? 1 : tile,
+                                       matmul->planes + t * tile * (columns / PACKED_BLOCK * PLANE_INTS));
+        if (numbers && job->n_tokens > 1)
+            matmul->kernels->to_columns(x, n, columns, matmul->columns + t * tile * columns);
+    }
+}
+
+static void share(const CpuMatmul *matmul, size_t n, ThreadTask *task, MatmulJob *job) {
+    size_t n_pieces = (size_t)thread_pool_size(matmul->pool) * PIECES;
+    thread_pool_run(matmul->pool, n, (n + n_pieces - 1) / n_pieces, task, job);
+}
+
+void cpu_matmul_run(CpuMatmul *matmul, const WeightProduct *products, size_t n_products, const float *x,
+                    size_t n_tokens) {
+    size_t tile = matmul->kernels->token_tile, n_tiles = (n_tokens + tile - 1) / tile, panels = 0, pairs = 0;
+    MatmulJob job = {matmul, products, n_products, x, products[0].w->shape[0], n_tokens, 1, n_tiles * tile};
+    for (size_t i = 0; i < n_products; i++) {
+        panels += n_used_panels(packed_of(&products[i]));
+        pairs += n_pairs(packed_of(&products[i]));
+    }
+    share(matmul, n_tiles, prepare_tiles, &job);
+    if (n_tokens == 1) {
+        share(matmul, panels, matvec_panels, &job);
+        return;
+    }
+    /* Few rows for many threads: tokens are shared out too, and each thread unpacks its rows. */
+    size_t wanted = (size_t)thread_pool_size(matmul->pool) * PIECES, chunks = (wanted + pairs - 1) / pairs;
+    job.chunk = (n_tiles + chunks - 1) / chunks * tile;
+    job.n_chunks = (n_tiles * tile + job.chunk - 1) / job.chunk;
+    share(matmul, pairs * job.n_chunks, matmul_items, &job);
+}

@@ -1,0 +1,40 @@
+/* Matrix products of the CPU backend: packs weights at load, and spreads panels of rows over threads.
+ *
+ *     CpuMatmul matmul;
+ *     cpu_matmul_open(&matmul, level, pool);
+ *     if (cpu_matmul_pack(&matmul, &tensor, &error) < 0) …         // tensor.uploaded is its packed form
+ *     if (cpu_matmul_reserve(&matmul, n_batch, &error) < 0) …      // once all are packed
+ *     cpu_matmul_run(&matmul, products, n_products, x, n_tokens);
+ *     cpu_matmul_close(&matmul);
+ */
+#ifndef STOWKV_CPU_MATMUL_H
+#define STOWKV_CPU_MATMUL_H
+
+#include "model/backend.h"
+#include "model/base/thread_pool.h"
+#include "model/matmul.h"
+#include "model/weight_store.h"
+
+typedef struct CpuMatmul {
+    const MatmulKernels *kernels;
+    ThreadPool *pool;
+    WeightStore weights;
+    size_t max_columns; /* of the matrices that were packed */
+    size_t n_tokens;    /* that there is room for */
+    int32_t *planes;    /* activations in both forms of matmul.h, for n_tokens of max_columns */
+    float *columns;
+    uint8_t *rooms; /* (n_threads, room_bytes) */
+    size_t room_bytes;
+} CpuMatmul;
+
+void cpu_matmul_open(CpuMatmul *matmul, SimdLevel level, ThreadPool *pool);
+void cpu_matmul_close(CpuMatmul *matmul);
+
+int cpu_matmul_pack(CpuMatmul *matmul, Tensor *tensor, Error *error);
+int cpu_matmul_reserve(CpuMatmul *matmul, size_t n_tokens, Error *error);
+
+/* The products must have one number of columns. */
+void cpu_matmul_run(CpuMatmul *matmul, const WeightProduct *products, size_t n_products, const float *x,
+                    size_t n_tokens);
+
+#endif

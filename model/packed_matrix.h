@@ -1,0 +1,87 @@
+/* Weight matrices as the CPU's products read them: 16 rows interleaved in a panel, so that a row is a lane of a vector
+ * and no sum goes across one; scales behind the codes. Packing keeps every bit of the file's codes and scales.
+ *
+ *     PackedMatrix packed;
+ *     packed_matrix_measure(&packed, &tensor);
+ *     packed.data = …;                                  // packed.size_bytes, aligned to 64, zeroed
+ *     packed_matrix_fill(&packed, &tensor, 0, packed.n_panels);    // any range of panels, on any thread
+ *
+ * Panel of a coded type, for each block of 32 columns and then for each scale:
+ *
+ *     codes   planes of 8, 4, 2 or 1 bits: a plane of b bits is b times 64 bytes. The four columns of step s (of 8) are
+ *             in piece s mod b, from bit s / b * b of each byte on; byte 4 r + c of a piece is row r, column 4 s + c.
+ *             The low bits of all columns of the block come first, then the high ones.
+ *     scales  by PackedScales, 16 rows side by side
+ *
+ * Panel of a type without codes (F32, F16, BF16): for each column the 16 rows' numbers. */
+#ifndef STOWKV_PACKED_MATRIX_H
+#define STOWKV_PACKED_MATRIX_H
+
+#include "model/base/tensor.h"
+
+#define PANEL_ROWS   16
+#define PACKED_BLOCK 32 /* columns */
+#define PACKED_STEPS 8  /* of 4 columns, in a block */
+#define PIECE_BYTES  64 /* a step's codes in 8 bits: 4 columns of 16 rows */
+
+typedef enum PackedScales {
+    PACKED_HALF,     /* FP16 scale of each run */
+    PACKED_HALF_MIN, /* FP16 scale and minimum of each run */
+    PACKED_FLOAT,    /* F32 scale of each run */
+    PACKED_K,        /* for 256 columns an FP16 scale, then for each run an INT8 factor of it */
+    PACKED_K_MIN     /* for 256 columns FP16 scale and minimum, then for each run 8-bit factors of both */
+} PackedScales;
+
+/* A number is scale * (code - bias), or scale * code + minimum; PACKED_K_MIN: minus the minimum. */
+typedef struct PackedFormat {
+    uint8_t low_bits, high_bits; /* of a code, in two planes; both 0: numbers, not codes */
+    uint8_t bias;
+    uint8_t run; /* columns that share a scale: 16 or 32 */
+    PackedScales scales;
+} PackedFormat;
+
+static const PackedFormat PACKED_FORMATS[TENSOR_TYPE_COUNT] = {
+    [TYPE_Q4_0] = {4, 0, 8, 32, PACKED_HALF},   [TYPE_Q4_1] = {4, 0, 0, 32, PACKED_HALF_MIN},
+    [TYPE_Q5_0] = {4, 1, 16, 32, PACKED_HALF},  [TYPE_Q5_1] = {4, 1, 0, 32, PACKED_HALF_MIN},
+    [TYPE_Q8_0] = {8, 0, 128, 32, PACKED_HALF}, [TYPE_I8_GROUPED] = {8, 0, 128, 32, PACKED_FLOAT},
+    [TYPE_Q2_K] = {2, 0, 0, 16, PACKED_K_MIN},  [TYPE_Q3_K] = {2, 1, 4, 16, PACKED_K},
+    [TYPE_Q4_K] = {4, 0, 0, 32, PACKED_K_MIN},  [TYPE_Q5_K] = {4, 1, 0, 32, PACKED_K_MIN},
+    [TYPE_Q6_K] = {4, 2, 32, 16, PACKED_K},
+};
+
+static inline size_t packed_code_bits(const PackedFormat *format) {
+    return (size_t)format->low_bits + format->high_bits;
+}
+
+static inline bool packed_has_minima(const PackedFormat *format) {
+    return format->scales == PACKED_HALF_MIN || format->scales == PACKED_K_MIN;
+}
+
+/* Of the K formats: bytes of the scales of 256 columns, and where the factors begin. */
+static inline size_t packed_k_factors(const PackedFormat *format) {
+    return (packed_has_minima(format) ? 2u : 1u) * PANEL_ROWS * sizeof(uint16_t);
+}
+
+static inline size_t packed_k_bytes(const PackedFormat *format) {
+    size_t n_runs = 256 / format->run;
+    return packed_k_factors(format) + n_runs * (packed_has_minima(format) ? 2u : 1u) * PANEL_ROWS;
+}
+
+typedef struct PackedMatrix {
+    TensorType type; /* F32 where the tensor's groups do not fit blocks (see packed_matrix_measure()) */
+    size_t n_columns, n_rows;
+    size_t n_panels;     /* even: products take two at once. Rows beyond n_rows are zero */
+    size_t panel_bytes;  /* a multiple of 64 */
+    size_t scales_begin; /* in a panel, bytes */
+    size_t size_bytes;
+    uint8_t *data; /* (n_panels, panel_bytes); not owned */
+} PackedMatrix;
+
+/* INT8 in groups that are no multiple of 32 becomes F32: only toy models have such groups. */
+void packed_matrix_measure(PackedMatrix *out, const Tensor *tensor);
+void packed_matrix_fill(const PackedMatrix *packed, const Tensor *tensor, size_t panel_begin, size_t panel_end);
+
+/* One row's numbers, the same bits that decoding the tensor gives: the matrix of a tied output is the embedding too. */
+void packed_matrix_row(const PackedMatrix *packed, size_t row, float *out); // (n_columns)
+
+#endif
