@@ -22,23 +22,20 @@
 #define PAIR_VECS  4
 #endif
 
-#define PREFETCH_BYTES 8192 /* how far ahead weights are asked for, in panels that are longer */
+#define AHEAD_BYTES                                                                                                    \
+    16384 /* how far ahead weights are asked for: farther than memory is away, nearer than a cache is large */
 
 /* ---- Activations */
 
 static float largest_magnitude(const float x[PACKED_BLOCK], float *taint) {
-    float lanes[VEC_LANES], largest = 0.0f;
     Vec most = vec_zero(), taints = vec_zero();
     for (size_t j = 0; j < PACKED_BLOCK; j += VEC_LANES) {
         Vec v = vec_load(x + j);
         most = vec_max(vec_max(v, vec_mul(v, vec_set1(-1.0f))), most);
         taints = vec_fma(v, vec_zero(), taints); /* NaN where v is not finite */
     }
-    vec_store(lanes, most);
-    for (size_t i = 0; i < VEC_LANES; i++)
-        largest = lanes[i] > largest ? lanes[i] : largest;
     *taint = vec_sum(taints);
-    return largest;
+    return vec_largest(most);
 }
 
 /* One token's block: planes as bytes, and the sums of both halves. */
@@ -180,7 +177,7 @@ INLINE VecInt dot_run(const PackedFormat *format, const uint8_t *block, size_t v
 }
 
 INLINE void matvec_panel(const PackedFormat *format, const uint8_t *panel, const uint8_t *scales, size_t n_blocks,
-                         size_t ahead, const int32_t *planes, float y[PANEL_ROWS]) {
+                         const int32_t *planes, float y[PANEL_ROWS]) {
     size_t n_runs = PACKED_BLOCK / format->run, run_steps = PACKED_STEPS / n_runs;
     size_t block_bytes = PIECE_BYTES * packed_code_bits(format);
     Vec totals[PANEL_VECS];
@@ -188,8 +185,8 @@ INLINE void matvec_panel(const PackedFormat *format, const uint8_t *panel, const
         totals[v] = vec_zero();
     for (size_t b = 0; b < n_blocks; b++, panel += block_bytes, planes += PLANE_INTS) {
         for (size_t i = 0; i < block_bytes; i += 64)
-            __builtin_prefetch(panel + ahead + i);
-        __builtin_prefetch(scales + b * 64 + ahead); /* no block has more of them */
+            __builtin_prefetch(panel + AHEAD_BYTES + i);
+        __builtin_prefetch(scales + AHEAD_BYTES + b * 64); /* no block has more of them */
         for (size_t run = 0; run < n_runs; run++)
             for (size_t v = 0; v < PANEL_VECS; v++) {
                 Vec scale, minimum;
@@ -210,8 +207,8 @@ INLINE Vec load_numbers(TensorType type, const uint8_t *numbers, size_t index) {
 }
 
 /* Two panels at once: a row's sum is one chain of additions, and their latency must overlap. */
-INLINE void matvec_pair(TensorType type, const uint8_t *panel, size_t panel_bytes, size_t n_columns, size_t ahead,
-                        const float *x, float y[2 * PANEL_ROWS]) {
+INLINE void matvec_pair(TensorType type, const uint8_t *panel, size_t panel_bytes, size_t n_columns, const float *x,
+                        float y[2 * PANEL_ROWS]) {
     Vec totals[2 * PANEL_VECS];
     for (size_t v = 0; v < 2 * PANEL_VECS; v++)
         totals[v] = vec_zero();
@@ -223,8 +220,8 @@ INLINE void matvec_pair(TensorType type, const uint8_t *panel, size_t panel_byte
             totals[v] = vec_fma(load_numbers(type, numbers, index), element, totals[v]);
         }
         const uint8_t *column = panel + c * PANEL_ROWS * (type == TYPE_F32 ? sizeof(float) : sizeof(uint16_t));
-        __builtin_prefetch(column + ahead);
-        __builtin_prefetch(column + panel_bytes + ahead);
+        __builtin_prefetch(column + AHEAD_BYTES);
+        __builtin_prefetch(column + panel_bytes + AHEAD_BYTES);
     }
     for (size_t v = 0; v < 2 * PANEL_VECS; v++)
         vec_store(y + v * VEC_LANES, totals[v]);
@@ -236,16 +233,12 @@ static void put_rows(const PackedMatrix *w, size_t panel, const float *rows, siz
     memcpy(y + first, rows, (n < rest ? n : rest) * sizeof *y);
 }
 
-static size_t bytes_ahead(const PackedMatrix *w) {
-    return w->panel_bytes < PREFETCH_BYTES ? w->panel_bytes : PREFETCH_BYTES;
-}
-
 INLINE void matvec_coded(const PackedFormat *format, const PackedMatrix *w, const int32_t *planes, size_t begin,
                          size_t end, float *y) {
     float rows[PANEL_ROWS];
     for (size_t p = begin; p < end; p++) {
         const uint8_t *panel = w->data + p * w->panel_bytes;
-        matvec_panel(format, panel, panel + w->scales_begin, w->n_columns / PACKED_BLOCK, bytes_ahead(w), planes, rows);
+        matvec_panel(format, panel, panel + w->scales_begin, w->n_columns / PACKED_BLOCK, planes, rows);
         put_rows(w, p, rows, PANEL_ROWS, y);
     }
 }
@@ -255,7 +248,7 @@ INLINE void matvec_numbers(TensorType type, const PackedMatrix *w, const float *
     float rows[2 * PANEL_ROWS];
     for (size_t p = begin; p < end; p += 2) {
         size_t first = p + 1 < w->n_panels ? p : p - 1, skipped = (p - first) * PANEL_ROWS;
-        matvec_pair(type, w->data + first * w->panel_bytes, w->panel_bytes, w->n_columns, bytes_ahead(w), x, rows);
+        matvec_pair(type, w->data + first * w->panel_bytes, w->panel_bytes, w->n_columns, x, rows);
         put_rows(w, p, rows + skipped, p + 1 < end ? 2 * PANEL_ROWS : PANEL_ROWS, y);
     }
 }
@@ -443,7 +436,8 @@ INLINE void matmul_numbers(TensorType type, const PackedMatrix *w, const void *t
 #define CODED_TYPES(DO)                                                                                                \
     DO(TYPE_Q4_0)                                                                                                      \
     DO(TYPE_Q4_1)                                                                                                      \
-    DO(TYPE_Q5_0) DO(TYPE_Q5_1) DO(TYPE_Q8_0) DO(TYPE_Q2_K) DO(TYPE_Q3_K) DO(TYPE_Q4_K) DO(TYPE_Q5_K) DO(TYPE_Q6_K)    \
+    DO(TYPE_Q5_0)                                                                                                      \
+    DO(TYPE_Q5_1) DO(TYPE_Q8_0) DO(TYPE_Q2_K) DO(TYPE_Q3_K) DO(TYPE_Q4_K) DO(TYPE_Q5_K) DO(TYPE_Q6_K)                  \
         DO(TYPE_I8_GROUPED)
 #define NUMBER_TYPES(DO) DO(TYPE_F32) DO(TYPE_F16) DO(TYPE_BF16)
 

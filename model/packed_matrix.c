@@ -8,6 +8,7 @@
 
 /* 32 numbers of a row, as integers. */
 typedef struct Run {
+    const uint8_t *low_plane; /* where the file has the row's low plane as it is packed; else NULL */
     uint8_t codes[PACKED_BLOCK];
     uint16_t scale, minimum; /* FP16; of a K format those of its 256 numbers */
     float scale_f32;         /* PACKED_FLOAT */
@@ -15,13 +16,14 @@ typedef struct Run {
     uint8_t min_factors[2];
 } Run;
 
+/* GGML's nibbles are a plane: byte j holds codes j and j + 16, which are those of steps j / 4 and j / 4 + 4. */
 static void run_q4_0(const BlockQ4_0 *block, Run *run) {
-    unpack_nibbles(block->codes, run->codes);
+    run->low_plane = block->codes;
     run->scale = block->d;
 }
 
 static void run_q4_1(const BlockQ4_1 *block, Run *run) {
-    unpack_nibbles(block->codes, run->codes);
+    run->low_plane = block->codes;
     run->scale = block->d;
     run->minimum = block->m;
 }
@@ -159,6 +161,14 @@ static void put_plane(const uint8_t codes[PACKED_BLOCK], size_t shift, size_t bi
     }
 }
 
+static void put_low_plane(const PackedFormat *format, const Run *run, size_t row, uint8_t *plane) {
+    if (run->low_plane == NULL)
+        put_plane(run->codes, 0, format->low_bits, row, plane);
+    else
+        for (size_t piece = 0; piece < format->low_bits; piece++)
+            memcpy(plane + piece * PIECE_BYTES + row * 4, run->low_plane + piece * 4, 4);
+}
+
 static void put_k_scales(const PackedFormat *format, const Run *run, size_t block, size_t row, uint8_t *scales) {
     size_t runs = PACKED_BLOCK / format->run, kinds = packed_has_minima(format) ? 2 : 1;
     uint8_t *of_256 = scales + block / 8 * packed_k_bytes(format);
@@ -200,9 +210,10 @@ static void fill_codes(const PackedMatrix *packed, const Tensor *tensor, size_t 
     for (size_t r = 0; r < PANEL_ROWS && panel * PANEL_ROWS + r < packed->n_rows; r++)
         for (size_t b = 0; b < packed->n_columns / PACKED_BLOCK; b++) {
             Run run;
+            run.low_plane = NULL;
             uint8_t *block = codes + b * block_bytes;
             read_run(tensor, (panel * PANEL_ROWS + r) * packed->n_columns + b * PACKED_BLOCK, &run);
-            put_plane(run.codes, 0, format->low_bits, r, block);
+            put_low_plane(format, &run, r, block);
             if (format->high_bits > 0)
                 put_plane(run.codes, format->low_bits, format->high_bits, r, block + PIECE_BYTES * format->low_bits);
             put_scales(format, &run, b, r, scales);

@@ -4,6 +4,7 @@
  *
  * The *_partial forms touch only the first n < VEC_LANES elements; the other lanes are 0.
  * vec_min and vec_max give the second operand where either is NaN.
+ * vec_largest is for numbers that are not NaN.
  * vec_sum adds lanes half a vector apart, then a quarter, down to neighbours; vec_store_sums does so with four vectors at
  * once: the same bits for a third of the work. */
 #ifndef STOWKV_SIMD_H
@@ -52,6 +53,7 @@ static inline Vec vec_min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
 static inline Vec vec_max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
 static inline Vec vec_fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 static inline float vec_sum(Vec x) { return _mm512_reduce_add_ps(x); }
+static inline float vec_largest(Vec x) { return _mm512_reduce_max_ps(x); }
 static inline void vec_store_sums(float out[4], Vec a, Vec b, Vec c, Vec d) {
     Vec ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
     Vec cd = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
@@ -109,6 +111,11 @@ static inline float vec_sum(Vec x) {
     __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
+static inline float vec_largest(Vec x) {
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
 static inline void vec_store_sums(float out[4], Vec a, Vec b, Vec c, Vec d) {
     Vec ab = _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
     Vec cd = _mm256_add_ps(_mm256_permute2f128_ps(c, d, 0x20), _mm256_permute2f128_ps(c, d, 0x31));
@@ -165,6 +172,10 @@ static inline Vec vec_min(Vec a, Vec b) { return vec_select(a < b, a, b); }
 static inline Vec vec_max(Vec a, Vec b) { return vec_select(a > b, a, b); }
 static inline Vec vec_fma(Vec a, Vec b, Vec c) { return a * b + c; }
 static inline float vec_sum(Vec x) { return (x[0] + x[2]) + (x[1] + x[3]); }
+static inline float vec_largest(Vec x) {
+    float a = x[0] > x[1] ? x[0] : x[1], b = x[2] > x[3] ? x[2] : x[3];
+    return a > b ? a : b;
+}
 static inline void vec_store_sums(float out[4], Vec a, Vec b, Vec c, Vec d) {
     Vec ab = __builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7);
     Vec cd = __builtin_shufflevector(c, d, 0, 1, 4, 5) + __builtin_shufflevector(c, d, 2, 3, 6, 7);
