@@ -3,11 +3,35 @@
 
 #include <stdlib.h>
 
-#define PIECES 2
+/* Pieces of a thread's share of a loop: the smaller, the less it waits for others in the end. */
+#define MATVEC_PIECES 4
+#define MATMUL_PIECES 16
+
+#define NEXT_BYTES                                                                                                     \
+    131072             /* what is asked for between products: as much as memory gives in the time, well below a cache */
+#define ASK_BYTES 1024 /* at once */
+
+/* Threads take turns; a range that was replaced between the two loads is asked for in vain. */
+static void ask_for_next(void *context) {
+    CpuMatmul *matmul = context;
+    const uint8_t *at = atomic_load_explicit(&matmul->next, memory_order_relaxed);
+    if (at == NULL || at >= atomic_load_explicit(&matmul->next_end, memory_order_relaxed) ||
+        !atomic_compare_exchange_weak(&matmul->next, &at, at + ASK_BYTES))
+        return;
+    for (size_t i = 0; i < ASK_BYTES; i += 64)
+        __builtin_prefetch(at + i, 0, 2);
+}
+
+/* Idle threads may look at any time: what they ask for need not be there. */
+static void set_next(CpuMatmul *matmul, const uint8_t *next) {
+    atomic_store_explicit(&matmul->next_end, next == NULL ? NULL : next + NEXT_BYTES, memory_order_relaxed);
+    atomic_store_explicit(&matmul->next, next, memory_order_relaxed);
+}
 
 void cpu_matmul_open(CpuMatmul *matmul, SimdLevel level, ThreadPool *pool) {
     static const MatmulKernels *const KERNELS[SIMD_LEVEL_COUNT] = SIMD_ADDRESSES(matmul_kernels);
     *matmul = (CpuMatmul){.kernels = KERNELS[level], .pool = pool};
+    thread_pool_set_idle(pool, ask_for_next, matmul);
 }
 
 static void free_room(CpuMatmul *matmul) {
@@ -163,8 +187,8 @@ static void prepare_tiles(void *context, size_t begin, size_t end, int thread) {
     }
 }
 
-static void share(const CpuMatmul *matmul, size_t n, ThreadTask *task, MatmulJob *job) {
-    size_t n_pieces = (size_t)thread_pool_size(matmul->pool) * PIECES;
+static void share(const CpuMatmul *matmul, size_t n, size_t pieces, ThreadTask *task, MatmulJob *job) {
+    size_t n_pieces = (size_t)thread_pool_size(matmul->pool) * pieces;
     thread_pool_run(matmul->pool, n, (n + n_pieces - 1) / n_pieces, task, job);
 }
 
@@ -176,14 +200,18 @@ void cpu_matmul_run(CpuMatmul *matmul, const WeightProduct *products, size_t n_p
         panels += n_used_panels(packed_of(&products[i]));
         pairs += n_pairs(packed_of(&products[i]));
     }
-    share(matmul, n_tiles, prepare_tiles, &job);
+    share(matmul, n_tiles, MATMUL_PIECES, prepare_tiles, &job);
     if (n_tokens == 1) {
-        share(matmul, panels, matvec_panels, &job);
+        const PackedMatrix *last = packed_of(&products[n_products - 1]);
+        set_next(matmul, NULL);
+        share(matmul, panels, MATVEC_PIECES, matvec_panels, &job);
+        set_next(matmul, last->data + last->size_bytes);
         return;
     }
+    set_next(matmul, NULL);
     /* Few rows for many threads: tokens are shared out too, and each thread unpacks its rows. */
-    size_t wanted = (size_t)thread_pool_size(matmul->pool) * PIECES, chunks = (wanted + pairs - 1) / pairs;
+    size_t wanted = (size_t)thread_pool_size(matmul->pool) * 4, chunks = (wanted + pairs - 1) / pairs;
     job.chunk = (n_tiles + chunks - 1) / chunks * tile;
     job.n_chunks = (n_tiles * tile + job.chunk - 1) / job.chunk;
-    share(matmul, pairs * job.n_chunks, matmul_items, &job);
+    share(matmul, pairs * job.n_chunks, MATMUL_PIECES, matmul_items, &job);
 }

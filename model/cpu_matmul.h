@@ -6,7 +6,9 @@
  *     if (cpu_matmul_reserve(&matmul, n_batch, &error) < 0) …      // once all are packed
  *     cpu_matmul_run(&matmul, products, n_products, x, n_tokens);
  *     cpu_matmul_close(&matmul);
- */
+ *
+ * Matrices should be packed in the order in which they are used: they lie in memory one behind the other, and while one
+ * thread works alone between two products, the others already ask for the weights that come next. */
 #ifndef STOWKV_CPU_MATMUL_H
 #define STOWKV_CPU_MATMUL_H
 
@@ -14,6 +16,8 @@
 #include "model/base/thread_pool.h"
 #include "model/matmul.h"
 #include "model/weight_store.h"
+
+#include <stdatomic.h>
 
 typedef struct CpuMatmul {
     const MatmulKernels *kernels;
@@ -25,6 +29,8 @@ typedef struct CpuMatmul {
     float *columns;
     uint8_t *rooms; /* (n_threads, room_bytes) */
     size_t room_bytes;
+    _Atomic(const uint8_t *) next; /* weights that idle threads ask for, up to `next_end`; NULL: none */
+    _Atomic(const uint8_t *) next_end;
 } CpuMatmul;
 
 void cpu_matmul_open(CpuMatmul *matmul, SimdLevel level, ThreadPool *pool);

@@ -58,21 +58,29 @@ static void put_float(int32_t *to, float value) {
     memcpy(to, &value, sizeof value);
 }
 
+/* Steps of 4 bytes to words that are `stride` apart. */
+INLINE void spread_steps(const int8_t bytes[PACKED_BLOCK], size_t stride, int32_t *out) {
+    int32_t words[PACKED_STEPS];
+    memcpy(words, bytes, sizeof words);
+    for (size_t s = 0; s < PACKED_STEPS; s++)
+        out[s * stride] = words[s];
+}
+
 INLINE void block_to_planes(const float x[PACKED_BLOCK], size_t stride, int32_t *out) {
-    int8_t high[PACKED_BLOCK], low[PACKED_BLOCK];
-    int32_t words[PACKED_STEPS], sums[3];
+    int8_t spread_high[PACKED_BLOCK], spread_low[PACKED_BLOCK];
+    int8_t *high = stride == 1 ? (int8_t *)(out + PLANE_HIGH) : spread_high;
+    int8_t *low = stride == 1 ? (int8_t *)(out + PLANE_LOW) : spread_low;
+    int32_t sums[3];
     float taint, largest = largest_magnitude(x, &taint), scale = largest / 32639.0f; /* 127 * 256 + 127 */
     if (!(scale >= FLT_MIN)) /* too small to have an inverse: zero */
         scale = 0.0f;
     split_block(x, scale > 0 ? 1.0f / scale : 0.0f, high, low, sums + 1);
     sums[0] = sums[1] + sums[2];
     scale += taint;
-    memcpy(words, high, sizeof words);
-    for (size_t s = 0; s < PACKED_STEPS; s++)
-        out[(PLANE_HIGH + s) * stride] = words[s];
-    memcpy(words, low, sizeof words);
-    for (size_t s = 0; s < PACKED_STEPS; s++)
-        out[(PLANE_LOW + s) * stride] = words[s];
+    if (stride != 1) {
+        spread_steps(high, stride, out + PLANE_HIGH * stride);
+        spread_steps(low, stride, out + PLANE_LOW * stride);
+    }
     put_float(out + PLANE_SCALE * stride, scale);
     for (size_t i = 0; i < 3; i++) {
         out[(PLANE_SUMS + i) * stride] = sums[i];
@@ -80,12 +88,20 @@ INLINE void block_to_planes(const float x[PACKED_BLOCK], size_t stride, int32_t 
     }
 }
 
+INLINE void token_to_planes(const float *x, size_t n_columns, size_t stride, int32_t *planes) {
+    for (size_t b = 0; b < n_columns / PACKED_BLOCK; b++)
+        block_to_planes(x + b * PACKED_BLOCK, stride, planes + b * PLANE_INTS * stride);
+}
+
 static void to_planes(const float *x, size_t n_tokens, size_t n_columns, size_t stride, int32_t *planes) {
-    if (n_tokens < stride)
-        memset(planes, 0, n_columns / PACKED_BLOCK * PLANE_INTS * stride * sizeof *planes);
+    if (stride == 1) {
+        token_to_planes(x, n_columns, 1, planes);
+        return;
+    }
+    if (n_tokens < TOKEN_TILE)
+        memset(planes, 0, n_columns / PACKED_BLOCK * PLANE_INTS * TOKEN_TILE * sizeof *planes);
     for (size_t t = 0; t < n_tokens; t++)
-        for (size_t b = 0; b < n_columns / PACKED_BLOCK; b++)
-            block_to_planes(x + t * n_columns + b * PACKED_BLOCK, stride, planes + b * PLANE_INTS * stride + t);
+        token_to_planes(x + t * n_columns, n_columns, TOKEN_TILE, planes + t);
 }
 
 static void to_columns(const float *x, size_t n_tokens, size_t n_columns, float *columns) {
@@ -437,8 +453,8 @@ INLINE void matmul_numbers(TensorType type, const PackedMatrix *w, const void *t
     DO(TYPE_Q4_0)                                                                                                      \
     DO(TYPE_Q4_1)                                                                                                      \
     DO(TYPE_Q5_0)                                                                                                      \
-    DO(TYPE_Q5_1) DO(TYPE_Q8_0) DO(TYPE_Q2_K) DO(TYPE_Q3_K) DO(TYPE_Q4_K) DO(TYPE_Q5_K) DO(TYPE_Q6_K)                  \
-        DO(TYPE_I8_GROUPED)
+    DO(TYPE_Q5_1)                                                                                                      \
+    DO(TYPE_Q8_0) DO(TYPE_Q2_K) DO(TYPE_Q3_K) DO(TYPE_Q4_K) DO(TYPE_Q5_K) DO(TYPE_Q6_K) DO(TYPE_I8_GROUPED)
 #define NUMBER_TYPES(DO) DO(TYPE_F32) DO(TYPE_F16) DO(TYPE_BF16)
 
 #define CODED_MATVEC(type)                                                                                             \

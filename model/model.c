@@ -13,15 +13,9 @@ static int upload_tensor(Model *model, Tensor *tensor, TensorUse use, Error *err
     return 0;
 }
 
+/* In the order in which a token meets them. */
 static int upload(Model *model, Error *error) {
     Weights *w = &model->weights;
-    if (upload_tensor(model, &w->output_norm, TENSOR_VECTOR, error) < 0 ||
-        upload_tensor(model, &w->output, TENSOR_MATRIX, error) < 0)
-        return error->code;
-    if (w->token_embd.data == w->output.data)
-        w->token_embd = w->output;
-    else if (upload_tensor(model, &w->token_embd, TENSOR_ROWS, error) < 0)
-        return error->code;
     for (size_t layer = 0; layer < model->checkpoint.config.n_layers; layer++) {
         LayerWeights *l = &w->layers[layer];
         Tensor *norms[] = {&l->attn_norm, &l->ffn_norm};
@@ -34,6 +28,12 @@ static int upload(Model *model, Error *error) {
             if (upload_tensor(model, matrices[i], TENSOR_MATRIX, error) < 0)
                 return error->code;
     }
+    if (upload_tensor(model, &w->output_norm, TENSOR_VECTOR, error) < 0 ||
+        upload_tensor(model, &w->output, TENSOR_MATRIX, error) < 0)
+        return error->code;
+    if (w->token_embd.data != w->output.data)
+        return upload_tensor(model, &w->token_embd, TENSOR_ROWS, error);
+    w->token_embd = w->output;
     return 0;
 }
 

@@ -1,6 +1,7 @@
-/* A loop is claimed piece by piece from one atomic word: the loop's number above, the next index below. A worker reads
- * the loop's description and then claims; if it succeeds, the loop was still that one and had work left, so the caller
- * is still inside thread_pool_run() and the description was the right one. Between loops the next index is beyond any
+/* Each thread has a share of the loop, a run of indices, and claims pieces of it from one atomic word: the loop's
+ * number above, the next index below. Who is through with its own share claims from the others'. A thread reads the
+ * loop's description and then claims; if it succeeds, the loop was still that one and had work left, so the caller is
+ * still inside thread_pool_run() and the description was the right one. Between loops the next indices are beyond any
  * loop's end, so that a description that is being written cannot be claimed from. See thread_pool.h. */
 #include "model/base/thread_pool.h"
 
@@ -11,19 +12,28 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#define SPINS 2000 /* looks for new work before a worker sleeps: longer than the pauses between the steps of a layer   \
-                    */
+#define SPINS                                                                                                          \
+    2000 /* looks for new work before a worker sleeps: longer than the pauses between the steps of a layer             \
+          */
 
 #define NO_INDEX UINT32_MAX /* between loops */
 
+/* What is left of a thread's share, in a cache line of its own. */
+typedef struct Share {
+    _Alignas(64) _Atomic(uint64_t) claim; /* loop << 32 | next index */
+} Share;
+
 struct ThreadPool {
     int n_threads;
-    pthread_t *threads;      /* (n_threads - 1) workers */
-    _Atomic(uint64_t) claim; /* loop << 32 | next index */
-    atomic_size_t n_done;    /* indices of the loop that are finished */
+    pthread_t *threads;     /* (n_threads - 1) workers */
+    Share *shares;          /* (n_threads) */
+    _Atomic(uint64_t) loop; /* number of the last loop that began */
+    atomic_size_t n_done;   /* indices of the loop that are finished */
     _Atomic(ThreadTask *) task;
     _Atomic(void *) context;
     atomic_size_t n, grain;
+    _Atomic(ThreadIdle *) idle; /* may be NULL */
+    void *idle_context;
     atomic_int n_sleeping;
     atomic_bool closing;
     pthread_mutex_t mutex; /* for sleeping alone */
@@ -41,33 +51,52 @@ static void pause_briefly(void) {
 #endif
 }
 
-/* Claims pieces of whatever loop is running and does them, until none has work left. */
-static void work(ThreadPool *pool, int thread) {
-    uint64_t claim = atomic_load(&pool->claim);
+static void idle_briefly(ThreadPool *pool) {
+    ThreadIdle *idle = atomic_load(&pool->idle);
+    if (idle != NULL)
+        idle(pool->idle_context);
+    pause_briefly();
+}
+
+/* Where the share of a thread begins in a loop over [0, n). */
+static size_t share_begin(const ThreadPool *pool, size_t n, int thread) {
+    return n * (size_t)thread / (size_t)pool->n_threads;
+}
+
+/* Claims pieces of one thread's share of whatever loop is running and does them, until it has none left. */
+static void work_on_share(ThreadPool *pool, int owner, int thread) {
+    _Atomic(uint64_t) *share = &pool->shares[owner].claim;
+    uint64_t claim = atomic_load(share);
     for (;;) {
         ThreadTask *task = atomic_load(&pool->task);
         void *context = atomic_load(&pool->context);
         size_t n = atomic_load(&pool->n), grain = atomic_load(&pool->grain), begin = claim & UINT32_MAX;
-        if (begin >= n) {
-            uint64_t now = atomic_load(&pool->claim);
+        size_t limit = share_begin(pool, n, owner + 1);
+        if (begin >= limit) {
+            uint64_t now = atomic_load(share);
             if (now == claim)
                 return;
             claim = now; /* another loop began while this one was read */
             continue;
         }
-        size_t end = n - begin < grain ? n : begin + grain;
-        if (!atomic_compare_exchange_weak(&pool->claim, &claim, claim + (end - begin)))
+        size_t end = limit - begin < grain ? limit : begin + grain;
+        if (!atomic_compare_exchange_weak(share, &claim, claim + (end - begin)))
             continue;
         task(context, begin, end, thread);
         atomic_fetch_add(&pool->n_done, end - begin);
-        claim = atomic_load(&pool->claim);
+        claim = atomic_load(share);
     }
+}
+
+static void work(ThreadPool *pool, int thread) {
+    for (int i = 0; i < pool->n_threads; i++)
+        work_on_share(pool, (thread + i) % pool->n_threads, thread);
 }
 
 static void sleep_until_work(ThreadPool *pool, uint64_t seen) {
     pthread_mutex_lock(&pool->mutex);
     atomic_fetch_add(&pool->n_sleeping, 1);
-    while (atomic_load(&pool->claim) == seen && !atomic_load(&pool->closing))
+    while (atomic_load(&pool->loop) == seen && !atomic_load(&pool->closing))
         pthread_cond_wait(&pool->work, &pool->mutex);
     atomic_fetch_sub(&pool->n_sleeping, 1);
     pthread_mutex_unlock(&pool->mutex);
@@ -78,11 +107,11 @@ static void *run_worker(void *argument) {
     ThreadPool *pool = worker.pool;
     free(argument);
     while (!atomic_load(&pool->closing)) {
+        uint64_t seen = atomic_load(&pool->loop);
         work(pool, worker.thread);
-        uint64_t seen = atomic_load(&pool->claim);
         int spins = 0;
-        while (atomic_load(&pool->claim) == seen && ++spins < SPINS)
-            pause_briefly();
+        while (atomic_load(&pool->loop) == seen && ++spins < SPINS)
+            idle_briefly(pool);
         if (spins == SPINS)
             sleep_until_work(pool, seen);
     }
@@ -108,8 +137,10 @@ void thread_pool_run(ThreadPool *pool, size_t n, size_t grain, ThreadTask *task,
     atomic_store(&pool->context, context);
     atomic_store(&pool->n, n);
     atomic_store(&pool->grain, grain);
-    uint64_t loop = (atomic_load(&pool->claim) >> 32) + 1;
-    atomic_store(&pool->claim, loop << 32);
+    uint64_t loop = (atomic_load(&pool->loop) + 1) & UINT32_MAX;
+    for (int thread = 0; thread < pool->n_threads; thread++)
+        atomic_store(&pool->shares[thread].claim, loop << 32 | share_begin(pool, n, thread));
+    atomic_store(&pool->loop, loop);
     wake_workers(pool);
     work(pool, 0);
     for (int spins = 0; atomic_load(&pool->n_done) < n; spins++) {
@@ -118,7 +149,8 @@ void thread_pool_run(ThreadPool *pool, size_t n, size_t grain, ThreadTask *task,
         else
             sched_yield();
     }
-    atomic_store(&pool->claim, loop << 32 | NO_INDEX);
+    for (int thread = 0; thread < pool->n_threads; thread++)
+        atomic_store(&pool->shares[thread].claim, loop << 32 | NO_INDEX);
 }
 
 static int start_workers(ThreadPool *pool, Error *error) {
@@ -138,14 +170,18 @@ static int start_workers(ThreadPool *pool, Error *error) {
 int thread_pool_open(ThreadPool **out, int n_threads, Error *error) {
     ThreadPool *pool = calloc(1, sizeof *pool);
     pthread_t *threads = calloc((size_t)n_threads, sizeof *threads);
-    if (pool == NULL || threads == NULL) {
+    Share *shares = aligned_alloc(64, (size_t)n_threads * sizeof *shares);
+    if (pool == NULL || threads == NULL || shares == NULL) {
         free(pool);
         free(threads);
+        free(shares);
         return error_memory(error, "threads", (unsigned long long)n_threads * sizeof *threads);
     }
     pool->n_threads = n_threads;
     pool->threads = threads;
-    atomic_store(&pool->claim, NO_INDEX);
+    pool->shares = shares;
+    for (int thread = 0; thread < n_threads; thread++)
+        atomic_init(&shares[thread].claim, NO_INDEX);
     pthread_mutex_init(&pool->mutex, NULL);
     pthread_cond_init(&pool->work, NULL);
     int status = start_workers(pool, error);
@@ -168,7 +204,13 @@ void thread_pool_close(ThreadPool *pool) {
     pthread_cond_destroy(&pool->work);
     pthread_mutex_destroy(&pool->mutex);
     free(pool->threads);
+    free(pool->shares);
     free(pool);
+}
+
+void thread_pool_set_idle(ThreadPool *pool, ThreadIdle *idle, void *context) {
+    pool->idle_context = context;
+    atomic_store(&pool->idle, idle);
 }
 
 int thread_pool_size(const ThreadPool *pool) {

@@ -1,6 +1,6 @@
-/* Threads that share loops. Work is handed out in pieces as threads become free, so a thread that the machine has put
- * aside holds up no more than the piece it is in; the caller works too, and never waits for a thread that has not
- * begun.
+/* Threads that share loops. Each has a run of the loop's indices and goes through it in pieces, so that it reads memory
+ * in one stream; who is through takes pieces of the others' runs, so that a thread that the machine has put aside holds
+ * up no more than the piece it is in. The caller works too, and never waits for a thread that has not begun.
  *
  *     ThreadPool *pool;
  *     if (thread_pool_open(&pool, 4, &error) < 0) …
@@ -26,6 +26,11 @@ int thread_pool_open(ThreadPool **out, int n_threads, Error *error);
 void thread_pool_close(ThreadPool *pool); /* NULL is fine */
 
 int thread_pool_size(const ThreadPool *pool);
+
+/* What threads that wait for work do over and over: something short that nobody needs, such as asking for memory that will
+ * be read. To be set before the first loop. */
+typedef void ThreadIdle(void *context);
+void thread_pool_set_idle(ThreadPool *pool, ThreadIdle *idle, void *context);
 
 /* Calls `task` until [0, n) is done, n below 2^32, in pieces of `grain` (at least 1), and returns then. To be called by
  * one thread at a time, and not from a task. */
