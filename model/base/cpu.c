@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "model/base/cpu.h"
 
+#include "model/base/simd_probe.h"
+
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -36,7 +38,7 @@ static bool has_f16c(void) {
 }
 
 /* The builtin asks CPUID and, through XGETBV, whether the operating system saves the registers. */
-bool cpu_runs(SimdLevel level) {
+static bool is_listed(SimdLevel level) {
     __builtin_cpu_init();
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -45,15 +47,21 @@ bool cpu_runs(SimdLevel level) {
            (level == SIMD_AVX512_VNNI && avx512 && __builtin_cpu_supports("avx512vnni"));
 }
 #elif defined(__aarch64__)
-bool cpu_runs(SimdLevel level) {
+static bool is_listed(SimdLevel level) {
     const unsigned long neon = HWCAP_ASIMD | HWCAP_ASIMDHP | HWCAP_ASIMDDP;
     return level == SIMD_SCALAR || (level == SIMD_NEON && (getauxval(AT_HWCAP) & neon) == neon);
 }
 #else
-bool cpu_runs(SimdLevel level) {
+static bool is_listed(SimdLevel level) {
     return level == SIMD_SCALAR;
 }
 #endif
+
+/* Some emulators, hypervisors and errata list what they then refuse: only an instruction that ran is proof. */
+bool cpu_runs(SimdLevel level) {
+    static CpuProbe *const PROBES[SIMD_LEVEL_COUNT] = SIMD_TABLE(simd_probe);
+    return is_listed(level) && (level == SIMD_SCALAR || cpu_try(PROBES[level]));
+}
 
 SimdLevel cpu_best_simd_level(void) {
     SimdLevel best = SIMD_LEVEL_COUNT - 1;
@@ -70,15 +78,15 @@ SimdLevel cpu_next_level(SimdLevel level) {
 }
 
 int cpu_parse_simd_level(const char *name, SimdLevel *out, Error *error) {
-    bool known = strcmp(name, "auto") == 0;
+    const char *problem = "unknown";
     for (SimdLevel level = SIMD_LEVEL_COUNT; level-- > SIMD_SCALAR;) {
         if (strcmp(name, "auto") != 0 && strcmp(name, LEVELS[level].name) != 0)
             continue;
-        known = true;
         if (cpu_runs(level)) {
             *out = level;
             return 0;
         }
+        problem = is_listed(level) ? "the processor lists it but refuses it" : "not available on this machine";
     }
     char available[64] = "auto";
     const char *last = "";
@@ -87,8 +95,9 @@ int cpu_parse_simd_level(const char *name, SimdLevel *out, Error *error) {
             strcat(strcat(available, ", "), LEVELS[level].name);
         last = LEVELS[level].name;
     }
-    return error_set(error, known ? ERROR_ARGUMENT : ERROR_USAGE, "--simd %s: %s; choose one of %s", name,
-                     known ? "not available on this machine" : "unknown", available);
+    bool unknown = strcmp(problem, "unknown") == 0;
+    return error_set(error, unknown ? ERROR_USAGE : ERROR_ARGUMENT, "--simd %s: %s; choose one of %s", name, problem,
+                     available);
 }
 
 /* Hyper-threads share a core: a CPU counts when it is the first of its siblings that we may run on. */

@@ -21,7 +21,8 @@ typedef enum SimdLevel {
 const char *simd_level_name(SimdLevel level);
 const char *simd_level_features(SimdLevel level);
 
-/* Whether the level was compiled in and processor and operating system support it. */
+/* Whether the level was compiled in, processor and operating system list it, and a probe of its instructions works. The
+ * probe costs some microseconds: ask once, not in a loop over tokens. */
 bool cpu_runs(SimdLevel level);
 
 /* The best level that runs. */
