@@ -1,14 +1,18 @@
-/* What a machine offers: probes that fail, and names of instruction sets. */
+/* What a machine offers: probes that fail, names of instruction sets, and the quotas of control groups. */
 #include "model/base/cpu.h"
+#include "model/base/cpu_quota.h"
 #include "model/base/cpu_try.h"
 
+#include <limits.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -145,12 +149,106 @@ static void test_refused_levels(void **state) {
     expect_probes(0);
 }
 
+/* ---- Quotas */
+
+static char root[] = "/tmp/test_cpu.XXXXXX";
+
+static void put(const char *path, const char *text) { // under root; makes the folders
+    char full[512];
+    snprintf(full, sizeof full, "%s%s", root, path);
+    for (char *at = strchr(full + sizeof root, '/'); at != NULL; at = strchr(at + 1, '/')) {
+        *at = '\0';
+        mkdir(full, 0777);
+        *at = '/';
+    }
+    FILE *file = fopen(full, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+static int make_root(void **state) {
+    (void)state;
+    strcpy(root + strlen(root) - 6, "XXXXXX");
+    return mkdtemp(root) == NULL;
+}
+
+static int remove_root(void **state) {
+    (void)state;
+    char command[64];
+    snprintf(command, sizeof command, "rm -r %s", root);
+    return system(command);
+}
+
+static void test_quota_v2(void **state) {
+    (void)state;
+    assert_int_equal(cpu_quota(root), INT_MAX); /* no control groups at all */
+    put("/proc/self/cgroup", "0::/\n");
+    assert_int_equal(cpu_quota(root), INT_MAX);
+    put("/sys/fs/cgroup/cpu.max", "max 100000\n");
+    assert_int_equal(cpu_quota(root), INT_MAX);
+    static const struct {
+        const char *text;
+        int expected;
+    } CASES[] = {{"200000 100000\n", 2}, {"150000 100000\n", 2}, {"1000 100000\n", 1},
+                 {"50000 50000", 1},     {"garbage\n", INT_MAX}, {"200000 0\n", INT_MAX},
+                 {"", INT_MAX},          {"200000", INT_MAX},    {"9000000000000000000 1\n", INT_MAX}};
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        put("/sys/fs/cgroup/cpu.max", CASES[i].text);
+        assert_int_equal(cpu_quota(root), CASES[i].expected);
+    }
+}
+
+/* The smallest on the way up, wherever it is, and no further than the mount. */
+static void test_quota_of_parents(void **state) {
+    (void)state;
+    put("/proc/self/cgroup", "0::/machine.slice/a:b/job\n");
+    put("/sys/fs/cgroup/machine.slice/a:b/job/cpu.max", "800000 100000\n");
+    put("/sys/fs/cgroup/machine.slice/a:b/other/cpu.max", "100000 100000\n");
+    put("/sys/fs/cpu.max", "100000 100000\n");
+    assert_int_equal(cpu_quota(root), 8);
+    put("/sys/fs/cgroup/machine.slice/a:b/cpu.max", "300000 100000\n");
+    put("/sys/fs/cgroup/machine.slice/cpu.max", "max 100000\n");
+    assert_int_equal(cpu_quota(root), 3);
+    put("/sys/fs/cgroup/cpu.max", "200000 100000\n");
+    assert_int_equal(cpu_quota(root), 2);
+    put("/proc/self/cgroup", "0::/not/visible/here");
+    assert_int_equal(cpu_quota(root), 2);
+}
+
+static void test_quota_v1(void **state) {
+    (void)state;
+    put("/proc/self/cgroup", "12:cpuset:/x\n4:cpuacct,cpu:/docker/7\n1:name=systemd:/docker/7\n0::/docker/7\nbroken\n");
+    put("/sys/fs/cgroup/cpuset/x/cpu.cfs_quota_us", "100000\n"); /* not a hierarchy of the CPU controller */
+    put("/sys/fs/cgroup/cpuset/x/cpu.cfs_period_us", "100000\n");
+    assert_int_equal(cpu_quota(root), INT_MAX);
+    put("/sys/fs/cgroup/cpuacct,cpu/docker/7/cpu.cfs_quota_us", "-1\n");
+    put("/sys/fs/cgroup/cpuacct,cpu/docker/7/cpu.cfs_period_us", "100000\n");
+    assert_int_equal(cpu_quota(root), INT_MAX);
+    put("/sys/fs/cgroup/cpuacct,cpu/docker/7/cpu.cfs_quota_us", "610000\n");
+    assert_int_equal(cpu_quota(root), 7);
+    put("/sys/fs/cgroup/cpuacct,cpu/docker/cpu.cfs_quota_us", "400000\n"); /* a quota without its period is none */
+    assert_int_equal(cpu_quota(root), 7);
+    put("/sys/fs/cgroup/cpuacct,cpu/docker/cpu.cfs_period_us", "100000\n");
+    assert_int_equal(cpu_quota(root), 4);
+}
+
+static void test_cores(void **state) {
+    (void)state;
+    int cores = cpu_physical_cores();
+    assert_true(cores >= 1 && cores <= cpu_quota("") && cores <= sysconf(_SC_NPROCESSORS_CONF));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_try),
         cmocka_unit_test(test_other_signals),
         cmocka_unit_test(test_levels),
         cmocka_unit_test(test_refused_levels),
+        cmocka_unit_test_setup_teardown(test_quota_v2, make_root, remove_root),
+        cmocka_unit_test_setup_teardown(test_quota_of_parents, make_root, remove_root),
+        cmocka_unit_test_setup_teardown(test_quota_v1, make_root, remove_root),
+        cmocka_unit_test(test_cores),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

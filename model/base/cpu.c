@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "model/base/cpu.h"
 
+#include "model/base/cpu_quota.h"
 #include "model/base/simd_probe.h"
 
 #include <sched.h>
@@ -132,5 +133,7 @@ int cpu_physical_cores(void) {
     for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
         if (CPU_ISSET(cpu, &allowed) && is_first_sibling(cpu, &allowed))
             cores++;
+    int quota = cpu_quota("");
+    cores = cores < quota ? cores : quota;
     return cores > 0 ? cores : 1;
 }

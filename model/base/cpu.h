@@ -35,7 +35,8 @@ SimdLevel cpu_next_level(SimdLevel level);
 /* "auto" or a level's name; one that this machine cannot run is an error that names those it can. */
 int cpu_parse_simd_level(const char *name, SimdLevel *out, Error *error);
 
-/* Physical cores that this process may run on (its affinity mask), at least 1. */
+/* Physical cores that this process may run on (its affinity mask), or fewer where a control group gives it less time
+ * than that; at least 1. */
 int cpu_physical_cores(void);
 
 #endif
