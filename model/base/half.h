@@ -31,6 +31,10 @@ static inline float bf16_to_float(uint16_t bf16) {
 static inline float half_to_float(uint16_t half) {
 #if defined(__F16C__)
     return _cvtsh_ss(half);
+#elif defined(__aarch64__)
+    __fp16 value;
+    memcpy(&value, &half, sizeof value);
+    return value;
 #else
     uint32_t magnitude = (uint32_t)(half & 0x7fff) << 13;
     uint32_t sign = (uint32_t)(half & 0x8000) << 16;

@@ -1,5 +1,5 @@
 /* Vectors of F32 in the instruction set that the including source is compiled for: the few primitives that kernels are
- * written in. VEC_LANES is 16 (AVX-512), 8 (AVX2) or 4 (the "scalar" level: plain C vector types, which need no
+ * written in. VEC_LANES is 16 (AVX-512), 8 (AVX2) or 4 (NEON, and "scalar": plain C vector types, which need no
  * instruction set beyond the platform's minimum). To be included by sources of stowkv_simd_library() only.
  *
  * The *_partial forms touch only the first n < VEC_LANES elements; the other lanes are 0.
@@ -17,6 +17,8 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__ARM_FEATURE_DOTPROD)
+#include <arm_neon.h>
 #endif
 
 #if defined(__AVX512F__)
@@ -130,6 +132,55 @@ static inline Vec vec_exp2_integer(Vec n) {
 }
 static inline Vec vec_zero_below(Vec y, Vec x, float limit) {
     return _mm256_and_ps(_mm256_cmp_ps(x, _mm256_set1_ps(limit), _CMP_NLT_UQ), y);
+}
+
+#elif defined(__ARM_FEATURE_DOTPROD)
+
+#define VEC_LANES 4
+typedef float32x4_t Vec;
+
+static inline Vec vec_set1(float x) { return vdupq_n_f32(x); }
+static inline Vec vec_load(const float *x) { return vld1q_f32(x); }
+static inline Vec vec_load_partial(const float *x, size_t n) {
+    float padded[VEC_LANES] = {0};
+    memcpy(padded, x, n * sizeof *x);
+    return vec_load(padded);
+}
+static inline void vec_store(float *out, Vec x) { vst1q_f32(out, x); }
+static inline void vec_store_partial(float *out, Vec x, size_t n) { memcpy(out, &x, n * sizeof *out); }
+static inline Vec vec_load_half(const uint16_t *x) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x))); }
+static inline Vec vec_load_half_partial(const uint16_t *x, size_t n) {
+    uint16_t padded[VEC_LANES] = {0};
+    memcpy(padded, x, n * sizeof *x);
+    return vec_load_half(padded);
+}
+static inline Vec vec_load_u8(const uint8_t *x) {
+    uint32_t four;
+    memcpy(&four, x, sizeof four);
+    return vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(four)))));
+}
+static inline Vec vec_load_i8(const int8_t *x) {
+    uint32_t four;
+    memcpy(&four, x, sizeof four);
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(four)))));
+}
+static inline Vec vec_add(Vec a, Vec b) { return vaddq_f32(a, b); }
+static inline Vec vec_mul(Vec a, Vec b) { return vmulq_f32(a, b); }
+static inline Vec vec_div(Vec a, Vec b) { return vdivq_f32(a, b); }
+static inline Vec vec_min(Vec a, Vec b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+static inline Vec vec_max(Vec a, Vec b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+static inline Vec vec_fma(Vec a, Vec b, Vec c) { return vfmaq_f32(c, a, b); }
+static inline float vec_sum(Vec x) { return vpadds_f32(vadd_f32(vget_low_f32(x), vget_high_f32(x))); }
+static inline void vec_store_sums(float out[4], Vec a, Vec b, Vec c, Vec d) {
+    float32x2_t a2 = vadd_f32(vget_low_f32(a), vget_high_f32(a)), b2 = vadd_f32(vget_low_f32(b), vget_high_f32(b));
+    float32x2_t c2 = vadd_f32(vget_low_f32(c), vget_high_f32(c)), d2 = vadd_f32(vget_low_f32(d), vget_high_f32(d));
+    vec_store(out, vpaddq_f32(vcombine_f32(a2, b2), vcombine_f32(c2, d2)));
+}
+static inline Vec vec_exp2_integer(Vec n) {
+    return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23));
+}
+static inline Vec vec_zero_below(Vec y, Vec x, float limit) {
+    return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(y), vcltq_f32(x, vdupq_n_f32(limit))));
 }
 
 #else
