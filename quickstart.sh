@@ -14,17 +14,19 @@ readonly PROMPT
 readonly MAX_NEW_TOKENS=80
 readonly PACKAGES=(build-essential cmake pkg-config ca-certificates curl python3 python3-venv libsentencepiece-dev
     libpcre2-dev libcjson-dev libutf8proc-dev libxxhash-dev libcmocka-dev)
+readonly CROSS_PACKAGES=(gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user)
 
 usage() {
     cat <<END
 usage: ./quickstart.sh          install what is missing, build, fetch $CHECKPOINT, and answer one
                                 prompt with a full, a compressed and a quantized cache
-       ./quickstart.sh test     install what is missing, build, run every test that needs no GPU
+       ./quickstart.sh test     install what is missing, build, run every test that needs no GPU; then build for
+                                64-bit Arm and run under emulation the tests that depend on the processor
        ./quickstart.sh --help   this text
 
 Packages are installed with apt-get (through sudo where you are not root), only those that are missing. The checkpoint
-and the tests' Python environment are kept in \${XDG_CACHE_HOME:-~/.cache}/stowkv. With CI=true a checkpoint that cannot
-be fetched fails the tests; otherwise the tests that need it are skipped.
+and the tests' Python environment are kept in \${XDG_CACHE_HOME:-~/.cache}/stowkv. With CI=true a checkpoint or a cross
+compiler that cannot be had fails the tests; otherwise the tests that need it are skipped.
 END
 }
 
@@ -37,13 +39,13 @@ run() { # prints a command and runs it
     "$@"
 }
 
-install_missing() {
+install_missing() { # PACKAGE…
     local package missing=() as_root=()
     command -v dpkg-query >/dev/null || {
-        printf 'quickstart.sh: not a Debian system; install under their local names: %s\n' "${PACKAGES[*]}" >&2
+        printf 'quickstart.sh: not a Debian system; install under their local names: %s\n' "$*" >&2
         return 0
     }
-    for package in "${PACKAGES[@]}"; do
+    for package; do
         [[ $(dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | head -n 1) == installed ]] ||
             missing+=("$package")
     done
@@ -81,7 +83,7 @@ python_environment() {
 
 main_job() {
     local checkpoint
-    install_missing
+    install_missing "${PACKAGES[@]}"
     run cmake --preset release
     run cmake --build --preset release
     checkpoint=$(run checkpoints/fetch.sh "$CHECKPOINT")
@@ -97,25 +99,50 @@ test_preset() { # PRESET BINARY_DIR OPTION…: configures, builds, tests; the ou
         run ctest --preset "$preset" --parallel "$(nproc)" --no-tests=error | tee "$directory/ctest.log"
 }
 
+# Prints the folder of the libraries for 64-bit Arm, once they and the cross compiler are there.
+arm64_root() {
+    local root
+    root=$(cache_directory)/arm64
+    install_missing "${CROSS_PACKAGES[@]}" >&2
+    command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64 >/dev/null || return 1
+    run cmake/fetch_arm64_libraries.sh "$root" || return 1
+    printf '%s\n' "$root"
+}
+
+summary=()
+failed=0
+
+unavailable() { # TESTS REASON: fails in CI, is skipped elsewhere
+    if [[ ${CI:-} == true ]]; then
+        failed=1
+        summary+=("FAILED: $1: $2, and CI=true")
+    else
+        summary+=("SKIPPED: $1: $2")
+    fi
+    printf '\n*** %s ***\n\n' "${summary[-1]}" >&2
+}
+
 test_job() {
-    local python checkpoint='' failed=0 summary=() options preset directory
-    install_missing
+    local python checkpoint='' root='' presets=(release debug) options preset directory
+    install_missing "${PACKAGES[@]}"
     python=$(python_environment) ||
         die "the tests' Python environment cannot be made; see pip's message above"
     if ! checkpoint=$(run checkpoints/fetch.sh "$CHECKPOINT"); then
         checkpoint=''
-        if [[ ${CI:-} == true ]]; then
-            failed=1
-            summary+=("FAILED: $CHECKPOINT could not be fetched, and CI=true")
-        else
-            summary+=("SKIPPED: the tests that need $CHECKPOINT, which could not be fetched")
-        fi
-        printf '\n*** %s ***\n\n' "${summary[-1]}" >&2
+        unavailable "the tests that need $CHECKPOINT" 'it could not be fetched'
+    fi
+    if [[ $(uname -m) == aarch64 ]]; then
+        summary+=("aarch64: this machine is one; no cross build")
+    elif root=$(arm64_root); then
+        presets+=(aarch64)
+    else
+        unavailable 'the tests on 64-bit Arm' 'no cross compiler, emulator or libraries; see the message above'
     fi
     options=(-DSTOWKV_TESTS=ON -DSTOWKV_WERROR=ON "-DSTOWKV_PYTHON=$python" "-DSTOWKV_SMOLLM2=$checkpoint")
-    for preset in release debug; do
+    for preset in "${presets[@]}"; do
         directory=build
         [[ $preset == release ]] || directory=build-$preset
+        [[ $preset != aarch64 ]] || options+=("-DSTOWKV_ARM64_ROOT=$root" -DSTOWKV_SMOLLM2=)
         rm -f "$directory/ctest.log"
         if test_preset "$preset" "$directory" "${options[@]}"; then
             summary+=("$preset: $(grep -E 'tests passed' "$directory/ctest.log")")

@@ -8,13 +8,15 @@
 #     check 'one line' [ "$(wc -l <"$work/stdout")" -eq 1 ]
 #     finish
 #
-# It runs $STOWKV_BUILD/PROGRAM on stories260K of $STOWKV_DATA, and leaves status 77 where that is not there.
+# It runs $STOWKV_BUILD/PROGRAM on stories260K of $STOWKV_DATA, under the words of $STOWKV_EMULATOR where the program is
+# another machine's, and leaves status 77 where the checkpoint is not there.
 set -u
 export LC_ALL=C
 
 program_name=$1
 program=${STOWKV_BUILD:?names the folder with the program}/$program_name
 stories=${STOWKV_DATA:-}/stories260K.bin
+read -r -a emulator <<<"${STOWKV_EMULATOR:-}"
 readme=$(dirname "${BASH_SOURCE[0]}")/../README.md
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -32,7 +34,7 @@ fi
 
 # run ARGUMENT…: leaves $status, $work/stdout and $work/stderr.
 run() {
-    timeout 300 "$program" "$@" >"$work/stdout" 2>"$work/stderr"
+    timeout 300 "${emulator[@]}" "$program" "$@" >"$work/stdout" 2>"$work/stderr"
     status=$?
 }
 

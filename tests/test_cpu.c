@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -71,6 +72,7 @@ static void test_other_signals(void **state) {
     pid_t child = fork();
     if (child == 0) {
         signal(SIGILL, SIG_DFL);
+        setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
         __real_cpu_try(illegal);
         illegal();
         _exit(0);

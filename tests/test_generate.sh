@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The program as a user runs it: its text, its exit statuses, and what goes to stdout, stderr and the JSON file. It runs
-# $STOWKV_BUILD/generate on stories260K of $STOWKV_DATA and, where $STOWKV_SMOLLM2 names it, on SmolLM2.
+# $STOWKV_BUILD/generate on stories260K of $STOWKV_DATA and, where $STOWKV_SMOLLM2 names it, on SmolLM2. Arguments name
+# the tests to run; none: all.
 # shellcheck source=tests/program_test.sh
 . "$(dirname "$0")/program_test.sh" generate
 
@@ -332,6 +333,13 @@ test_conversation() {
     check 'without an error' [ "$(grep -c error "$work/stderr")" -eq 0 ]
 }
 
+if (($#)); then
+    for test; do
+        "$test"
+    done
+    finish
+    exit
+fi
 test_golden_story
 test_seeds
 test_stops
