@@ -104,7 +104,7 @@ arm64_root() {
     local root
     root=$(cache_directory)/arm64
     install_missing "${CROSS_PACKAGES[@]}" >&2
-    command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64 >/dev/null || return 1
+    command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null || return 1
     run cmake/fetch_arm64_libraries.sh "$root" || return 1
     printf '%s\n' "$root"
 }
