@@ -1,5 +1,5 @@
-/* Survives SIGILL by a jump out of its handler; see cpu_try.h. A child process would need no handler, but costs a
- * hundred times as much, and can be forbidden to start. */
+/* Survives SIGILL by a jump out of its handler; see cpu_try.h. A child process would need no handler, but costs
+ * hundreds of microseconds instead of a few, and can be forbidden to start. */
 #include "model/base/cpu_try.h"
 
 #include <pthread.h>
