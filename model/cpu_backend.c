@@ -113,6 +113,7 @@ static void cpu_rmsnorm(Backend *backend, const float *x, const Tensor *gain, fl
 }
 
 typedef struct RopeJob {
+    const CpuBackend *b;
     float *x;
     size_t n_heads, head_dim;
     RopePairing pairing;
@@ -123,14 +124,13 @@ static void rotate_tokens(void *context, size_t begin, size_t end, int thread) {
     const RopeJob *job = context;
     (void)thread;
     for (size_t t = begin; t < end; t++)
-        for (size_t h = 0; h < job->n_heads; h++)
-            rope_rotate(job->x + (t * job->n_heads + h) * job->head_dim, job->head_dim, job->pairing,
-                        job->rotation + t * job->head_dim);
+        job->b->kernels->rope(job->x + t * job->n_heads * job->head_dim, job->n_heads, job->head_dim, job->pairing,
+                              job->rotation + t * job->head_dim);
 }
 
 static void cpu_rope(Backend *backend, float *x, size_t n_tokens, size_t n_heads, size_t head_dim, RopePairing pairing,
                      const float *rotation) {
-    RopeJob job = {x, n_heads, head_dim, pairing, rotation};
+    RopeJob job = {cpu(backend), x, n_heads, head_dim, pairing, rotation};
     spread(cpu(backend), n_tokens, n_tokens * n_heads * head_dim, rotate_tokens, &job);
 }
 

@@ -19,6 +19,16 @@ static void rmsnorm(const float *x, const float *gain, float eps, size_t n, floa
         y[i] = gain[i] * (x[i] * scale);
 }
 
+/* A constant pairing lets the compiler vectorize. */
+static void rope(float *x, size_t n_heads, size_t head_dim, RopePairing pairing, const float *rotation) {
+    for (size_t h = 0; h < n_heads; h++) {
+        if (pairing == ROPE_INTERLEAVED)
+            rope_rotate(x + h * head_dim, head_dim, ROPE_INTERLEAVED, rotation);
+        else
+            rope_rotate(x + h * head_dim, head_dim, ROPE_HALVES, rotation);
+    }
+}
+
 INLINE Vec silu_times(Vec z, Vec up) {
     Vec e = vec_exp(vec_mul(z, vec_set1(-1.0f)));
     return vec_mul(vec_div(z, vec_add(vec_set1(1.0f), e)), up);
@@ -33,4 +43,4 @@ static void swiglu(float *gate, const float *up, size_t n) {
                           silu_times(vec_load_partial(gate + whole, rest), vec_load_partial(up + whole, rest)), rest);
 }
 
-const Kernels SIMD_NAME(model_kernels) = {rmsnorm, swiglu};
+const Kernels SIMD_NAME(model_kernels) = {rmsnorm, rope, swiglu};

@@ -2,6 +2,7 @@
 #ifndef STOWKV_KERNELS_H
 #define STOWKV_KERNELS_H
 
+#include "model/base/rope.h"
 #include "model/base/simd_levels.h"
 
 #include <stddef.h>
@@ -9,6 +10,11 @@
 typedef struct Kernels {
     /* y = gain * x / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019). */
     void (*rmsnorm)(const float *x, const float *gain, float eps, size_t n, float *y);
+
+    /* Rotates each head of a token in place: rope_rotate(). */
+    void (*rope)(float *x,               // (n_heads, head_dim)
+                 size_t n_heads, size_t head_dim, RopePairing pairing,
+                 const float *rotation); // (head_dim / 2, 2) cosine and sine
 
     /* gate = silu(gate) * up, silu(z) = z / (1 + e^-z) (Shazeer 2020). */
     void (*swiglu)(float *gate, const float *up, size_t n);

@@ -225,15 +225,15 @@ static void test_one_hot(void **state) {
     static float x[COLUMNS], y[ROWS];
     for (TensorType type = TYPE_F32; type < TENSOR_TYPE_COUNT; type++) {
         Matrix m = make_matrix(type, COLUMNS, ROWS);
-        double largest = 0;
+        float largest = 0;
         for (size_t i = 0; i < COLUMNS * ROWS; i++)
-            largest = fmax(largest, fabs((double)m.decoded[i]));
+            largest = fabsf(m.decoded[i]) > largest ? fabsf(m.decoded[i]) : largest;
         for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level))
             for (size_t c = 0; c < COLUMNS; c++) {
                 x[c] = 1;
                 multiply(&m, level, 1, x, 1, y);
                 for (size_t r = 0; r < ROWS; r++)
-                    if (!(fabs((double)y[r] - (double)m.decoded[r * COLUMNS + c]) <= 4 * largest * 0x1p-22))
+                    if (!(fabs((double)y[r] - (double)m.decoded[r * COLUMNS + c]) <= 4 * (double)largest * 0x1p-22))
                         fail_msg("%s %s: row %zu, column %zu: %.9g, expected %.9g", simd_level_name(level),
                                  tensor_type_info(type)->name, r, c, (double)y[r], (double)m.decoded[r * COLUMNS + c]);
                 x[c] = 0;

@@ -156,6 +156,36 @@ static void test_rmsnorm(void **state) {
     }
 }
 
+/* Pairs are turned by their angle: against double precision, two products and a sum of 2^-24 each. */
+static void check_rope(SimdLevel level, size_t head_dim, RopePairing pairing) {
+    enum { HEADS = 3, MAX_DIM = 72 };
+    float x[HEADS * MAX_DIM], before[HEADS * MAX_DIM], rotation[MAX_DIM];
+    for (size_t i = 0; i < HEADS * head_dim; i++)
+        x[i] = before[i] = (float)sin((double)i * 1.7);
+    for (size_t i = 0; i < head_dim / 2; i++) {
+        rotation[2 * i] = (float)cos((double)i * 0.9 + 0.3);
+        rotation[2 * i + 1] = (float)sin((double)i * 0.9 + 0.3);
+    }
+    kernels(level)->rope(x, HEADS, head_dim, pairing, rotation);
+    for (size_t h = 0; h < HEADS; h++)
+        for (size_t i = 0; i < head_dim / 2; i++) {
+            size_t a = h * head_dim + (pairing == ROPE_HALVES ? i : 2 * i);
+            size_t b = pairing == ROPE_HALVES ? a + head_dim / 2 : a + 1;
+            double c = (double)rotation[2 * i], s = (double)rotation[2 * i + 1];
+            assert_true(fabs((double)x[a] - ((double)before[a] * c - (double)before[b] * s)) <= 3 * 0x1p-24);
+            assert_true(fabs((double)x[b] - ((double)before[a] * s + (double)before[b] * c)) <= 3 * 0x1p-24);
+        }
+}
+
+static void test_rope(void **state) {
+    (void)state;
+    for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level))
+        for (size_t head_dim = 8; head_dim <= 72; head_dim += 8) {
+            check_rope(level, head_dim, ROPE_INTERLEAVED);
+            check_rope(level, head_dim, ROPE_HALVES);
+        }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decode_matches_gguf_package),
@@ -164,6 +194,7 @@ int main(void) {
         cmocka_unit_test(test_half_rounding),
         cmocka_unit_test(test_swiglu),
         cmocka_unit_test(test_rmsnorm),
+        cmocka_unit_test(test_rope),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

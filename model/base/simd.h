@@ -154,6 +154,7 @@ static inline Vec vec_load_half_partial(const uint16_t *x, size_t n) {
     memcpy(padded, x, n * sizeof *x);
     return vec_load_half(padded);
 }
+static inline Vec vec_load_bf16(const uint16_t *x) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(x), 16)); }
 static inline Vec vec_load_u8(const uint8_t *x) {
     uint32_t four;
     memcpy(&four, x, sizeof four);
@@ -171,6 +172,7 @@ static inline Vec vec_min(Vec a, Vec b) { return vbslq_f32(vcltq_f32(a, b), a, b
 static inline Vec vec_max(Vec a, Vec b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 static inline Vec vec_fma(Vec a, Vec b, Vec c) { return vfmaq_f32(c, a, b); }
 static inline float vec_sum(Vec x) { return vpadds_f32(vadd_f32(vget_low_f32(x), vget_high_f32(x))); }
+static inline float vec_largest(Vec x) { return vmaxvq_f32(x); }
 static inline void vec_store_sums(float out[4], Vec a, Vec b, Vec c, Vec d) {
     float32x2_t a2 = vadd_f32(vget_low_f32(a), vget_high_f32(a)), b2 = vadd_f32(vget_low_f32(b), vget_high_f32(b));
     float32x2_t c2 = vadd_f32(vget_low_f32(c), vget_high_f32(c)), d2 = vadd_f32(vget_low_f32(d), vget_high_f32(d));

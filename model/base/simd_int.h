@@ -124,8 +124,38 @@ static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
+#elif defined(__ARM_FEATURE_DOTPROD)
+
+typedef int32x4_t VecInt;
+
+static inline VecInt vec_int_load(const void *x) { return vreinterpretq_s32_u8(vld1q_u8(x)); }
+static inline void vec_int_store(void *out, VecInt x) { vst1q_u8(out, vreinterpretq_u8_s32(x)); }
+static inline VecInt vec_int_set1(int32_t x) { return vdupq_n_s32(x); }
+static inline VecInt vec_int_add(VecInt a, VecInt b) { return vaddq_s32(a, b); }
+static inline VecInt vec_int_sub(VecInt a, VecInt b) { return vsubq_s32(a, b); }
+static inline VecInt vec_int_and(VecInt a, VecInt b) { return vandq_s32(a, b); }
+static inline VecInt vec_int_or(VecInt a, VecInt b) { return vorrq_s32(a, b); }
+static inline VecInt vec_int_shift_left(VecInt x, int n) { return vshlq_s32(x, vdupq_n_s32(n)); }
+static inline VecInt vec_int_shift_right(VecInt x, int n) {
+    return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(x), vdupq_n_s32(-n)));
+}
+static inline VecInt vec_int_shift_right_signed(VecInt x, int n) { return vshlq_s32(x, vdupq_n_s32(-n)); }
+static inline Vec vec_int_to_float(VecInt x) { return vcvtq_f32_s32(x); }
+static inline VecInt vec_int_round(Vec x) { return vcvtnq_s32_f32(x); }
+static inline int32_t vec_int_sum(VecInt x) { return vaddvq_s32(x); }
+static inline void vec_int_store_bytes(int8_t *out, VecInt x) {
+    int16x4_t halves = vmovn_s32(x);
+    int8x8_t bytes = vmovn_s16(vcombine_s16(halves, halves));
+    memcpy(out, &bytes, VEC_LANES);
+}
+/* The instruction takes signed bytes: codes below 128 are the same. */
+static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
+    return vdotq_s32(sum, vreinterpretq_s8_s32(codes), vreinterpretq_s8_s32(x));
+}
+
 #else
 
+/* VecInt is in simd.h. */
 static inline VecInt vec_int_load(const void *x) {
     VecInt out;
     memcpy(&out, x, sizeof out);
@@ -189,8 +219,8 @@ static inline VecInt vec_int_zero(void) {
     return vec_int_set1(0);
 }
 
-#if defined(__AVX2__) && !defined(__AVX512VNNI__)
-/* Sums of two products of wide codes would saturate: the codes' low and high halves apart. */
+#if (defined(__AVX2__) && !defined(__AVX512VNNI__)) || defined(__ARM_FEATURE_DOTPROD)
+/* Wide codes would saturate there, or count as negative: their low and high halves apart. */
 static inline VecInt vec_dot4_wide(VecInt sum, VecInt codes, VecInt x) {
     VecInt nibbles = vec_int_set1(0x0f0f0f0f), high = vec_int_and(vec_int_shift_right(codes, 4), nibbles);
     sum = vec_dot4(sum, vec_int_and(codes, nibbles), x);
