@@ -7,11 +7,10 @@
 #include "attention/attend.h"
 
 #include "attention/row_kernels.h"
-#include "attention/stored_rows.h"
+#include "attention/stored_kernels.h"
 
-#define DECODE_TOKENS 16 /* encoded tokens that a query that is alone decodes at once */
-#define PANEL_TOKENS  (PANEL_BLOCK * VEC_LANES)
-#define CHUNK_BYTES   16384 /* of values that meet all rows before the next: half of a nearest cache */
+#define PANEL_TOKENS (PANEL_BLOCK * VEC_LANES)
+#define CHUNK_BYTES  16384 /* of values that meet all rows before the next: half of a nearest cache */
 
 /* Some heads of all queries of a call: rows (n_queries, n_heads). */
 typedef struct Block {
@@ -23,11 +22,6 @@ typedef struct Block {
 
 static size_t at_most(size_t n, size_t limit) {
     return n < limit ? n : limit;
-}
-
-/* Rows go through the kernels in blocks. */
-static size_t row_block(size_t n_rows) {
-    return at_most(n_rows, ROW_BLOCK);
 }
 
 /* The tokens of a tile that a query sees, by span. Returns how many pieces. */
@@ -63,26 +57,6 @@ static void score_decoded(const DecodedTile *tile, size_t at, size_t n, const fl
         memcpy(scores[r] + begin, kept[r], n_kept * sizeof **kept);
 }
 
-/* Scores of one query's rows with tokens as they are stored. */
-static void score_stored(const TilePiece *piece, const float *q, size_t n_rows, size_t head_dim, float *room,
-                         float (*scores)[TILE_TOKENS]) {
-    const KvSpan *span = piece->span;
-    if (is_half(span->codec_k)) {
-        const void *keys = span->keys + piece->first * head_dim * sizeof(uint16_t);
-        for (size_t r = 0; r < n_rows; r += ROW_BLOCK)
-            WITH_ROWS(row_block(n_rows - r), score_rows, q + r * head_dim, keys, true, piece->n, head_dim,
-                      scores[r] + piece->at, TILE_TOKENS);
-        return;
-    }
-    for (size_t done = 0, n; done < piece->n; done += n) {
-        n = rest_of_group(span, piece->first + done, at_most(piece->n - done, DECODE_TOKENS));
-        decode_stored(span, KV_KEYS, piece->first + done, n, room);
-        for (size_t r = 0; r < n_rows; r += ROW_BLOCK)
-            WITH_ROWS(row_block(n_rows - r), score_rows, q + r * head_dim, room, false, n, head_dim,
-                      scores[r] + piece->at + done, TILE_TOKENS);
-    }
-}
-
 /* Adds the decoded tokens [at, at + n) to the rows, each as far as it sees. Later rows see as much as earlier ones, or
  * more. */
 static void add_decoded(const DecodedTile *tile, size_t at, size_t n, float (*weights)[TILE_TOKENS],
@@ -90,36 +64,19 @@ static void add_decoded(const DecodedTile *tile, size_t at, size_t n, float (*we
     size_t chunk = CHUNK_BYTES / (head_dim * sizeof(float));
     for (size_t begin = at, end; begin < at + n; begin = end) {
         end = at_most(begin + chunk, at + n);
+        StoredRows values = decoded_rows(tile->values + begin * head_dim, head_dim);
         for (size_t r = 0; r < n_rows; r += ROW_BLOCK) {
             size_t shared = at_most(end, n_seen[r]), n_block = row_block(n_rows - r);
             if (shared > begin)
-                WITH_ROWS(n_block, add_rows, weights[r] + begin, TILE_TOKENS, tile->values + begin * head_dim, false,
-                          shared - begin, head_dim, out + r * head_dim);
+                WITH_ROWS(n_block, add_rows, ROW_FLOAT, weights[r] + begin, TILE_TOKENS, &values, shared - begin,
+                          head_dim, out + r * head_dim, head_dim);
             size_t rest = shared > begin ? shared : begin;
+            StoredRows last = decoded_rows(tile->values + rest * head_dim, head_dim);
             for (size_t i = r; i < r + n_block; i++)
                 if (at_most(end, n_seen[i]) > rest)
-                    add_rows(1, weights[i] + rest, TILE_TOKENS, tile->values + rest * head_dim, false,
-                             at_most(end, n_seen[i]) - rest, head_dim, out + i * head_dim);
+                    add_rows(1, ROW_FLOAT, weights[i] + rest, TILE_TOKENS, &last, at_most(end, n_seen[i]) - rest,
+                             head_dim, out + i * head_dim, head_dim);
         }
-    }
-}
-
-static void add_stored(const TilePiece *piece, float (*weights)[TILE_TOKENS], size_t n_rows, size_t head_dim,
-                       float *room, float *out) {
-    const KvSpan *span = piece->span;
-    if (is_half(span->codec_v)) {
-        const void *values = span->values + piece->first * head_dim * sizeof(uint16_t);
-        for (size_t r = 0; r < n_rows; r += ROW_BLOCK)
-            WITH_ROWS(row_block(n_rows - r), add_rows, weights[r] + piece->at, TILE_TOKENS, values, true, piece->n,
-                      head_dim, out + r * head_dim);
-        return;
-    }
-    for (size_t done = 0, n; done < piece->n; done += n) {
-        n = rest_of_group(span, piece->first + done, at_most(piece->n - done, DECODE_TOKENS));
-        decode_stored(span, KV_VALUES, piece->first + done, n, room);
-        for (size_t r = 0; r < n_rows; r += ROW_BLOCK)
-            WITH_ROWS(row_block(n_rows - r), add_rows, weights[r] + piece->at + done, TILE_TOKENS, room, false, n,
-                      head_dim, out + r * head_dim);
     }
 }
 
@@ -146,7 +103,7 @@ static void scale_row(float *row, size_t n, float factor) {
 /* Turns a tile's scores of one row into weights relative to the running maximum, and rescales what was accumulated
  * under the former maximum. */
 static void tile_softmax(AttentionScratch *s, size_t row, float *scores, size_t n_tokens, size_t head_dim) {
-    float max = largest(scores, n_tokens, s->max[row]);
+    float scale = 1.0f / sqrtf((float)head_dim), max = largest(scores, n_tokens, -INFINITY) * scale;
     if (max > s->max[row]) {
         float rescale = expf(s->max[row] - max); /* 0 for the first tile */
         s->sum[row] *= rescale;
@@ -154,16 +111,18 @@ static void tile_softmax(AttentionScratch *s, size_t row, float *scores, size_t 
         scale_row(s->rotated_out + row * head_dim, head_dim, rescale);
         s->max[row] = max;
     }
-    Vec negative_max = vec_set1(-max), sum = vec_zero();
+    max = s->max[row];
+    Vec factor = vec_set1(scale), negative_max = vec_set1(-max), sum = vec_zero();
     size_t t = 0;
     for (; t + VEC_LANES <= n_tokens; t += VEC_LANES) {
-        Vec weights = vec_exp(vec_add(vec_load(scores + t), negative_max));
+        Vec weights = vec_exp(vec_fma(vec_load(scores + t), factor, negative_max));
         vec_store(scores + t, weights);
         sum = vec_add(sum, weights);
     }
     float rest = 0;
     if (t < n_tokens)
-        vec_store_partial(scores + t, vec_exp(vec_add(vec_load_partial(scores + t, n_tokens - t), negative_max)),
+        vec_store_partial(scores + t,
+                          vec_exp(vec_fma(vec_load_partial(scores + t, n_tokens - t), factor, negative_max)),
                           n_tokens - t);
     for (; t < n_tokens; t++)
         rest += scores[t];
@@ -177,22 +136,26 @@ static void attend_rows(const Block *block, const TilePiece *pieces, size_t n_pi
     bool alone = block->n_queries == 1;
     size_t head_dim = block->head_dim, offset = first * head_dim, n_seen[SCORE_ROWS];
     for (size_t p = 0; p < n_pieces; p++) {
-        const float *q = query_form(s, pieces[p].span) + offset;
+        const KvSpan *span = pieces[p].span;
+        const float *q = query_form(s, span) + offset;
         if (alone)
-            score_stored(&pieces[p], q, n_rows, head_dim, s->tile.keys, s->scores);
-        else
-            score_decoded(&s->tile, pieces[p].at, pieces[p].n, q, n_rows, head_dim, s->scores);
+            SIMD_NAME(stored_kernels)
+        [kv_codec_id(span->codec_k)].score(span, pieces[p].first, pieces[p].n, q, n_rows, s->scores[0] + pieces[p].at,
+                                           TILE_TOKENS);
+        else score_decoded(&s->tile, pieces[p].at, pieces[p].n, q, n_rows, head_dim, s->scores);
     }
     for (size_t r = 0; r < n_rows; r++) {
         n_seen[r] = at_most(s->n_visible[(first + r) / block->n_heads] - tile, TILE_TOKENS);
         tile_softmax(s, first + r, s->scores[r], n_seen[r], head_dim);
     }
     for (size_t p = 0; p < n_pieces; p++) {
-        float *out = (pieces[p].span->group_v.rotated ? s->rotated_out : s->out) + offset;
+        const KvSpan *span = pieces[p].span;
+        float *out = (span->group_v.rotated ? s->rotated_out : s->out) + offset;
         if (alone)
-            add_stored(&pieces[p], s->scores, n_rows, head_dim, s->tile.values, out);
-        else
-            add_decoded(&s->tile, pieces[p].at, pieces[p].n, s->scores, n_seen, n_rows, head_dim, out);
+            SIMD_NAME(stored_kernels)
+        [kv_codec_id(span->codec_v)].add(span, pieces[p].first, pieces[p].n, s->scores[0] + pieces[p].at, TILE_TOKENS,
+                                         n_rows, out, head_dim);
+        else add_decoded(&s->tile, pieces[p].at, pieces[p].n, s->scores, n_seen, n_rows, head_dim, out);
     }
 }
 

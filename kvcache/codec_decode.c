@@ -61,24 +61,6 @@ INLINE void fp8_to_halves(const uint8_t *codes, size_t width, uint16_t halves[KV
     }
 }
 
-/* The levels of VEC_LANES codes. */
-INLINE Vec nf4_levels(const uint8_t *codes) {
-#if defined(__AVX512F__)
-    __m512i indices = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)codes));
-    return _mm512_permutexvar_ps(indices, _mm512_loadu_ps(KV_NF4_LEVELS));
-#elif defined(__AVX2__)
-    __m256i indices = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)codes));
-    __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(KV_NF4_LEVELS), indices);
-    __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(KV_NF4_LEVELS + 8), indices);
-    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(indices, 28))); /* by bit 3 */
-#else
-    float levels[VEC_LANES];
-    for (size_t j = 0; j < VEC_LANES; j++)
-        levels[j] = KV_NF4_LEVELS[codes[j]];
-    return vec_load(levels);
-#endif
-}
-
 /* What `width` codes are multiplied with and added to: one number each by channel, else one for all. */
 typedef struct Steps {
     float scale[KV_PIECE], minimum[KV_PIECE];
@@ -93,7 +75,7 @@ INLINE void decode_piece(const KvFormat *format, const uint8_t *packed, size_t w
         fp8_to_halves(codes, width, halves);
     for (size_t j = 0; j < width; j += VEC_LANES) {
         Vec code = format->kind == KV_CODE_E4M3     ? vec_load_half(halves + j)
-                   : format->kind == KV_CODE_NF4    ? nf4_levels(codes + j)
+                   : format->kind == KV_CODE_NF4    ? vec_lookup(vec_table(KV_NF4_LEVELS), vec_u8_codes(codes + j))
                    : format->kind == KV_CODE_SIGNED ? vec_load_i8((const int8_t *)codes + j)
                                                     : vec_load_u8(codes + j);
         Vec y = vec_mul(by_channel ? vec_load(steps->scale + j) : vec_set1(steps->scale[0]), code);
