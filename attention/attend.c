@@ -1,6 +1,7 @@
 /* Attention of a block of queries over spans of any codec, compiled once for each instruction set. A row is one head of
- * one query. Each row goes through its tiles in order and carries the maximum, the sum and the output of what it has
- * seen (the online softmax); tiles are the outer loop, so that a decoded tile serves all rows that see it.
+ * one query. Each row's tiles are attended to one by one, each relative to its own maximum, and put together in order
+ * (the online softmax), so that they may be spread over threads. In a block, tiles are the outer loop, so that a
+ * decoded tile serves all rows that see it.
  *
  * Rotated codecs store H k and H v (H orthonormal): their scores need H q, and their part of the output is summed apart
  * and rotated back once, at the end. */
@@ -44,7 +45,7 @@ static const float *query_form(const AttentionScratch *scratch, const KvSpan *sp
 
 /* Scores of the decoded tokens [at, at + n), and of whatever shares panels with the last of them. */
 static void score_decoded(const DecodedTile *tile, size_t at, size_t n, const float *q, size_t n_rows, size_t head_dim,
-                          float (*scores)[TILE_TOKENS]) {
+                          float (*scores)[SCORE_STRIDE]) {
     float kept[SCORE_ROWS][PANEL_TOKENS]; /* scores with the span before, whose last tokens share the first panels */
     size_t begin = at / PANEL_TOKENS * PANEL_TOKENS, n_kept = at - begin;
     for (size_t r = 0; r < n_rows; r++)
@@ -52,15 +53,15 @@ static void score_decoded(const DecodedTile *tile, size_t at, size_t n, const fl
     for (size_t t = begin; t < at + n; t += PANEL_TOKENS)
         for (size_t r = 0; r < n_rows; r += ROW_BLOCK)
             WITH_ROWS(row_block(n_rows - r), score_panels, q + r * head_dim, tile->panels + t * head_dim, head_dim,
-                      scores[r] + t, TILE_TOKENS);
+                      scores[r] + t, SCORE_STRIDE);
     for (size_t r = 0; r < n_rows; r++)
         memcpy(scores[r] + begin, kept[r], n_kept * sizeof **kept);
 }
 
 /* Adds the decoded tokens [at, at + n) to the rows, each as far as it sees. Later rows see as much as earlier ones, or
  * more. */
-static void add_decoded(const DecodedTile *tile, size_t at, size_t n, float (*weights)[TILE_TOKENS],
-                        const size_t *n_seen, size_t n_rows, size_t head_dim, float *out) {
+static void add_decoded(const DecodedTile *tile, size_t at, size_t n, float (*weights)[SCORE_STRIDE],
+                        const size_t *n_seen, size_t n_rows, size_t head_dim, float *out, size_t stride) {
     size_t chunk = CHUNK_BYTES / (head_dim * sizeof(float));
     for (size_t begin = at, end; begin < at + n; begin = end) {
         end = at_most(begin + chunk, at + n);
@@ -68,25 +69,25 @@ static void add_decoded(const DecodedTile *tile, size_t at, size_t n, float (*we
         for (size_t r = 0; r < n_rows; r += ROW_BLOCK) {
             size_t shared = at_most(end, n_seen[r]), n_block = row_block(n_rows - r);
             if (shared > begin)
-                WITH_ROWS(n_block, add_rows, ROW_FLOAT, weights[r] + begin, TILE_TOKENS, &values, shared - begin,
-                          head_dim, out + r * head_dim, head_dim);
+                WITH_ROWS(n_block, add_rows, ROW_FLOAT, weights[r] + begin, SCORE_STRIDE, &values, shared - begin,
+                          head_dim, out + r * stride, stride);
             size_t rest = shared > begin ? shared : begin;
             StoredRows last = decoded_rows(tile->values + rest * head_dim, head_dim);
             for (size_t i = r; i < r + n_block; i++)
                 if (at_most(end, n_seen[i]) > rest)
-                    add_rows(1, ROW_FLOAT, weights[i] + rest, TILE_TOKENS, &last, at_most(end, n_seen[i]) - rest,
-                             head_dim, out + i * head_dim, head_dim);
+                    add_rows(1, ROW_FLOAT, weights[i] + rest, SCORE_STRIDE, &last, at_most(end, n_seen[i]) - rest,
+                             head_dim, out + i * stride, stride);
         }
     }
 }
 
-/* The largest of `max` and the scores; NaN is passed over. */
-static float largest(const float *scores, size_t n, float max) {
+/* The largest score, or -infinity; NaN is passed over. */
+static float largest(const float *scores, size_t n) {
+    float max = -INFINITY, lanes[VEC_LANES];
     Vec vector = vec_set1(max);
     size_t t = 0;
     for (; t + VEC_LANES <= n; t += VEC_LANES)
         vector = vec_max(vec_load(scores + t), vector);
-    float lanes[VEC_LANES];
     vec_store(lanes, vector);
     for (size_t i = 0; i < VEC_LANES; i++)
         max = lanes[i] > max ? lanes[i] : max;
@@ -95,23 +96,9 @@ static float largest(const float *scores, size_t n, float max) {
     return max;
 }
 
-static void scale_row(float *row, size_t n, float factor) {
-    for (size_t i = 0; i < n; i++)
-        row[i] *= factor;
-}
-
-/* Turns a tile's scores of one row into weights relative to the running maximum, and rescales what was accumulated
- * under the former maximum. */
-static void tile_softmax(AttentionScratch *s, size_t row, float *scores, size_t n_tokens, size_t head_dim) {
-    float scale = 1.0f / sqrtf((float)head_dim), max = largest(scores, n_tokens, -INFINITY) * scale;
-    if (max > s->max[row]) {
-        float rescale = expf(s->max[row] - max); /* 0 for the first tile */
-        s->sum[row] *= rescale;
-        scale_row(s->out + row * head_dim, head_dim, rescale);
-        scale_row(s->rotated_out + row * head_dim, head_dim, rescale);
-        s->max[row] = max;
-    }
-    max = s->max[row];
+/* Turns a tile's products of one row into weights relative to their maximum. */
+static void tile_softmax(float *scores, size_t n_tokens, size_t head_dim, Partial tile) {
+    float scale = 1.0f / sqrtf((float)head_dim), max = largest(scores, n_tokens) * scale, rest = 0;
     Vec factor = vec_set1(scale), negative_max = vec_set1(-max), sum = vec_zero();
     size_t t = 0;
     for (; t + VEC_LANES <= n_tokens; t += VEC_LANES) {
@@ -119,44 +106,77 @@ static void tile_softmax(AttentionScratch *s, size_t row, float *scores, size_t 
         vec_store(scores + t, weights);
         sum = vec_add(sum, weights);
     }
-    float rest = 0;
     if (t < n_tokens)
         vec_store_partial(scores + t,
                           vec_exp(vec_fma(vec_load_partial(scores + t, n_tokens - t), factor, negative_max)),
                           n_tokens - t);
     for (; t < n_tokens; t++)
         rest += scores[t];
-    s->sum[row] += vec_sum(sum) + rest;
+    *tile.max = max;
+    *tile.sum = vec_sum(sum) + rest;
 }
 
-/* A tile and rows [first, first + n_rows) of queries that see alike. */
+/* What a tile's pieces give rows [first, first + n_rows) of queries that see alike. */
 static void attend_rows(const Block *block, const TilePiece *pieces, size_t n_pieces, size_t first, size_t n_rows,
-                        size_t tile) {
+                        size_t tile, float *partials) {
     AttentionScratch *s = block->scratch;
     bool alone = block->n_queries == 1;
-    size_t head_dim = block->head_dim, offset = first * head_dim, n_seen[SCORE_ROWS];
+    size_t head_dim = block->head_dim, stride = PARTIAL_FLOATS(head_dim), n_seen[SCORE_ROWS];
     for (size_t p = 0; p < n_pieces; p++) {
         const KvSpan *span = pieces[p].span;
-        const float *q = query_form(s, span) + offset;
+        const float *q = query_form(s, span) + first * head_dim;
+        size_t at = pieces[p].at, n = pieces[p].n;
         if (alone)
             SIMD_NAME(stored_kernels)
-        [kv_codec_id(span->codec_k)].score(span, pieces[p].first, pieces[p].n, q, n_rows, s->scores[0] + pieces[p].at,
-                                           TILE_TOKENS);
-        else score_decoded(&s->tile, pieces[p].at, pieces[p].n, q, n_rows, head_dim, s->scores);
+        [kv_codec_id(span->codec_k)].score(span, pieces[p].first, n, q, n_rows, s->scores[0] + at, SCORE_STRIDE);
+        else score_decoded(&s->tile, at, n, q, n_rows, head_dim, s->scores);
     }
     for (size_t r = 0; r < n_rows; r++) {
+        Partial partial = partial_at(partials, r, head_dim);
+        memset(partial.out, 0, 2 * head_dim * sizeof *partial.out);
         n_seen[r] = at_most(s->n_visible[(first + r) / block->n_heads] - tile, TILE_TOKENS);
-        tile_softmax(s, first + r, s->scores[r], n_seen[r], head_dim);
+        tile_softmax(s->scores[r], n_seen[r], head_dim, partial);
     }
     for (size_t p = 0; p < n_pieces; p++) {
         const KvSpan *span = pieces[p].span;
-        float *out = (span->group_v.rotated ? s->rotated_out : s->out) + offset;
+        float *out = partials + (span->group_v.rotated ? head_dim : 0);
+        size_t at = pieces[p].at, n = pieces[p].n;
         if (alone)
             SIMD_NAME(stored_kernels)
-        [kv_codec_id(span->codec_v)].add(span, pieces[p].first, pieces[p].n, s->scores[0] + pieces[p].at, TILE_TOKENS,
-                                         n_rows, out, head_dim);
-        else add_decoded(&s->tile, pieces[p].at, pieces[p].n, s->scores, n_seen, n_rows, head_dim, out);
+        [kv_codec_id(span->codec_v)].add(span, pieces[p].first, n, s->scores[0] + at, SCORE_STRIDE, n_rows, out,
+                                         stride);
+        else add_decoded(&s->tile, at, n, s->scores, n_seen, n_rows, head_dim, out, stride);
     }
+}
+
+/* to = to * a + from * b */
+static void mix_rows(float *to, float a, const float *from, float b, size_t n) {
+    size_t i = 0;
+    for (; i + VEC_LANES <= n; i += VEC_LANES)
+        vec_store(to + i, vec_fma(vec_load(from + i), vec_set1(b), vec_mul(vec_load(to + i), vec_set1(a))));
+    if (i < n)
+        vec_store_partial(to + i,
+                          vec_fma(vec_load_partial(from + i, n - i), vec_set1(b),
+                                  vec_mul(vec_load_partial(to + i, n - i), vec_set1(a))),
+                          n - i);
+}
+
+/* Puts a row's next tile behind those before it: both become relative to the larger maximum. */
+static void merge_tile(Partial total, Partial tile, size_t head_dim, bool rotated) {
+    bool rises = *tile.max > *total.max;
+    float factor = expf(rises ? *total.max - *tile.max : *tile.max - *total.max); /* 0 for the first tile */
+    float a = rises ? factor : 1.0f, b = rises ? 1.0f : factor;
+    *total.max = rises ? *tile.max : *total.max;
+    *total.sum = *total.sum * a + *tile.sum * b;
+    mix_rows(total.out, a, tile.out, b, rotated ? 2 * head_dim : head_dim);
+}
+
+/* Whether any of its values are rotated. */
+static bool sums_rotated(const AttentionQuery *query) {
+    bool rotated = false;
+    for (size_t i = 0; i < query->n_spans; i++)
+        rotated = rotated || query->spans[i].group_v.rotated;
+    return rotated;
 }
 
 /* Whether `later` sees what `query` sees, and perhaps more tokens behind it. */
@@ -170,6 +190,19 @@ static bool sees_alike(const AttentionQuery *query, const AttentionQuery *later)
             return false;
     }
     return true;
+}
+
+/* A tile and rows [first, end) of queries that see alike. */
+static void attend_run(const Block *block, const TilePiece *pieces, size_t n_pieces, size_t first, size_t end,
+                       size_t tile, bool rotated) {
+    AttentionScratch *s = block->scratch;
+    for (size_t row = first, n; row < end; row += n) {
+        n = at_most(end - row, SCORE_ROWS);
+        attend_rows(block, pieces, n_pieces, row, n, tile, s->tiles);
+        for (size_t r = 0; r < n; r++)
+            merge_tile(partial_at(s->totals, row + r, block->head_dim), partial_at(s->tiles, r, block->head_dim),
+                       block->head_dim, rotated);
+    }
 }
 
 /* A tile and all queries, in runs of those that see alike. */
@@ -188,17 +221,17 @@ static void attend_tile(const Block *block, size_t tile) {
             first++;
         if (block->n_queries > 1)
             SIMD_NAME(decode_tile)(&s->tile, pieces, n_pieces, block->head_dim);
-        for (size_t row = first * block->n_heads; row < end * block->n_heads; row += SCORE_ROWS)
-            attend_rows(block, pieces, n_pieces, row, at_most(end * block->n_heads - row, SCORE_ROWS), tile);
+        attend_run(block, pieces, n_pieces, first * block->n_heads, end * block->n_heads, tile,
+                   sums_rotated(&queries[end - 1]));
     }
 }
 
-/* Empties the rows of a query, and makes the forms of it that its spans ask for. */
+/* Makes the forms of a query that its spans ask for. */
 static void begin_query(const Block *block, size_t index) {
     AttentionScratch *s = block->scratch;
     const AttentionQuery *query = &block->queries[index];
-    size_t head_dim = block->head_dim, n_heads = block->n_heads, row = index * n_heads;
-    size_t at = row * head_dim, bytes = n_heads * head_dim * sizeof(float);
+    size_t head_dim = block->head_dim, n_heads = block->n_heads, at = index * n_heads * head_dim;
+    size_t bytes = n_heads * head_dim * sizeof(float);
     const float *q = query->q + block->head * head_dim;
     bool shifted = false, rotated = false;
     s->n_visible[index] = 0;
@@ -217,41 +250,50 @@ static void begin_query(const Block *block, size_t index) {
         memcpy(s->forms[QUERY_ROTATED] + at, q, bytes);
         kv_rotate(s->forms[QUERY_ROTATED] + at, n_heads, head_dim);
     }
-    memset(s->out + at, 0, bytes);
-    memset(s->rotated_out + at, 0, bytes);
-    for (size_t r = row; r < row + n_heads; r++) {
-        s->max[r] = -INFINITY;
-        s->sum[r] = 0;
+}
+
+static void begin_totals(const Block *block, size_t index) {
+    for (size_t r = index * block->n_heads; r < (index + 1) * block->n_heads; r++) {
+        Partial total = partial_at(block->scratch->totals, r, block->head_dim);
+        memset(total.out, 0, 2 * block->head_dim * sizeof *total.out);
+        *total.max = -INFINITY;
+        *total.sum = 0;
     }
 }
 
 /* Takes in what rotated values have added, and normalises by the sums. */
 static void finish_query(const Block *block, size_t index) {
-    AttentionScratch *s = block->scratch;
     const AttentionQuery *query = &block->queries[index];
-    size_t head_dim = block->head_dim, row = index * block->n_heads;
-    float *rows = s->out + row * head_dim, *rotated_rows = s->rotated_out + row * head_dim;
-    float *out = query->out + block->head * head_dim;
-    bool rotated = false;
-    for (size_t i = 0; i < query->n_spans; i++)
-        rotated = rotated || query->spans[i].group_v.rotated;
-    if (rotated) {
-        kv_rotate(rotated_rows, block->n_heads, head_dim);
-        for (size_t i = 0; i < block->n_heads * head_dim; i++)
-            rows[i] += rotated_rows[i];
-    }
-    for (size_t h = 0; h < block->n_heads; h++)
+    size_t head_dim = block->head_dim;
+    bool rotated = sums_rotated(query);
+    for (size_t h = 0; h < block->n_heads; h++) {
+        Partial total = partial_at(block->scratch->totals, index * block->n_heads + h, head_dim);
+        float *out = query->out + (block->head + h) * head_dim;
+        if (rotated) {
+            kv_rotate(total.rotated, 1, head_dim);
+            for (size_t d = 0; d < head_dim; d++)
+                total.out[d] += total.rotated[d];
+        }
         for (size_t d = 0; d < head_dim; d++)
-            out[h * head_dim + d] = rows[h * head_dim + d] / s->sum[row + h];
+            out[d] = total.out[d] / *total.sum;
+    }
 }
 
-void SIMD_NAME(attend)(const AttentionShape *shape, const AttentionQuery *queries, size_t n_queries,
-                       AttentionScratch *scratch) {
+/* Heads from `head` on, as many as there is room for. */
+static Block block_of(const AttentionShape *shape, const AttentionQuery *queries, size_t n_queries, size_t head,
+                      AttentionScratch *scratch) {
+    size_t n_heads = at_most(shape->n_group - head, ATTENTION_ROWS);
+    return (Block){queries, n_queries, head, n_heads, shape->head_dim, shape->pairing, scratch};
+}
+
+static void attend(const AttentionShape *shape, const AttentionQuery *queries, size_t n_queries,
+                   AttentionScratch *scratch) {
     for (size_t head = 0; head < shape->n_group; head += ATTENTION_ROWS) {
-        size_t n_heads = at_most(shape->n_group - head, ATTENTION_ROWS), longest = 0;
-        Block block = {queries, n_queries, head, n_heads, shape->head_dim, shape->pairing, scratch};
+        Block block = block_of(shape, queries, n_queries, head, scratch);
+        size_t longest = 0;
         for (size_t i = 0; i < n_queries; i++) {
             begin_query(&block, i);
+            begin_totals(&block, i);
             longest = scratch->n_visible[i] > longest ? scratch->n_visible[i] : longest;
         }
         for (size_t tile = 0; tile < longest; tile += TILE_TOKENS)
@@ -260,3 +302,36 @@ void SIMD_NAME(attend)(const AttentionShape *shape, const AttentionQuery *querie
             finish_query(&block, i);
     }
 }
+
+static void attend_tiles(const AttentionShape *shape, const AttentionQuery *query, size_t begin, size_t end,
+                         float *partials, size_t stride, AttentionScratch *scratch) {
+    size_t row_floats = PARTIAL_FLOATS(shape->head_dim);
+    for (size_t head = 0; head < shape->n_group; head += ATTENTION_ROWS) {
+        Block block = block_of(shape, query, 1, head, scratch);
+        begin_query(&block, 0);
+        for (size_t tile = begin; tile < end; tile++) {
+            TilePiece pieces[KV_MAX_SPANS];
+            size_t n_pieces = cut_tile(query, tile * TILE_TOKENS, pieces);
+            float *rows = partials + tile * stride + head * row_floats;
+            for (size_t r = 0; r < block.n_heads; r += SCORE_ROWS)
+                attend_rows(&block, pieces, n_pieces, r, at_most(block.n_heads - r, SCORE_ROWS), tile * TILE_TOKENS,
+                            rows + r * row_floats);
+        }
+    }
+}
+
+static void merge(const AttentionShape *shape, const AttentionQuery *query, size_t n_tiles, float *partials,
+                  size_t stride, AttentionScratch *scratch) {
+    bool rotated = sums_rotated(query);
+    for (size_t head = 0; head < shape->n_group; head += ATTENTION_ROWS) {
+        Block block = block_of(shape, query, 1, head, scratch);
+        begin_totals(&block, 0);
+        for (size_t tile = 0; tile < n_tiles; tile++)
+            for (size_t h = 0; h < block.n_heads; h++)
+                merge_tile(partial_at(scratch->totals, h, shape->head_dim),
+                           partial_at(partials + tile * stride, head + h, shape->head_dim), shape->head_dim, rotated);
+        finish_query(&block, 0);
+    }
+}
+
+const AttentionKernels SIMD_NAME(attention_kernels) = {attend, attend_tiles, merge};

@@ -1,10 +1,12 @@
-/* Cuts a batch into blocks of queries and asks the cache what each of them sees; see attention.h. */
+/* Cuts a batch into items of work and asks the cache what each query sees; see attention.h. */
 #include "attention/attention.h"
 
 #include "attention/attend.h"
 
-Attend *attention_kernel(SimdLevel level) {
-    static Attend *const KERNELS[SIMD_LEVEL_COUNT] = SIMD_TABLE(attend);
+#define MAX_PARTIAL_FLOATS ((size_t)1 << 23) /* 32 heads of 128 that see 130,000 tokens */
+
+const AttentionKernels *attention_kernels(SimdLevel level) {
+    static const AttentionKernels *const KERNELS[SIMD_LEVEL_COUNT] = SIMD_ADDRESSES(attention_kernels);
     return KERNELS[level];
 }
 
@@ -12,13 +14,18 @@ size_t attention_scratch_bytes(void) {
     return sizeof(AttentionScratch);
 }
 
-static size_t group_heads(const AttentionBatch *batch) {
-    return batch->n_heads / batch->cache->shape.n_kv_heads;
+size_t attention_partial_bytes(void) {
+    return MAX_PARTIAL_FLOATS * sizeof(float);
+}
+
+static AttentionShape shape_of(const AttentionBatch *batch) {
+    const KvShape *shape = &batch->cache->shape;
+    return (AttentionShape){batch->n_heads / shape->n_kv_heads, shape->head_dim, batch->pairing};
 }
 
 /* Blocks of the batch under each KV head, as many as the rows ask for, and their tokens, shared out evenly. */
 static size_t blocks_per_head(const AttentionBatch *batch) {
-    size_t rows = group_heads(batch), most = rows < ATTENTION_ROWS ? ATTENTION_ROWS / rows : 1;
+    size_t rows = shape_of(batch).n_group, most = rows < ATTENTION_ROWS ? ATTENTION_ROWS / rows : 1;
     return (batch->n_tokens + most - 1) / most;
 }
 
@@ -27,22 +34,82 @@ static size_t block_tokens(const AttentionBatch *batch) {
     return (batch->n_tokens + n_blocks - 1) / n_blocks;
 }
 
-size_t attention_n_blocks(const AttentionBatch *batch) {
-    return blocks_per_head(batch) * batch->cache->shape.n_kv_heads;
+/* Floats of the partials of one tile, over all heads. */
+static size_t tile_floats(const AttentionBatch *batch) {
+    return batch->n_heads * PARTIAL_FLOATS(batch->cache->shape.head_dim);
 }
 
-void attention_block(const AttentionBatch *batch, size_t index, Attend *attend, AttentionScratch *scratch) {
+/* The tiles that a single query is cut into, or 0: the batch goes block by block. */
+static size_t split_tiles(const AttentionBatch *batch) {
+    size_t position = batch->cache->n_tokens;
+    size_t n_visible = position + 1 - kvcache_dropped(batch->cache, batch->layer, position);
+    size_t n_tiles = (n_visible + TILE_TOKENS - 1) / TILE_TOKENS;
+    bool splits = batch->n_tokens == 1 && n_tiles > 1 && n_tiles <= MAX_PARTIAL_FLOATS / tile_floats(batch);
+    return splits ? n_tiles : 0;
+}
+
+size_t attention_n_items(const AttentionBatch *batch) {
+    size_t n_tiles = split_tiles(batch);
+    return batch->cache->shape.n_kv_heads * (n_tiles > 0 ? n_tiles : blocks_per_head(batch));
+}
+
+/* What token `t` of the batch asks of a KV head. */
+static AttentionQuery query_at(const AttentionBatch *batch, size_t t, size_t kv_head, KvSpan spans[KV_MAX_SPANS]) {
+    AttentionShape shape = shape_of(batch);
+    size_t first = (t * batch->n_heads + kv_head * shape.n_group) * shape.head_dim;
+    size_t n_spans = kvcache_view(batch->cache, batch->layer, kv_head, batch->cache->n_tokens + t, spans);
+    const float *shift = batch->shift_rotation == NULL ? NULL : batch->shift_rotation + t * shape.head_dim;
+    return (AttentionQuery){batch->q + first, shift, spans, n_spans, batch->out + first};
+}
+
+static void attend_block(const AttentionBatch *batch, size_t index, const AttentionKernels *kernels,
+                         AttentionScratch *scratch) {
     KvCache *cache = batch->cache;
-    size_t n_kv_heads = cache->shape.n_kv_heads, head_dim = cache->shape.head_dim, kv_head = index % n_kv_heads;
-    AttentionShape shape = {group_heads(batch), head_dim, batch->pairing};
+    size_t n_kv_heads = cache->shape.n_kv_heads;
+    AttentionShape shape = shape_of(batch);
     size_t begin = index / n_kv_heads * block_tokens(batch), end = begin + block_tokens(batch), n = 0;
     for (size_t t = begin; t < end && t < batch->n_tokens; t++, n++) {
-        size_t first = (t * batch->n_heads + kv_head * shape.n_group) * head_dim;
-        KvSpan *spans = scratch->spans[n];
-        size_t n_spans = kvcache_view(cache, batch->layer, kv_head, cache->n_tokens + t, spans);
-        const float *shift = batch->shift_rotation == NULL ? NULL : batch->shift_rotation + t * head_dim;
-        scratch->queries[n] = (AttentionQuery){batch->q + first, shift, spans, n_spans, batch->out + first};
-        kvcache_count_read(cache, batch->layer, spans, n_spans);
+        scratch->queries[n] = query_at(batch, t, index % n_kv_heads, scratch->spans[n]);
+        kvcache_count_read(cache, batch->layer, scratch->spans[n], scratch->queries[n].n_spans);
     }
-    attend(&shape, scratch->queries, n, scratch);
+    kernels->attend(&shape, scratch->queries, n, scratch);
+}
+
+/* The partials of a KV head's query heads in the first tile. */
+static float *partials_of(const AttentionBatch *batch, size_t kv_head) {
+    AttentionShape shape = shape_of(batch);
+    return batch->partials + kv_head * shape.n_group * PARTIAL_FLOATS(shape.head_dim);
+}
+
+static void attend_tiles(const AttentionBatch *batch, size_t kv_head, size_t begin, size_t end,
+                         const AttentionKernels *kernels, AttentionScratch *scratch) {
+    AttentionShape shape = shape_of(batch);
+    AttentionQuery query = query_at(batch, 0, kv_head, scratch->spans[0]);
+    if (begin == 0)
+        kvcache_count_read(batch->cache, batch->layer, query.spans, query.n_spans);
+    kernels->attend_tiles(&shape, &query, begin, end, partials_of(batch, kv_head), tile_floats(batch), scratch);
+}
+
+void attention_items(const AttentionBatch *batch, size_t begin, size_t end, const AttentionKernels *kernels,
+                     AttentionScratch *scratch) {
+    size_t n_tiles = split_tiles(batch);
+    for (size_t i = begin, next; i < end; i = next) {
+        next = i + 1;
+        if (n_tiles == 0) {
+            attend_block(batch, i, kernels, scratch);
+        } else {
+            size_t tile = i % n_tiles;
+            next = i + n_tiles - tile < end ? i + n_tiles - tile : end;
+            attend_tiles(batch, i / n_tiles, tile, tile + next - i, kernels, scratch);
+        }
+    }
+}
+
+void attention_merge(const AttentionBatch *batch, const AttentionKernels *kernels, AttentionScratch *scratch) {
+    AttentionShape shape = shape_of(batch);
+    size_t n_tiles = split_tiles(batch);
+    for (size_t kv_head = 0; kv_head < batch->cache->shape.n_kv_heads && n_tiles > 0; kv_head++) {
+        AttentionQuery query = query_at(batch, 0, kv_head, scratch->spans[0]);
+        kernels->merge(&shape, &query, n_tiles, partials_of(batch, kv_head), tile_floats(batch), scratch);
+    }
 }

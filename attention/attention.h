@@ -1,16 +1,17 @@
 /* Attention over the cache's spans: softmax(q K^T / sqrt(head_dim)) V, with an online softmax in F32 over tiles of
  * tokens (Milakov & Gimelshein 2018; Rabe & Staats 2021). It never asks which policy made the spans.
  *
- *     AttentionBatch batch = {&cache, layer, n_tokens, n_heads, pairing, q, shift_rotation, out};
- *     for (size_t i = 0; i < attention_n_blocks(&batch); i++)     // in any order, on any threads
- *         attention_block(&batch, i, attention_kernel(level), scratch);
+ *     AttentionBatch batch = {&cache, layer, n_tokens, n_heads, pairing, q, shift_rotation, out, partials};
+ *     size_t n = attention_n_items(&batch);
+ *     attention_items(&batch, 0, n, attention_kernels(level), scratch);   // or in parts, in any order, on any threads
+ *     attention_merge(&batch, attention_kernels(level), scratch);         // when all are done
  *
- * A tile that a block of queries sees is decoded once for all of them; a query that is alone reads FP16 where it is,
- * and the rest a few tokens at a time. There is no other decoded copy of the cache.
+ * A tile that a block of queries sees is decoded once for all of them; the tiles of a query that is alone are spread
+ * over the threads, and its codes are multiplied as they are stored. There is no other decoded copy of the cache.
  *
- * Tiles are cut over the sequence of visible tokens, not over spans, and every query sums by itself. So the order of
- * sums depends on which tokens a query sees, not on where they are stored: one batch or many, any number of threads,
- * the result is the same to the bit. */
+ * Tiles are cut over the sequence of visible tokens, not over spans; every query sums each tile by itself, and then the
+ * tiles in order. So the order of sums depends on which tokens a query sees, not on where they are stored: one batch or
+ * many, any number of threads, the result is the same to the bit. */
 #ifndef STOWKV_ATTENTION_H
 #define STOWKV_ATTENTION_H
 
@@ -38,14 +39,11 @@ typedef struct AttentionQuery {
 typedef struct AttentionScratch AttentionScratch;
 size_t attention_scratch_bytes(void); /* to be zeroed and aligned to 64 */
 
-#define ATTENTION_ROWS 128 /* query heads of a call, unless one query alone has more */
+#define ATTENTION_ROWS 128 /* query heads of a block, unless one query alone has more */
 
-/* Queries may see different tokens, and the same tokens in different encodings; it is fastest where they do not. */
-typedef void Attend(const AttentionShape *shape, const AttentionQuery *queries,
-                    size_t n_queries, /* times n_group at most ATTENTION_ROWS, or 1 */
-                    AttentionScratch *scratch);
-
-Attend *attention_kernel(SimdLevel level);
+/* attend.h */
+typedef struct AttentionKernels AttentionKernels;
+const AttentionKernels *attention_kernels(SimdLevel level);
 
 /* A batch in one layer, between kvcache_append() and kvcache_commit(). */
 typedef struct AttentionBatch {
@@ -55,10 +53,18 @@ typedef struct AttentionBatch {
     const float *q;              /* (n_tokens, n_heads, head_dim) */
     const float *shift_rotation; /* (n_tokens, head_dim / 2, 2), or NULL */
     float *out;                  /* (n_tokens, n_heads, head_dim) */
+    float *partials;             /* attention_partial_bytes(), for what the tiles of a query that is alone give */
 } AttentionBatch;
 
-/* Blocks of queries under one KV head: how many there are depends on the batch's shape alone. */
-size_t attention_n_blocks(const AttentionBatch *batch);
-void attention_block(const AttentionBatch *batch, size_t index, Attend *attend, AttentionScratch *scratch);
+/* As with scratch memory, what a short context does not need is never touched. A query of many heads that sees so many
+ * tokens that this is not enough is not spread over more threads than there are KV heads. */
+size_t attention_partial_bytes(void);
+
+/* Blocks of queries under one KV head, or tiles of a single query under one KV head: how many there are depends on the
+ * batch's shape alone. Neighbours have most in common. */
+size_t attention_n_items(const AttentionBatch *batch);
+void attention_items(const AttentionBatch *batch, size_t begin, size_t end, const AttentionKernels *kernels,
+                     AttentionScratch *scratch);
+void attention_merge(const AttentionBatch *batch, const AttentionKernels *kernels, AttentionScratch *scratch);
 
 #endif

@@ -15,10 +15,11 @@ typedef struct CpuBackend {
     Backend base;
     SimdLevel level;
     const Kernels *kernels;
-    Attend *attend;
+    const AttentionKernels *attention;
     ThreadPool *pool;
     CpuMatmul matmul;
     char *attention_scratch; /* (n_threads, attention_scratch_bytes()) */
+    float *partials;         /* attention_partial_bytes() */
 } CpuBackend;
 
 static CpuBackend *cpu(Backend *backend) {
@@ -47,6 +48,7 @@ static void cpu_close(Backend *backend) {
     cpu_matmul_close(&cpu(backend)->matmul);
     thread_pool_close(cpu(backend)->pool);
     cpu_release(backend, cpu(backend)->attention_scratch, (size_t)backend->n_threads * attention_scratch_bytes());
+    cpu_release(backend, cpu(backend)->partials, attention_partial_bytes());
     free(backend);
 }
 
@@ -159,20 +161,27 @@ typedef struct AttentionJob {
     const AttentionBatch *batch;
 } AttentionJob;
 
-static void attend_blocks(void *context, size_t begin, size_t end, int thread) {
-    const AttentionJob *job = context;
-    const CpuBackend *b = job->b;
-    void *scratch = b->attention_scratch + (size_t)thread * attention_scratch_bytes();
-    for (size_t i = begin; i < end; i++)
-        attention_block(job->batch, i, b->attend, scratch);
+static AttentionScratch *attention_scratch(const CpuBackend *b, int thread) {
+    return (AttentionScratch *)(void *)(b->attention_scratch + (size_t)thread * attention_scratch_bytes());
 }
 
+static void attend_items(void *context, size_t begin, size_t end, int thread) {
+    const AttentionJob *job = context;
+    attention_items(job->batch, begin, end, job->b->attention, attention_scratch(job->b, thread));
+}
+
+/* Blocks of queries are large enough to be handed out one by one; tiles of a single query share what is done first. */
 static void cpu_attention(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
                           RopePairing pairing, const float *q, const float *shift_rotation, float *out) {
     const CpuBackend *b = cpu(backend);
-    AttentionBatch batch = {cache, layer, n_tokens, n_heads, pairing, q, shift_rotation, out};
+    AttentionBatch batch = {cache, layer, n_tokens, n_heads, pairing, q, shift_rotation, out, b->partials};
+    AttentionJob job = {b, &batch};
     size_t n_numbers = (cache->n_tokens + n_tokens) * n_tokens * n_heads * cache->shape.head_dim;
-    spread(b, attention_n_blocks(&batch), n_numbers, attend_blocks, &(AttentionJob){b, &batch});
+    if (n_tokens > 1 && n_numbers > SMALL_WORK)
+        thread_pool_run(b->pool, attention_n_items(&batch), 1, attend_items, &job);
+    else
+        spread(b, attention_n_items(&batch), n_numbers, attend_items, &job);
+    attention_merge(&batch, b->attention, attention_scratch(b, 0));
     for (size_t kv_head = 0; kv_head < cache->shape.n_kv_heads; kv_head++)
         kvcache_commit(cache, layer, kv_head, n_tokens);
 }
@@ -231,10 +240,11 @@ int cpu_backend_open(Backend **out, SimdLevel level, int n_threads, Error *error
                         .n_threads = n_threads > 0 ? n_threads : cpu_physical_cores()};
     b->level = level;
     b->kernels = KERNELS[level];
-    b->attend = attention_kernel(level);
+    b->attention = attention_kernels(level);
     b->attention_scratch = cpu_allocate(&b->base, (size_t)b->base.n_threads * attention_scratch_bytes(),
                                         "the scratch memory of attention", error);
-    if (b->attention_scratch == NULL || thread_pool_open(&b->pool, b->base.n_threads, error) < 0) {
+    b->partials = cpu_allocate(&b->base, attention_partial_bytes(), "the scratch memory of attention", error);
+    if (b->attention_scratch == NULL || b->partials == NULL || thread_pool_open(&b->pool, b->base.n_threads, error) < 0) {
         cpu_close(&b->base);
         return error->code;
     }

@@ -1,5 +1,5 @@
 /* Attention against hand-computed one-hot cases and against double precision, on every instruction set. */
-#include "attention/attention.h"
+#include "attention/attend.h"
 #include "model/base/half.h"
 
 #include <math.h>
@@ -15,9 +15,11 @@
 #define MAX_DIM    256
 #define MAX_TOKENS 1152
 #define MAX_GROUP  16
+#define MAX_TILES  (MAX_TOKENS / TILE_TOKENS + 1)
 
 static uint16_t keys[MAX_TOKENS * MAX_DIM], values[MAX_TOKENS * MAX_DIM];
-static float q[MAX_GROUP * MAX_DIM], out[MAX_GROUP * MAX_DIM];
+static float q[MAX_GROUP * MAX_DIM], out[MAX_GROUP * MAX_DIM], split_out[MAX_GROUP * MAX_DIM];
+static float partials[MAX_TILES * MAX_GROUP * PARTIAL_FLOATS(MAX_DIM)];
 static AttentionScratch *scratch;
 
 static KvSpan fp16_span(size_t first, size_t n_tokens, size_t head_dim) {
@@ -34,10 +36,22 @@ static KvSpan fp16_span(size_t first, size_t n_tokens, size_t head_dim) {
                     .n_tokens = n_tokens};
 }
 
+/* All at once, and tile by tile from the last to the first, as threads may do it: the same to the bit. */
 static void attend(SimdLevel level, const KvSpan *spans, size_t n_spans, size_t n_group, size_t head_dim) {
+    const AttentionKernels *kernels = attention_kernels(level);
     AttentionShape shape = {n_group, head_dim, ROPE_INTERLEAVED};
     AttentionQuery query = {q, NULL, spans, n_spans, out};
-    attention_kernel(level)(&shape, &query, 1, scratch);
+    size_t n_tokens = 0, stride = n_group * PARTIAL_FLOATS(head_dim);
+    for (size_t s = 0; s < n_spans; s++)
+        n_tokens += spans[s].n_tokens;
+    size_t n_tiles = (n_tokens + TILE_TOKENS - 1) / TILE_TOKENS;
+    memset(partials, 0xff, sizeof partials);
+    for (size_t tile = n_tiles; tile-- > 0;)
+        kernels->attend_tiles(&shape, &query, tile, tile + 1, partials, stride, scratch);
+    kernels->merge(&shape, &query, n_tiles, partials, stride, scratch);
+    memcpy(split_out, out, n_group * head_dim * sizeof *out);
+    kernels->attend(&shape, &query, 1, scratch);
+    assert_memory_equal(out, split_out, n_group * head_dim * sizeof *out);
 }
 
 static float random_normal(void) {
@@ -135,13 +149,13 @@ static void check_random(SimdLevel level, size_t head_dim, size_t n_group, const
     }
     fill_random(n_tokens, n_group, head_dim);
     attend(level, spans, n_spans, n_group, head_dim);
-    check_against_reference(simd_level_features(level), n_tokens, n_group, head_dim, false);
+    check_against_reference(simd_level_name(level), n_tokens, n_group, head_dim, false);
 }
 
 static void test_random_against_double(void **state) {
     (void)state;
     const size_t dims[] = {8, 16, 32, 48, 64, 80, 96, 128, 256},
-                 lengths[] = {1, 2, 7, 63, 64, 65, 320, 511, 512, 513, 1100};
+                 lengths[] = {1, 2, 7, 63, 64, 65, 320, TILE_TOKENS - 1, TILE_TOKENS, TILE_TOKENS + 1, 1100};
     for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level))
         for (size_t i = 0; i < sizeof dims / sizeof *dims; i++)
             for (size_t j = 0; j < sizeof lengths / sizeof *lengths; j++)
@@ -159,7 +173,7 @@ static void test_several_spans(void **state) {
 /* The same tokens in one span, or cut anywhere: the order of sums is that of the tokens. */
 static void test_cuts_change_nothing(void **state) {
     (void)state;
-    enum { TOKENS = 700, DIM = 64, HEADS = 3 };
+    enum { TOKENS = TILE_TOKENS + 188, DIM = 64, HEADS = 3 };
     static float whole[HEADS * DIM];
     fill_random(TOKENS, HEADS, DIM);
     for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
@@ -207,10 +221,10 @@ static uint8_t *encode_side(const KvCodec *codec, KvSide side, const KvGroup *gr
     return records;
 }
 
-/* A sink of 16, then encoded groups, then 45 tokens in FP16. */
+/* A sink of 16, then encoded groups that reach into a second tile, then 45 tokens in FP16. */
 static void check_codecs(KvCodecId k, KvCodecId v, bool rotated, size_t head_dim, size_t group_tokens, size_t n_group) {
-    enum { GROUPS = 3, SINK = 16, TAIL = 45 };
-    size_t n_encoded = GROUPS * group_tokens, n_tokens = SINK + n_encoded + TAIL;
+    enum { SINK = 16, TAIL = 45 };
+    size_t n_encoded = (TILE_TOKENS / group_tokens + 1) * group_tokens, n_tokens = SINK + n_encoded + TAIL;
     KvGroup group_k = {group_tokens, head_dim, group_tokens, rotated && k != KV_F16}, group_v = group_k;
     group_v.rotated = rotated && v != KV_F16;
     const KvCodec *codec_k = kv_codec(k), *codec_v = kv_codec(v);
@@ -228,7 +242,7 @@ static void check_codecs(KvCodecId k, KvCodecId v, bool rotated, size_t head_dim
         KvSpan spans[] = {sink, encoded, tail}; /* the order of tokens does not change a softmax */
         attend(level, spans, 3, n_group, head_dim);
         char what[64];
-        snprintf(what, sizeof what, "%s, %s/%s%s", simd_level_features(level), kv_codec_name(codec_k),
+        snprintf(what, sizeof what, "%s, %s/%s%s", simd_level_name(level), kv_codec_name(codec_k),
                  kv_codec_name(codec_v), rotated ? " rotated" : "");
         check_against_reference(what, n_tokens, n_group, head_dim, rotated);
         free(k_records);
@@ -286,10 +300,10 @@ static void test_queries_that_disagree(void **state) {
                 float *to = together + i * HEADS * DIM;
                 queries[i] = (AttentionQuery){many_q + i * HEADS * DIM, NULL, spans[i], SPANS, to};
             }
-            attention_kernel(level)(&shape, queries, QUERIES, scratch);
+            attention_kernels(level)->attend(&shape, queries, QUERIES, scratch);
             for (size_t i = 0; i < QUERIES; i++) {
                 queries[i].out = out;
-                attention_kernel(level)(&shape, &queries[i], 1, scratch);
+                attention_kernels(level)->attend(&shape, &queries[i], 1, scratch);
                 assert_memory_equal(out, together + i * HEADS * DIM, HEADS * DIM * sizeof *out);
             }
         }
@@ -310,7 +324,7 @@ static void test_shifted_span(void **state) {
         spans[0].shifted = true;
         AttentionShape shape = {HEADS, DIM, ROPE_INTERLEAVED};
         AttentionQuery query = {q, rotation, spans, 2, out};
-        attention_kernel(level)(&shape, &query, 1, scratch);
+        attention_kernels(level)->attend(&shape, &query, 1, scratch);
         memcpy(plain, out, sizeof plain);
         /* The slow way: turn the sink's keys forward instead, which gives the same differences of positions. */
         for (size_t t = 0; t < SINK; t++)

@@ -1,6 +1,7 @@
-/* A batch's attention, which decodes a tile once for a block of queries, against that of each query by itself: the same
- * to the bit, on every instruction set, for every kind of policy. Batches cross the borders of groups and tiles. */
-#include "attention/attention.h"
+/* A batch's attention, which decodes a tile once for a block of queries, and a single query's, whose tiles are spread
+ * over threads, against that of each query by itself: the same to the bit, on every instruction set, for every kind of
+ * policy. Batches cross the borders of groups and tiles. */
+#include "attention/attend.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -18,6 +19,7 @@ static float keys[N_TOKENS * MAX_DIM * 2], values[N_TOKENS * MAX_DIM * 2], q[MAX
 static float together[MAX_BATCH * MAX_HEADS * MAX_DIM], alone[MAX_BATCH * MAX_HEADS * MAX_DIM];
 static float shift_rotation[MAX_BATCH * MAX_DIM];
 static AttentionScratch *scratch;
+static float *partials;
 
 static uint64_t random_state = 1;
 
@@ -64,31 +66,50 @@ static void fill_shift(const KvCache *cache, size_t layer, size_t n_tokens) {
         }
 }
 
-static void attend_alone(Attend *attend, const AttentionBatch *batch, size_t t, size_t kv_head) {
+static void attend_alone(const AttentionKernels *kernels, const AttentionBatch *batch, size_t t, size_t kv_head) {
     KvSpan spans[KV_MAX_SPANS];
     size_t head_dim = batch->cache->shape.head_dim, n_group = batch->n_heads / batch->cache->shape.n_kv_heads;
     size_t n_spans = kvcache_view(batch->cache, batch->layer, kv_head, batch->cache->n_tokens + t, spans);
     size_t first = (t * batch->n_heads + kv_head * n_group) * head_dim;
     AttentionShape shape = {n_group, head_dim, batch->pairing};
     AttentionQuery query = {batch->q + first, batch->shift_rotation + t * head_dim, spans, n_spans, alone + first};
-    attend(&shape, &query, 1, scratch);
+    kernels->attend(&shape, &query, 1, scratch);
+}
+
+/* In the order of last to first, in parts of any number of items. */
+static void attend_in_parts(const AttentionBatch *batch, const AttentionKernels *kernels) {
+    for (size_t end = attention_n_items(batch), begin; end > 0; end = begin) {
+        size_t n = 1 + random_below(4);
+        begin = end > n ? end - n : 0;
+        attention_items(batch, begin, end, kernels, scratch);
+    }
+    attention_merge(batch, kernels, scratch);
+}
+
+static void check_against_alone(const Case *c, const AttentionBatch *batch, SimdLevel level, const char *what) {
+    size_t width = batch->n_heads * c->head_dim;
+    for (size_t i = 0; i < batch->n_tokens * width; i++)
+        if (memcmp(&together[i], &alone[i], sizeof *alone) != 0 || !isfinite(together[i]))
+            fail_msg(
+                "%s, %s, group %zu, head_dim %zu, %zu x %zu heads, layer %zu: token %zu of %zu behind %zu: %.9g %s, "
+                "alone %.9g",
+                c->policy, simd_level_name(level), c->group, c->head_dim, c->n_kv_heads, c->n_group, batch->layer,
+                i / width, batch->n_tokens, batch->cache->n_tokens, (double)together[i], what, (double)alone[i]);
 }
 
 static void check_batch(const Case *c, KvCache *cache, SimdLevel level, size_t layer, size_t n) {
-    size_t n_heads = c->n_kv_heads * c->n_group, size = n * n_heads * c->head_dim;
-    AttentionBatch batch = {cache, layer, n, n_heads, ROPE_HALVES, q, shift_rotation, together};
+    const AttentionKernels *kernels = attention_kernels(level);
+    AttentionBatch batch = {cache,          layer,    n,       c->n_kv_heads * c->n_group, ROPE_HALVES, q,
+                            shift_rotation, together, partials};
     fill_shift(cache, layer, n);
-    for (size_t i = attention_n_blocks(&batch); i-- > 0;)
-        attention_block(&batch, i, attention_kernel(level), scratch);
     for (size_t t = 0; t < n; t++)
         for (size_t kv_head = 0; kv_head < c->n_kv_heads; kv_head++)
-            attend_alone(attention_kernel(level), &batch, t, kv_head);
-    for (size_t i = 0; i < size; i++)
-        if (memcmp(&together[i], &alone[i], sizeof *alone) != 0 || !isfinite(together[i]))
-            fail_msg("%s, %s, group %zu, head_dim %zu, %zu x %zu heads, layer %zu: token %zu of %zu behind %zu: %.9g, "
-                     "alone %.9g",
-                     c->policy, simd_level_features(level), c->group, c->head_dim, c->n_kv_heads, c->n_group, layer,
-                     i / (n_heads * c->head_dim), n, cache->n_tokens, (double)together[i], (double)alone[i]);
+            attend_alone(kernels, &batch, t, kv_head);
+    attend_in_parts(&batch, kernels);
+    check_against_alone(c, &batch, level, "in a batch");
+    batch.n_tokens = 1;
+    attend_in_parts(&batch, kernels);
+    check_against_alone(c, &batch, level, "tile by tile");
 }
 
 /* All tokens in batches: the largest, or smaller ones now and then. */
@@ -148,8 +169,10 @@ static void test_shapes(void **state) {
 int main(void) {
     scratch = aligned_alloc(64, attention_scratch_bytes());
     memset(scratch, 0, attention_scratch_bytes());
+    partials = aligned_alloc(64, attention_partial_bytes());
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_policies), cmocka_unit_test(test_shapes)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     free(scratch);
+    free(partials);
     return failed;
 }
