@@ -39,7 +39,7 @@ typedef struct AttentionQuery {
 typedef struct AttentionScratch AttentionScratch;
 size_t attention_scratch_bytes(void); /* to be zeroed and aligned to 64 */
 
-#define ATTENTION_ROWS 128 /* query heads of a block, unless one query alone has more */
+#define ATTENTION_ROWS 192 /* query heads of a block, unless one query alone has more */
 
 /* attend.h */
 typedef struct AttentionKernels AttentionKernels;

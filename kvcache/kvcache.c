@@ -4,10 +4,8 @@
 #include "model/base/checked.h"
 #include "model/base/half.h"
 
-#include <math.h>
 #include <stdlib.h>
 
-#define HALF_MAX  65504.0f
 #define ALIGNMENT 64
 
 /* Cuts memory into arrays; with base NULL it only measures. */
@@ -168,10 +166,9 @@ static const uint16_t *fp16_row(const KvCache *cache, size_t layer, size_t kv_he
 
 static void encode_f16(const float *values, size_t n, uint16_t *out) {
     for (size_t i = 0; i < n; i++) {
-        float value = values[i];
-        if (isfinite(value))
-            value = fminf(fmaxf(value, -HALF_MAX), HALF_MAX);
-        out[i] = half_from_float(value);
+        uint16_t half = half_from_float(values[i]), magnitude = half & 0x7fff;
+        bool is_finite = (float_to_bits(values[i]) & 0x7fffffff) < 0x7f800000;
+        out[i] = (uint16_t)(half - (is_finite & (magnitude == 0x7c00))); /* one below infinity: the largest value */
     }
 }
 

@@ -163,7 +163,7 @@ static void test_shapes(void **state) {
         check_case(&(Case){"sink=3,f16:10,int8:200", 32, dims[i], 2, groups[i], 100});
         check_case(&(Case){"sink=3,f16:10,int8:*", 64, dims[4 - i], 1, groups[i], 30});
     }
-    check_case(&(Case){"sink=2,f16:9,int8:*", 32, 8, 2, ATTENTION_ROWS + 4, 3});
+    check_case(&(Case){"sink=2,f16:9,int8:*", 32, 8, 1, ATTENTION_ROWS + 4, 3});
 }
 
 int main(void) {

@@ -26,8 +26,8 @@ static inline float bf16_to_float(uint16_t bf16) {
     return float_from_bits((uint32_t)bf16 << 16);
 }
 
-/* Branch-free: rebases the exponent by a float multiplication, which also normalises subnormals; infinity and NaN are
- * set from the exponent. */
+/* Rebases the exponent by a float multiplication, which also normalises subnormals; infinity and NaN are set from the
+ * exponent. Without branches, as half_from_float(), so that loops vectorize. */
 static inline float half_to_float(uint16_t half) {
 #if defined(__F16C__)
     return _cvtsh_ss(half);
@@ -36,28 +36,26 @@ static inline float half_to_float(uint16_t half) {
     memcpy(&value, &half, sizeof value);
     return value;
 #else
-    uint32_t magnitude = (uint32_t)(half & 0x7fff) << 13;
+    int32_t magnitude = (half & 0x7fff) << 13;
     uint32_t sign = (uint32_t)(half & 0x8000) << 16;
-    uint32_t bits = float_to_bits(float_from_bits(magnitude) * 0x1p112f);
-    if (magnitude >= 0x0f800000)
-        bits = magnitude | 0x7f800000;
+    uint32_t finite = float_to_bits(float_from_bits((uint32_t)magnitude) * 0x1p112f);
+    uint32_t bits = magnitude >= 0x0f800000 ? (uint32_t)magnitude | 0x7f800000 : finite;
     return float_from_bits(bits | sign);
 #endif
 }
 
-/* Rounds to nearest even; what is beyond 65504 becomes infinity, as in hardware. */
+/* Rounds to nearest even; what is beyond 65504 becomes infinity, as in hardware. A NaN keeps the top of its payload and
+ * becomes quiet. For what is below 2^-14, adding 0.5 lines the subnormal's last bit up with the float's. */
 static inline uint16_t half_from_float(float value) {
     uint32_t bits = float_to_bits(value);
-    uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
-    uint32_t magnitude = bits & 0x7fffffff;
-    if (magnitude > 0x7f800000) /* NaN: keep the payload's top, make it quiet */
-        return (uint16_t)(sign | 0x7e00 | (magnitude >> 13 & 0x1ff));
-    if (magnitude >= 0x477ff000) /* 65520 and above round to infinity */
-        return (uint16_t)(sign | 0x7c00);
-    if (magnitude < 0x38800000) /* below 2^-14: adding 0.5 lines the subnormal's last bit up with the float's */
-        return (uint16_t)(sign | (float_to_bits(float_from_bits(magnitude) + 0.5f) - 0x3f000000));
-    uint32_t odd = magnitude >> 13 & 1;
-    return (uint16_t)(sign | ((magnitude - 0x38000000 + 0xfff + odd) >> 13));
+    int32_t magnitude = (int32_t)(bits & 0x7fffffff), odd = magnitude >> 13 & 1;
+    int32_t normal = (magnitude - 0x38000000 + 0xfff + odd) >> 13;
+    int32_t subnormal = (int32_t)float_to_bits(float_from_bits((uint32_t)magnitude) + 0.5f) - 0x3f000000;
+    int32_t nan = 0x7e00 | (magnitude >> 13 & 0x1ff);
+    int32_t half = magnitude < 0x38800000 ? subnormal : normal;
+    half = magnitude >= 0x477ff000 ? 0x7c00 : half; /* 65520 and above round to infinity */
+    half = magnitude > 0x7f800000 ? nan : half;
+    return (uint16_t)((bits >> 16 & 0x8000) | (uint32_t)half);
 }
 
 #endif
