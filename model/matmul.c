@@ -22,8 +22,8 @@
 #define PAIR_VECS  4
 #endif
 
-#define AHEAD_BYTES                                                                                                    \
-    16384 /* how far ahead weights are asked for: farther than memory is away, nearer than a cache is large */
+/* How far ahead weights are asked for: farther than memory is away, nearer than a cache is large. */
+#define AHEAD_BYTES 6144
 
 /* ---- Activations */
 
@@ -134,7 +134,7 @@ INLINE VecInt dot4(const PackedFormat *format, VecInt sum, VecInt codes, VecInt 
     return format->low_bits == 8 ? vec_dot4_wide(sum, codes, x) : vec_dot4(sum, codes, x);
 }
 
-/* Scales and minima of run `run` (among those of the panel) in F32. */
+/* Scales and minima of run `run` of a stripe, in F32. */
 INLINE void run_scales(const PackedFormat *format, const uint8_t *scales, size_t run, size_t vec, Vec *scale,
                        Vec *minimum) {
     const uint16_t *halves = (const uint16_t *)(const void *)scales + vec * VEC_LANES;
@@ -142,15 +142,13 @@ INLINE void run_scales(const PackedFormat *format, const uint8_t *scales, size_t
     if (format->scales == PACKED_HALF) {
         *scale = vec_load_half(halves + run * PANEL_ROWS);
     } else if (format->scales == PACKED_HALF_MIN) {
-        *scale = vec_load_half(halves + run * 2 * PANEL_ROWS);
-        *minimum = vec_load_half(halves + (run * 2 + 1) * PANEL_ROWS);
+        *scale = vec_load_half(halves);
+        *minimum = vec_load_half(halves + PANEL_ROWS);
     } else if (format->scales == PACKED_FLOAT) {
-        *scale = vec_load((const float *)(const void *)scales + run * PANEL_ROWS + vec * VEC_LANES);
+        *scale = vec_load((const float *)(const void *)scales + vec * VEC_LANES);
     } else {
-        size_t runs = 256 / format->run, kinds = packed_has_minima(format) ? 2 : 1;
-        const uint8_t *of_256 = scales + run / runs * packed_k_bytes(format);
-        const uint8_t *factors = of_256 + packed_k_factors(format) + run % runs * kinds * PANEL_ROWS + vec * VEC_LANES;
-        halves = (const uint16_t *)(const void *)of_256 + vec * VEC_LANES;
+        size_t kinds = packed_has_minima(format) ? 2 : 1;
+        const uint8_t *factors = scales + packed_k_factors(format) + run * kinds * PANEL_ROWS + vec * VEC_LANES;
         *scale = vec_mul(vec_load_half(halves), vec_load_i8((const int8_t *)factors));
         if (kinds == 2)
             *minimum = vec_mul(vec_mul(vec_load_half(halves + PANEL_ROWS), vec_load_u8(factors + PANEL_ROWS)),
@@ -192,24 +190,31 @@ INLINE VecInt dot_run(const PackedFormat *format, const uint8_t *block, size_t v
     return vec_int_add(upper, vec_int_add(low[0], low[1]));
 }
 
-INLINE void matvec_panel(const PackedFormat *format, const uint8_t *panel, const uint8_t *scales, size_t n_blocks,
-                         const int32_t *planes, float y[PANEL_ROWS]) {
+INLINE void ask_ahead(const uint8_t *from, size_t n) {
+    for (size_t i = 0; i < n; i += 64)
+        __builtin_prefetch(from + AHEAD_BYTES + i);
+}
+
+INLINE void matvec_panel(const PackedFormat *format, const uint8_t *stripe, size_t n_blocks, const int32_t *planes,
+                         float y[PANEL_ROWS]) {
     size_t n_runs = PACKED_BLOCK / format->run, run_steps = PACKED_STEPS / n_runs;
-    size_t block_bytes = PIECE_BYTES * packed_code_bits(format);
+    size_t stripe_blocks = packed_stripe_blocks(format), block_bytes = packed_block_bytes(format);
     Vec totals[PANEL_VECS];
     for (size_t v = 0; v < PANEL_VECS; v++)
         totals[v] = vec_zero();
-    for (size_t b = 0; b < n_blocks; b++, panel += block_bytes, planes += PLANE_INTS) {
-        for (size_t i = 0; i < block_bytes; i += 64)
-            __builtin_prefetch(panel + AHEAD_BYTES + i);
-        __builtin_prefetch(scales + AHEAD_BYTES + b * 64); /* no block has more of them */
-        for (size_t run = 0; run < n_runs; run++)
-            for (size_t v = 0; v < PANEL_VECS; v++) {
-                Vec scale, minimum;
-                run_scales(format, scales, b * n_runs + run, v, &scale, &minimum);
-                VecInt sum = dot_run(format, panel, v, planes, run * run_steps, run_steps);
-                totals[v] = add_run(format, totals[v], sum, scale, minimum, planes, 1, n_runs == 1 ? 0 : run + 1);
-            }
+    for (size_t first = 0; first < n_blocks; first += stripe_blocks, stripe += packed_stripe_bytes(format)) {
+        const uint8_t *block = stripe + packed_scales_bytes(format);
+        ask_ahead(stripe, packed_scales_bytes(format));
+        for (size_t b = 0; b < stripe_blocks && first + b < n_blocks; b++, block += block_bytes, planes += PLANE_INTS) {
+            ask_ahead(block, block_bytes);
+            for (size_t run = 0; run < n_runs; run++)
+                for (size_t v = 0; v < PANEL_VECS; v++) {
+                    Vec scale, minimum;
+                    run_scales(format, stripe, b * n_runs + run, v, &scale, &minimum);
+                    VecInt sum = dot_run(format, block, v, planes, run * run_steps, run_steps);
+                    totals[v] = add_run(format, totals[v], sum, scale, minimum, planes, 1, n_runs == 1 ? 0 : run + 1);
+                }
+        }
     }
     for (size_t v = 0; v < PANEL_VECS; v++)
         vec_store(y + v * VEC_LANES, totals[v]);
@@ -253,8 +258,7 @@ INLINE void matvec_coded(const PackedFormat *format, const PackedMatrix *w, cons
                          size_t end, float *y) {
     float rows[PANEL_ROWS];
     for (size_t p = begin; p < end; p++) {
-        const uint8_t *panel = w->data + p * w->panel_bytes;
-        matvec_panel(format, panel, panel + w->scales_begin, w->n_columns / PACKED_BLOCK, planes, rows);
+        matvec_panel(format, w->data + p * w->panel_bytes, w->n_columns / PACKED_BLOCK, planes, rows);
         put_rows(w, p, rows, PANEL_ROWS, y);
     }
 }
@@ -287,23 +291,33 @@ static Unpacked lay_out(const PackedFormat *format, size_t n_columns, void *room
     return (Unpacked){codes, scales, scales + 2 * n_runs * PANEL_ROWS, n_blocks, n_runs};
 }
 
-INLINE void unpack_panel(const PackedFormat *format, const uint8_t *panel, const uint8_t *scales, size_t index,
-                         const Unpacked *out) {
-    size_t block_bytes = PIECE_BYTES * packed_code_bits(format);
-    uint8_t *codes = out->codes + index * out->n_blocks * PACKED_STEPS * PIECE_BYTES;
-    for (size_t b = 0; b < out->n_blocks; b++, panel += block_bytes)
-        for (size_t s = 0; s < PACKED_STEPS; s++, codes += PIECE_BYTES)
-            for (size_t v = 0; v < PANEL_VECS; v++)
-                vec_int_store(codes + v * sizeof(VecInt), step_codes(format, panel, s, v));
-    for (size_t run = 0; run < out->n_runs; run++)
-        for (size_t v = 0; v < PANEL_VECS; v++) {
-            Vec scale, minimum;
-            size_t at = (index * out->n_runs + run) * PANEL_ROWS + v * VEC_LANES;
-            run_scales(format, scales, run, v, &scale, &minimum);
-            vec_store(out->scales + at, scale);
-            if (packed_has_minima(format))
-                vec_store(out->minima + at, minimum);
-        }
+INLINE void unpack_block(const PackedFormat *format, const uint8_t *block, uint8_t *codes) {
+    for (size_t s = 0; s < PACKED_STEPS; s++)
+        for (size_t v = 0; v < PANEL_VECS; v++)
+            vec_int_store(codes + s * PIECE_BYTES + v * sizeof(VecInt), step_codes(format, block, s, v));
+}
+
+INLINE void unpack_run(const PackedFormat *format, const uint8_t *stripe, size_t run, float *scales, float *minima) {
+    for (size_t v = 0; v < PANEL_VECS; v++) {
+        Vec scale, minimum;
+        run_scales(format, stripe, run, v, &scale, &minimum);
+        vec_store(scales + v * VEC_LANES, scale);
+        if (packed_has_minima(format))
+            vec_store(minima + v * VEC_LANES, minimum);
+    }
+}
+
+INLINE void unpack_panel(const PackedFormat *format, const uint8_t *panel, size_t index, const Unpacked *out) {
+    size_t stripe_blocks = packed_stripe_blocks(format), n_runs = PACKED_BLOCK / format->run;
+    for (size_t b = 0; b < out->n_blocks; b++) {
+        const uint8_t *stripe = panel + b / stripe_blocks * packed_stripe_bytes(format);
+        size_t in_stripe = b % stripe_blocks, first = index * out->n_runs + b * n_runs;
+        unpack_block(format, stripe + packed_scales_bytes(format) + in_stripe * packed_block_bytes(format),
+                     out->codes + (index * out->n_blocks + b) * PACKED_STEPS * PIECE_BYTES);
+        for (size_t run = 0; run < n_runs; run++)
+            unpack_run(format, stripe, in_stripe * n_runs + run, out->scales + (first + run) * PANEL_ROWS,
+                       out->minima + (first + run) * PANEL_ROWS);
+    }
 }
 
 /* Vector v of a turn over a pair: which panel, and which vector of it. */
@@ -426,10 +440,8 @@ INLINE void matmul_coded(const PackedFormat *format, const PackedMatrix *w, cons
                          size_t begin, size_t end, void *room, float *y) {
     Unpacked unpacked = lay_out(format, w->n_columns, room);
     for (size_t pair = begin; pair < end; pair++) {
-        for (size_t i = 0; i < 2; i++) {
-            const uint8_t *panel = w->data + (2 * pair + i) * w->panel_bytes;
-            unpack_panel(format, panel, panel + w->scales_begin, i, &unpacked);
-        }
+        for (size_t i = 0; i < 2; i++)
+            unpack_panel(format, w->data + (2 * pair + i) * w->panel_bytes, i, &unpacked);
         pair_by_tokens(format, w, &unpacked, pair, tiles, n_tokens, y);
     }
 }

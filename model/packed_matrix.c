@@ -171,11 +171,10 @@ static void put_low_plane(const PackedFormat *format, const Run *run, size_t row
 
 static void put_k_scales(const PackedFormat *format, const Run *run, size_t block, size_t row, uint8_t *scales) {
     size_t runs = PACKED_BLOCK / format->run, kinds = packed_has_minima(format) ? 2 : 1;
-    uint8_t *of_256 = scales + block / 8 * packed_k_bytes(format);
-    uint8_t *factors = of_256 + packed_k_factors(format) + block % 8 * runs * kinds * PANEL_ROWS + row;
-    memcpy(of_256 + row * sizeof run->scale, &run->scale, sizeof run->scale);
+    uint8_t *factors = scales + packed_k_factors(format) + block * runs * kinds * PANEL_ROWS + row;
+    memcpy(scales + row * sizeof run->scale, &run->scale, sizeof run->scale);
     if (kinds == 2)
-        memcpy(of_256 + (PANEL_ROWS + row) * sizeof run->minimum, &run->minimum, sizeof run->minimum);
+        memcpy(scales + (PANEL_ROWS + row) * sizeof run->minimum, &run->minimum, sizeof run->minimum);
     for (size_t i = 0; i < runs; i++) {
         factors[i * kinds * PANEL_ROWS] = (uint8_t)run->factors[i];
         if (kinds == 2)
@@ -183,6 +182,7 @@ static void put_k_scales(const PackedFormat *format, const Run *run, size_t bloc
     }
 }
 
+/* Those of a row's block, which is number `block` of its stripe. */
 static void put_scales(const PackedFormat *format, const Run *run, size_t block, size_t row, uint8_t *scales) {
     size_t half = sizeof run->scale;
     switch (format->scales) {
@@ -190,11 +190,11 @@ static void put_scales(const PackedFormat *format, const Run *run, size_t block,
         memcpy(scales + (block * PANEL_ROWS + row) * half, &run->scale, half);
         break;
     case PACKED_HALF_MIN:
-        memcpy(scales + (block * 2 * PANEL_ROWS + row) * half, &run->scale, half);
-        memcpy(scales + ((block * 2 + 1) * PANEL_ROWS + row) * half, &run->minimum, half);
+        memcpy(scales + row * half, &run->scale, half);
+        memcpy(scales + (PANEL_ROWS + row) * half, &run->minimum, half);
         break;
     case PACKED_FLOAT:
-        memcpy(scales + (block * PANEL_ROWS + row) * sizeof run->scale_f32, &run->scale_f32, sizeof run->scale_f32);
+        memcpy(scales + row * sizeof run->scale_f32, &run->scale_f32, sizeof run->scale_f32);
         break;
     case PACKED_K:
     case PACKED_K_MIN:
@@ -205,18 +205,19 @@ static void put_scales(const PackedFormat *format, const Run *run, size_t block,
 
 static void fill_codes(const PackedMatrix *packed, const Tensor *tensor, size_t panel) {
     const PackedFormat *format = &PACKED_FORMATS[packed->type];
-    uint8_t *codes = packed->data + panel * packed->panel_bytes, *scales = codes + packed->scales_begin;
-    size_t block_bytes = PIECE_BYTES * packed_code_bits(format);
+    size_t stripe_blocks = packed_stripe_blocks(format);
     for (size_t r = 0; r < PANEL_ROWS && panel * PANEL_ROWS + r < packed->n_rows; r++)
         for (size_t b = 0; b < packed->n_columns / PACKED_BLOCK; b++) {
+            uint8_t *scales =
+                packed->data + panel * packed->panel_bytes + b / stripe_blocks * packed_stripe_bytes(format);
+            uint8_t *codes = scales + packed_scales_bytes(format) + b % stripe_blocks * packed_block_bytes(format);
             Run run;
             run.low_plane = NULL;
-            uint8_t *block = codes + b * block_bytes;
             read_run(tensor, (panel * PANEL_ROWS + r) * packed->n_columns + b * PACKED_BLOCK, &run);
-            put_low_plane(format, &run, r, block);
+            put_low_plane(format, &run, r, codes);
             if (format->high_bits > 0)
-                put_plane(run.codes, format->low_bits, format->high_bits, r, block + PIECE_BYTES * format->low_bits);
-            put_scales(format, &run, b, r, scales);
+                put_plane(run.codes, format->low_bits, format->high_bits, r, codes + PIECE_BYTES * format->low_bits);
+            put_scales(format, &run, b % stripe_blocks, r, scales);
         }
 }
 
@@ -264,41 +265,42 @@ static float half_at(const uint8_t *halves, size_t index) {
     return half_to_float(half);
 }
 
-/* Scale and minimum of a run, number `run` of the panel. */
+/* Scale and minimum of a run, number `run` of the stripe. */
 static void scales_at(const PackedFormat *format, const uint8_t *scales, size_t run, size_t row, float *scale,
                       float *minimum) {
-    size_t runs = 256 / format->run, kinds = packed_has_minima(format) ? 2 : 1;
-    const uint8_t *of_256 = scales + run / runs * packed_k_bytes(format);
-    const uint8_t *factors = of_256 + packed_k_factors(format) + run % runs * kinds * PANEL_ROWS + row;
+    size_t kinds = packed_has_minima(format) ? 2 : 1;
+    const uint8_t *factors = scales + packed_k_factors(format) + run * kinds * PANEL_ROWS + row;
     *minimum = 0.0f;
     switch (format->scales) {
     case PACKED_HALF:
         *scale = half_at(scales, run * PANEL_ROWS + row);
         break;
     case PACKED_HALF_MIN:
-        *scale = half_at(scales, run * 2 * PANEL_ROWS + row);
-        *minimum = half_at(scales, (run * 2 + 1) * PANEL_ROWS + row);
+        *scale = half_at(scales, row);
+        *minimum = half_at(scales, PANEL_ROWS + row);
         break;
     case PACKED_FLOAT:
-        memcpy(scale, scales + (run * PANEL_ROWS + row) * sizeof *scale, sizeof *scale);
+        memcpy(scale, scales + row * sizeof *scale, sizeof *scale);
         break;
     case PACKED_K:
     case PACKED_K_MIN:
-        *scale = half_at(of_256, row) * (float)(int8_t)factors[0];
+        *scale = half_at(scales, row) * (float)(int8_t)factors[0];
         if (kinds == 2)
-            *minimum = -(half_at(of_256, PANEL_ROWS + row) * (float)factors[PANEL_ROWS]);
+            *minimum = -(half_at(scales, PANEL_ROWS + row) * (float)factors[PANEL_ROWS]);
         break;
     }
 }
 
 static void coded_row(const PackedMatrix *packed, const PackedFormat *format, const uint8_t *panel, size_t row,
                       float *out) {
-    size_t block_bytes = PIECE_BYTES * packed_code_bits(format);
+    size_t stripe_columns = packed_stripe_blocks(format) * PACKED_BLOCK;
     float scale = 0.0f, minimum = 0.0f;
     for (size_t c = 0; c < packed->n_columns; c++) {
-        const uint8_t *block = panel + c / PACKED_BLOCK * block_bytes;
+        const uint8_t *scales = panel + c / stripe_columns * packed_stripe_bytes(format);
+        const uint8_t *block =
+            scales + packed_scales_bytes(format) + c % stripe_columns / PACKED_BLOCK * packed_block_bytes(format);
         if (c % format->run == 0)
-            scales_at(format, panel + packed->scales_begin, c / format->run, row, &scale, &minimum);
+            scales_at(format, scales, c % stripe_columns / format->run, row, &scale, &minimum);
         unsigned code = code_at(block, format->low_bits, row, c % PACKED_BLOCK);
         if (format->high_bits > 0)
             code |= code_at(block + PIECE_BYTES * format->low_bits, format->high_bits, row, c % PACKED_BLOCK)
@@ -332,18 +334,6 @@ void packed_matrix_row(const PackedMatrix *packed, size_t row, float *out) {
 
 /* ---- Sizes */
 
-static size_t scales_bytes(const PackedFormat *format, size_t n_columns) {
-    switch (format->scales) {
-    case PACKED_HALF:
-        return n_columns / PACKED_BLOCK * PANEL_ROWS * sizeof(uint16_t);
-    case PACKED_FLOAT:
-    case PACKED_HALF_MIN:
-        return n_columns / PACKED_BLOCK * PANEL_ROWS * sizeof(float);
-    default:
-        return n_columns / 256 * packed_k_bytes(format);
-    }
-}
-
 static size_t round_up(size_t n, size_t step) {
     return (n + step - 1) / step * step;
 }
@@ -354,12 +344,11 @@ void packed_matrix_measure(PackedMatrix *out, const Tensor *tensor) {
     *out = (PackedMatrix){
         .type = odd_groups ? TYPE_F32 : tensor->type, .n_columns = tensor->shape[0], .n_rows = tensor_n_rows(tensor)};
     const PackedFormat *format = &PACKED_FORMATS[out->type];
-    if (packed_code_bits(format) > 0) {
-        out->scales_begin = out->n_columns / PACKED_BLOCK * PIECE_BYTES * packed_code_bits(format);
-        out->panel_bytes = round_up(out->scales_begin + scales_bytes(format, out->n_columns), 64);
-    } else {
+    size_t stripe_columns = packed_stripe_blocks(format) * PACKED_BLOCK;
+    if (packed_code_bits(format) > 0)
+        out->panel_bytes = round_up(out->n_columns, stripe_columns) / stripe_columns * packed_stripe_bytes(format);
+    else
         out->panel_bytes = round_up(out->n_columns * PANEL_ROWS * tensor_type_info(out->type)->block_bytes, 64);
-    }
     out->n_panels = round_up(out->n_rows, 2 * PANEL_ROWS) / PANEL_ROWS;
     out->size_bytes = out->n_panels * out->panel_bytes;
 }

@@ -1,17 +1,18 @@
 /* Weight matrices as the CPU's products read them: 16 rows interleaved in a panel, so that a row is a lane of a vector
- * and no sum goes across one; scales behind the codes. Packing keeps every bit of the file's codes and scales.
+ * and no sum goes across one. Packing keeps every bit of the file's codes and scales.
  *
  *     PackedMatrix packed;
  *     packed_matrix_measure(&packed, &tensor);
  *     packed.data = …;                                  // packed.size_bytes, aligned to 64, zeroed
  *     packed_matrix_fill(&packed, &tensor, 0, packed.n_panels);    // any range of panels, on any thread
  *
- * Panel of a coded type, for each block of 32 columns and then for each scale:
+ * A panel is read from its first byte to its last, in one stream. That of a coded type is a list of stripes, 1, 2 or 8
+ * blocks of 32 columns each: first the stripe's scales, then its blocks' codes.
  *
+ *     scales  by PackedScales, 16 rows side by side; filled up to a multiple of 64 bytes
  *     codes   planes of 8, 4, 2 or 1 bits: a plane of b bits is b times 64 bytes. The four columns of step s (of 8) are
  *             in piece s mod b, from bit s / b * b of each byte on; byte 4 r + c of a piece is row r, column 4 s + c.
  *             The low bits of all columns of the block come first, then the high ones.
- *     scales  by PackedScales, 16 rows side by side
  *
  * Panel of a type without codes (F32, F16, BF16): for each column the 16 rows' numbers. */
 #ifndef STOWKV_PACKED_MATRIX_H
@@ -57,22 +58,35 @@ static inline bool packed_has_minima(const PackedFormat *format) {
     return format->scales == PACKED_HALF_MIN || format->scales == PACKED_K_MIN;
 }
 
-/* Of the K formats: bytes of the scales of 256 columns, and where the factors begin. */
+/* Blocks of a stripe: as many as have whole cache lines of scales. */
+static inline size_t packed_stripe_blocks(const PackedFormat *format) {
+    return format->scales == PACKED_HALF ? 2 : format->scales == PACKED_K || format->scales == PACKED_K_MIN ? 8 : 1;
+}
+
+/* Of the K formats: where the factors begin in a stripe's scales. */
 static inline size_t packed_k_factors(const PackedFormat *format) {
     return (packed_has_minima(format) ? 2u : 1u) * PANEL_ROWS * sizeof(uint16_t);
 }
 
-static inline size_t packed_k_bytes(const PackedFormat *format) {
-    size_t n_runs = 256 / format->run;
-    return packed_k_factors(format) + n_runs * (packed_has_minima(format) ? 2u : 1u) * PANEL_ROWS;
+static inline size_t packed_scales_bytes(const PackedFormat *format) {
+    size_t n_factors = 256u / format->run * (packed_has_minima(format) ? 2u : 1u);
+    bool k = format->scales == PACKED_K || format->scales == PACKED_K_MIN;
+    return k ? (packed_k_factors(format) + n_factors * PANEL_ROWS + 63) / 64 * 64 : 64;
+}
+
+static inline size_t packed_block_bytes(const PackedFormat *format) {
+    return PIECE_BYTES * packed_code_bits(format);
+}
+
+static inline size_t packed_stripe_bytes(const PackedFormat *format) {
+    return packed_scales_bytes(format) + packed_stripe_blocks(format) * packed_block_bytes(format);
 }
 
 typedef struct PackedMatrix {
     TensorType type; /* F32 where the tensor's groups do not fit blocks (see packed_matrix_measure()) */
     size_t n_columns, n_rows;
-    size_t n_panels;     /* even: products take two at once. Rows beyond n_rows are zero */
-    size_t panel_bytes;  /* a multiple of 64 */
-    size_t scales_begin; /* in a panel, bytes */
+    size_t n_panels;    /* even: products take two at once. Rows beyond n_rows are zero */
+    size_t panel_bytes; /* a multiple of 64 */
     size_t size_bytes;
     uint8_t *data; /* (n_panels, panel_bytes); not owned */
 } PackedMatrix;
