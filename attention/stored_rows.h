@@ -5,15 +5,9 @@
 
 #include "attention/attention.h"
 #include "kvcache/codec_format.h"
-#include "model/base/simd.h"
+#include "model/base/simd_int.h"
 
 #include <math.h>
-
-#if defined(__SANITIZE_ADDRESS__) /* checks in every copy of every kernel would take minutes to compile */
-#define INLINE static __attribute__((noinline, unused))
-#else
-#define INLINE static inline __attribute__((always_inline))
-#endif
 
 /* Rows of FP16 can be read where they are. */
 static inline bool is_half(const KvCodec *codec) {

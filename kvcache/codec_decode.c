@@ -7,9 +7,7 @@
 #include "kvcache/codec_fp8.h"
 #include "kvcache/codec_half.h"
 #include "model/base/block_decode.h"
-#include "model/base/simd.h"
-
-#define INLINE static inline __attribute__((always_inline))
+#include "model/base/simd_int.h"
 
 /* Vector types rather than loops over bytes: see block_decode.c. */
 typedef uint8_t Bytes __attribute__((vector_size(16)));

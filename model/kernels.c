@@ -5,8 +5,6 @@
 
 #include <math.h>
 
-#define INLINE static inline __attribute__((always_inline))
-
 static void rmsnorm(const float *x, const float *gain, float eps, size_t n, float *y) {
     size_t whole = n / VEC_LANES * VEC_LANES;
     Vec squares = vec_zero();

@@ -6,8 +6,6 @@
 
 #include <float.h>
 
-#define INLINE static inline __attribute__((always_inline))
-
 #define PANEL_VECS (PANEL_ROWS / VEC_LANES)
 
 /* What is held in registers: sums of PAIR_VECS vectors of rows by TOKEN_TILE tokens. */

@@ -6,8 +6,6 @@
 #include "model/base/block_codes.h"
 #include "model/base/simd.h"
 
-#define INLINE static inline __attribute__((always_inline))
-
 /* out = scale * (code + bias), for n codes: a multiple of 16. */
 INLINE void scale_codes(const uint8_t *codes, int n, int bias, float scale, float *out) {
     for (int j = 0; j < n; j += VEC_LANES)

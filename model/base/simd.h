@@ -6,10 +6,7 @@
  * vec_min and vec_max give the second operand where either is NaN.
  * vec_largest is for numbers that are not NaN.
  * vec_sum adds lanes half a vector apart, then a quarter, down to neighbours; vec_store_sums does so with four vectors at
- * once: the same bits for a third of the work.
- * vec_lookup reads a table of 16 floats at the four lowest bits of each lane's integer; what is above them does not
- * matter. vec_u8_codes and vec_high_codes make such integers from the low and the high half of each byte, and
- * vec_packed_codes from both halves of half as many bytes, the low one first. */
+ * once: the same bits for a third of the work. */
 #ifndef STOWKV_SIMD_H
 #define STOWKV_SIMD_H
 
@@ -74,17 +71,6 @@ static inline Vec vec_exp2_integer(Vec n) { return _mm512_scalef_ps(_mm512_set1_
 static inline Vec vec_zero_below(Vec y, Vec x, float limit) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(limit), _CMP_NLT_UQ), y);
 }
-typedef struct VecTable { Vec part[1]; } VecTable;
-static inline VecInt vec_u8_codes(const uint8_t *x) {
-    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)x));
-}
-static inline VecInt vec_high_codes(const uint8_t *x) { return _mm512_srli_epi32(vec_u8_codes(x), 4); }
-static inline VecInt vec_packed_codes(const uint8_t *x) {
-    __m512i front = _mm512_castsi128_si512(_mm_loadl_epi64((const __m128i *)(const void *)x));
-    __m512i spread = _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1), front);
-    return _mm512_srlv_epi32(spread, _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28));
-}
-static inline Vec vec_lookup(VecTable table, VecInt codes) { return _mm512_permutexvar_ps(codes, table.part[0]); }
 
 #elif defined(__AVX2__)
 
@@ -149,25 +135,12 @@ static inline Vec vec_exp2_integer(Vec n) {
 static inline Vec vec_zero_below(Vec y, Vec x, float limit) {
     return _mm256_and_ps(_mm256_cmp_ps(x, _mm256_set1_ps(limit), _CMP_NLT_UQ), y);
 }
-typedef struct VecTable { Vec part[2]; } VecTable;
-static inline VecInt vec_u8_codes(const uint8_t *x) {
-    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)x));
-}
-static inline VecInt vec_high_codes(const uint8_t *x) { return _mm256_srli_epi32(vec_u8_codes(x), 4); }
-static inline VecInt vec_packed_codes(const uint8_t *x) {
-    int32_t eight;
-    memcpy(&eight, x, sizeof eight);
-    return _mm256_srlv_epi32(_mm256_set1_epi32(eight), _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
-}
-static inline Vec vec_lookup(VecTable table, VecInt codes) {
-    Vec low = _mm256_permutevar8x32_ps(table.part[0], codes), high = _mm256_permutevar8x32_ps(table.part[1], codes);
-    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28))); /* by bit 3 */
-}
 
 #elif defined(__ARM_FEATURE_DOTPROD)
 
 #define VEC_LANES 4
 typedef float32x4_t Vec;
+typedef int32x4_t VecInt;
 
 static inline Vec vec_set1(float x) { return vdupq_n_f32(x); }
 static inline Vec vec_load(const float *x) { return vld1q_f32(x); }
@@ -220,7 +193,6 @@ static inline Vec vec_zero_below(Vec y, Vec x, float limit) {
 #define VEC_LANES 4
 typedef float Vec __attribute__((vector_size(16)));
 typedef int32_t VecInt __attribute__((vector_size(16)));
-typedef struct VecTable { Vec part[4]; } VecTable;
 
 static inline Vec vec_set1(float x) { return (Vec){x, x, x, x}; }
 static inline Vec vec_load_partial(const float *x, size_t n) {
@@ -267,25 +239,16 @@ static inline void vec_store_sums(float out[4], Vec a, Vec b, Vec c, Vec d) {
 }
 static inline Vec vec_exp2_integer(Vec n) { return (Vec)((__builtin_convertvector(n, VecInt) + 127) << 23); }
 static inline Vec vec_zero_below(Vec y, Vec x, float limit) { return (Vec)(~(x < vec_set1(limit)) & (VecInt)y); }
-static inline VecInt vec_u8_codes(const uint8_t *x) { return (VecInt){x[0], x[1], x[2], x[3]}; }
-static inline VecInt vec_high_codes(const uint8_t *x) { return vec_u8_codes(x) >> 4; }
-static inline VecInt vec_packed_codes(const uint8_t *x) { return (VecInt){x[0], x[0] >> 4, x[1], x[1] >> 4}; }
-static inline Vec vec_lookup(VecTable table, VecInt codes) {
-    float levels[16];
-    memcpy(levels, &table, sizeof levels);
-    return (Vec){levels[codes[0] & 15], levels[codes[1] & 15], levels[codes[2] & 15], levels[codes[3] & 15]};
-}
 
 #endif
 
-static inline Vec vec_zero(void) { return vec_set1(0.0f); }
+#if defined(__SANITIZE_ADDRESS__) /* checks in every copy of every kernel would take minutes to compile */
+#define INLINE static __attribute__((noinline, unused))
+#else
+#define INLINE static inline __attribute__((always_inline))
+#endif
 
-static inline VecTable vec_table(const float levels[16]) {
-    VecTable table;
-    for (size_t i = 0; i < 16 / VEC_LANES; i++)
-        table.part[i] = vec_load(levels + i * VEC_LANES);
-    return table;
-}
+static inline Vec vec_zero(void) { return vec_set1(0.0f); }
 
 /* e^x with a relative error below 2e-7 for x in [-87, 88]; 0 below, e^88 above. Range reduction by ln 2 in two parts,
  * then the polynomial of Cephes' expf. */

@@ -1,9 +1,13 @@
-/* Vectors of VEC_LANES 32-bit integers, each of which may stand for four bytes: the primitives of integer dot products.
+/* Vectors of VEC_LANES 32-bit integers, each of which may stand for four bytes: the primitives of integer dot products,
+ * and of codes that are looked up.
  * To be included by sources of stowkv_simd_library() only.
  *
  * Shifts go by 32-bit lanes: bits that cross into a neighbouring byte must be masked away.
  * vec_dot4(sum, codes, x) adds to each lane the products of its four unsigned codes, each below 128, with four signed
- * bytes; vec_dot4_wide() takes codes up to 255. Both are exact on every instruction set. */
+ * bytes; vec_dot4_wide() takes codes up to 255. Both are exact on every instruction set.
+ * vec_lookup reads a table of 16 floats at the four lowest bits of each lane's integer; what is above them does not
+ * matter. vec_u8_codes and vec_high_codes make such integers from the low and the high half of each byte, and
+ * vec_packed_codes from both halves of half as many bytes, the low one first. */
 #ifndef STOWKV_SIMD_INT_H
 #define STOWKV_SIMD_INT_H
 
@@ -11,8 +15,17 @@
 
 #if defined(__AVX512F__)
 
-typedef __m512i VecInt;
-
+typedef struct VecTable { Vec part[1]; } VecTable;
+static inline VecInt vec_u8_codes(const uint8_t *x) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)x));
+}
+static inline VecInt vec_high_codes(const uint8_t *x) { return _mm512_srli_epi32(vec_u8_codes(x), 4); }
+static inline VecInt vec_packed_codes(const uint8_t *x) {
+    __m512i front = _mm512_castsi128_si512(_mm_loadl_epi64((const __m128i *)(const void *)x));
+    __m512i spread = _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1), front);
+    return _mm512_srlv_epi32(spread, _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28));
+}
+static inline Vec vec_lookup(VecTable table, VecInt codes) { return _mm512_permutexvar_ps(codes, table.part[0]); }
 static inline VecInt vec_int_load(const void *x) {
     return _mm512_loadu_si512(x);
 }
@@ -72,8 +85,20 @@ static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
 
 #elif defined(__AVX2__)
 
-typedef __m256i VecInt;
-
+typedef struct VecTable { Vec part[2]; } VecTable;
+static inline VecInt vec_u8_codes(const uint8_t *x) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)x));
+}
+static inline VecInt vec_high_codes(const uint8_t *x) { return _mm256_srli_epi32(vec_u8_codes(x), 4); }
+static inline VecInt vec_packed_codes(const uint8_t *x) {
+    int32_t eight;
+    memcpy(&eight, x, sizeof eight);
+    return _mm256_srlv_epi32(_mm256_set1_epi32(eight), _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
+}
+static inline Vec vec_lookup(VecTable table, VecInt codes) {
+    Vec low = _mm256_permutevar8x32_ps(table.part[0], codes), high = _mm256_permutevar8x32_ps(table.part[1], codes);
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28))); /* by bit 3 */
+}
 static inline VecInt vec_int_load(const void *x) {
     return _mm256_loadu_si256(x);
 }
@@ -126,8 +151,27 @@ static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
 
 #elif defined(__ARM_FEATURE_DOTPROD)
 
-typedef int32x4_t VecInt;
-
+typedef struct VecTable { Vec part[4]; } VecTable;
+static inline VecInt vec_u8_codes(const uint8_t *x) {
+    uint32_t four;
+    memcpy(&four, x, sizeof four);
+    return vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(four)))));
+}
+static inline VecInt vec_high_codes(const uint8_t *x) { return vshrq_n_s32(vec_u8_codes(x), 4); }
+static inline VecInt vec_packed_codes(const uint8_t *x) {
+    uint16_t two;
+    memcpy(&two, x, sizeof two);
+    return vshlq_s32(vdupq_n_s32(two), (int32x4_t){0, -4, -8, -12});
+}
+/* By bytes: those of level i are 4 i to 4 i + 3 of the table. */
+static inline Vec vec_lookup(VecTable table, VecInt codes) {
+    uint8x16x4_t bytes;
+    for (int i = 0; i < 4; i++)
+        bytes.val[i] = vreinterpretq_u8_f32(table.part[i]);
+    VecInt first = vmulq_n_s32(vandq_s32(codes, vdupq_n_s32(15)), 0x04040404);
+    VecInt indices = vaddq_s32(first, vdupq_n_s32(0x03020100));
+    return vreinterpretq_f32_u8(vqtbl4q_u8(bytes, vreinterpretq_u8_s32(indices)));
+}
 static inline VecInt vec_int_load(const void *x) { return vreinterpretq_s32_u8(vld1q_u8(x)); }
 static inline void vec_int_store(void *out, VecInt x) { vst1q_u8(out, vreinterpretq_u8_s32(x)); }
 static inline VecInt vec_int_set1(int32_t x) { return vdupq_n_s32(x); }
@@ -155,7 +199,15 @@ static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
 
 #else
 
-/* VecInt is in simd.h. */
+typedef struct VecTable { Vec part[4]; } VecTable;
+static inline VecInt vec_u8_codes(const uint8_t *x) { return (VecInt){x[0], x[1], x[2], x[3]}; }
+static inline VecInt vec_high_codes(const uint8_t *x) { return vec_u8_codes(x) >> 4; }
+static inline VecInt vec_packed_codes(const uint8_t *x) { return (VecInt){x[0], x[0] >> 4, x[1], x[1] >> 4}; }
+static inline Vec vec_lookup(VecTable table, VecInt codes) {
+    float levels[16];
+    memcpy(levels, &table, sizeof levels);
+    return (Vec){levels[codes[0] & 15], levels[codes[1] & 15], levels[codes[2] & 15], levels[codes[3] & 15]};
+}
 static inline VecInt vec_int_load(const void *x) {
     VecInt out;
     memcpy(&out, x, sizeof out);
@@ -217,6 +269,13 @@ static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
 
 static inline VecInt vec_int_zero(void) {
     return vec_int_set1(0);
+}
+
+static inline VecTable vec_table(const float levels[16]) {
+    VecTable table;
+    for (size_t i = 0; i < 16 / VEC_LANES; i++)
+        table.part[i] = vec_load(levels + i * VEC_LANES);
+    return table;
 }
 
 #if (defined(__AVX2__) && !defined(__AVX512VNNI__)) || defined(__ARM_FEATURE_DOTPROD)
