@@ -2,8 +2,14 @@
 #include "attention/attention.h"
 
 #include "attention/attend.h"
+#include "attention/stored_kernels.h"
 
 #define MAX_PARTIAL_FLOATS ((size_t)1 << 23) /* 32 heads of 128 that see 130,000 tokens */
+
+bool attention_from_codes(KvCodecId codec, SimdLevel level) {
+    static const StoredKernels *const KERNELS[SIMD_LEVEL_COUNT] = SIMD_TABLE(stored_kernels);
+    return KERNELS[level][codec].from_codes;
+}
 
 const AttentionKernels *attention_kernels(SimdLevel level) {
     static const AttentionKernels *const KERNELS[SIMD_LEVEL_COUNT] = SIMD_ADDRESSES(attention_kernels);

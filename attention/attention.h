@@ -56,6 +56,10 @@ typedef struct AttentionBatch {
     float *partials;             /* attention_partial_bytes(), for what the tiles of a query that is alone give */
 } AttentionBatch;
 
+/* Whether a query that is alone multiplies this codec's codes as they are stored; else 16 tokens at a time are decoded.
+ */
+bool attention_from_codes(KvCodecId codec, SimdLevel level);
+
 /* As with scratch memory, what a short context does not need is never touched. A query of many heads that sees so many
  * tokens that this is not enough is not spread over more threads than there are KV heads. */
 size_t attention_partial_bytes(void);

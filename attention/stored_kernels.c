@@ -6,46 +6,69 @@
 
 #define DECODE_TOKENS 16
 
-/* Scales and minima of a group's channels in F32. */
-typedef struct Channels {
-    float scales[ATTENTION_MAX_DIM], minima[ATTENTION_MAX_DIM];
-} Channels;
+/* Scales and minima in F32, of channels or of a group's tokens with their blocks; whole vectors are written. */
+#define MAX_SCALES (64 * ATTENTION_MAX_DIM / 32)
+typedef struct Scales {
+    float scales[MAX_SCALES + VEC_LANES], minima[MAX_SCALES + VEC_LANES];
+    uint16_t halves[MAX_SCALES + VEC_LANES];
+} Scales;
 
-INLINE bool by_channel(RowForm form) {
-    return form == ROW_I8_CHANNEL || form == ROW_I4_CHANNEL;
+static void widen(const uint16_t *halves, size_t n, float *out) {
+    for (size_t i = 0; i < n; i += VEC_LANES)
+        vec_store(out + i, vec_load_half(halves + i));
 }
 
-INLINE void load_channels(const uint8_t *from, size_t head_dim, float *to) {
-    const uint16_t *halves = (const uint16_t *)(const void *)from;
-    for (size_t d = 0; d < head_dim; d += VEC_LANES)
-        vec_store(to + d, vec_load_half(halves + d));
+static void widen_bytes(const uint8_t *from, size_t n, float *out) {
+    widen((const uint16_t *)(const void *)from, n, out);
 }
 
-/* Tokens from `first` on, as far as they lie in one group. */
-INLINE StoredRows locate(RowForm form, const KvLayout *layout, const KvSpan *span, KvSide side, size_t first,
-                         Channels *channels) {
+/* FP16 numbers that stand `step` bytes apart. */
+INLINE void gather(const uint8_t *from, size_t step, size_t n, uint16_t *halves, float *out) {
+    for (size_t i = 0; i < n; i++)
+        memcpy(halves + i, from + i * step, sizeof *halves);
+    widen(halves, n, out);
+}
+
+static void nf4_scales(const uint8_t *record, const uint8_t *codes, size_t n, float *out) {
+    uint16_t constants[2];
+    memcpy(constants, record, sizeof constants);
+    Vec minimum = vec_set1(half_to_float(constants[0])), step = vec_set1(half_to_float(constants[1]));
+    for (size_t i = 0; i < n; i += VEC_LANES)
+        vec_store(out + i, vec_add(minimum, vec_mul(step, vec_load_u8(codes + i))));
+    for (size_t i = 0; i < n; i++)
+        if (codes[i] == KV_NF4_SCALE_NAN)
+            out[i] = NAN;
+}
+
+/* Bytes of a block of 32 of GGML's formats; 0: another form. */
+INLINE size_t ggml_bytes(RowForm form) {
+    return form == ROW_Q8_0 ? 34 : form == ROW_Q4_0 ? 18 : form == ROW_Q4_1 ? 20 : 0;
+}
+
+/* n tokens from `first` on, which lie in one group. */
+INLINE StoredRows locate(RowForm form, const KvLayout *layout, const KvSpan *span, KvSide side, size_t first, size_t n,
+                         Scales *room) {
     const uint8_t *record = record_of(span, side, first);
-    size_t token = first % span->group_k.n_tokens, scale = token * layout->blocks_per_row;
-    StoredRows rows = {.rows = record + layout->codes + token * layout->row_bytes,
-                       .row_bytes = layout->row_bytes,
-                       .blocks_per_row = layout->blocks_per_row,
-                       .block_shift = layout->block > 32};
-    if (by_channel(form)) {
-        size_t head_dim = span->group_k.head_dim;
-        load_channels(record, head_dim, channels->scales);
+    size_t head_dim = span->group_k.head_dim, token = first % span->group_k.n_tokens, ggml = ggml_bytes(form);
+    size_t blocks = ggml > 0 ? head_dim / 32 : layout->blocks_per_row;
+    const uint8_t *rows = record + layout->codes + token * layout->row_bytes;
+    const uint8_t *halves = record + token * blocks * sizeof(uint16_t);
+    if (ggml > 0) {
+        gather(rows, ggml, n * blocks, room->halves, room->scales);
+        if (form == ROW_Q4_1)
+            gather(rows + sizeof(uint16_t), ggml, n * blocks, room->halves, room->minima);
+    } else if (form == ROW_I8_CHANNEL || form == ROW_I4_CHANNEL) {
+        widen_bytes(record, head_dim, room->scales);
         if (form == ROW_I4_CHANNEL)
-            load_channels(record + layout->minima, head_dim, channels->minima);
-        rows.channel_scales = channels->scales;
-        rows.channel_minima = channels->minima;
+            widen_bytes(record + layout->minima, head_dim, room->minima);
     } else if (form == ROW_NF4) {
-        rows.scales = record + KV_NF4_SCALES + scale;
-        rows.scale_minimum = load_half(record);
-        rows.scale_step = load_half(record + 2);
-    } else {
-        rows.scales = record + scale * 2;
-        rows.minima = rows.scales + layout->minima;
+        nf4_scales(record, record + KV_NF4_SCALES + token * blocks, n * blocks, room->scales);
+    } else if (form == ROW_I8_TOKEN || form == ROW_I4_BLOCK) {
+        widen_bytes(halves, n * blocks, room->scales);
+        if (form == ROW_I4_BLOCK)
+            widen_bytes(halves + layout->minima, n * blocks, room->minima);
     }
-    return rows;
+    return (StoredRows){rows, layout->row_bytes, room->scales, room->minima, blocks, layout->block > 32};
 }
 
 INLINE bool fits_lanes(RowForm form, const KvSpan *span) {
@@ -57,7 +80,7 @@ INLINE void score_stored(RowForm form, KvCodecId codec, const KvSpan *span, size
                          const float *q, size_t n_rows, float *scores, size_t stride) {
     size_t head_dim = span->group_k.head_dim;
     KvLayout layout = kv_layout(&KV_FORMATS[codec], KV_KEYS, &span->group_k);
-    Channels channels;
+    Scales room;
     float decoded[DECODE_TOKENS * ATTENTION_MAX_DIM];
     for (size_t done = 0, n; done < n_tokens; done += n) {
         n = rest_of_group(span, first + done, n_tokens - done);
@@ -67,7 +90,7 @@ INLINE void score_stored(RowForm form, KvCodecId codec, const KvSpan *span, size
             decode_stored(span, KV_KEYS, first + done, n, decoded);
             rows = decoded_rows(decoded, head_dim);
         } else {
-            rows = locate(form, &layout, span, KV_KEYS, first + done, &channels);
+            rows = locate(form, &layout, span, KV_KEYS, first + done, n, &room);
         }
         for (size_t r = 0; r < n_rows; r += ROW_BLOCK)
             WITH_ROWS(row_block(n_rows - r), score_rows, form, q + r * head_dim, &rows, n, head_dim,
@@ -79,6 +102,7 @@ INLINE void add_stored(RowForm form, KvCodecId codec, const KvSpan *span, size_t
                        const float *weights, size_t stride, size_t n_rows, float *out, size_t out_stride) {
     size_t head_dim = span->group_k.head_dim;
     KvLayout layout = kv_layout(&KV_FORMATS[codec], KV_VALUES, &span->group_v);
+    Scales room;
     float decoded[DECODE_TOKENS * ATTENTION_MAX_DIM];
     for (size_t done = 0, n; done < n_tokens; done += n) {
         n = rest_of_group(span, first + done, n_tokens - done);
@@ -88,7 +112,7 @@ INLINE void add_stored(RowForm form, KvCodecId codec, const KvSpan *span, size_t
             decode_stored(span, KV_VALUES, first + done, n, decoded);
             rows = decoded_rows(decoded, head_dim);
         } else {
-            rows = locate(form, &layout, span, KV_VALUES, first + done, NULL);
+            rows = locate(form, &layout, span, KV_VALUES, first + done, n, &room);
         }
         for (size_t r = 0; r < n_rows; r += ROW_BLOCK)
             WITH_ROWS(row_block(n_rows - r), add_rows, form, weights + r * stride + done, stride, &rows, n, head_dim,
@@ -131,12 +155,23 @@ DEFINE_KERNELS(KV_Q4_1, ROW_Q4_1, ROW_Q4_1)
 DEFINE_KERNELS(KV_Q4_0, ROW_Q4_0, ROW_Q4_0)
 DEFINE_KERNELS(KV_NF4, ROW_NF4, ROW_NF4)
 
+#define FROM_CODES(codec)                                                                                              \
+    { true, score_##codec, add_##codec }
+#define DECODED                                                                                                        \
+    { false, score_decoded, add_decoded }
+
 const StoredKernels SIMD_NAME(stored_kernels)[KV_CODEC_COUNT] = {
-    [KV_F16] = {score_KV_F16, add_KV_F16},      [KV_INT8] = {score_KV_INT8, add_KV_INT8},
-    [KV_INT8G] = {score_decoded, add_decoded},  [KV_Q8_0] = {score_KV_Q8_0, add_KV_Q8_0},
-    [KV_FP8] = {score_decoded, add_decoded},    [KV_Q5_1] = {score_decoded, add_decoded},
-    [KV_Q5_0] = {score_decoded, add_decoded},   [KV_INT4] = {score_KV_INT4, add_KV_INT4},
-    [KV_Q4_1] = {score_KV_Q4_1, add_KV_Q4_1},   [KV_Q4_0] = {score_KV_Q4_0, add_KV_Q4_0},
-    [KV_NF4] = {score_KV_NF4, add_KV_NF4},      [KV_INT2] = {score_decoded, add_decoded},
-    [KV_BINARY] = {score_decoded, add_decoded},
+    [KV_F16] = FROM_CODES(KV_F16),
+    [KV_INT8] = FROM_CODES(KV_INT8),
+    [KV_INT8G] = DECODED,
+    [KV_Q8_0] = FROM_CODES(KV_Q8_0),
+    [KV_FP8] = DECODED,
+    [KV_Q5_1] = DECODED,
+    [KV_Q5_0] = DECODED,
+    [KV_INT4] = FROM_CODES(KV_INT4),
+    [KV_Q4_1] = FROM_CODES(KV_Q4_1),
+    [KV_Q4_0] = FROM_CODES(KV_Q4_0),
+    [KV_NF4] = FROM_CODES(KV_NF4),
+    [KV_INT2] = DECODED,
+    [KV_BINARY] = DECODED,
 };

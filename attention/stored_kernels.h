@@ -8,6 +8,8 @@
 #include "model/base/simd_levels.h"
 
 typedef struct StoredKernels {
+    bool from_codes; /* else a few tokens at a time are decoded */
+
     /* scores[r][t] = q[r] . key first + t */
     void (*score)(const KvSpan *span, size_t first, size_t n_tokens,
                   const float *q,                               // (n_rows, head_dim)

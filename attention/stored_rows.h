@@ -48,14 +48,14 @@ typedef enum RowForm {
     ROW_NF4
 } RowForm;
 
-/* Consecutive tokens of one group. What a form does not need is not set. */
+/* Consecutive tokens of one group, and what their codes are scaled with, in F32. What a form does not need is not set.
+ */
 typedef struct StoredRows {
     const uint8_t *rows; /* of the first token */
     size_t row_bytes;
-    const uint8_t *scales, *minima;               /* of the first token's blocks */
-    size_t blocks_per_row, block_shift;           /* a block is 32 << block_shift elements, or the whole row */
-    float scale_minimum, scale_step;              /* nf4 */
-    const float *channel_scales, *channel_minima; /* (head_dim) */
+    const float *scales, *minima; /* by channel, or (tokens, blocks_per_row) */
+    size_t blocks_per_row;
+    size_t block_shift; /* ROW_I4_BLOCK: a block is 32 << block_shift elements, or the whole row */
 } StoredRows;
 
 static const float WHOLE_LEVELS[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -72,20 +72,9 @@ INLINE VecTable scaled_levels(const float levels[16], float scale, bool has_mini
     return table;
 }
 
-INLINE float load_half(const uint8_t *from) {
-    uint16_t half;
-    memcpy(&half, from, sizeof half);
-    return half_to_float(half);
-}
-
 /* Codes of one of GGML's blocks of 32, the low halves of 16 bytes, then the high ones. */
 INLINE VecInt ggml_codes(const uint8_t packed[16], size_t at) {
     return at < 16 ? vec_u8_codes(packed + at) : vec_high_codes(packed + at - 16);
-}
-
-INLINE float nf4_scale(const StoredRows *rows, size_t block) {
-    uint8_t code = rows->scales[block];
-    return code == KV_NF4_SCALE_NAN ? NAN : rows->scale_minimum + rows->scale_step * (float)code;
 }
 
 /* Elements of a row that are loaded together: whole blocks of 32. */
@@ -94,39 +83,34 @@ INLINE float nf4_scale(const StoredRows *rows, size_t block) {
 /* The vector at element d + i of token t. d is a multiple of ROW_STEP, and i a constant below it where the loads of a
  * block are to share its scale. */
 INLINE Vec row_load(RowForm form, const StoredRows *rows, size_t t, size_t d, size_t i) {
-    const uint8_t *row = rows->rows + t * rows->row_bytes, *packed = row + d / 2 + i / 2, *ggml;
-    size_t at = d + i, block = d / 32 + i / 32;
+    const uint8_t *row = rows->rows + t * rows->row_bytes, *packed = row + d / 2 + i / 2;
+    size_t at = d + i, block = d / 32 + i / 32, first = t * rows->blocks_per_row;
+    const float *scales = rows->scales, *minima = rows->minima;
     switch (form) {
     case ROW_FLOAT:
         return vec_load((const float *)(const void *)row + at);
     case ROW_HALF:
         return vec_load_half((const uint16_t *)(const void *)row + at);
     case ROW_I8_CHANNEL:
-        return vec_mul(vec_load(rows->channel_scales + at), vec_load_i8((const int8_t *)row + at));
+        return vec_mul(vec_load(scales + at), vec_load_i8((const int8_t *)row + at));
     case ROW_I8_TOKEN:
-        return vec_mul(vec_set1(load_half(rows->scales + t * 2)), vec_load_i8((const int8_t *)row + at));
+        return vec_mul(vec_set1(scales[t]), vec_load_i8((const int8_t *)row + at));
     case ROW_Q8_0:
-        ggml = row + block * 34;
-        return vec_mul(vec_set1(load_half(ggml)), vec_load_i8((const int8_t *)ggml + 2 + i % 32));
+        return vec_mul(vec_set1(scales[first + block]), vec_load_i8((const int8_t *)row + block * 34 + 2 + i % 32));
     case ROW_Q4_0:
-        ggml = row + block * 18;
-        return vec_lookup(scaled_levels(Q4_0_LEVELS, load_half(ggml), false, 0), ggml_codes(ggml + 2, i % 32));
+        return vec_lookup(scaled_levels(Q4_0_LEVELS, scales[first + block], false, 0),
+                          ggml_codes(row + block * 18 + 2, i % 32));
     case ROW_Q4_1:
-        ggml = row + block * 20;
-        return vec_lookup(scaled_levels(WHOLE_LEVELS, load_half(ggml), true, load_half(ggml + 2)),
-                          ggml_codes(ggml + 4, i % 32));
+        return vec_lookup(scaled_levels(WHOLE_LEVELS, scales[first + block], true, minima[first + block]),
+                          ggml_codes(row + block * 20 + 4, i % 32));
     case ROW_I4_CHANNEL:
-        return vec_add(
-            vec_mul(vec_load(rows->channel_scales + at), vec_lookup(vec_table(WHOLE_LEVELS), vec_packed_codes(packed))),
-            vec_load(rows->channel_minima + at));
+        return vec_add(vec_mul(vec_load(scales + at), vec_lookup(vec_table(WHOLE_LEVELS), vec_packed_codes(packed))),
+                       vec_load(minima + at));
     case ROW_I4_BLOCK:
-        block = t * rows->blocks_per_row + (block >> rows->block_shift);
-        return vec_lookup(
-            scaled_levels(WHOLE_LEVELS, load_half(rows->scales + block * 2), true, load_half(rows->minima + block * 2)),
-            vec_packed_codes(packed));
+        block = first + (block >> rows->block_shift);
+        return vec_lookup(scaled_levels(WHOLE_LEVELS, scales[block], true, minima[block]), vec_packed_codes(packed));
     case ROW_NF4:
-        return vec_lookup(scaled_levels(KV_NF4_LEVELS, nf4_scale(rows, t * rows->blocks_per_row + block / 2), false, 0),
-                          vec_packed_codes(packed));
+        return vec_lookup(scaled_levels(KV_NF4_LEVELS, scales[first + block / 2], false, 0), vec_packed_codes(packed));
     }
     return vec_zero();
 }

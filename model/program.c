@@ -1,9 +1,9 @@
 /* See program.h. */
 #include "model/program.h"
 
-#include "kvcache/codec.h"
+#include "attention/attention.h"
 #include "model/base/cpu.h"
-#include "model/base/tensor.h"
+#include "model/packed_matrix.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -18,17 +18,36 @@ static bool informs(const ProgramFlags *flags) {
     return flags->list_codecs || flags->list_kernels || flags->help || flags->version;
 }
 
+static void print_types(bool coded) {
+    for (TensorType type = 0; type < TENSOR_TYPE_COUNT; type++)
+        if ((packed_code_bits(&PACKED_FORMATS[type]) > 0) == coded)
+            printf(" %s", tensor_type_info(type)->name);
+    printf("\n");
+}
+
+static void print_codec_names(SimdLevel level, bool from_codes) {
+    for (KvCodecId id = 0; id < KV_CODEC_COUNT; id++)
+        if (attention_from_codes(id, level) == from_codes)
+            printf(" %s", kv_codec_name(kv_codec(id)));
+    printf("\n");
+}
+
 static int print_kernels(const char *simd, Error *error) {
     SimdLevel level;
     if (cpu_parse_simd_level(simd, &level, error) < 0)
         return error->code;
-    printf("instruction set  %s (%s)\n", simd_level_name(level), simd_level_features(level));
-    printf("matmul           %s, INT8 (llama2.c)\n", tensor_type_names());
-    printf("attention       ");
-    for (const char *const *name = kv_codec_names(); *name != NULL; name++)
-        printf(" %s", *name);
-    printf("\n");
-    printf("rmsnorm, swiglu  F32\n");
+    printf("instruction set   %s (%s)\n", simd_level_name(level), simd_level_features(level));
+    printf("matmul            weights in codes, activations of 16 bits in two INT8 planes, exact sums in a block:\n"
+           "                 ");
+    print_types(true);
+    printf("                  weights and activations in F32:");
+    print_types(false);
+    printf("attention         of a generated token, from codes:");
+    print_codec_names(level, true);
+    printf("                  16 tokens decoded at a time:");
+    print_codec_names(level, false);
+    printf("                  of a batch, all codecs: tiles decoded once for a block of queries\n");
+    printf("rope, rmsnorm, softmax, swiglu  F32\n");
     return 0;
 }
 
