@@ -75,23 +75,34 @@ INLINE bool fits_lanes(RowForm form, const KvSpan *span) {
     return form == ROW_HALF || (form != ROW_FLOAT && span->group_k.head_dim % VEC_LANES == 0);
 }
 
-/* ROW_FLOAT: whatever the codec, decoded. */
+/* Where tokens from `first` on are located or decoded: at most n of one group, as many as are returned. ROW_FLOAT:
+ * whatever the codec, decoded. */
+typedef struct Room {
+    Scales scales;
+    float decoded[DECODE_TOKENS * ATTENTION_MAX_DIM];
+} Room;
+
+INLINE size_t take_rows(RowForm form, const KvLayout *layout, const KvSpan *span, KvSide side, size_t first, size_t n,
+                        Room *room, StoredRows *rows) {
+    n = rest_of_group(span, first, n);
+    if (form != ROW_FLOAT) {
+        *rows = locate(form, layout, span, side, first, n, &room->scales);
+        return n;
+    }
+    n = n < DECODE_TOKENS ? n : DECODE_TOKENS;
+    decode_stored(span, side, first, n, room->decoded);
+    *rows = decoded_rows(room->decoded, span->group_k.head_dim);
+    return n;
+}
+
 INLINE void score_stored(RowForm form, KvCodecId codec, const KvSpan *span, size_t first, size_t n_tokens,
                          const float *q, size_t n_rows, float *scores, size_t stride) {
     size_t head_dim = span->group_k.head_dim;
     KvLayout layout = kv_layout(&KV_FORMATS[codec], KV_KEYS, &span->group_k);
-    Scales room;
-    float decoded[DECODE_TOKENS * ATTENTION_MAX_DIM];
+    Room room;
     for (size_t done = 0, n; done < n_tokens; done += n) {
-        n = rest_of_group(span, first + done, n_tokens - done);
         StoredRows rows;
-        if (form == ROW_FLOAT) {
-            n = n < DECODE_TOKENS ? n : DECODE_TOKENS;
-            decode_stored(span, KV_KEYS, first + done, n, decoded);
-            rows = decoded_rows(decoded, head_dim);
-        } else {
-            rows = locate(form, &layout, span, KV_KEYS, first + done, n, &room);
-        }
+        n = take_rows(form, &layout, span, KV_KEYS, first + done, n_tokens - done, &room, &rows);
         for (size_t r = 0; r < n_rows; r += ROW_BLOCK)
             WITH_ROWS(row_block(n_rows - r), score_rows, form, q + r * head_dim, &rows, n, head_dim,
                       scores + r * stride + done, stride);
@@ -102,18 +113,10 @@ INLINE void add_stored(RowForm form, KvCodecId codec, const KvSpan *span, size_t
                        const float *weights, size_t stride, size_t n_rows, float *out, size_t out_stride) {
     size_t head_dim = span->group_k.head_dim;
     KvLayout layout = kv_layout(&KV_FORMATS[codec], KV_VALUES, &span->group_v);
-    Scales room;
-    float decoded[DECODE_TOKENS * ATTENTION_MAX_DIM];
+    Room room;
     for (size_t done = 0, n; done < n_tokens; done += n) {
-        n = rest_of_group(span, first + done, n_tokens - done);
         StoredRows rows;
-        if (form == ROW_FLOAT) {
-            n = n < DECODE_TOKENS ? n : DECODE_TOKENS;
-            decode_stored(span, KV_VALUES, first + done, n, decoded);
-            rows = decoded_rows(decoded, head_dim);
-        } else {
-            rows = locate(form, &layout, span, KV_VALUES, first + done, n, &room);
-        }
+        n = take_rows(form, &layout, span, KV_VALUES, first + done, n_tokens - done, &room, &rows);
         for (size_t r = 0; r < n_rows; r += ROW_BLOCK)
             WITH_ROWS(row_block(n_rows - r), add_rows, form, weights + r * stride + done, stride, &rows, n, head_dim,
                       out + r * out_stride, out_stride);
