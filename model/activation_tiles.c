@@ -46,10 +46,13 @@ INLINE void block_to_planes(const float x[PACKED_BLOCK], size_t stride, int32_t 
     int8_t spread_high[PACKED_BLOCK], spread_low[PACKED_BLOCK];
     int8_t *high = stride == 1 ? (int8_t *)(out + PLANE_HIGH) : spread_high;
     int8_t *low = stride == 1 ? (int8_t *)(out + PLANE_LOW) : spread_low;
+    static const float ZEROS[PACKED_BLOCK];
     int32_t sums[3];
     float taint, largest = largest_magnitude(x, &taint), scale = largest / 32639.0f; /* 127 * 256 + 127 */
     if (!(scale >= FLT_MIN)) /* too small to have an inverse: zero */
         scale = 0.0f;
+    if (taint != 0.0f) /* not finite: the scale alone says so */
+        x = ZEROS;
     split_block(x, scale > 0 ? 1.0f / scale : 0.0f, high, low, sums + 1);
     sums[0] = sums[1] + sums[2];
     scale += taint;
