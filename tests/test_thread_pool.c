@@ -84,11 +84,30 @@ static void test_sums(void **state) {
     thread_pool_close(NULL);
 }
 
+static void count_call(void *context) {
+    atomic_fetch_add((atomic_size_t *)context, 1);
+}
+
+/* Threads that wait call what they were given; loops go on as before. */
+static void test_idle(void **state) {
+    (void)state;
+    Error error = {0};
+    ThreadPool *pool;
+    atomic_size_t n_calls = 0;
+    assert_int_equal(thread_pool_open(&pool, 2, &error), 0);
+    thread_pool_set_idle(pool, count_call, &n_calls);
+    for (size_t i = 0; i < 100 || (atomic_load(&n_calls) == 0 && i < 1000000); i++)
+        check_loop(pool, 3, 1);
+    thread_pool_close(pool);
+    assert_true(atomic_load(&n_calls) > 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_index_once),
         cmocka_unit_test(test_many_short_loops),
         cmocka_unit_test(test_sums),
+        cmocka_unit_test(test_idle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
