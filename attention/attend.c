@@ -83,14 +83,11 @@ static void add_decoded(const DecodedTile *tile, size_t at, size_t n, float (*we
 
 /* The largest score, or -infinity; NaN is passed over. */
 static float largest(const float *scores, size_t n) {
-    float max = -INFINITY, lanes[VEC_LANES];
-    Vec vector = vec_set1(max);
+    Vec vector = vec_set1(-INFINITY);
     size_t t = 0;
     for (; t + VEC_LANES <= n; t += VEC_LANES)
         vector = vec_max(vec_load(scores + t), vector);
-    vec_store(lanes, vector);
-    for (size_t i = 0; i < VEC_LANES; i++)
-        max = lanes[i] > max ? lanes[i] : max;
+    float max = vec_largest(vector);
     for (; t < n; t++)
         max = scores[t] > max ? scores[t] : max;
     return max;

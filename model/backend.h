@@ -50,29 +50,29 @@ typedef struct BackendOps {
                   const Tensor *embedding, // {n_embd, n_vocab}
                   const int32_t *tokens,   // (n_tokens) on the host
                   size_t n_tokens,
-                  float *x); // (n_tokens, n_embd)
+                  float *x);               // (n_tokens, n_embd)
 
     /* Products of one x with several matrices. */
     void (*matmul)(Backend *backend, const WeightProduct *products, size_t n_products,
-                   const float *x, // (n_tokens, n_columns)
+                   const float *x,         // (n_tokens, n_columns)
                    size_t n_tokens);
 
     void (*rmsnorm)(Backend *backend,
-                    const float *x,     // (n_tokens, n)
-                    const Tensor *gain, // {n}
+                    const float *x,        // (n_tokens, n)
+                    const Tensor *gain,    // {n}
                     float eps, size_t n_tokens,
-                    float *y); // (n_tokens, n)
+                    float *y);             // (n_tokens, n)
 
     /* Rotates each head of each token in place (Su et al. 2021). */
     void (*rope)(Backend *backend,
-                 float *x, // (n_tokens, n_heads, head_dim)
+                 float *x,                 // (n_tokens, n_heads, head_dim)
                  size_t n_tokens, size_t n_heads, size_t head_dim, RopePairing pairing,
-                 const float *rotation); // (n_tokens, head_dim / 2, 2) cosine and sine
+                 const float *rotation);   // (n_tokens, head_dim / 2, 2) cosine and sine
 
     /* Takes the keys and values of a batch into one layer of the cache, and encodes what is due. */
     void (*append)(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens,
-                   const float *k,  // (n_tokens, n_kv_heads, head_dim) rotated
-                   const float *v); // (n_tokens, n_kv_heads, head_dim)
+                   const float *k,         // (n_tokens, n_kv_heads, head_dim) rotated
+                   const float *v);        // (n_tokens, n_kv_heads, head_dim)
 
     /* Each token of the batch attends to what the cache's view shows it; adds to the layer's counters. Afterwards the
      * batch is part of the cache's tail in this layer. */
@@ -89,8 +89,8 @@ typedef struct BackendOps {
 
 struct Backend {
     const BackendOps *ops;
-    const char *device; /* "cpu" */
-    const char *simd;   /* instruction set of the kernels, by its name on the command line */
+    const char *device;     /* "cpu" */
+    const char *simd;       /* instruction set of the kernels, by its name on the command line */
     int n_threads;
 };
 

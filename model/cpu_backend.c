@@ -54,8 +54,10 @@ static void cpu_close(Backend *backend) {
 
 /* Calls `task` for all of [0, n): by all threads where `n_numbers` is worth it. */
 static void spread(const CpuBackend *b, size_t n, size_t n_numbers, ThreadTask *task, void *job) {
-    size_t n_pieces = (size_t)thread_pool_size(b->pool) * PIECES;
-    thread_pool_run(b->pool, n, n_numbers <= SMALL_WORK ? n : (n + n_pieces - 1) / n_pieces, task, job);
+    if (n_numbers <= SMALL_WORK)
+        thread_pool_run(b->pool, n, n, task, job);
+    else
+        thread_pool_share(b->pool, n, PIECES, task, job);
 }
 
 static int cpu_upload(Backend *backend, Tensor *tensor, TensorUse use, Error *error) {
@@ -79,12 +81,12 @@ static void cpu_read(Backend *backend, float *host, const float *from, size_t n)
 static void cpu_embed(Backend *backend, const Tensor *embedding, const int32_t *tokens, size_t n_tokens, float *x) {
     TensorDecode *decode = tensor_decoder(embedding->type, cpu(backend)->level);
     size_t n_embd = embedding->shape[0];
-    if (embedding->uploaded != NULL)
-        for (size_t t = 0; t < n_tokens; t++)
-            packed_matrix_row(embedding->uploaded, (size_t)tokens[t], x + t * n_embd);
-    else
-        for (size_t t = 0; t < n_tokens; t++)
-            decode(embedding, (size_t)tokens[t] * n_embd, n_embd, x + t * n_embd);
+    for (size_t t = 0; t < n_tokens; t++, x += n_embd) {
+        if (embedding->uploaded != NULL)
+            packed_matrix_row(embedding->uploaded, (size_t)tokens[t], x);
+        else
+            decode(embedding, (size_t)tokens[t] * n_embd, n_embd, x);
+    }
 }
 
 static void cpu_matmul(Backend *backend, const WeightProduct *products, size_t n_products, const float *x,

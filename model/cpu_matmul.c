@@ -1,15 +1,17 @@
 /* See cpu_matmul.h. How work is split changes no sum, so that results do not depend on the number of threads. */
 #include "model/cpu_matmul.h"
 
+#include "model/base/checked.h"
+
 #include <stdlib.h>
 
 /* Pieces of a thread's share of a loop: the smaller, the less it waits for others in the end. */
 #define MATVEC_PIECES 4
 #define MATMUL_PIECES 16
 
-#define NEXT_BYTES                                                                                                     \
-    131072             /* what is asked for between products: as much as memory gives in the time, well below a cache */
-#define ASK_BYTES 1024 /* at once */
+/* What is asked for between products, as much as memory gives in the time and well below a cache; and at once. */
+#define NEXT_BYTES 131072
+#define ASK_BYTES  1024
 
 /* Threads take turns; a range that was replaced between the two loads is asked for in vain. */
 static void ask_for_next(void *context) {
@@ -78,10 +80,6 @@ int cpu_matmul_pack(CpuMatmul *matmul, Tensor *tensor, Error *error) {
 
 /* ---- Room for activations */
 
-static size_t round_up(size_t n, size_t step) {
-    return (n + step - 1) / step * step;
-}
-
 int cpu_matmul_reserve(CpuMatmul *matmul, size_t n_tokens, Error *error) {
     if (n_tokens <= matmul->n_tokens)
         return 0;
@@ -118,10 +116,6 @@ static const PackedMatrix *packed_of(const WeightProduct *product) {
     return product->w->uploaded;
 }
 
-static bool is_coded(const PackedMatrix *w) {
-    return packed_code_bits(&PACKED_FORMATS[w->type]) > 0;
-}
-
 /* Panels that hold rows; pairs of panels. */
 static size_t n_used_panels(const PackedMatrix *w) {
     return (w->n_rows + PANEL_ROWS - 1) / PANEL_ROWS;
@@ -138,8 +132,8 @@ static void matvec_panels(void *context, size_t begin, size_t end, int thread) {
         const PackedMatrix *w = packed_of(&job->products[i]);
         size_t n = n_used_panels(w), from = begin > first ? begin - first : 0, to = end - first < n ? end - first : n;
         if (from < to)
-            job->matmul->kernels->matvec(w, is_coded(w) ? (const void *)job->matmul->planes : job->x, from, to,
-                                         job->products[i].y);
+            job->matmul->kernels->matvec(w, packed_is_coded(w->type) ? (const void *)job->matmul->planes : job->x, from,
+                                         to, job->products[i].y);
         first += n;
     }
 }
@@ -148,7 +142,7 @@ static void matmul_item(const MatmulJob *job, const WeightProduct *product, size
     const PackedMatrix *w = packed_of(product);
     const CpuMatmul *matmul = job->matmul;
     size_t first = chunk * job->chunk, rest = job->n_tokens - first;
-    const int32_t *tiles = is_coded(w) ? matmul->planes : (const int32_t *)(const void *)matmul->columns;
+    const int32_t *tiles = packed_is_coded(w->type) ? matmul->planes : (const int32_t *)(const void *)matmul->columns;
     tiles +=
         first / matmul->kernels->token_tile * matmul_tile_words(w->type, w->n_columns, matmul->kernels->token_tile);
     matmul->kernels->matmul(w, tiles, rest < job->chunk ? rest : job->chunk, pair, pair + 1, room,
@@ -173,8 +167,8 @@ static void prepare_tiles(void *context, size_t begin, size_t end, int thread) {
     bool coded = false, numbers = false;
     (void)thread;
     for (size_t i = 0; i < job->n_products; i++) {
-        coded = coded || is_coded(packed_of(&job->products[i]));
-        numbers = numbers || !is_coded(packed_of(&job->products[i]));
+        coded = coded || packed_is_coded(packed_of(&job->products[i])->type);
+        numbers = numbers || !packed_is_coded(packed_of(&job->products[i])->type);
     }
     for (size_t t = begin; t < end; t++) {
         size_t rest = job->n_tokens - t * tile, n = rest < tile ? rest : tile;
@@ -187,11 +181,6 @@ static void prepare_tiles(void *context, size_t begin, size_t end, int thread) {
     }
 }
 
-static void share(const CpuMatmul *matmul, size_t n, size_t pieces, ThreadTask *task, MatmulJob *job) {
-    size_t n_pieces = (size_t)thread_pool_size(matmul->pool) * pieces;
-    thread_pool_run(matmul->pool, n, (n + n_pieces - 1) / n_pieces, task, job);
-}
-
 void cpu_matmul_run(CpuMatmul *matmul, const WeightProduct *products, size_t n_products, const float *x,
                     size_t n_tokens) {
     size_t tile = matmul->kernels->token_tile, n_tiles = (n_tokens + tile - 1) / tile, panels = 0, pairs = 0;
@@ -200,11 +189,11 @@ void cpu_matmul_run(CpuMatmul *matmul, const WeightProduct *products, size_t n_p
         panels += n_used_panels(packed_of(&products[i]));
         pairs += n_pairs(packed_of(&products[i]));
     }
-    share(matmul, n_tiles, MATMUL_PIECES, prepare_tiles, &job);
+    thread_pool_share(matmul->pool, n_tiles, MATMUL_PIECES, prepare_tiles, &job);
     if (n_tokens == 1) {
         const PackedMatrix *last = packed_of(&products[n_products - 1]);
         set_next(matmul, NULL);
-        share(matmul, panels, MATVEC_PIECES, matvec_panels, &job);
+        thread_pool_share(matmul->pool, panels, MATVEC_PIECES, matvec_panels, &job);
         set_next(matmul, last->data + last->size_bytes);
         return;
     }
@@ -213,5 +202,5 @@ void cpu_matmul_run(CpuMatmul *matmul, const WeightProduct *products, size_t n_p
     size_t wanted = (size_t)thread_pool_size(matmul->pool) * 4, chunks = (wanted + pairs - 1) / pairs;
     job.chunk = (n_tiles + chunks - 1) / chunks * tile;
     job.n_chunks = (n_tiles * tile + job.chunk - 1) / job.chunk;
-    share(matmul, pairs * job.n_chunks, MATMUL_PIECES, matmul_items, &job);
+    thread_pool_share(matmul->pool, pairs * job.n_chunks, MATMUL_PIECES, matmul_items, &job);
 }

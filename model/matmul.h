@@ -49,8 +49,7 @@ static inline size_t matmul_room_bytes(size_t n_columns) {
 
 /* 32-bit words of a tile in either form. */
 static inline size_t matmul_tile_words(TensorType type, size_t n_columns, size_t n_tokens) {
-    bool coded = packed_code_bits(&PACKED_FORMATS[type]) > 0;
-    return (coded ? n_columns / PACKED_BLOCK * PLANE_INTS : n_columns) * n_tokens;
+    return (packed_is_coded(type) ? n_columns / PACKED_BLOCK * PLANE_INTS : n_columns) * n_tokens;
 }
 
 SIMD_DECLARE(const MatmulKernels, matmul_kernels, );

@@ -2,6 +2,7 @@
 #include "model/packed_matrix.h"
 
 #include "model/base/block_codes.h"
+#include "model/base/checked.h"
 #include "model/base/half.h"
 
 #include <assert.h>
@@ -242,7 +243,7 @@ static void fill_decoded(const PackedMatrix *packed, const Tensor *tensor, size_
 
 void packed_matrix_fill(const PackedMatrix *packed, const Tensor *tensor, size_t panel_begin, size_t panel_end) {
     for (size_t panel = panel_begin; panel < panel_end; panel++) {
-        if (packed_code_bits(&PACKED_FORMATS[packed->type]) > 0)
+        if (packed_is_coded(packed->type))
             fill_codes(packed, tensor, panel);
         else if (packed->type != tensor->type)
             fill_decoded(packed, tensor, panel);
@@ -325,7 +326,7 @@ void packed_matrix_row(const PackedMatrix *packed, size_t row, float *out) {
     const PackedFormat *format = &PACKED_FORMATS[packed->type];
     const uint8_t *panel = packed->data + row / PANEL_ROWS * packed->panel_bytes;
     row %= PANEL_ROWS;
-    if (packed_code_bits(format) > 0)
+    if (packed_is_coded(packed->type))
         coded_row(packed, format, panel, row, out);
     else
         for (size_t c = 0; c < packed->n_columns; c++)
@@ -334,10 +335,6 @@ void packed_matrix_row(const PackedMatrix *packed, size_t row, float *out) {
 
 /* ---- Sizes */
 
-static size_t round_up(size_t n, size_t step) {
-    return (n + step - 1) / step * step;
-}
-
 void packed_matrix_measure(PackedMatrix *out, const Tensor *tensor) {
     bool odd_groups =
         tensor->type == TYPE_I8_GROUPED && (tensor->group % PACKED_BLOCK != 0 || tensor->shape[0] % PACKED_BLOCK != 0);
@@ -345,7 +342,7 @@ void packed_matrix_measure(PackedMatrix *out, const Tensor *tensor) {
         .type = odd_groups ? TYPE_F32 : tensor->type, .n_columns = tensor->shape[0], .n_rows = tensor_n_rows(tensor)};
     const PackedFormat *format = &PACKED_FORMATS[out->type];
     size_t stripe_columns = packed_stripe_blocks(format) * PACKED_BLOCK;
-    if (packed_code_bits(format) > 0)
+    if (packed_is_coded(out->type))
         out->panel_bytes = round_up(out->n_columns, stripe_columns) / stripe_columns * packed_stripe_bytes(format);
     else
         out->panel_bytes = round_up(out->n_columns * PANEL_ROWS * tensor_type_info(out->type)->block_bytes, 64);

@@ -54,6 +54,10 @@ static inline size_t packed_code_bits(const PackedFormat *format) {
     return (size_t)format->low_bits + format->high_bits;
 }
 
+static inline bool packed_is_coded(TensorType type) {
+    return packed_code_bits(&PACKED_FORMATS[type]) > 0;
+}
+
 static inline bool packed_has_minima(const PackedFormat *format) {
     return format->scales == PACKED_HALF_MIN || format->scales == PACKED_K_MIN;
 }

@@ -20,7 +20,7 @@ static bool informs(const ProgramFlags *flags) {
 
 static void print_types(bool coded) {
     for (TensorType type = 0; type < TENSOR_TYPE_COUNT; type++)
-        if ((packed_code_bits(&PACKED_FORMATS[type]) > 0) == coded)
+        if (packed_is_coded(type) == coded)
             printf(" %s", tensor_type_info(type)->name);
     printf("\n");
 }

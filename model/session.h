@@ -22,29 +22,18 @@ typedef struct SessionOptions {
     PolicyOptions kv;
 } SessionOptions;
 
-#define SESSION_DEFAULTS                                                                                               \
-    { .device = "auto", .simd = "auto", .kv = POLICY_DEFAULTS }
+#define SESSION_DEFAULTS {.device = "auto", .simd = "auto", .kv = POLICY_DEFAULTS}
 
 #define SESSION_OPTIONS(o)                                                                                             \
-    {"Model", OPTION_HEADING, NULL, NULL, NULL, 0, 0}, {"checkpoint_path",                                             \
-                                                        OPTION_STRING,                                                 \
-                                                        &(o).checkpoint_path,                                          \
-                                                        "PATH",                                                        \
-                                                        "a GGUF file or a llama2.c .bin; required",                    \
-                                                        0,                                                             \
-                                                        0},                                                            \
-        {"tokenizer_path",                                                                                             \
-         OPTION_STRING,                                                                                                \
-         &(o).tokenizer_path,                                                                                          \
-         "PATH",                                                                                                       \
-         "a SentencePiece .model; default: in the checkpoint or beside it",                                            \
-         0,                                                                                                            \
-         0},                                                                                                           \
-        {"device", OPTION_STRING, &(o).device, "NAME", "cpu or auto; default auto", 0, 0},                             \
-        {"n_ctx", OPTION_SIZE, &(o).n_ctx, "N", "capacity of the cache in tokens; default: the model's", 1, 1 << 28},  \
-        {"threads", OPTION_SIZE, &(o).threads, "N", "CPU threads; default: physical cores", 1, 1024},                  \
-        {"simd", OPTION_STRING, &(o).simd, "NAME", "auto, scalar, avx2, avx512 or neon; default auto", 0, 0},          \
-        POLICY_OPTIONS((o).kv)
+    {"Model", OPTION_HEADING, NULL, NULL, NULL, 0, 0},                                                                 \
+    {"checkpoint_path", OPTION_STRING, &(o).checkpoint_path, "PATH", "a GGUF file or a llama2.c .bin; required", 0, 0},\
+    {"tokenizer_path", OPTION_STRING, &(o).tokenizer_path, "PATH",                                                     \
+     "a SentencePiece .model; default: in the checkpoint or beside it", 0, 0},                                         \
+    {"device", OPTION_STRING, &(o).device, "NAME", "cpu or auto; default auto", 0, 0},                                 \
+    {"n_ctx", OPTION_SIZE, &(o).n_ctx, "N", "capacity of the cache in tokens; default: the model's", 1, 1 << 28},      \
+    {"threads", OPTION_SIZE, &(o).threads, "N", "CPU threads; default: physical cores", 1, 1024},                      \
+    {"simd", OPTION_STRING, &(o).simd, "NAME", "auto, scalar, avx2, avx512 or neon; default auto", 0, 0},                    \
+    POLICY_OPTIONS((o).kv)
 
 typedef struct Session {
     Model model;

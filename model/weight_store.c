@@ -1,16 +1,13 @@
 /* See weight_store.h. */
 #include "model/weight_store.h"
 
-#include <stdbool.h>
+#include "model/base/checked.h"
+
 #include <stdlib.h>
 #include <sys/mman.h>
 
 #define HUGE_PAGE   ((size_t)2 << 20)
 #define BLOCK_BYTES ((size_t)256 << 20) /* of address space; pages that are not used are never taken */
-
-static size_t round_up(size_t n, size_t step) {
-    return (n + step - 1) / step * step;
-}
 
 /* Maps a page more than asked for, so that a block can begin at the border of a huge page. */
 static uint8_t *map_block(size_t size_bytes) {

@@ -91,10 +91,6 @@ static void free_matrix(Matrix *m) {
     free(m->packed.data);
 }
 
-static bool is_coded(const Matrix *m) {
-    return packed_code_bits(&PACKED_FORMATS[m->packed.type]) > 0;
-}
-
 /* A product by threads, as the backend does it. */
 static void multiply(const Matrix *m, SimdLevel level, int n_threads, const float *x, size_t n_tokens, float *y) {
     Error error = {0};
@@ -126,12 +122,12 @@ static double tolerance(const Matrix *m, const float *w, const float *x) {
             sum_x += fabs((double)x[i]);
             magnitude += fabs((double)w[i] * (double)x[i]);
         }
-        if (is_coded(m)) {
+        if (packed_is_coded(m->packed.type)) {
             rounding += sum_w * largest_x / 32639 / 2 * 1.0001;
             magnitude += 4 * largest_w * sum_x;
         }
     }
-    return rounding + magnitude * 0x1p-24 * (is_coded(m) ? (double)(2 * n / 16 + 4) : (double)n);
+    return rounding + magnitude * 0x1p-24 * (packed_is_coded(m->packed.type) ? (double)(2 * n / 16 + 4) : (double)n);
 }
 
 static void check_sums(const Matrix *m, const char *what, const float *x, size_t n_tokens, const float *y) {

@@ -58,7 +58,7 @@ static float *run_model(Case *c, SimdLevel level, int n_threads, size_t n_batch,
         context_open(&context, &model, &policy, 128, n_batch, &error) < 0)
         fail_msg("%s", error.message);
     *n_vocab = model.checkpoint.config.n_vocab;
-    c->coded = packed_code_bits(&PACKED_FORMATS[model.weights.layers[0].ffn_down.type]) > 0;
+    c->coded = packed_is_coded(model.weights.layers[0].ffn_down.type);
     float *logits = malloc(c->n_tokens * *n_vocab * sizeof *logits);
     for (size_t done = 0; done < c->n_tokens;) {
         size_t n = context_batch(&context, c->n_tokens - done);

@@ -22,6 +22,11 @@ static inline bool checked_align(size_t a, size_t alignment, size_t *out) {
     return true;
 }
 
+/* The same, for sizes that are far from overflowing, and any step. */
+static inline size_t round_up(size_t n, size_t step) {
+    return (n + step - 1) / step * step;
+}
+
 /* Whether [offset, offset + size) lies within [0, total). */
 static inline bool range_within(size_t offset, size_t size, size_t total) {
     return offset <= total && size <= total - offset;

@@ -26,56 +26,29 @@ static inline VecInt vec_packed_codes(const uint8_t *x) {
     return _mm512_srlv_epi32(spread, _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28));
 }
 static inline Vec vec_lookup(VecTable table, VecInt codes) { return _mm512_permutexvar_ps(codes, table.part[0]); }
-static inline VecInt vec_int_load(const void *x) {
-    return _mm512_loadu_si512(x);
-}
-static inline void vec_int_store(void *out, VecInt x) {
-    _mm512_storeu_si512(out, x);
-}
-static inline VecInt vec_int_set1(int32_t x) {
-    return _mm512_set1_epi32(x);
-}
-static inline VecInt vec_int_add(VecInt a, VecInt b) {
-    return _mm512_add_epi32(a, b);
-}
-static inline VecInt vec_int_sub(VecInt a, VecInt b) {
-    return _mm512_sub_epi32(a, b);
-}
-static inline VecInt vec_int_and(VecInt a, VecInt b) {
-    return _mm512_and_si512(a, b);
-}
-static inline VecInt vec_int_or(VecInt a, VecInt b) {
-    return _mm512_or_si512(a, b);
-}
-static inline VecInt vec_int_shift_left(VecInt x, int n) {
-    return _mm512_slli_epi32(x, (unsigned)n);
-}
-static inline VecInt vec_int_shift_right(VecInt x, int n) {
-    return _mm512_srli_epi32(x, (unsigned)n);
-}
-static inline VecInt vec_int_shift_right_signed(VecInt x, int n) {
-    return _mm512_srai_epi32(x, (unsigned)n);
-}
-static inline Vec vec_int_to_float(VecInt x) {
-    return _mm512_cvtepi32_ps(x);
-}
-static inline VecInt vec_int_round(Vec x) {
-    return _mm512_cvtps_epi32(x);
-} /* ties to even */
-static inline int32_t vec_int_sum(VecInt x) {
-    return _mm512_reduce_add_epi32(x);
-}
+static inline VecInt vec_int_load(const void *x) { return _mm512_loadu_si512(x); }
+static inline void vec_int_store(void *out, VecInt x) { _mm512_storeu_si512(out, x); }
+static inline VecInt vec_int_set1(int32_t x) { return _mm512_set1_epi32(x); }
+static inline VecInt vec_int_add(VecInt a, VecInt b) { return _mm512_add_epi32(a, b); }
+static inline VecInt vec_int_sub(VecInt a, VecInt b) { return _mm512_sub_epi32(a, b); }
+static inline VecInt vec_int_and(VecInt a, VecInt b) { return _mm512_and_si512(a, b); }
+static inline VecInt vec_int_or(VecInt a, VecInt b) { return _mm512_or_si512(a, b); }
+static inline VecInt vec_int_shift_left(VecInt x, int n) { return _mm512_slli_epi32(x, (unsigned)n); }
+static inline VecInt vec_int_shift_right(VecInt x, int n) { return _mm512_srli_epi32(x, (unsigned)n); }
+static inline VecInt vec_int_shift_right_signed(VecInt x, int n) { return _mm512_srai_epi32(x, (unsigned)n); }
+static inline Vec vec_int_to_float(VecInt x) { return _mm512_cvtepi32_ps(x); }
+static inline VecInt vec_int_round(Vec x) { return _mm512_cvtps_epi32(x); } /* ties to even */
+static inline int32_t vec_int_sum(VecInt x) { return _mm512_reduce_add_epi32(x); }
 static inline void vec_int_store_bytes(int8_t *out, VecInt x) {
     _mm_storeu_si128((__m128i *)(void *)out, _mm512_cvtepi32_epi8(x));
 }
 #if defined(__AVX512VNNI__)
+/* GCC 12 copies the sums of its intrinsic from register to register: half the speed in large tiles. */
 static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(x));
     return sum;
 }
-static inline VecInt vec_dot4_wide(VecInt sum, VecInt codes, VecInt x) {
-    return vec_dot4(sum, codes, x);
-}
+static inline VecInt vec_dot4_wide(VecInt sum, VecInt codes, VecInt x) { return vec_dot4(sum, codes, x); }
 #else
 static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
     __m512i pairs = _mm512_maddubs_epi16(codes, x); /* at most 2 * 127 * 128: no saturation */
@@ -99,42 +72,18 @@ static inline Vec vec_lookup(VecTable table, VecInt codes) {
     Vec low = _mm256_permutevar8x32_ps(table.part[0], codes), high = _mm256_permutevar8x32_ps(table.part[1], codes);
     return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28))); /* by bit 3 */
 }
-static inline VecInt vec_int_load(const void *x) {
-    return _mm256_loadu_si256(x);
-}
-static inline void vec_int_store(void *out, VecInt x) {
-    _mm256_storeu_si256(out, x);
-}
-static inline VecInt vec_int_set1(int32_t x) {
-    return _mm256_set1_epi32(x);
-}
-static inline VecInt vec_int_add(VecInt a, VecInt b) {
-    return _mm256_add_epi32(a, b);
-}
-static inline VecInt vec_int_sub(VecInt a, VecInt b) {
-    return _mm256_sub_epi32(a, b);
-}
-static inline VecInt vec_int_and(VecInt a, VecInt b) {
-    return _mm256_and_si256(a, b);
-}
-static inline VecInt vec_int_or(VecInt a, VecInt b) {
-    return _mm256_or_si256(a, b);
-}
-static inline VecInt vec_int_shift_left(VecInt x, int n) {
-    return _mm256_slli_epi32(x, n);
-}
-static inline VecInt vec_int_shift_right(VecInt x, int n) {
-    return _mm256_srli_epi32(x, n);
-}
-static inline VecInt vec_int_shift_right_signed(VecInt x, int n) {
-    return _mm256_srai_epi32(x, n);
-}
-static inline Vec vec_int_to_float(VecInt x) {
-    return _mm256_cvtepi32_ps(x);
-}
-static inline VecInt vec_int_round(Vec x) {
-    return _mm256_cvtps_epi32(x);
-}
+static inline VecInt vec_int_load(const void *x) { return _mm256_loadu_si256(x); }
+static inline void vec_int_store(void *out, VecInt x) { _mm256_storeu_si256(out, x); }
+static inline VecInt vec_int_set1(int32_t x) { return _mm256_set1_epi32(x); }
+static inline VecInt vec_int_add(VecInt a, VecInt b) { return _mm256_add_epi32(a, b); }
+static inline VecInt vec_int_sub(VecInt a, VecInt b) { return _mm256_sub_epi32(a, b); }
+static inline VecInt vec_int_and(VecInt a, VecInt b) { return _mm256_and_si256(a, b); }
+static inline VecInt vec_int_or(VecInt a, VecInt b) { return _mm256_or_si256(a, b); }
+static inline VecInt vec_int_shift_left(VecInt x, int n) { return _mm256_slli_epi32(x, n); }
+static inline VecInt vec_int_shift_right(VecInt x, int n) { return _mm256_srli_epi32(x, n); }
+static inline VecInt vec_int_shift_right_signed(VecInt x, int n) { return _mm256_srai_epi32(x, n); }
+static inline Vec vec_int_to_float(VecInt x) { return _mm256_cvtepi32_ps(x); }
+static inline VecInt vec_int_round(Vec x) { return _mm256_cvtps_epi32(x); }
 static inline int32_t vec_int_sum(VecInt x) {
     __m128i four = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
     __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
@@ -213,43 +162,21 @@ static inline VecInt vec_int_load(const void *x) {
     memcpy(&out, x, sizeof out);
     return out;
 }
-static inline void vec_int_store(void *out, VecInt x) {
-    memcpy(out, &x, sizeof x);
-}
-static inline VecInt vec_int_set1(int32_t x) {
-    return (VecInt){x, x, x, x};
-}
-static inline VecInt vec_int_add(VecInt a, VecInt b) {
-    return a + b;
-}
-static inline VecInt vec_int_sub(VecInt a, VecInt b) {
-    return a - b;
-}
-static inline VecInt vec_int_and(VecInt a, VecInt b) {
-    return a & b;
-}
-static inline VecInt vec_int_or(VecInt a, VecInt b) {
-    return a | b;
-}
+static inline void vec_int_store(void *out, VecInt x) { memcpy(out, &x, sizeof x); }
+static inline VecInt vec_int_set1(int32_t x) { return (VecInt){x, x, x, x}; }
+static inline VecInt vec_int_add(VecInt a, VecInt b) { return a + b; }
+static inline VecInt vec_int_sub(VecInt a, VecInt b) { return a - b; }
+static inline VecInt vec_int_and(VecInt a, VecInt b) { return a & b; }
+static inline VecInt vec_int_or(VecInt a, VecInt b) { return a | b; }
 typedef uint32_t VecUnsigned __attribute__((vector_size(16)));
-static inline VecInt vec_int_shift_left(VecInt x, int n) {
-    return (VecInt)((VecUnsigned)x << (uint32_t)n);
-}
-static inline VecInt vec_int_shift_right(VecInt x, int n) {
-    return (VecInt)((VecUnsigned)x >> (uint32_t)n);
-}
-static inline VecInt vec_int_shift_right_signed(VecInt x, int n) {
-    return x >> n;
-}
-static inline Vec vec_int_to_float(VecInt x) {
-    return __builtin_convertvector(x, Vec);
-}
+static inline VecInt vec_int_shift_left(VecInt x, int n) { return (VecInt)((VecUnsigned)x << (uint32_t)n); }
+static inline VecInt vec_int_shift_right(VecInt x, int n) { return (VecInt)((VecUnsigned)x >> (uint32_t)n); }
+static inline VecInt vec_int_shift_right_signed(VecInt x, int n) { return x >> n; }
+static inline Vec vec_int_to_float(VecInt x) { return __builtin_convertvector(x, Vec); }
 static inline VecInt vec_int_round(Vec x) { /* for |x| < 2^22: adding 1.5 * 2^23 rounds to an integer */
     return __builtin_convertvector((x + 12582912.0f) - 12582912.0f, VecInt);
 }
-static inline int32_t vec_int_sum(VecInt x) {
-    return x[0] + x[1] + x[2] + x[3];
-}
+static inline int32_t vec_int_sum(VecInt x) { return x[0] + x[1] + x[2] + x[3]; }
 static inline void vec_int_store_bytes(int8_t *out, VecInt x) {
     for (size_t i = 0; i < VEC_LANES; i++)
         out[i] = (int8_t)x[i];
@@ -261,16 +188,11 @@ static inline VecInt vec_dot4_wide(VecInt sum, VecInt codes, VecInt x) {
     }
     return sum;
 }
-static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
-    return vec_dot4_wide(sum, codes, x);
-}
+static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) { return vec_dot4_wide(sum, codes, x); }
 
 #endif
 
-static inline VecInt vec_int_zero(void) {
-    return vec_int_set1(0);
-}
-
+static inline VecInt vec_int_zero(void) { return vec_int_set1(0); }
 static inline VecTable vec_table(const float levels[16]) {
     VecTable table;
     for (size_t i = 0; i < 16 / VEC_LANES; i++)

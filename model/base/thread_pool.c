@@ -12,9 +12,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#define SPINS                                                                                                          \
-    2000 /* looks for new work before a worker sleeps: longer than the pauses between the steps of a layer             \
-          */
+/* Looks for new work before a worker sleeps: longer than the pauses between the steps of a layer. */
+#define SPINS 2000
 
 #define NO_INDEX UINT32_MAX /* between loops */
 
@@ -25,6 +24,7 @@ typedef struct Share {
 
 struct ThreadPool {
     int n_threads;
+    int n_workers;          /* that have started */
     pthread_t *threads;     /* (n_threads - 1) workers */
     Share *shares;          /* (n_threads) */
     _Atomic(uint64_t) loop; /* number of the last loop that began */
@@ -155,6 +155,11 @@ void thread_pool_run(ThreadPool *pool, size_t n, size_t grain, ThreadTask *task,
         atomic_store(&pool->shares[thread].claim, loop << 32 | NO_INDEX);
 }
 
+void thread_pool_share(ThreadPool *pool, size_t n, size_t pieces, ThreadTask *task, void *context) {
+    size_t n_pieces = (size_t)pool->n_threads * pieces;
+    thread_pool_run(pool, n, (n + n_pieces - 1) / n_pieces, task, context);
+}
+
 static int start_workers(ThreadPool *pool, Error *error) {
     for (int thread = 1; thread < pool->n_threads; thread++) {
         Worker *worker = malloc(sizeof *worker);
@@ -162,9 +167,9 @@ static int start_workers(ThreadPool *pool, Error *error) {
             *worker = (Worker){pool, thread};
         if (worker == NULL || pthread_create(&pool->threads[thread - 1], NULL, run_worker, worker) != 0) {
             free(worker);
-            pool->n_threads = thread; /* those that run are joined */
             return error_set(error, ERROR_MEMORY, "thread %d cannot be started; use fewer --threads", thread + 1);
         }
+        pool->n_workers = thread;
     }
     return 0;
 }
@@ -201,8 +206,8 @@ void thread_pool_close(ThreadPool *pool) {
     atomic_store(&pool->closing, true);
     pthread_cond_broadcast(&pool->work);
     pthread_mutex_unlock(&pool->mutex);
-    for (int thread = 1; thread < pool->n_threads; thread++)
-        pthread_join(pool->threads[thread - 1], NULL);
+    for (int i = 0; i < pool->n_workers; i++)
+        pthread_join(pool->threads[i], NULL);
     pthread_cond_destroy(&pool->work);
     pthread_mutex_destroy(&pool->mutex);
     free(pool->threads);

@@ -36,4 +36,7 @@ void thread_pool_set_idle(ThreadPool *pool, ThreadIdle *idle, void *context);
  * one thread at a time, and not from a task. */
 void thread_pool_run(ThreadPool *pool, size_t n, size_t grain, ThreadTask *task, void *context);
 
+/* The same in about `pieces` pieces for each thread. */
+void thread_pool_share(ThreadPool *pool, size_t n, size_t pieces, ThreadTask *task, void *context);
+
 #endif
