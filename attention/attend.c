@@ -116,7 +116,6 @@ static void tile_softmax(float *scores, size_t n_tokens, size_t head_dim, Partia
 /* What a tile's pieces give rows [first, first + n_rows) of queries that see alike. */
 static void attend_rows(const Block *block, const TilePiece *pieces, size_t n_pieces, size_t first, size_t n_rows,
                         size_t tile, float *partials) {
-    const StoredKernels *kernels = SIMD_NAME(stored_kernels);
     AttentionScratch *s = block->scratch;
     bool alone = block->n_queries == 1;
     size_t head_dim = block->head_dim, stride = PARTIAL_FLOATS(head_dim), n_seen[SCORE_ROWS];
@@ -124,9 +123,10 @@ static void attend_rows(const Block *block, const TilePiece *pieces, size_t n_pi
         const KvSpan *span = pieces[p].span;
         const float *q = query_form(s, span) + first * head_dim;
         size_t at = pieces[p].at, n = pieces[p].n;
-        if (alone)
-            kernels[kv_codec_id(span->codec_k)].score(span, pieces[p].first, n, q, n_rows, s->scores[0] + at,
-                                                      SCORE_STRIDE);
+        if (is_coded(span, KV_KEYS))
+            SIMD_NAME(score_codes)(&s->codes, &pieces[p], q, n_rows, s->scores);
+        else if (alone)
+            SIMD_NAME(score_stored)(span, pieces[p].first, n, q, n_rows, s->scores[0] + at, SCORE_STRIDE);
         else
             score_decoded(&s->tile, at, n, q, n_rows, head_dim, s->scores);
     }
@@ -140,9 +140,10 @@ static void attend_rows(const Block *block, const TilePiece *pieces, size_t n_pi
         const KvSpan *span = pieces[p].span;
         float *out = partials + (span->group_v.rotated ? head_dim : 0);
         size_t at = pieces[p].at, n = pieces[p].n;
-        if (alone)
-            kernels[kv_codec_id(span->codec_v)].add(span, pieces[p].first, n, s->scores[0] + at, SCORE_STRIDE, n_rows,
-                                                    out, stride);
+        if (is_coded(span, KV_VALUES))
+            SIMD_NAME(add_codes)(&pieces[p], s->scores, n_seen, n_rows, out, stride);
+        else if (alone)
+            SIMD_NAME(add_stored)(span, pieces[p].first, n, s->scores[0] + at, SCORE_STRIDE, n_rows, out, stride);
         else
             add_decoded(&s->tile, at, n, s->scores, n_seen, n_rows, head_dim, out, stride);
     }

@@ -3,12 +3,9 @@
 #define STOWKV_ATTEND_H
 
 #include "attention/attention.h"
+#include "attention/code_products.h"
 #include "attention/decoded_tile.h"
 #include "model/base/simd_levels.h"
-
-#define SCORE_ROWS 32 /* rows whose scores are held at once; a row is one head of one query */
-
-#define SCORE_STRIDE (TILE_TOKENS + 16) /* no power of two, so that the rows' scores share no line of the cache */
 
 /* The query as the different spans need it. */
 enum { QUERY_PLAIN, QUERY_SHIFTED, QUERY_ROTATED, N_QUERY_FORMS };
@@ -30,6 +27,7 @@ static inline Partial partial_at(float *partials, size_t index, size_t head_dim)
 /* Arrays of rows and tokens are as dense as head_dim allows: what a smaller one leaves is never touched. */
 struct AttentionScratch {
     _Alignas(64) DecodedTile tile;
+    CodeRoom codes;
     float scores[SCORE_ROWS][SCORE_STRIDE];
     float forms[N_QUERY_FORMS][ATTENTION_ROWS * ATTENTION_MAX_DIM];   /* (rows, head_dim) */
     float totals[ATTENTION_ROWS * PARTIAL_FLOATS(ATTENTION_MAX_DIM)]; /* partials of all rows, from tile to tile */

@@ -2,13 +2,13 @@
 #include "attention/attention.h"
 
 #include "attention/attend.h"
-#include "attention/stored_kernels.h"
 
 #define MAX_PARTIAL_FLOATS ((size_t)1 << 23) /* 32 heads of 128 that see 130,000 tokens */
 
-bool attention_from_codes(KvCodecId codec, SimdLevel level) {
-    static const StoredKernels *const KERNELS[SIMD_LEVEL_COUNT] = SIMD_TABLE(stored_kernels);
-    return KERNELS[level][codec].from_codes;
+AttentionPath attention_path(KvCodecId codec) {
+    if (kv_is_woven(codec, KV_WOVEN_BLOCK))
+        return ATTENTION_INTEGERS;
+    return codec == KV_F16 || codec == KV_NF4 ? ATTENTION_FLOATS : ATTENTION_DECODED;
 }
 
 const AttentionKernels *attention_kernels(SimdLevel level) {

@@ -6,8 +6,9 @@
  *     attention_items(&batch, 0, n, attention_kernels(level), scratch);   // or in parts, in any order, on any threads
  *     attention_merge(&batch, attention_kernels(level), scratch);         // when all are done
  *
- * A tile that a block of queries sees is decoded once for all of them; the tiles of a query that is alone are spread
- * over the threads, and its codes are multiplied as they are stored. There is no other decoded copy of the cache.
+ * Most codecs' codes are multiplied as they are stored. A tile of other codecs that a block of queries sees is decoded
+ * once for all of them; there is no other decoded copy of the cache. The tiles of a query that is alone are spread over
+ * the threads.
  *
  * Tiles are cut over the sequence of visible tokens, not over spans; every query sums each tile by itself, and then the
  * tiles in order. So the order of sums depends on which tokens a query sees, not on where they are stored: one batch or
@@ -56,9 +57,15 @@ typedef struct AttentionBatch {
     float *partials;             /* attention_partial_bytes(), for what the tiles of a query that is alone give */
 } AttentionBatch;
 
-/* Whether a query that is alone multiplies this codec's codes as they are stored; else 16 tokens at a time are decoded.
- */
-bool attention_from_codes(KvCodecId codec, SimdLevel level);
+/* How a codec's keys and values are multiplied. */
+typedef enum AttentionPath {
+    ATTENTION_INTEGERS, /* codes with 16-bit numbers; where head_dim is no multiple of 32, as ATTENTION_DECODED */
+    ATTENTION_FLOATS,   /* in F32, for a query that is alone from what is stored, for a block of them from decoded tiles
+                         */
+    ATTENTION_DECODED   /* in F32, decoded 16 tokens at a time or in tiles */
+} AttentionPath;
+
+AttentionPath attention_path(KvCodecId codec);
 
 /* As with scratch memory, what a short context does not need is never touched. A query of many heads that sees so many
  * tokens that this is not enough is not spread over more threads than there are KV heads. */

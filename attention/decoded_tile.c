@@ -1,6 +1,7 @@
 /* Decoding of tiles, compiled once for each instruction set; see decoded_tile.h. */
 #include "attention/decoded_tile.h"
 
+#include "attention/code_products.h"
 #include "attention/stored_rows.h"
 
 /* Notes where tokens [at, at + n) come from: addresses from `source` on, `step` apart. False where any came from
@@ -21,8 +22,10 @@ static bool decode_part(DecodedTile *tile, const KvSpan *span, size_t first, siz
     size_t step = is_half(span->codec_k) ? head_dim * sizeof(uint16_t) : 1; /* a record has more bytes than tokens */
     if (note_sources(tile, at, n, (uintptr_t)record + first % group * step, step))
         return false;
-    decode_stored(span, KV_KEYS, first, n, tile->keys + at * head_dim);
-    decode_stored(span, KV_VALUES, first, n, tile->values + at * head_dim);
+    if (!is_coded(span, KV_KEYS))
+        decode_stored(span, KV_KEYS, first, n, tile->keys + at * head_dim);
+    if (!is_coded(span, KV_VALUES))
+        decode_stored(span, KV_VALUES, first, n, tile->values + at * head_dim);
     return true;
 }
 
@@ -63,6 +66,8 @@ void SIMD_NAME(decode_tile)(DecodedTile *tile, const TilePiece *pieces, size_t n
     size_t begin = TILE_TOKENS, end = 0; /* of what was decoded now */
     for (size_t p = 0; p < n_pieces; p++) {
         const TilePiece *piece = &pieces[p];
+        if (is_coded(piece->span, KV_KEYS) && is_coded(piece->span, KV_VALUES))
+            continue;
         for (size_t done = 0, n; done < piece->n; done += n) {
             n = rest_of_group(piece->span, piece->first + done, piece->n - done);
             if (!decode_part(tile, piece->span, piece->first + done, piece->at + done, n, head_dim))

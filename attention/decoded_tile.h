@@ -5,16 +5,8 @@
 #define STOWKV_DECODED_TILE_H
 
 #include "attention/attention.h"
+#include "attention/tile.h"
 #include "model/base/simd_levels.h"
-
-#define TILE_TOKENS 512 /* tokens whose scores are held at once */
-
-/* Tokens of a tile that lie in one span. */
-typedef struct TilePiece {
-    const KvSpan *span;
-    size_t first; /* token of the span */
-    size_t at, n; /* tokens [at, at + n) of the tile */
-} TilePiece;
 
 typedef struct DecodedTile {
     /* Of each token, an address in what it was decoded from that no other token has; 0: not decoded. */

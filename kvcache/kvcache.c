@@ -1,6 +1,7 @@
 /* Storage and movement of tokens between tiers; see kvcache.h. Where a token is, plan.c alone decides. */
 #include "kvcache/kvcache.h"
 
+#include "kvcache/codec_weave.h"
 #include "model/base/checked.h"
 #include "model/base/half.h"
 
@@ -180,7 +181,7 @@ static uint8_t *record(const KvTierStore *store, KvSide side, size_t kv_head, si
 /* The values of a group before it enters `tier`, in F32: FP16 from the first tier, else what the tier before decodes.
  */
 static void gather_group(const KvCache *cache, size_t layer, size_t kv_head, size_t tier, size_t index, KvSide side,
-                         float *out) {
+                         float *out, uint8_t *room) {
     const KvLayer *l = &cache->layers[layer];
     size_t n = cache->policy.group, dim = cache->shape.head_dim;
     if (tier == 1) {
@@ -194,22 +195,27 @@ static void gather_group(const KvCache *cache, size_t layer, size_t kv_head, siz
     const KvTierStore *before = &l->tiers[tier - 1];
     const KvCodec *codec = side == KV_KEYS ? before->codec_k : before->codec_v;
     const KvGroup *group = side == KV_KEYS ? &before->group_k : &before->group_v;
-    kv_codec_decoder(codec, SIMD_SCALAR)(side, group, record(before, side, kv_head, index), 0, n, out);
+    kv_decode_kept(kv_codec_id(codec), side, group, record(before, side, kv_head, index), room, out);
     if (group->rotated)
         kv_rotate(out, n, dim);
 }
 
-static void encode_group(KvCache *cache, size_t layer, size_t kv_head, size_t tier, size_t index) {
-    KvLayer *l = &cache->layers[layer];
-    KvTierStore *store = &l->tiers[tier];
+static void encode_side(KvCache *cache, size_t layer, size_t kv_head, size_t tier, size_t index, KvSide side) {
+    const KvTierStore *store = &cache->layers[layer].tiers[tier];
+    const KvCodec *codec = side == KV_KEYS ? store->codec_k : store->codec_v;
+    const KvGroup *group = side == KV_KEYS ? &store->group_k : &store->group_v;
     size_t size = cache->policy.group * cache->shape.head_dim;
-    float *values = cache->scratch + kv_head * 2 * size, *scratch = values + size;
-    gather_group(cache, layer, kv_head, tier, index, KV_KEYS, values);
-    kv_codec_encode(store->codec_k, KV_KEYS, &store->group_k, values, scratch, record(store, KV_KEYS, kv_head, index));
-    gather_group(cache, layer, kv_head, tier, index, KV_VALUES, values);
-    kv_codec_encode(store->codec_v, KV_VALUES, &store->group_v, values, scratch,
-                    record(store, KV_VALUES, kv_head, index));
-    atomic_fetch_add(&l->counters.tokens_encoded[tier + 1], cache->policy.group);
+    float *values = cache->scratch + kv_head * 2 * size, *scratch = values + size; /* a record fits in either */
+    uint8_t *to = record(store, side, kv_head, index);
+    gather_group(cache, layer, kv_head, tier, index, side, values, (uint8_t *)scratch);
+    kv_codec_encode(codec, side, group, values, scratch, to);
+    kv_weave(kv_codec_id(codec), side, group, to, (uint8_t *)values);
+}
+
+static void encode_group(KvCache *cache, size_t layer, size_t kv_head, size_t tier, size_t index) {
+    encode_side(cache, layer, kv_head, tier, index, KV_KEYS);
+    encode_side(cache, layer, kv_head, tier, index, KV_VALUES);
+    atomic_fetch_add(&cache->layers[layer].counters.tokens_encoded[tier + 1], cache->policy.group);
 }
 
 void kvcache_append(KvCache *cache, size_t layer, size_t kv_head, size_t n_tokens, const float *keys,

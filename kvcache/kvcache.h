@@ -31,7 +31,7 @@ typedef struct KvShape {
 typedef struct KvSpan {
     const KvCodec *codec_k, *codec_v;
     KvGroup group_k, group_v;      /* shape of the encoded groups, and whether they are rotated */
-    const uint8_t *keys, *values;  /* records of whole groups; FP16 spans: rows (n_tokens, head_dim) */
+    const uint8_t *keys, *values;  /* records of whole groups, woven; FP16 spans: rows (n_tokens, head_dim) */
     size_t key_bytes, value_bytes; /* of a record */
     size_t n_tokens;               /* FP16: any number; else whole groups */
     bool shifted;                  /* seen from position - (tokens dropped): the query must be rotated back */

@@ -25,9 +25,9 @@ static void print_types(bool coded) {
     printf("\n");
 }
 
-static void print_codec_names(SimdLevel level, bool from_codes) {
+static void print_codec_names(AttentionPath path) {
     for (KvCodecId id = 0; id < KV_CODEC_COUNT; id++)
-        if (attention_from_codes(id, level) == from_codes)
+        if (attention_path(id) == path)
             printf(" %s", kv_codec_name(kv_codec(id)));
     printf("\n");
 }
@@ -42,11 +42,12 @@ static int print_kernels(const char *simd, Error *error) {
     print_types(true);
     printf("                  weights and activations in F32:");
     print_types(false);
-    printf("attention         of a generated token, from codes:");
-    print_codec_names(level, true);
-    printf("                  16 tokens decoded at a time:");
-    print_codec_names(level, false);
-    printf("                  of a batch, all codecs: tiles decoded once for a block of queries\n");
+    printf("attention         codes as stored with 16-bit queries and weights, exact sums in a block:");
+    print_codec_names(ATTENTION_INTEGERS);
+    printf("                  in F32, for a generated token as stored, for a prompt tile by tile:");
+    print_codec_names(ATTENTION_FLOATS);
+    printf("                  in F32, decoded 16 tokens or a tile at a time:");
+    print_codec_names(ATTENTION_DECODED);
     printf("rope, rmsnorm, softmax, swiglu  F32\n");
     return 0;
 }

@@ -1,5 +1,6 @@
 /* Attention against hand-computed one-hot cases and against double precision, on every instruction set. */
 #include "attention/attend.h"
+#include "kvcache/codec_weave.h"
 #include "model/base/half.h"
 
 #include <math.h>
@@ -124,9 +125,20 @@ static void fill_random(size_t n_tokens, size_t n_group, size_t head_dim) {
 /* A score is a sum of head_dim F32 products of size |q||k|/sqrt(d), below 40 here: its error is below
  * head_dim * 2^-24 * 40, and a weight's relative error is that of its score. Sums over tokens add n_tokens * 2^-24.
  * A rotation adds log2(head_dim) roundings to queries and outputs, of values spread over the whole head: the output's
- * error is then relative to the largest element. */
-static void check_against_reference(const char *what, size_t n_tokens, size_t n_group, size_t head_dim, bool rotated) {
+ * error is then relative to the largest element.
+ *
+ * Codes are multiplied with 16-bit numbers, off by 2^-16 of the largest of 64: in a score, head_dim such errors of up
+ * to 40 * 2^-16 / sqrt(head_dim) add up as a random walk does, here to four times one of them at most. Those of weights
+ * are smaller, but relative to the largest element too. */
+typedef enum Arithmetic { FLOATS, ROTATED, CODES } Arithmetic;
+
+static void check_against_reference(const char *what, size_t n_tokens, size_t n_group, size_t head_dim,
+                                    Arithmetic arithmetic) {
     double tolerance = ((double)head_dim * 40 + (double)n_tokens) * 0x1p-24;
+    if (arithmetic != FLOATS)
+        tolerance *= 2;
+    if (arithmetic == CODES)
+        tolerance += 4 * 40 * 0x1p-16;
     for (size_t h = 0; h < n_group; h++) {
         double expected[MAX_DIM], magnitude[MAX_DIM], largest = 0;
         reference(q + h * head_dim, n_tokens, head_dim, expected, magnitude);
@@ -134,7 +146,7 @@ static void check_against_reference(const char *what, size_t n_tokens, size_t n_
             largest = fmax(largest, magnitude[d]);
         for (size_t d = 0; d < head_dim; d++)
             if (!(fabs((double)out[h * head_dim + d] - expected[d]) <=
-                  (rotated ? 2 * largest : magnitude[d]) * tolerance))
+                  (arithmetic == FLOATS ? magnitude[d] : largest) * tolerance))
                 fail_msg("%s, head_dim %zu, %zu heads, %zu tokens: %.9g, expected %.9g", what, head_dim, n_group,
                          n_tokens, (double)out[h * head_dim + d], expected[d]);
     }
@@ -149,7 +161,7 @@ static void check_random(SimdLevel level, size_t head_dim, size_t n_group, const
     }
     fill_random(n_tokens, n_group, head_dim);
     attend(level, spans, n_spans, n_group, head_dim);
-    check_against_reference(simd_level_name(level), n_tokens, n_group, head_dim, false);
+    check_against_reference(simd_level_name(level), n_tokens, n_group, head_dim, FLOATS);
 }
 
 static void test_random_against_double(void **state) {
@@ -210,6 +222,7 @@ static uint8_t *encode_side(const KvCodec *codec, KvSide side, const KvGroup *gr
             from[i] = half_to_float(rows[g * size + i]);
         kv_codec_encode(codec, side, group, from, from + size, records + g * *bytes);
         kv_codec_decoder(codec, SIMD_SCALAR)(side, group, records + g * *bytes, 0, group->n_tokens, from);
+        kv_weave(kv_codec_id(codec), side, group, records + g * *bytes, (uint8_t *)(from + size));
         for (size_t t = 0; t < group->n_tokens; t++)
             if (group->rotated)
                 hadamard(from + t * dim, dim, seen + g * size + t * dim);
@@ -244,7 +257,8 @@ static void check_codecs(KvCodecId k, KvCodecId v, bool rotated, size_t head_dim
         char what[64];
         snprintf(what, sizeof what, "%s, %s/%s%s", simd_level_name(level), kv_codec_name(codec_k),
                  kv_codec_name(codec_v), rotated ? " rotated" : "");
-        check_against_reference(what, n_tokens, n_group, head_dim, rotated);
+        bool coded = is_coded(&encoded, KV_KEYS) || is_coded(&encoded, KV_VALUES);
+        check_against_reference(what, n_tokens, n_group, head_dim, coded ? CODES : rotated ? ROTATED : FLOATS);
         free(k_records);
         free(v_records);
     }
@@ -334,7 +348,7 @@ static void test_shifted_span(void **state) {
                 pair[0] = a * c - b * s;
                 pair[1] = a * s + b * c;
             }
-        check_against_reference("shifted", SINK + TAIL, HEADS, DIM, true);
+        check_against_reference("shifted", SINK + TAIL, HEADS, DIM, ROTATED);
     }
 }
 

@@ -98,15 +98,16 @@ static void test_full_matches_float64(void **state) {
  *
  * Codes: a number that is off by e before it is rounded to steps of D comes out a whole step away in a share e / D of
  * cases: errors with the root of mean square sqrt(e D), where all of the rounding has D / sqrt(12). So the share of the
- * codec's effect is sqrt(12 e / D), where e is 4e-6 of the numbers' standard deviation (two errors of 2e-6; that FP16
- * comes in between does not change the mean of e), and twice that for what the second layer adds. int8: D is a range of
- * three deviations over 127, so 9 % of an effect of 0.016. q4_0: over 8, so 2.3 % of 0.24. A single code is seldom
- * another, and then by much: twenty times the mean at worst. */
+ * codec's effect is sqrt(12 e / D). Attention multiplies codes with 16-bit numbers of one scale to 64, the largest of
+ * which is three deviations: off by 3 / 32639 / sqrt(12) of the deviation, once in scores and once in weights, which
+ * makes e 4e-5 times 0.3 for what the sum over tokens evens out, beside 4e-6 of F32; and twice the share for what the
+ * second layer adds. int8: D is a range of three deviations over 127, so 17 % of an effect of 0.016. q4_0: over 8, so
+ * 4 % of 0.24. A single code is seldom another, and then by much: twenty times the mean at worst. */
 static Distance tolerance_of(const char *policy) {
     if (strstr(policy, "q4_0") != NULL)
-        return (Distance){5e-3, 1e-1};
+        return (Distance){1e-2, 2e-1};
     if (strstr(policy, "int8") != NULL || strstr(policy, "q8_0") != NULL)
-        return (Distance){1.2e-3, 2.4e-2};
+        return (Distance){2.7e-3, 5.4e-2};
     return (Distance){3e-4, 1.6e-3};
 }
 
@@ -118,12 +119,12 @@ static void check_policy(const char *name, const char *policy, const double *exp
     assert_int_equal(n, run.e.n_scored);
     Distance allowed = tolerance_of(policy), found = distance(run.e.modes[1].nll, expected, n);
     Distance effect = distance(run.e.modes[0].nll, expected, n);
+    if (!kv_policy_is_full(&run.e.modes[1].policy)) /* or the test could not tell the policy from none */
+        allowed.mean = fmin(allowed.mean, effect.mean / 3);
     printf("%-10s %-64s mean %.1e, max %.1e, effect %.1e\n", name, policy, found.mean, found.max, effect.mean);
     if (!(found.mean <= allowed.mean && found.max <= allowed.max))
         fail_msg("%s: likelihoods differ from the reference's by %.1e in the mean and up to %.1e", policy, found.mean,
                  found.max);
-    /* Or the test could not tell the policy from none. */
-    assert_true(kv_policy_is_full(&run.e.modes[1].policy) || effect.mean > 3 * allowed.mean);
     test_run_close(&run);
 }
 

@@ -1,5 +1,6 @@
 /* The cache as a whole: every query sees each token in the form that the plan gives it, whatever the batches; the
  * model's logits do not depend on them; streaming agrees with the slow way; the ledger and the counters are right. */
+#include "kvcache/codec_weave.h"
 #include "kvcache/ledger.h"
 #include "model/base/half.h"
 #include "model/model.h"
@@ -70,19 +71,29 @@ static void compute_forms(const KvPolicy *policy, size_t head, Forms *forms) {
         }
 }
 
+/* Decodes a token of one side of a span. */
+static void read_token(const KvSpan *span, KvSide side, size_t token, float out[DIM]) {
+    bool keys = side == KV_KEYS;
+    const KvCodec *codec = keys ? span->codec_k : span->codec_v;
+    const KvGroup *group = keys ? &span->group_k : &span->group_v;
+    const uint8_t *record = keys ? span->keys + token / group->n_tokens * span->key_bytes
+                                 : span->values + token / group->n_tokens * span->value_bytes;
+    uint8_t rows[64 * DIM * sizeof(float)];
+    if (kv_codec_id(codec) != KV_F16) {
+        kv_unweave(kv_codec_id(codec), side, group, record, rows);
+        record = rows;
+    }
+    kv_codec_decoder(codec, SIMD_SCALAR)(side, group, record, token % group->n_tokens, 1, out);
+}
+
 /* Decodes all that a view shows, in its order. Returns the number of tokens. */
 static size_t read_view(const KvSpan *spans, size_t n_spans, float (*keys)[DIM], float (*values)[DIM]) {
     size_t n = 0;
-    for (size_t s = 0; s < n_spans; s++) {
-        const KvSpan *span = &spans[s];
-        for (size_t t = 0; t < span->n_tokens; t++, n++) {
-            size_t group = t / span->group_k.n_tokens, row = t % span->group_k.n_tokens;
-            kv_codec_decoder(span->codec_k, SIMD_SCALAR)(KV_KEYS, &span->group_k, span->keys + group * span->key_bytes,
-                                                         row, 1, keys[n]);
-            kv_codec_decoder(span->codec_v, SIMD_SCALAR)(KV_VALUES, &span->group_v,
-                                                         span->values + group * span->value_bytes, row, 1, values[n]);
+    for (size_t s = 0; s < n_spans; s++)
+        for (size_t t = 0; t < spans[s].n_tokens; t++, n++) {
+            read_token(&spans[s], KV_KEYS, t, keys[n]);
+            read_token(&spans[s], KV_VALUES, t, values[n]);
         }
-    }
     return n;
 }
 

@@ -1,6 +1,7 @@
 /* See attribution.h. */
 #include "eval/perplexity/attribution.h"
 
+#include "kvcache/codec_weave.h"
 #include "model/base/half.h"
 
 #include <math.h>
@@ -131,7 +132,7 @@ static void compare_group(Attribution *a, const KvSpan *span, KvSide side, size_
     const KvCodec *codec = side == KV_KEYS ? span->codec_k : span->codec_v;
     const uint8_t *records = side == KV_KEYS ? span->keys : span->values;
     size_t bytes = side == KV_KEYS ? span->key_bytes : span->value_bytes, n = group->n_tokens * group->head_dim;
-    kv_codec_decoder(codec, SIMD_SCALAR)(side, group, records + index * bytes, 0, group->n_tokens, a->decoded);
+    kv_decode_kept(kv_codec_id(codec), side, group, records + index * bytes, (uint8_t *)a->exact, a->decoded);
     if (group->rotated)
         kv_rotate(a->decoded, group->n_tokens, group->head_dim);
     for (size_t i = 0; i < n; i++)

@@ -1,5 +1,6 @@
 /* Vectors of VEC_LANES 32-bit integers, each of which may stand for four bytes: the primitives of integer dot products,
- * and of codes that are looked up.
+ * and of codes that are looked up. vec_bits are those of floats: without the sign they compare as the floats do, and
+ * what is not finite is largest.
  * To be included by sources of stowkv_simd_library() only.
  *
  * Shifts go by 32-bit lanes: bits that cross into a neighbouring byte must be masked away.
@@ -33,12 +34,16 @@ static inline VecInt vec_int_add(VecInt a, VecInt b) { return _mm512_add_epi32(a
 static inline VecInt vec_int_sub(VecInt a, VecInt b) { return _mm512_sub_epi32(a, b); }
 static inline VecInt vec_int_and(VecInt a, VecInt b) { return _mm512_and_si512(a, b); }
 static inline VecInt vec_int_or(VecInt a, VecInt b) { return _mm512_or_si512(a, b); }
+static inline VecInt vec_int_xor(VecInt a, VecInt b) { return _mm512_xor_si512(a, b); }
 static inline VecInt vec_int_shift_left(VecInt x, int n) { return _mm512_slli_epi32(x, (unsigned)n); }
 static inline VecInt vec_int_shift_right(VecInt x, int n) { return _mm512_srli_epi32(x, (unsigned)n); }
 static inline VecInt vec_int_shift_right_signed(VecInt x, int n) { return _mm512_srai_epi32(x, (unsigned)n); }
 static inline Vec vec_int_to_float(VecInt x) { return _mm512_cvtepi32_ps(x); }
 static inline VecInt vec_int_round(Vec x) { return _mm512_cvtps_epi32(x); } /* ties to even */
 static inline int32_t vec_int_sum(VecInt x) { return _mm512_reduce_add_epi32(x); }
+static inline VecInt vec_int_max(VecInt a, VecInt b) { return _mm512_max_epi32(a, b); }
+static inline int32_t vec_int_largest(VecInt x) { return _mm512_reduce_max_epi32(x); }
+static inline VecInt vec_bits(Vec x) { return _mm512_castps_si512(x); }
 static inline void vec_int_store_bytes(int8_t *out, VecInt x) {
     _mm_storeu_si128((__m128i *)(void *)out, _mm512_cvtepi32_epi8(x));
 }
@@ -79,6 +84,7 @@ static inline VecInt vec_int_add(VecInt a, VecInt b) { return _mm256_add_epi32(a
 static inline VecInt vec_int_sub(VecInt a, VecInt b) { return _mm256_sub_epi32(a, b); }
 static inline VecInt vec_int_and(VecInt a, VecInt b) { return _mm256_and_si256(a, b); }
 static inline VecInt vec_int_or(VecInt a, VecInt b) { return _mm256_or_si256(a, b); }
+static inline VecInt vec_int_xor(VecInt a, VecInt b) { return _mm256_xor_si256(a, b); }
 static inline VecInt vec_int_shift_left(VecInt x, int n) { return _mm256_slli_epi32(x, n); }
 static inline VecInt vec_int_shift_right(VecInt x, int n) { return _mm256_srli_epi32(x, n); }
 static inline VecInt vec_int_shift_right_signed(VecInt x, int n) { return _mm256_srai_epi32(x, n); }
@@ -89,6 +95,13 @@ static inline int32_t vec_int_sum(VecInt x) {
     __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
     return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
 }
+static inline VecInt vec_int_max(VecInt a, VecInt b) { return _mm256_max_epi32(a, b); }
+static inline int32_t vec_int_largest(VecInt x) {
+    __m128i four = _mm_max_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    __m128i two = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_max_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+}
+static inline VecInt vec_bits(Vec x) { return _mm256_castps_si256(x); }
 static inline void vec_int_store_bytes(int8_t *out, VecInt x) {
     __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
     _mm_storel_epi64((__m128i *)(void *)out, _mm_packs_epi16(words, words));
@@ -128,6 +141,7 @@ static inline VecInt vec_int_add(VecInt a, VecInt b) { return vaddq_s32(a, b); }
 static inline VecInt vec_int_sub(VecInt a, VecInt b) { return vsubq_s32(a, b); }
 static inline VecInt vec_int_and(VecInt a, VecInt b) { return vandq_s32(a, b); }
 static inline VecInt vec_int_or(VecInt a, VecInt b) { return vorrq_s32(a, b); }
+static inline VecInt vec_int_xor(VecInt a, VecInt b) { return veorq_s32(a, b); }
 static inline VecInt vec_int_shift_left(VecInt x, int n) { return vshlq_s32(x, vdupq_n_s32(n)); }
 static inline VecInt vec_int_shift_right(VecInt x, int n) {
     return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(x), vdupq_n_s32(-n)));
@@ -136,6 +150,9 @@ static inline VecInt vec_int_shift_right_signed(VecInt x, int n) { return vshlq_
 static inline Vec vec_int_to_float(VecInt x) { return vcvtq_f32_s32(x); }
 static inline VecInt vec_int_round(Vec x) { return vcvtnq_s32_f32(x); }
 static inline int32_t vec_int_sum(VecInt x) { return vaddvq_s32(x); }
+static inline VecInt vec_int_max(VecInt a, VecInt b) { return vmaxq_s32(a, b); }
+static inline int32_t vec_int_largest(VecInt x) { return vmaxvq_s32(x); }
+static inline VecInt vec_bits(Vec x) { return vreinterpretq_s32_f32(x); }
 static inline void vec_int_store_bytes(int8_t *out, VecInt x) {
     int16x4_t halves = vmovn_s32(x);
     int8x8_t bytes = vmovn_s16(vcombine_s16(halves, halves));
@@ -168,6 +185,7 @@ static inline VecInt vec_int_add(VecInt a, VecInt b) { return a + b; }
 static inline VecInt vec_int_sub(VecInt a, VecInt b) { return a - b; }
 static inline VecInt vec_int_and(VecInt a, VecInt b) { return a & b; }
 static inline VecInt vec_int_or(VecInt a, VecInt b) { return a | b; }
+static inline VecInt vec_int_xor(VecInt a, VecInt b) { return a ^ b; }
 typedef uint32_t VecUnsigned __attribute__((vector_size(16)));
 static inline VecInt vec_int_shift_left(VecInt x, int n) { return (VecInt)((VecUnsigned)x << (uint32_t)n); }
 static inline VecInt vec_int_shift_right(VecInt x, int n) { return (VecInt)((VecUnsigned)x >> (uint32_t)n); }
@@ -177,6 +195,12 @@ static inline VecInt vec_int_round(Vec x) { /* for |x| < 2^22: adding 1.5 * 2^23
     return __builtin_convertvector((x + 12582912.0f) - 12582912.0f, VecInt);
 }
 static inline int32_t vec_int_sum(VecInt x) { return x[0] + x[1] + x[2] + x[3]; }
+static inline VecInt vec_int_max(VecInt a, VecInt b) { return ((a > b) & a) | (~(a > b) & b); }
+static inline int32_t vec_int_largest(VecInt x) {
+    int32_t a = x[0] > x[1] ? x[0] : x[1], b = x[2] > x[3] ? x[2] : x[3];
+    return a > b ? a : b;
+}
+static inline VecInt vec_bits(Vec x) { return (VecInt)x; }
 static inline void vec_int_store_bytes(int8_t *out, VecInt x) {
     for (size_t i = 0; i < VEC_LANES; i++)
         out[i] = (int8_t)x[i];

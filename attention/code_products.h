@@ -1,0 +1,47 @@
+/* Attention straight from woven codes (kvcache/codec_weave.h), in integers: queries, and weights times scales, become
+ * 16-bit numbers, one scale to 64 of them; the sums of their products with codes are exact. So a query that is alone
+ * and a block of them give the same bits on every instruction set, whatever the order.
+ *
+ * A number is off by 2^-16 of the largest of the 64 at most. Where keys have a scale by channel, it goes into the
+ * query, once for each group. */
+#ifndef STOWKV_CODE_PRODUCTS_H
+#define STOWKV_CODE_PRODUCTS_H
+
+#include "attention/attention.h"
+#include "attention/tile.h"
+#include "kvcache/codec_weave.h"
+#include "model/base/simd_levels.h"
+
+#define NUMBERS 64
+
+/* 32 or 64 numbers, each scale * a whole number; words as simd_codes.h has them. */
+typedef struct NumberBlock {
+    int32_t words[2 * NUMBERS / 4];
+    float scale;     /* NaN where a number is not finite */
+    int32_t sums[2]; /* of the whole numbers: of each 32, or all in the first */
+    int32_t unused;
+} NumberBlock;
+
+typedef struct CodeRoom {
+    NumberBlock numbers[SCORE_ROWS * ATTENTION_MAX_DIM / NUMBERS]; /* (n_rows, head_dim / 64, rounded up) */
+} CodeRoom;
+
+/* Whether a side's codes are multiplied; others are decoded. */
+static inline bool is_coded(const KvSpan *span, KvSide side) {
+    const KvCodec *codec = side == KV_KEYS ? span->codec_k : span->codec_v;
+    return kv_is_woven(kv_codec_id(codec), span->group_k.head_dim);
+}
+
+/* scores[r][at + t] = q[r] . key first + t, for the tokens of a piece whose keys are coded. */
+typedef void ScoreCodes(CodeRoom *room, const TilePiece *piece, const float *q, /* (n_rows, head_dim) */
+                        size_t n_rows, float (*scores)[SCORE_STRIDE]);
+
+/* out[r] += sum over t of weights[r][at + t] * value first + t, as far as each row sees: n_seen tokens of the tile.
+ * Later rows see as much as earlier ones, or more. */
+typedef void AddCodes(const TilePiece *piece, float (*weights)[SCORE_STRIDE], const size_t *n_seen, size_t n_rows,
+                      float *out, size_t stride); /* (n_rows, head_dim), rows `stride` apart */
+
+SIMD_DECLARE(ScoreCodes, score_codes, );
+SIMD_DECLARE(AddCodes, add_codes, );
+
+#endif

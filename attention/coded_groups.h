@@ -1,0 +1,161 @@
+/* What score_codes.c and add_codes.c share: floats as 16-bit numbers, where a group's codes are, and a step of their
+ * products. To be included by sources of stowkv_simd_library() only. */
+#ifndef STOWKV_CODED_GROUPS_H
+#define STOWKV_CODED_GROUPS_H
+
+#include "attention/code_products.h"
+#include "attention/row_kernels.h"
+#include "model/base/simd_codes.h"
+
+#include <float.h>
+
+#define GROUP_TOKENS 64       /* at most */
+#define MOST         32639.0f /* 127 * 256 + 127: what two planes hold */
+
+#if VEC_LANES == 8
+#define CODE_ROWS 2 /* 8 sums, 4 vectors of codes: fits 16 registers */
+#else
+#define CODE_ROWS 4 /* 16 sums: fits 32 registers */
+#endif
+
+INLINE int32_t sum_of(const VecInt *whole, size_t n) {
+    VecInt sum = whole[0];
+    for (size_t i = 1; i < n / VEC_LANES; i++)
+        sum = vec_int_add(sum, whole[i]);
+    return vec_int_sum(sum);
+}
+
+/* x * factors as whole numbers of one scale. n_sums: 2, of both halves; 1, of all; 0, none. */
+INLINE void make_numbers(const float *x, const uint16_t *factors, size_t n, size_t n_sums, NumberBlock *out) {
+    Vec v[NUMBERS / VEC_LANES];
+    VecInt most = vec_int_zero(), whole[NUMBERS / VEC_LANES];
+    for (size_t i = 0; i < n / VEC_LANES; i++) {
+        v[i] = vec_load(x + i * VEC_LANES);
+        if (factors != NULL)
+            v[i] = vec_mul(v[i], vec_load_half(factors + i * VEC_LANES));
+        most = vec_int_max(most, vec_int_and(vec_bits(v[i]), vec_int_set1(0x7fffffff)));
+    }
+    int32_t bits = vec_int_largest(most);
+    float largest, inverse;
+    memcpy(&largest, &bits, sizeof largest);
+    bool finite = largest <= FLT_MAX;
+    inverse = finite && largest >= 0x1p-100f ? MOST / largest : 0.0f; /* too small to have an inverse: zero */
+    for (size_t i = 0; i < n / VEC_LANES; i++)
+        whole[i] = vec_int_round(vec_mul(finite ? v[i] : vec_zero(), vec_set1(inverse)));
+    store_numbers(out->words, n, whole);
+    out->scale = finite ? largest * (1.0f / MOST) : NAN;
+    out->sums[0] = n_sums > 0 ? sum_of(whole, n_sums == 1 ? n : 32) : 0;
+    out->sums[1] = n_sums == 2 && n > 32 ? sum_of(whole + 32 / VEC_LANES, 32) : 0;
+}
+
+static inline size_t blocks_of(size_t n) {
+    return (n + NUMBERS - 1) / NUMBERS;
+}
+
+/* A row of n numbers; factors in FP16, or NULL. */
+INLINE void make_row(const float *x, const uint16_t *factors, size_t n, size_t n_sums, NumberBlock *out) {
+    for (size_t i = 0; i < n; i += NUMBERS) {
+        const uint16_t *f = factors == NULL ? NULL : factors + i;
+        if (n - i >= NUMBERS)
+            make_numbers(x + i, f, NUMBERS, n_sums, out + i / NUMBERS);
+        else
+            make_numbers(x + i, f, KV_WOVEN_BLOCK, n_sums, out + i / NUMBERS);
+    }
+}
+
+static inline float dot(const float *a, const uint16_t *b, size_t n) {
+    Vec sum = vec_zero();
+    for (size_t i = 0; i < n; i += VEC_LANES)
+        sum = vec_fma(vec_load(a + i), vec_load_half(b + i), sum);
+    return vec_sum(sum);
+}
+
+/* Records are asked for this far ahead, rounded up to whole records, so that no line is left out: hardware fetches
+ * ahead only as far as a page goes. */
+#define PREFETCH_BYTES 8192
+
+/* A side of a span, and a group of it. */
+typedef struct Side {
+    KvWoven woven;
+    size_t head_dim, group_tokens;
+    const uint8_t *records;
+    size_t record_bytes, ahead; /* bytes from what is read to what is asked for */
+} Side;
+
+static inline Side side_of(const KvSpan *span, KvSide side) {
+    bool keys = side == KV_KEYS;
+    const KvGroup *group = keys ? &span->group_k : &span->group_v;
+    KvWoven woven = kv_woven(kv_codec_id(keys ? span->codec_k : span->codec_v), side, group);
+    size_t bytes = keys ? span->key_bytes : span->value_bytes;
+    return (Side){woven,           group->head_dim,
+                  group->n_tokens, keys ? span->keys : span->values,
+                  bytes,           (PREFETCH_BYTES + bytes - 1) / bytes * bytes};
+}
+
+typedef struct Group {
+    const uint16_t *scales, *minima; /* FP16 */
+    const uint8_t *codes;
+} Group;
+
+static inline Group group_at(const Side *side, size_t index) {
+    const uint8_t *record = side->records + index * side->record_bytes;
+    for (size_t i = 0; i < side->woven.codes; i += 64)
+        __builtin_prefetch(record + side->ahead + i);
+    return (Group){(const uint16_t *)(const void *)record,
+                   (const uint16_t *)(const void *)(record + side->woven.minima), record + side->woven.codes};
+}
+
+#define VECS 2 /* of tokens, or of elements, whose sums are held at once */
+
+typedef VecInt Sums[CODE_ROWS][VECS][2];
+
+/* Adds the products of one step, of which codes[v] are the codes. */
+INLINE void add_step(size_t n_rows, size_t n_vecs, bool wide, const VecInt codes[VECS], const NumberBlock *numbers,
+                     size_t row_stride, size_t step, Sums sums) {
+    CodeStep steps[VECS];
+    for (size_t v = 0; v < n_vecs; v++)
+        steps[v] = code_step(codes[v]);
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t part = 0; part < 2; part++) {
+            VecInt x = vec_int_set1(numbers[r * row_stride].words[number_word(step, part)]);
+            for (size_t v = 0; v < n_vecs; v++)
+                sums[r][v][part] = code_dot(wide, sums[r][v][part], steps[v].part[part], x);
+        }
+}
+
+INLINE void clear_sums(size_t n_rows, size_t n_vecs, Sums sums) {
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t v = 0; v < n_vecs; v++)
+            sums[r][v][0] = sums[r][v][1] = vec_int_zero();
+}
+
+INLINE VecInt low_codes(VecInt bytes) {
+    return vec_int_and(bytes, vec_int_set1(0x0f0f0f0f));
+}
+
+INLINE VecInt high_codes(VecInt bytes) {
+    return vec_int_and(vec_int_shift_right(bytes, 4), vec_int_set1(0x0f0f0f0f));
+}
+
+/* Calls a kernel with a constant number of rows, 1 to CODE_ROWS. */
+#if CODE_ROWS == 4
+#define WITH_CODE_ROWS(n_rows, kernel, ...) WITH_ROWS(n_rows, kernel, __VA_ARGS__)
+#else
+#define WITH_CODE_ROWS(n_rows, kernel, ...)                                                                            \
+    do {                                                                                                               \
+        if (n_rows == 1)                                                                                               \
+            kernel(1, __VA_ARGS__);                                                                                    \
+        else                                                                                                           \
+            kernel(2, __VA_ARGS__);                                                                                    \
+    } while (0)
+#endif
+
+static inline size_t code_rows(size_t n_rows) {
+    return n_rows < CODE_ROWS ? n_rows : CODE_ROWS;
+}
+
+static inline size_t least(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
+#endif

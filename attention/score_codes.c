@@ -1,0 +1,126 @@
+/* Queries times codes of keys, compiled once for each instruction set; see code_products.h. Tokens stand in lanes. */
+#include "attention/coded_groups.h"
+
+/* Vectors of tokens of keys: those of `vec` and, where n_vecs is 2, the next one. */
+INLINE const uint8_t *key_codes(size_t bits, const Side *side, const Group *group, size_t vec, size_t block) {
+    size_t token = vec * VEC_LANES, block_bytes = 16 * KV_WOVEN_BLOCK * bits / 8;
+    return group->codes + (token / 16 * (side->head_dim / KV_WOVEN_BLOCK) + block) * block_bytes + token % 16 * 4;
+}
+
+/* Adds the products of a block of 32 elements. */
+INLINE void add_key_block(size_t n_rows, size_t n_vecs, size_t bits, const Side *side, const Group *group, size_t vec,
+                          size_t block, const NumberBlock *numbers, size_t row_blocks, Sums sums) {
+    const uint8_t *from[VECS] = {key_codes(bits, side, group, vec, block),
+                                 key_codes(bits, side, group, vec + 1, block)};
+    size_t first = block * 8 % NUMBER_STEPS;
+#pragma GCC unroll 8
+    for (size_t step = 0; step < bits; step++) {
+        VecInt bytes[VECS], codes[VECS];
+        for (size_t v = 0; v < n_vecs; v++) {
+            bytes[v] = vec_int_load(from[v] + step * 64);
+            __builtin_prefetch(from[v] + step * 64 + side->ahead);
+            codes[v] = bits == 8 ? bytes[v] : low_codes(bytes[v]);
+        }
+        add_step(n_rows, n_vecs, bits == 8, codes, numbers, row_blocks, first + step, sums);
+        for (size_t v = 0; v < n_vecs && bits == 4; v++)
+            codes[v] = high_codes(bytes[v]);
+        if (bits == 4)
+            add_step(n_rows, n_vecs, false, codes, numbers, row_blocks, first + 4 + step, sums);
+    }
+}
+
+/* The scores of `n_vecs` vectors of tokens from vector `vec` of a group on. */
+INLINE void score_vectors(size_t n_rows, size_t n_vecs, size_t bits, bool by_channel, const Side *side,
+                          const Group *group, size_t vec, const NumberBlock *numbers, const float *offsets, float *out,
+                          size_t stride) {
+    Vec totals[CODE_ROWS][VECS];
+    Sums sums;
+    size_t n_blocks = side->head_dim / KV_WOVEN_BLOCK, row_blocks = blocks_of(side->head_dim);
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t v = 0; v < n_vecs; v++)
+            totals[r][v] = vec_set1(by_channel ? offsets[r] : 0.0f);
+    for (size_t block = 0, run; block < n_blocks; block += run) {
+        const NumberBlock *x = numbers + block / 2;
+        run = by_channel && n_blocks - block >= 2 ? 2 : 1;
+        clear_sums(n_rows, n_vecs, sums);
+        for (size_t b = block; b < block + run; b++)
+            add_key_block(n_rows, n_vecs, bits, side, group, vec, b, x, row_blocks, sums);
+        for (size_t r = 0; r < n_rows; r++, x += row_blocks) {
+            int32_t sum = by_channel ? x->sums[0] : x->sums[block % 2];
+            for (size_t v = 0; v < n_vecs; v++) {
+                size_t t = block * side->group_tokens + (vec + v) * VEC_LANES;
+                VecInt total = code_total(sums[r][v]);
+                if (side->woven.bias > 0)
+                    total = vec_int_sub(total, vec_int_set1(side->woven.bias * sum));
+                Vec scale = vec_set1(x->scale);
+                if (!by_channel)
+                    scale = vec_mul(scale, vec_load_half(group->scales + t));
+                totals[r][v] = vec_fma(vec_int_to_float(total), scale, totals[r][v]);
+                if (!by_channel && side->woven.has_minima)
+                    totals[r][v] =
+                        vec_fma(vec_load_half(group->minima + t), vec_set1(x->scale * (float)sum), totals[r][v]);
+            }
+        }
+    }
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t v = 0; v < n_vecs; v++)
+            vec_store(out + r * stride + (vec + v) * VEC_LANES, totals[r][v]);
+}
+
+INLINE void score_group(size_t n_rows, size_t bits, bool by_channel, const Side *side, const Group *group, size_t first,
+                        size_t end, const NumberBlock *numbers, const float *offsets, float *out, size_t stride) {
+    size_t vec = first / VEC_LANES, n = (end + VEC_LANES - 1) / VEC_LANES;
+    for (; vec + VECS <= n; vec += VECS)
+        score_vectors(n_rows, VECS, bits, by_channel, side, group, vec, numbers, offsets, out, stride);
+    for (; vec < n; vec++)
+        score_vectors(n_rows, 1, bits, by_channel, side, group, vec, numbers, offsets, out, stride);
+}
+
+static void score_rows_of(const Side *side, const Group *group, size_t first, size_t end, const NumberBlock *numbers,
+                          const float *offsets, size_t n_rows, float *out, size_t stride) {
+    if (side->woven.bits == 8 && side->woven.by_channel)
+        WITH_CODE_ROWS(n_rows, score_group, 8, true, side, group, first, end, numbers, offsets, out, stride);
+    else if (side->woven.bits == 8)
+        WITH_CODE_ROWS(n_rows, score_group, 8, false, side, group, first, end, numbers, offsets, out, stride);
+    else if (side->woven.by_channel)
+        WITH_CODE_ROWS(n_rows, score_group, 4, true, side, group, first, end, numbers, offsets, out, stride);
+    else
+        WITH_CODE_ROWS(n_rows, score_group, 4, false, side, group, first, end, numbers, offsets, out, stride);
+}
+
+/* Numbers of the query times the channels' scales, and what the channels' minima add to a score. */
+static void scale_queries(const Side *side, const Group *group, const float *q, size_t n_rows, NumberBlock *numbers,
+                          float offsets[CODE_ROWS]) {
+    for (size_t r = 0; r < n_rows; r++, q += side->head_dim) {
+        make_row(q, group->scales, side->head_dim, side->woven.bias > 0, numbers + r * blocks_of(side->head_dim));
+        offsets[r] = side->woven.has_minima ? dot(q, group->minima, side->head_dim) : 0.0f;
+    }
+}
+
+void SIMD_NAME(score_codes)(CodeRoom *room, const TilePiece *piece, const float *q, size_t n_rows,
+                            float (*scores)[SCORE_STRIDE]) {
+    Side side = side_of(piece->span, KV_KEYS);
+    size_t head_dim = side.head_dim, row_blocks = blocks_of(head_dim);
+    bool by_channel = side.woven.by_channel;
+    NumberBlock *numbers = room->numbers;
+    float part[CODE_ROWS][GROUP_TOKENS], offsets[CODE_ROWS] = {0};
+    for (size_t r = 0; r < n_rows && !by_channel; r++)
+        make_row(q + r * head_dim, NULL, head_dim, side.woven.bias > 0 || side.woven.has_minima ? 2 : 0,
+                 numbers + r * row_blocks);
+    for (size_t done = 0, n; done < piece->n; done += n) {
+        size_t first = (piece->first + done) % side.group_tokens;
+        n = least(side.group_tokens - first, piece->n - done);
+        Group group = group_at(&side, (piece->first + done) / side.group_tokens);
+        for (size_t r = 0, n_block; r < n_rows; r += n_block) {
+            float *out = scores[r] + piece->at + done;
+            n_block = code_rows(n_rows - r);
+            if (by_channel)
+                scale_queries(&side, &group, q + r * head_dim, n_block, numbers, offsets);
+            bool whole = n == side.group_tokens;
+            score_rows_of(&side, &group, first, first + n, by_channel ? numbers : numbers + r * row_blocks, offsets,
+                          n_block, whole ? out : part[0], whole ? SCORE_STRIDE : GROUP_TOKENS);
+            for (size_t i = 0; i < n_block && !whole; i++)
+                memcpy(out + i * SCORE_STRIDE, part[i] + first, n * sizeof *out);
+        }
+    }
+}
