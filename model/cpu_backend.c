@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 
 #define SMALL_WORK 16384 /* numbers below which sharing costs more than it saves */
-#define PIECES     4     /* a thread's share of a loop, so that a thread that is put aside can be made up for */
+#define PIECES     16    /* a thread's share of a loop, so that a thread that is put aside can be made up for */
 
 typedef struct CpuBackend {
     Backend base;

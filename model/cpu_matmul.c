@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 /* Pieces of a thread's share of a loop: the smaller, the less it waits for others in the end. */
-#define MATVEC_PIECES 4
+#define MATVEC_PIECES 8
 #define MATMUL_PIECES 16
 
 /* What is asked for between products, as much as memory gives in the time and well below a cache; and at once. */

@@ -28,7 +28,7 @@ static void rope(float *x, size_t n_heads, size_t head_dim, RopePairing pairing,
 }
 
 INLINE Vec silu_times(Vec z, Vec up) {
-    Vec e = vec_exp(vec_mul(z, vec_set1(-1.0f)));
+    Vec e = vec_exp(vec_min(vec_set1(88.0f), vec_mul(z, vec_set1(-1.0f))));
     return vec_mul(vec_div(z, vec_add(vec_set1(1.0f), e)), up);
 }
 

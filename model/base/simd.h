@@ -65,8 +65,10 @@ static inline void vec_store_sums(float out[4], Vec a, Vec b, Vec c, Vec d) {
     Vec one = _mm512_add_ps(two, _mm512_permute_ps(two, 0xb1));
     _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, one)));
 }
-/* 2^n for integral n in [-126, 127]. */
-static inline Vec vec_exp2_integer(Vec n) { return _mm512_scalef_ps(_mm512_set1_ps(1.0f), n); }
+/* To the nearest integer, ties to even, for |x| < 2^22. */
+static inline Vec vec_round(Vec x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT); }
+/* y * 2^n for integral n in [-126, 127]. */
+static inline Vec vec_scale_by_power(Vec y, Vec n) { return _mm512_scalef_ps(y, n); }
 /* y where x >= limit or x is NaN, else 0. */
 static inline Vec vec_zero_below(Vec y, Vec x, float limit) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(limit), _CMP_NLT_UQ), y);
@@ -128,9 +130,10 @@ static inline void vec_store_sums(float out[4], Vec a, Vec b, Vec c, Vec d) {
     __m128 ac = _mm256_castps256_ps128(one), bd = _mm256_extractf128_ps(one, 1);
     _mm_storeu_ps(out, _mm_movelh_ps(_mm_unpacklo_ps(ac, bd), _mm_unpackhi_ps(ac, bd)));
 }
-static inline Vec vec_exp2_integer(Vec n) {
+static inline Vec vec_round(Vec x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline Vec vec_scale_by_power(Vec y, Vec n) {
     __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
+    return _mm256_mul_ps(y, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
 }
 static inline Vec vec_zero_below(Vec y, Vec x, float limit) {
     return _mm256_and_ps(_mm256_cmp_ps(x, _mm256_set1_ps(limit), _CMP_NLT_UQ), y);
@@ -181,8 +184,9 @@ static inline void vec_store_sums(float out[4], Vec a, Vec b, Vec c, Vec d) {
     float32x2_t c2 = vadd_f32(vget_low_f32(c), vget_high_f32(c)), d2 = vadd_f32(vget_low_f32(d), vget_high_f32(d));
     vec_store(out, vpaddq_f32(vcombine_f32(a2, b2), vcombine_f32(c2, d2)));
 }
-static inline Vec vec_exp2_integer(Vec n) {
-    return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23));
+static inline Vec vec_round(Vec x) { return vrndnq_f32(x); }
+static inline Vec vec_scale_by_power(Vec y, Vec n) {
+    return vmulq_f32(y, vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23)));
 }
 static inline Vec vec_zero_below(Vec y, Vec x, float limit) {
     return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(y), vcltq_f32(x, vdupq_n_f32(limit))));
@@ -237,7 +241,10 @@ static inline void vec_store_sums(float out[4], Vec a, Vec b, Vec c, Vec d) {
     Vec cd = __builtin_shufflevector(c, d, 0, 1, 4, 5) + __builtin_shufflevector(c, d, 2, 3, 6, 7);
     vec_store(out, __builtin_shufflevector(ab, cd, 0, 2, 4, 6) + __builtin_shufflevector(ab, cd, 1, 3, 5, 7));
 }
-static inline Vec vec_exp2_integer(Vec n) { return (Vec)((__builtin_convertvector(n, VecInt) + 127) << 23); }
+static inline Vec vec_round(Vec x) { return (x + 12582912.0f) - 12582912.0f; } /* 1.5 * 2^23 */
+static inline Vec vec_scale_by_power(Vec y, Vec n) {
+    return y * (Vec)((__builtin_convertvector(n, VecInt) + 127) << 23);
+}
 static inline Vec vec_zero_below(Vec y, Vec x, float limit) { return (Vec)(~(x < vec_set1(limit)) & (VecInt)y); }
 
 #endif
@@ -250,23 +257,18 @@ static inline Vec vec_zero_below(Vec y, Vec x, float limit) { return (Vec)(~(x <
 
 static inline Vec vec_zero(void) { return vec_set1(0.0f); }
 
-/* e^x with a relative error below 2e-7 for x in [-87, 88]; 0 below, e^88 above. Range reduction by ln 2 in two parts,
- * then the polynomial of Cephes' expf. */
+/* e^x for x up to 88 with a relative error below 2.2e-7; 0 below -87. Range reduction by ln 2 in two parts (Cody &
+ * Waite 1980), then 1 + r + r^2 p(r) with the p of degree 3 whose largest relative error, 1.0e-7 where |r| is at most
+ * ln(2) / 2, is least. */
 static inline Vec vec_exp(Vec x) {
-    const Vec to_integer = vec_set1(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
-    const Vec original = x;
-    x = vec_min(vec_set1(88.0f), vec_max(vec_set1(-87.0f), x)); /* in this order a NaN stays one */
-    Vec n = vec_add(vec_add(vec_mul(x, vec_set1(1.44269504f)), to_integer), vec_set1(-12582912.0f));
-    Vec r = vec_fma(n, vec_set1(-0.693359375f), x);
-    r = vec_fma(n, vec_set1(2.12194440e-4f), r);
-    Vec p = vec_set1(1.9875691500e-4f);
-    p = vec_fma(p, r, vec_set1(1.3981999507e-3f));
-    p = vec_fma(p, r, vec_set1(8.3334519073e-3f));
-    p = vec_fma(p, r, vec_set1(4.1665795894e-2f));
-    p = vec_fma(p, r, vec_set1(1.6666665459e-1f));
-    p = vec_fma(p, r, vec_set1(5.0000001201e-1f));
+    Vec above = vec_max(vec_set1(-87.0f), x); /* in this order a NaN stays one */
+    Vec n = vec_round(vec_mul(above, vec_set1(1.44269504f)));
+    Vec r = vec_fma(n, vec_set1(2.12194440e-4f), vec_fma(n, vec_set1(-0.693359375f), above));
+    Vec p = vec_fma(vec_set1(8.31252e-3f), r, vec_set1(4.189016e-2f));
+    p = vec_fma(p, r, vec_set1(1.6667115e-1f));
+    p = vec_fma(p, r, vec_set1(4.9999231e-1f));
     Vec y = vec_fma(p, vec_mul(r, r), vec_add(r, vec_set1(1.0f)));
-    return vec_zero_below(vec_mul(y, vec_exp2_integer(n)), original, -87.0f);
+    return vec_zero_below(vec_scale_by_power(y, n), x, -87.0f);
 }
 
 #endif

@@ -32,6 +32,7 @@ struct ThreadPool {
     _Atomic(ThreadTask *) task;
     _Atomic(void *) context;
     atomic_size_t n, grain;
+    atomic_bool halves; /* pieces are half of what is left of a share, at least `grain` */
     _Atomic(ThreadIdle *) idle; /* may be NULL */
     void *idle_context;
     atomic_int n_sleeping;
@@ -81,7 +82,8 @@ static void work_on_share(ThreadPool *pool, int owner, int thread) {
             claim = now; /* another loop began while this one was read */
             continue;
         }
-        size_t end = limit - begin < grain ? limit : begin + grain;
+        size_t left = limit - begin, piece = atomic_load(&pool->halves) && left / 2 > grain ? left / 2 : grain;
+        size_t end = begin + (left < piece ? left : piece);
         if (!atomic_compare_exchange_weak(share, &claim, claim + (end - begin)))
             continue;
         task(context, begin, end, thread);
@@ -128,7 +130,7 @@ static void wake_workers(ThreadPool *pool) {
     pthread_mutex_unlock(&pool->mutex);
 }
 
-void thread_pool_run(ThreadPool *pool, size_t n, size_t grain, ThreadTask *task, void *context) {
+static void run_loop(ThreadPool *pool, size_t n, size_t grain, bool halves, ThreadTask *task, void *context) {
     if (n <= grain || pool->n_threads == 1) {
         if (n > 0)
             task(context, 0, n, 0);
@@ -139,6 +141,7 @@ void thread_pool_run(ThreadPool *pool, size_t n, size_t grain, ThreadTask *task,
     atomic_store(&pool->context, context);
     atomic_store(&pool->n, n);
     atomic_store(&pool->grain, grain);
+    atomic_store(&pool->halves, halves);
     uint64_t loop = (atomic_load(&pool->loop) + 1) & UINT32_MAX;
     for (int thread = 0; thread < pool->n_threads; thread++)
         atomic_store(&pool->shares[thread].claim, loop << 32 | share_begin(pool, n, thread));
@@ -155,9 +158,13 @@ void thread_pool_run(ThreadPool *pool, size_t n, size_t grain, ThreadTask *task,
         atomic_store(&pool->shares[thread].claim, loop << 32 | NO_INDEX);
 }
 
+void thread_pool_run(ThreadPool *pool, size_t n, size_t grain, ThreadTask *task, void *context) {
+    run_loop(pool, n, grain, false, task, context);
+}
+
 void thread_pool_share(ThreadPool *pool, size_t n, size_t pieces, ThreadTask *task, void *context) {
     size_t n_pieces = (size_t)pool->n_threads * pieces;
-    thread_pool_run(pool, n, (n + n_pieces - 1) / n_pieces, task, context);
+    run_loop(pool, n, (n + n_pieces - 1) / n_pieces, true, task, context);
 }
 
 static int start_workers(ThreadPool *pool, Error *error) {
