@@ -66,7 +66,7 @@ void SIMD_NAME(add_codes)(const TilePiece *piece, float (*weights)[SCORE_STRIDE]
     GroupWeights w;
     for (size_t done = 0, n; done < piece->n; done += n) {
         size_t first = (piece->first + done) % side.group_tokens, begin = piece->at + done, r = 0;
-        n = least(side.group_tokens - first, piece->n - done);
+        n = at_most(side.group_tokens - first, piece->n - done);
         Group group = group_at(&side, (piece->first + done) / side.group_tokens);
         while (r < n_rows && n_seen[r] <= begin)
             r++;
@@ -74,7 +74,7 @@ void SIMD_NAME(add_codes)(const TilePiece *piece, float (*weights)[SCORE_STRIDE]
             n_block = code_rows(n_rows - r);
             for (size_t i = 0; i < n_block; i++) {
                 const float *from = weights[r + i] + begin;
-                size_t seen = least(n_seen[r + i] - begin, n);
+                size_t seen = at_most(n_seen[r + i] - begin, n);
                 if (seen < side.group_tokens) {
                     memset(w.weights[i], 0, sizeof w.weights[i]);
                     memcpy(w.weights[i] + first, from, seen * sizeof *from);

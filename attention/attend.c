@@ -21,10 +21,6 @@ typedef struct Block {
     AttentionScratch *scratch;
 } Block;
 
-static size_t at_most(size_t n, size_t limit) {
-    return n < limit ? n : limit;
-}
-
 /* The tokens of a tile that a query sees, by span. Returns how many pieces. */
 static size_t cut_tile(const AttentionQuery *query, size_t tile, TilePiece pieces[KV_MAX_SPANS]) {
     size_t n_pieces = 0, begin = 0; /* of the span, among the visible tokens */
@@ -124,7 +120,7 @@ static void attend_rows(const Block *block, const TilePiece *pieces, size_t n_pi
         const float *q = query_form(s, span) + first * head_dim;
         size_t at = pieces[p].at, n = pieces[p].n;
         if (is_coded(span, KV_KEYS))
-            SIMD_NAME(score_codes)(&s->codes, &pieces[p], q, n_rows, s->scores);
+            SIMD_NAME(score_codes)(s->numbers, &pieces[p], q, n_rows, s->scores);
         else if (alone)
             SIMD_NAME(score_stored)(span, pieces[p].first, n, q, n_rows, s->scores[0] + at, SCORE_STRIDE);
         else

@@ -22,10 +22,6 @@ typedef struct NumberBlock {
     int32_t unused;
 } NumberBlock;
 
-typedef struct CodeRoom {
-    NumberBlock numbers[SCORE_ROWS * ATTENTION_MAX_DIM / NUMBERS]; /* (n_rows, head_dim / 64, rounded up) */
-} CodeRoom;
-
 /* Whether a side's codes are multiplied; others are decoded. */
 static inline bool is_coded(const KvSpan *span, KvSide side) {
     const KvCodec *codec = side == KV_KEYS ? span->codec_k : span->codec_v;
@@ -33,7 +29,8 @@ static inline bool is_coded(const KvSpan *span, KvSide side) {
 }
 
 /* scores[r][at + t] = q[r] . key first + t, for the tokens of a piece whose keys are coded. */
-typedef void ScoreCodes(CodeRoom *room, const TilePiece *piece, const float *q, /* (n_rows, head_dim) */
+typedef void ScoreCodes(NumberBlock *room,                      /* (n_rows, head_dim / 64, rounded up) */
+                        const TilePiece *piece, const float *q, /* (n_rows, head_dim) */
                         size_t n_rows, float (*scores)[SCORE_STRIDE]);
 
 /* out[r] += sum over t of weights[r][at + t] * value first + t, as far as each row sees: n_seen tokens of the tile.

@@ -70,16 +70,12 @@ static inline float dot(const float *a, const uint16_t *b, size_t n) {
     return vec_sum(sum);
 }
 
-/* Records are asked for this far ahead, rounded up to whole records, so that no line is left out: hardware fetches
- * ahead only as far as a page goes. */
-#define PREFETCH_BYTES 8192
-
-/* A side of a span, and a group of it. */
+/* One side of a span. */
 typedef struct Side {
     KvWoven woven;
     size_t head_dim, group_tokens;
     const uint8_t *records;
-    size_t record_bytes, ahead; /* bytes from what is read to what is asked for */
+    size_t record_bytes, ahead; /* from what is read to what is asked for: whole records, or lines would be left out */
 } Side;
 
 static inline Side side_of(const KvSpan *span, KvSide side) {
@@ -87,11 +83,15 @@ static inline Side side_of(const KvSpan *span, KvSide side) {
     const KvGroup *group = keys ? &span->group_k : &span->group_v;
     KvWoven woven = kv_woven(kv_codec_id(keys ? span->codec_k : span->codec_v), side, group);
     size_t bytes = keys ? span->key_bytes : span->value_bytes;
-    return (Side){woven,           group->head_dim,
-                  group->n_tokens, keys ? span->keys : span->values,
-                  bytes,           (PREFETCH_BYTES + bytes - 1) / bytes * bytes};
+    return (Side){.woven = woven,
+                  .head_dim = group->head_dim,
+                  .group_tokens = group->n_tokens,
+                  .records = keys ? span->keys : span->values,
+                  .record_bytes = bytes,
+                  .ahead = (PREFETCH_BYTES + bytes - 1) / bytes * bytes};
 }
 
+/* A group of it. */
 typedef struct Group {
     const uint16_t *scales, *minima; /* FP16 */
     const uint8_t *codes;
@@ -151,11 +151,7 @@ INLINE VecInt high_codes(VecInt bytes) {
 #endif
 
 static inline size_t code_rows(size_t n_rows) {
-    return n_rows < CODE_ROWS ? n_rows : CODE_ROWS;
-}
-
-static inline size_t least(size_t a, size_t b) {
-    return a < b ? a : b;
+    return at_most(n_rows, CODE_ROWS);
 }
 
 #endif

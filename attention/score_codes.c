@@ -97,19 +97,18 @@ static void scale_queries(const Side *side, const Group *group, const float *q, 
     }
 }
 
-void SIMD_NAME(score_codes)(CodeRoom *room, const TilePiece *piece, const float *q, size_t n_rows,
+void SIMD_NAME(score_codes)(NumberBlock *numbers, const TilePiece *piece, const float *q, size_t n_rows,
                             float (*scores)[SCORE_STRIDE]) {
     Side side = side_of(piece->span, KV_KEYS);
     size_t head_dim = side.head_dim, row_blocks = blocks_of(head_dim);
     bool by_channel = side.woven.by_channel;
-    NumberBlock *numbers = room->numbers;
     float part[CODE_ROWS][GROUP_TOKENS], offsets[CODE_ROWS] = {0};
     for (size_t r = 0; r < n_rows && !by_channel; r++)
         make_row(q + r * head_dim, NULL, head_dim, side.woven.bias > 0 || side.woven.has_minima ? 2 : 0,
                  numbers + r * row_blocks);
     for (size_t done = 0, n; done < piece->n; done += n) {
         size_t first = (piece->first + done) % side.group_tokens;
-        n = least(side.group_tokens - first, piece->n - done);
+        n = at_most(side.group_tokens - first, piece->n - done);
         Group group = group_at(&side, (piece->first + done) / side.group_tokens);
         for (size_t r = 0, n_block; r < n_rows; r += n_block) {
             float *out = scores[r] + piece->at + done;

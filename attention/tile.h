@@ -15,4 +15,8 @@ typedef struct TilePiece {
     size_t at, n; /* tokens [at, at + n) of the tile */
 } TilePiece;
 
+static inline size_t at_most(size_t n, size_t limit) {
+    return n < limit ? n : limit;
+}
+
 #endif

@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 
 #define SMALL_WORK 16384 /* numbers below which sharing costs more than it saves */
-#define PIECES     16    /* a thread's share of a loop, so that a thread that is put aside can be made up for */
+#define PIECES     16    /* a thread's share of a loop at its end, so that threads are through at the same time */
 
 typedef struct CpuBackend {
     Backend base;
@@ -57,7 +57,7 @@ static void spread(const CpuBackend *b, size_t n, size_t n_numbers, ThreadTask *
     if (n_numbers <= SMALL_WORK)
         thread_pool_run(b->pool, n, n, task, job);
     else
-        thread_pool_share(b->pool, n, PIECES, task, job);
+        thread_pool_halve(b->pool, n, PIECES, task, job);
 }
 
 static int cpu_upload(Backend *backend, Tensor *tensor, TensorUse use, Error *error) {
@@ -246,7 +246,8 @@ int cpu_backend_open(Backend **out, SimdLevel level, int n_threads, Error *error
     b->attention_scratch = cpu_allocate(&b->base, (size_t)b->base.n_threads * attention_scratch_bytes(),
                                         "the scratch memory of attention", error);
     b->partials = cpu_allocate(&b->base, attention_partial_bytes(), "the scratch memory of attention", error);
-    if (b->attention_scratch == NULL || b->partials == NULL || thread_pool_open(&b->pool, b->base.n_threads, error) < 0) {
+    if (b->attention_scratch == NULL || b->partials == NULL ||
+        thread_pool_open(&b->pool, b->base.n_threads, error) < 0) {
         cpu_close(&b->base);
         return error->code;
     }

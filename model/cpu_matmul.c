@@ -193,7 +193,7 @@ void cpu_matmul_run(CpuMatmul *matmul, const WeightProduct *products, size_t n_p
     if (n_tokens == 1) {
         const PackedMatrix *last = packed_of(&products[n_products - 1]);
         set_next(matmul, NULL);
-        thread_pool_share(matmul->pool, panels, MATVEC_PIECES, matvec_panels, &job);
+        thread_pool_halve(matmul->pool, panels, MATVEC_PIECES, matvec_panels, &job);
         set_next(matmul, last->data + last->size_bytes);
         return;
     }

@@ -29,13 +29,17 @@ static void mark(void *context, size_t begin, size_t end, int thread) {
     atomic_fetch_sub(&record->inside[thread], 1);
 }
 
-static void check_loop(ThreadPool *pool, size_t n, size_t grain) {
+typedef void Loop(ThreadPool *pool, size_t n, size_t grain, ThreadTask *task, void *context);
+
+static void check_loop(ThreadPool *pool, Loop *loop, size_t n, size_t grain) {
     Record record = {.n_threads = thread_pool_size(pool)};
-    thread_pool_run(pool, n, grain, mark, &record);
+    loop(pool, n, grain, mark, &record);
     assert_false(atomic_load(&record.overlap));
     for (size_t i = 0; i < MAX_INDICES; i++)
         assert_int_equal(record.done[i], i < n);
 }
+
+static Loop *const LOOPS[] = {thread_pool_run, thread_pool_share, thread_pool_halve};
 
 static void test_every_index_once(void **state) {
     (void)state;
@@ -47,7 +51,8 @@ static void test_every_index_once(void **state) {
         assert_int_equal(thread_pool_size(pool), n_threads);
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
             for (size_t j = 0; j < sizeof grains / sizeof *grains; j++)
-                check_loop(pool, sizes[i], grains[j]);
+                for (size_t k = 0; k < sizeof LOOPS / sizeof *LOOPS; k++)
+                    check_loop(pool, LOOPS[k], sizes[i], grains[j]);
         thread_pool_close(pool);
     }
 }
@@ -59,7 +64,34 @@ static void test_many_short_loops(void **state) {
     ThreadPool *pool;
     assert_int_equal(thread_pool_open(&pool, 4, &error), 0);
     for (size_t i = 0; i < 30000; i++)
-        check_loop(pool, 2 + i % 9, 1);
+        check_loop(pool, LOOPS[i % 3], 2 + i % 9, 1 + i % 2);
+    thread_pool_close(pool);
+}
+
+/* How long the pieces of a loop are, in the order of their beginnings. */
+typedef struct Pieces {
+    size_t length[MAX_INDICES];
+} Pieces;
+
+static void note(void *context, size_t begin, size_t end, int thread) {
+    (void)thread;
+    ((Pieces *)context)->length[begin] = end - begin;
+}
+
+/* Two threads with 64 indices each: half of what is left of a share, and at last eighths of it. */
+static void test_halves(void **state) {
+    (void)state;
+    Error error = {0};
+    ThreadPool *pool;
+    assert_int_equal(thread_pool_open(&pool, 2, &error), 0);
+    Pieces pieces = {0};
+    thread_pool_halve(pool, 128, 8, note, &pieces);
+    for (size_t share = 0; share < 128; share += 64) {
+        assert_int_equal(pieces.length[share], 32);
+        assert_int_equal(pieces.length[share + 32], 16);
+        assert_int_equal(pieces.length[share + 48], 8);
+        assert_int_equal(pieces.length[share + 56], 8);
+    }
     thread_pool_close(pool);
 }
 
@@ -97,7 +129,7 @@ static void test_idle(void **state) {
     assert_int_equal(thread_pool_open(&pool, 2, &error), 0);
     thread_pool_set_idle(pool, count_call, &n_calls);
     for (size_t i = 0; i < 100 || (atomic_load(&n_calls) == 0 && i < 1000000); i++)
-        check_loop(pool, 3, 1);
+        check_loop(pool, thread_pool_run, 3, 1);
     thread_pool_close(pool);
     assert_true(atomic_load(&n_calls) > 0);
 }
@@ -106,6 +138,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_index_once),
         cmocka_unit_test(test_many_short_loops),
+        cmocka_unit_test(test_halves),
         cmocka_unit_test(test_sums),
         cmocka_unit_test(test_idle),
     };

@@ -1,5 +1,5 @@
-/* Integer dot products of codes of several rows with 16-bit numbers, exact on every instruction set, and what brings
- * the codes together. To be included by sources of stowkv_simd_library() only.
+/* Integer dot products of codes with 16-bit numbers, exact on every instruction set. To be included by sources of
+ * stowkv_simd_library() only.
  *
  * A step is four codes (bytes, unsigned) in each lane, and four numbers that are the same for all lanes. Where there is
  * an instruction for the dot product of bytes, numbers are two planes of bytes, 256 h + l; else they are pairs of 16

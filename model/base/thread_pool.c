@@ -32,7 +32,7 @@ struct ThreadPool {
     _Atomic(ThreadTask *) task;
     _Atomic(void *) context;
     atomic_size_t n, grain;
-    atomic_bool halves; /* pieces are half of what is left of a share, at least `grain` */
+    atomic_bool halves;         /* pieces are half of what is left of a share, at least `grain` */
     _Atomic(ThreadIdle *) idle; /* may be NULL */
     void *idle_context;
     atomic_int n_sleeping;
@@ -82,7 +82,8 @@ static void work_on_share(ThreadPool *pool, int owner, int thread) {
             claim = now; /* another loop began while this one was read */
             continue;
         }
-        size_t left = limit - begin, piece = atomic_load(&pool->halves) && left / 2 > grain ? left / 2 : grain;
+        size_t left = limit - begin, half = atomic_load(&pool->halves) ? left / 2 : 0,
+               piece = half > grain ? half : grain;
         size_t end = begin + (left < piece ? left : piece);
         if (!atomic_compare_exchange_weak(share, &claim, claim + (end - begin)))
             continue;
@@ -162,9 +163,17 @@ void thread_pool_run(ThreadPool *pool, size_t n, size_t grain, ThreadTask *task,
     run_loop(pool, n, grain, false, task, context);
 }
 
-void thread_pool_share(ThreadPool *pool, size_t n, size_t pieces, ThreadTask *task, void *context) {
+static size_t piece_of(const ThreadPool *pool, size_t n, size_t pieces) {
     size_t n_pieces = (size_t)pool->n_threads * pieces;
-    run_loop(pool, n, (n + n_pieces - 1) / n_pieces, true, task, context);
+    return (n + n_pieces - 1) / n_pieces;
+}
+
+void thread_pool_share(ThreadPool *pool, size_t n, size_t pieces, ThreadTask *task, void *context) {
+    run_loop(pool, n, piece_of(pool, n, pieces), false, task, context);
+}
+
+void thread_pool_halve(ThreadPool *pool, size_t n, size_t pieces, ThreadTask *task, void *context) {
+    run_loop(pool, n, piece_of(pool, n, pieces), true, task, context);
 }
 
 static int start_workers(ThreadPool *pool, Error *error) {

@@ -27,8 +27,8 @@ void thread_pool_close(ThreadPool *pool); /* NULL is fine */
 
 int thread_pool_size(const ThreadPool *pool);
 
-/* What threads that wait for work do over and over: something short that nobody needs, such as asking for memory that will
- * be read. To be set before the first loop. */
+/* What threads that wait for work do over and over: something short that nobody needs, such as asking for memory that
+ * will be read. To be set before the first loop. */
 typedef void ThreadIdle(void *context);
 void thread_pool_set_idle(ThreadPool *pool, ThreadIdle *idle, void *context);
 
@@ -38,5 +38,9 @@ void thread_pool_run(ThreadPool *pool, size_t n, size_t grain, ThreadTask *task,
 
 /* The same in about `pieces` pieces for each thread. */
 void thread_pool_share(ThreadPool *pool, size_t n, size_t pieces, ThreadTask *task, void *context);
+
+/* For short loops, whose ends weigh: the same in pieces that are half of what is left of a share, the last ones a
+ * `pieces`th of it. In a long loop a thread that is put aside would hold up half of its share. */
+void thread_pool_halve(ThreadPool *pool, size_t n, size_t pieces, ThreadTask *task, void *context);
 
 #endif
