@@ -234,9 +234,10 @@ static uint8_t *encode_side(const KvCodec *codec, KvSide side, const KvGroup *gr
     return records;
 }
 
-/* A sink of 16, then encoded groups that reach into a second tile, then 45 tokens in FP16. */
+/* A sink of 13, so that tiles end anywhere in a group, then encoded groups that reach into a second tile, then 45
+ * tokens in FP16. */
 static void check_codecs(KvCodecId k, KvCodecId v, bool rotated, size_t head_dim, size_t group_tokens, size_t n_group) {
-    enum { SINK = 16, TAIL = 45 };
+    enum { SINK = 13, TAIL = 45 };
     size_t n_encoded = (TILE_TOKENS / group_tokens + 1) * group_tokens, n_tokens = SINK + n_encoded + TAIL;
     KvGroup group_k = {group_tokens, head_dim, group_tokens, rotated && k != KV_F16}, group_v = group_k;
     group_v.rotated = rotated && v != KV_F16;
