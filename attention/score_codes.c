@@ -76,8 +76,8 @@ INLINE void score_group(size_t n_rows, size_t bits, bool by_channel, const Side 
         score_vectors(n_rows, 1, bits, by_channel, side, group, vec, numbers, offsets, out, stride);
 }
 
-static void score_rows_of(const Side *side, const Group *group, size_t first, size_t end, const NumberBlock *numbers,
-                          const float *offsets, size_t n_rows, float *out, size_t stride) {
+static void score_row_block(const Side *side, const Group *group, size_t first, size_t end, const NumberBlock *numbers,
+                            const float *offsets, size_t n_rows, float *out, size_t stride) {
     if (side->woven.bits == 8 && side->woven.by_channel)
         WITH_CODE_ROWS(n_rows, score_group, 8, true, side, group, first, end, numbers, offsets, out, stride);
     else if (side->woven.bits == 8)
@@ -116,8 +116,8 @@ void SIMD_NAME(score_codes)(NumberBlock *numbers, const TilePiece *piece, const 
             if (by_channel)
                 scale_queries(&side, &group, q + r * head_dim, n_block, numbers, offsets);
             bool whole = n == side.group_tokens;
-            score_rows_of(&side, &group, first, first + n, by_channel ? numbers : numbers + r * row_blocks, offsets,
-                          n_block, whole ? out : part[0], whole ? SCORE_STRIDE : GROUP_TOKENS);
+            score_row_block(&side, &group, first, first + n, by_channel ? numbers : numbers + r * row_blocks, offsets,
+                            n_block, whole ? out : part[0], whole ? SCORE_STRIDE : GROUP_TOKENS);
             for (size_t i = 0; i < n_block && !whole; i++)
                 memcpy(out + i * SCORE_STRIDE, part[i] + first, n * sizeof *out);
         }

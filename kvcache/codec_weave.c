@@ -47,28 +47,28 @@ typedef struct Weave {
     KvLayout layout;
     const KvGroup *group;
     bool keys, to_rows;
-    uint8_t *rows, *threads;
+    uint8_t *rows, *kept;
 } Weave;
 
-static void move(const Weave *w, uint8_t *row, uint8_t *thread, size_t n) {
+static void move(const Weave *w, uint8_t *row, uint8_t *kept, size_t n) {
     if (w->to_rows)
-        memcpy(row, thread, n);
+        memcpy(row, kept, n);
     else
-        memcpy(thread, row, n);
+        memcpy(kept, row, n);
 }
 
 /* Scales, or minima: number `index` of those that a block of GGML's begins with, or from `offset` of the record on. */
 static void move_scales(const Weave *w, size_t index, size_t offset, size_t woven_offset) {
     size_t n_tokens = w->group->n_tokens, half = sizeof(uint16_t);
     if (w->woven.by_channel) {
-        move(w, w->rows + offset, w->threads + woven_offset, w->group->head_dim * half);
+        move(w, w->rows + offset, w->kept + woven_offset, w->group->head_dim * half);
         return;
     }
     for (size_t t = 0; t < n_tokens; t++)
         for (size_t b = 0; b < w->woven.n_blocks; b++) {
             size_t at = w->row->block_bytes > 0 ? t * w->layout.row_bytes + b * w->row->block_bytes + index * half
                                                 : offset + (t * w->woven.n_blocks + b) * half;
-            move(w, w->rows + at, w->threads + woven_offset + (b * n_tokens + t) * half, half);
+            move(w, w->rows + at, w->kept + woven_offset + (b * n_tokens + t) * half, half);
         }
 }
 
@@ -86,13 +86,13 @@ static void pair_codes(const uint8_t from[16], bool to_pairs, uint8_t to[16]) {
 }
 
 /* The codes of a block of 32 elements of one token, in the form that is woven. */
-static void move_block(const Weave *w, uint8_t *row, uint8_t *thread) {
+static void move_block(const Weave *w, uint8_t *row, uint8_t *kept) {
     uint8_t codes[KV_WOVEN_BLOCK], pairs[KV_WOVEN_BLOCK], flip = w->row->is_signed ? 0x80 : 0;
     size_t n = 4 * w->row->bits, unit = w->keys ? 4 : 1, step = w->keys ? 64 : 4;
     bool in_pairs = w->row->bits == 4 && w->row->block_bytes == 0;
     if (w->to_rows) {
         for (size_t i = 0; i < n / unit; i++)
-            memcpy(codes + i * unit, thread + i * step, unit);
+            memcpy(codes + i * unit, kept + i * step, unit);
     } else {
         memcpy(codes, row, n);
         if (in_pairs)
@@ -106,7 +106,7 @@ static void move_block(const Weave *w, uint8_t *row, uint8_t *thread) {
         memcpy(row, in_pairs ? pairs : codes, n);
     } else {
         for (size_t i = 0; i < n / unit; i++)
-            memcpy(thread + i * step, codes + i * unit, unit);
+            memcpy(kept + i * step, codes + i * unit, unit);
     }
 }
 
@@ -115,10 +115,10 @@ static void move_codes(const Weave *w) {
     size_t step = w->row->block_bytes > 0 ? w->row->block_bytes : block_bytes, together = w->keys ? 16 : 4;
     for (size_t t = 0; t < w->group->n_tokens; t++) {
         uint8_t *row = w->rows + w->layout.codes + w->row->codes_at + t * w->layout.row_bytes;
-        uint8_t *thread = w->threads + w->woven.codes + t / together * together * n_blocks * block_bytes +
-                          t % together * (w->keys ? 4 : 1);
+        uint8_t *kept = w->kept + w->woven.codes + t / together * together * n_blocks * block_bytes +
+                        t % together * (w->keys ? 4 : 1);
         for (size_t b = 0; b < n_blocks; b++)
-            move_block(w, row + b * step, thread + b * block_bytes * together);
+            move_block(w, row + b * step, kept + b * block_bytes * together);
     }
 }
 
@@ -143,7 +143,7 @@ void kv_weave(KvCodecId id, KvSide side, const KvGroup *group, uint8_t *record, 
     Weave weave = weave_of(id, side, group);
     memcpy(room, record, weave.layout.size_bytes);
     weave.rows = room;
-    weave.threads = record;
+    weave.kept = record;
     move_all(&weave);
 }
 
@@ -154,7 +154,7 @@ void kv_unweave(KvCodecId id, KvSide side, const KvGroup *group, const uint8_t *
         return;
     weave.to_rows = true;
     weave.rows = record;
-    weave.threads = (uint8_t *)woven; /* only read from */
+    weave.kept = (uint8_t *)woven; /* only read from */
     move_all(&weave);
 }
 
