@@ -66,8 +66,8 @@ void SIMD_NAME(add_codes)(const TilePiece *piece, float (*weights)[SCORE_STRIDE]
     GroupWeights w;
     for (size_t done = 0, n; done < piece->n; done += n) {
         size_t first = (piece->first + done) % side.group_tokens, begin = piece->at + done, r = 0;
-        n = at_most(side.group_tokens - first, piece->n - done);
-        Group group = group_at(&side, (piece->first + done) / side.group_tokens);
+        n = rest_of_group(piece->span, piece->first + done, piece->n - done);
+        Group group = group_at(&side, piece->first + done);
         while (r < n_rows && n_seen[r] <= begin)
             r++;
         for (size_t n_block; r < n_rows; r += n_block) {

@@ -28,18 +28,15 @@ INLINE int32_t sum_of(const VecInt *whole, size_t n) {
 /* x * factors as whole numbers of one scale. n_sums: 2, of both halves; 1, of all; 0, none. */
 INLINE void make_numbers(const float *x, const uint16_t *factors, size_t n, size_t n_sums, NumberBlock *out) {
     Vec v[NUMBERS / VEC_LANES];
-    VecInt most = vec_int_zero(), whole[NUMBERS / VEC_LANES];
+    VecInt whole[NUMBERS / VEC_LANES];
     for (size_t i = 0; i < n / VEC_LANES; i++) {
         v[i] = vec_load(x + i * VEC_LANES);
         if (factors != NULL)
             v[i] = vec_mul(v[i], vec_load_half(factors + i * VEC_LANES));
-        most = vec_int_max(most, vec_int_and(vec_bits(v[i]), vec_int_set1(0x7fffffff)));
     }
-    int32_t bits = vec_int_largest(most);
-    float largest, inverse;
-    memcpy(&largest, &bits, sizeof largest);
+    float largest = vec_largest_magnitude(v, n / VEC_LANES);
     bool finite = largest <= FLT_MAX;
-    inverse = finite && largest >= 0x1p-100f ? MOST / largest : 0.0f; /* too small to have an inverse: zero */
+    float inverse = finite && largest >= 0x1p-100f ? MOST / largest : 0.0f; /* too small to have an inverse: zero */
     for (size_t i = 0; i < n / VEC_LANES; i++)
         whole[i] = vec_int_round(vec_mul(finite ? v[i] : vec_zero(), vec_set1(inverse)));
     store_numbers(out->words, n, whole);
@@ -72,33 +69,32 @@ static inline float dot(const float *a, const uint16_t *b, size_t n) {
 
 /* One side of a span. */
 typedef struct Side {
+    const KvSpan *span;
+    KvSide side;
     KvWoven woven;
     size_t head_dim, group_tokens;
-    const uint8_t *records;
-    size_t record_bytes, ahead; /* from what is read to what is asked for: whole records, or lines would be left out */
+    size_t ahead; /* from what is read to what is asked for: whole records, or lines would be left out */
 } Side;
 
 static inline Side side_of(const KvSpan *span, KvSide side) {
     bool keys = side == KV_KEYS;
     const KvGroup *group = keys ? &span->group_k : &span->group_v;
-    KvWoven woven = kv_woven(kv_codec_id(keys ? span->codec_k : span->codec_v), side, group);
-    size_t bytes = keys ? span->key_bytes : span->value_bytes;
-    return (Side){.woven = woven,
+    return (Side){.span = span,
+                  .side = side,
+                  .woven = kv_woven(kv_codec_id(keys ? span->codec_k : span->codec_v), side, group),
                   .head_dim = group->head_dim,
                   .group_tokens = group->n_tokens,
-                  .records = keys ? span->keys : span->values,
-                  .record_bytes = bytes,
-                  .ahead = (PREFETCH_BYTES + bytes - 1) / bytes * bytes};
+                  .ahead = round_up(PREFETCH_BYTES, keys ? span->key_bytes : span->value_bytes)};
 }
 
-/* A group of it. */
 typedef struct Group {
     const uint16_t *scales, *minima; /* FP16 */
     const uint8_t *codes;
 } Group;
 
-static inline Group group_at(const Side *side, size_t index) {
-    const uint8_t *record = side->records + index * side->record_bytes;
+/* The group that holds a token. */
+static inline Group group_at(const Side *side, size_t token) {
+    const uint8_t *record = record_of(side->span, side->side, token);
     for (size_t i = 0; i < side->woven.codes; i += 64)
         __builtin_prefetch(record + side->ahead + i);
     return (Group){(const uint16_t *)(const void *)record,

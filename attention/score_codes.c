@@ -108,8 +108,8 @@ void SIMD_NAME(score_codes)(NumberBlock *numbers, const TilePiece *piece, const 
                  numbers + r * row_blocks);
     for (size_t done = 0, n; done < piece->n; done += n) {
         size_t first = (piece->first + done) % side.group_tokens;
-        n = at_most(side.group_tokens - first, piece->n - done);
-        Group group = group_at(&side, (piece->first + done) / side.group_tokens);
+        n = rest_of_group(piece->span, piece->first + done, piece->n - done);
+        Group group = group_at(&side, piece->first + done);
         for (size_t r = 0, n_block; r < n_rows; r += n_block) {
             float *out = scores[r] + piece->at + done;
             n_block = code_rows(n_rows - r);

@@ -5,6 +5,7 @@
 
 #include "attention/attention.h"
 #include "kvcache/codec_format.h"
+#include "model/base/checked.h"
 #include "model/base/simd_int.h"
 
 #include <math.h>
@@ -16,8 +17,7 @@ static inline bool is_half(const KvCodec *codec) {
 
 /* How many of `n` tokens from `first` on lie in one group. */
 static inline size_t rest_of_group(const KvSpan *span, size_t first, size_t n) {
-    size_t rest = span->group_k.n_tokens - first % span->group_k.n_tokens;
-    return n < rest ? n : rest;
+    return at_most(n, span->group_k.n_tokens - first % span->group_k.n_tokens);
 }
 
 /* The record that holds a token. */

@@ -3,6 +3,7 @@
 #define STOWKV_TILE_H
 
 #include "kvcache/kvcache.h"
+#include "model/base/checked.h"
 
 #define TILE_TOKENS  512
 #define SCORE_ROWS   32                 /* rows whose scores are held at once; a row is one head of one query */
@@ -14,9 +15,5 @@ typedef struct TilePiece {
     size_t first; /* token of the span */
     size_t at, n; /* tokens [at, at + n) of the tile */
 } TilePiece;
-
-static inline size_t at_most(size_t n, size_t limit) {
-    return n < limit ? n : limit;
-}
 
 #endif

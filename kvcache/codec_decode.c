@@ -7,6 +7,7 @@
 #include "kvcache/codec_fp8.h"
 #include "kvcache/codec_half.h"
 #include "model/base/block_decode.h"
+#include "model/base/checked.h"
 #include "model/base/simd_int.h"
 
 /* Vector types rather than loops over bytes: see block_decode.c. */
@@ -128,10 +129,6 @@ INLINE void load_steps(const KvFormat *format, const KvLayout *layout, const uin
             steps->scale[j] *= 256.0f;
         }
     }
-}
-
-INLINE size_t at_most(size_t n, size_t limit) {
-    return n < limit ? n : limit;
 }
 
 INLINE void decode_scaled(const KvFormat *format, KvSide side, const KvGroup *group, const uint8_t *record,

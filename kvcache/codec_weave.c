@@ -4,15 +4,15 @@
 /* How a codec's rows hold what is woven. */
 typedef struct RowCodes {
     size_t bits;
-    int bias;
-    bool is_signed, has_minima;
+    int bias; /* 128 turns two's complement into it: its highest bit is turned over */
+    bool has_minima;
     size_t block_bytes, codes_at; /* GGML's blocks: their bytes, and where codes begin; 0: as codec_format.h has them */
 } RowCodes;
 
 static const RowCodes ROW_CODES[KV_CODEC_COUNT] = {
-    [KV_INT8] = {.bits = 8, .bias = 128, .is_signed = true},
+    [KV_INT8] = {.bits = 8, .bias = 128},
     [KV_INT8G] = {.bits = 8, .has_minima = true},
-    [KV_Q8_0] = {.bits = 8, .bias = 128, .is_signed = true, .block_bytes = 34, .codes_at = 2},
+    [KV_Q8_0] = {.bits = 8, .bias = 128, .block_bytes = 34, .codes_at = 2},
     [KV_INT4] = {.bits = 4, .has_minima = true},
     [KV_Q4_1] = {.bits = 4, .has_minima = true, .block_bytes = 20, .codes_at = 4},
     [KV_Q4_0] = {.bits = 4, .bias = 8, .block_bytes = 18, .codes_at = 2},
@@ -87,7 +87,7 @@ static void pair_codes(const uint8_t from[16], bool to_pairs, uint8_t to[16]) {
 
 /* The codes of a block of 32 elements of one token, in the form that is woven. */
 static void move_block(const Weave *w, uint8_t *row, uint8_t *kept) {
-    uint8_t codes[KV_WOVEN_BLOCK], pairs[KV_WOVEN_BLOCK], flip = w->row->is_signed ? 0x80 : 0;
+    uint8_t codes[KV_WOVEN_BLOCK], pairs[KV_WOVEN_BLOCK], flip = w->row->bias & 0x80;
     size_t n = 4 * w->row->bits, unit = w->keys ? 4 : 1, step = w->keys ? 64 : 4;
     bool in_pairs = w->row->bits == 4 && w->row->block_bytes == 0;
     if (w->to_rows) {

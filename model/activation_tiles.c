@@ -2,16 +2,13 @@
 #include "model/packed_vectors.h"
 
 #include <float.h>
+#include <math.h>
 
-static float largest_magnitude(const float x[PACKED_BLOCK], float *taint) {
-    Vec most = vec_zero(), taints = vec_zero();
-    for (size_t j = 0; j < PACKED_BLOCK; j += VEC_LANES) {
-        Vec v = vec_load(x + j);
-        most = vec_max(vec_max(v, vec_mul(v, vec_set1(-1.0f))), most);
-        taints = vec_fma(v, vec_zero(), taints); /* NaN where v is not finite */
-    }
-    *taint = vec_sum(taints);
-    return vec_largest(most);
+static float largest_magnitude(const float x[PACKED_BLOCK]) {
+    Vec v[PACKED_BLOCK / VEC_LANES];
+    for (size_t i = 0; i < PACKED_BLOCK / VEC_LANES; i++)
+        v[i] = vec_load(x + i * VEC_LANES);
+    return vec_largest_magnitude(v, PACKED_BLOCK / VEC_LANES);
 }
 
 /* One token's block: planes as bytes, and the sums of both halves. */
@@ -48,14 +45,15 @@ INLINE void block_to_planes(const float x[PACKED_BLOCK], size_t stride, int32_t 
     int8_t *low = stride == 1 ? (int8_t *)(out + PLANE_LOW) : spread_low;
     static const float ZEROS[PACKED_BLOCK];
     int32_t sums[3];
-    float taint, largest = largest_magnitude(x, &taint), scale = largest / 32639.0f; /* 127 * 256 + 127 */
-    if (!(scale >= FLT_MIN)) /* too small to have an inverse: zero */
+    float scale = largest_magnitude(x) / 32639.0f; /* 127 * 256 + 127 */
+    bool finite = scale <= FLT_MAX;
+    if (scale < FLT_MIN) /* too small to have an inverse: zero */
         scale = 0.0f;
-    if (taint != 0.0f) /* not finite: the scale alone says so */
+    if (!finite) /* the scale alone says so */
         x = ZEROS;
     split_block(x, scale > 0 ? 1.0f / scale : 0.0f, high, low, sums + 1);
     sums[0] = sums[1] + sums[2];
-    scale += taint;
+    scale = finite ? scale : NAN;
     if (stride != 1) {
         spread_steps(high, stride, out + PLANE_HIGH * stride);
         spread_steps(low, stride, out + PLANE_LOW * stride);

@@ -7,8 +7,8 @@
  * vec_dot4(sum, codes, x) adds to each lane the products of its four unsigned codes, each below 128, with four signed
  * bytes; vec_dot4_wide() takes codes up to 255. Both are exact on every instruction set.
  * vec_lookup reads a table of 16 floats at the four lowest bits of each lane's integer; what is above them does not
- * matter. vec_u8_codes and vec_high_codes make such integers from the low and the high half of each byte, and
- * vec_packed_codes from both halves of half as many bytes, the low one first. */
+ * matter. vec_u8_codes makes such integers from bytes, and vec_packed_codes from both halves of half as many, the low one
+ * first. */
 #ifndef STOWKV_SIMD_INT_H
 #define STOWKV_SIMD_INT_H
 
@@ -20,7 +20,6 @@ typedef struct VecTable { Vec part[1]; } VecTable;
 static inline VecInt vec_u8_codes(const uint8_t *x) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)x));
 }
-static inline VecInt vec_high_codes(const uint8_t *x) { return _mm512_srli_epi32(vec_u8_codes(x), 4); }
 static inline VecInt vec_packed_codes(const uint8_t *x) {
     __m512i front = _mm512_castsi128_si512(_mm_loadl_epi64((const __m128i *)(const void *)x));
     __m512i spread = _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1), front);
@@ -34,7 +33,6 @@ static inline VecInt vec_int_add(VecInt a, VecInt b) { return _mm512_add_epi32(a
 static inline VecInt vec_int_sub(VecInt a, VecInt b) { return _mm512_sub_epi32(a, b); }
 static inline VecInt vec_int_and(VecInt a, VecInt b) { return _mm512_and_si512(a, b); }
 static inline VecInt vec_int_or(VecInt a, VecInt b) { return _mm512_or_si512(a, b); }
-static inline VecInt vec_int_xor(VecInt a, VecInt b) { return _mm512_xor_si512(a, b); }
 static inline VecInt vec_int_shift_left(VecInt x, int n) { return _mm512_slli_epi32(x, (unsigned)n); }
 static inline VecInt vec_int_shift_right(VecInt x, int n) { return _mm512_srli_epi32(x, (unsigned)n); }
 static inline VecInt vec_int_shift_right_signed(VecInt x, int n) { return _mm512_srai_epi32(x, (unsigned)n); }
@@ -67,7 +65,6 @@ typedef struct VecTable { Vec part[2]; } VecTable;
 static inline VecInt vec_u8_codes(const uint8_t *x) {
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)x));
 }
-static inline VecInt vec_high_codes(const uint8_t *x) { return _mm256_srli_epi32(vec_u8_codes(x), 4); }
 static inline VecInt vec_packed_codes(const uint8_t *x) {
     int32_t eight;
     memcpy(&eight, x, sizeof eight);
@@ -84,7 +81,6 @@ static inline VecInt vec_int_add(VecInt a, VecInt b) { return _mm256_add_epi32(a
 static inline VecInt vec_int_sub(VecInt a, VecInt b) { return _mm256_sub_epi32(a, b); }
 static inline VecInt vec_int_and(VecInt a, VecInt b) { return _mm256_and_si256(a, b); }
 static inline VecInt vec_int_or(VecInt a, VecInt b) { return _mm256_or_si256(a, b); }
-static inline VecInt vec_int_xor(VecInt a, VecInt b) { return _mm256_xor_si256(a, b); }
 static inline VecInt vec_int_shift_left(VecInt x, int n) { return _mm256_slli_epi32(x, n); }
 static inline VecInt vec_int_shift_right(VecInt x, int n) { return _mm256_srli_epi32(x, n); }
 static inline VecInt vec_int_shift_right_signed(VecInt x, int n) { return _mm256_srai_epi32(x, n); }
@@ -119,7 +115,6 @@ static inline VecInt vec_u8_codes(const uint8_t *x) {
     memcpy(&four, x, sizeof four);
     return vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(four)))));
 }
-static inline VecInt vec_high_codes(const uint8_t *x) { return vshrq_n_s32(vec_u8_codes(x), 4); }
 static inline VecInt vec_packed_codes(const uint8_t *x) {
     uint16_t two;
     memcpy(&two, x, sizeof two);
@@ -141,7 +136,6 @@ static inline VecInt vec_int_add(VecInt a, VecInt b) { return vaddq_s32(a, b); }
 static inline VecInt vec_int_sub(VecInt a, VecInt b) { return vsubq_s32(a, b); }
 static inline VecInt vec_int_and(VecInt a, VecInt b) { return vandq_s32(a, b); }
 static inline VecInt vec_int_or(VecInt a, VecInt b) { return vorrq_s32(a, b); }
-static inline VecInt vec_int_xor(VecInt a, VecInt b) { return veorq_s32(a, b); }
 static inline VecInt vec_int_shift_left(VecInt x, int n) { return vshlq_s32(x, vdupq_n_s32(n)); }
 static inline VecInt vec_int_shift_right(VecInt x, int n) {
     return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(x), vdupq_n_s32(-n)));
@@ -167,7 +161,6 @@ static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
 
 typedef struct VecTable { Vec part[4]; } VecTable;
 static inline VecInt vec_u8_codes(const uint8_t *x) { return (VecInt){x[0], x[1], x[2], x[3]}; }
-static inline VecInt vec_high_codes(const uint8_t *x) { return vec_u8_codes(x) >> 4; }
 static inline VecInt vec_packed_codes(const uint8_t *x) { return (VecInt){x[0], x[0] >> 4, x[1], x[1] >> 4}; }
 static inline Vec vec_lookup(VecTable table, VecInt codes) {
     float levels[16];
@@ -185,7 +178,6 @@ static inline VecInt vec_int_add(VecInt a, VecInt b) { return a + b; }
 static inline VecInt vec_int_sub(VecInt a, VecInt b) { return a - b; }
 static inline VecInt vec_int_and(VecInt a, VecInt b) { return a & b; }
 static inline VecInt vec_int_or(VecInt a, VecInt b) { return a | b; }
-static inline VecInt vec_int_xor(VecInt a, VecInt b) { return a ^ b; }
 typedef uint32_t VecUnsigned __attribute__((vector_size(16)));
 static inline VecInt vec_int_shift_left(VecInt x, int n) { return (VecInt)((VecUnsigned)x << (uint32_t)n); }
 static inline VecInt vec_int_shift_right(VecInt x, int n) { return (VecInt)((VecUnsigned)x >> (uint32_t)n); }
@@ -217,6 +209,16 @@ static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) { return vec_d
 #endif
 
 static inline VecInt vec_int_zero(void) { return vec_int_set1(0); }
+/* Over n vectors; not finite where a number is not. */
+INLINE float vec_largest_magnitude(const Vec *x, size_t n) {
+    VecInt most = vec_int_zero();
+    for (size_t i = 0; i < n; i++)
+        most = vec_int_max(most, vec_int_and(vec_bits(x[i]), vec_int_set1(0x7fffffff)));
+    int32_t bits = vec_int_largest(most);
+    float largest;
+    memcpy(&largest, &bits, sizeof largest);
+    return largest;
+}
 static inline VecTable vec_table(const float levels[16]) {
     VecTable table;
     for (size_t i = 0; i < 16 / VEC_LANES; i++)
