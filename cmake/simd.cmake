@@ -1,7 +1,7 @@
 # stowkv_simd_library(NAME source…): the sources are compiled once for each instruction set, each time with
 # SIMD_LEVEL and, in the names they export, the level's suffix (model/base/simd.h). The levels are chosen at run time.
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-  set(STOWKV_SIMD_LEVELS scalar avx2 avx512 avx512vnni)
+  set(STOWKV_SIMD_LEVELS scalar avx2 avx2vnni avx512 avx512vnni)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
   set(STOWKV_SIMD_LEVELS scalar neon)
 else()
@@ -9,6 +9,7 @@ else()
 endif()
 set(STOWKV_SIMD_FLAGS_scalar "")
 set(STOWKV_SIMD_FLAGS_avx2 -mavx2 -mfma -mf16c)
+set(STOWKV_SIMD_FLAGS_avx2vnni ${STOWKV_SIMD_FLAGS_avx2} -mavxvnni)
 set(STOWKV_SIMD_FLAGS_avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c -mprefer-vector-width=512)
 set(STOWKV_SIMD_FLAGS_avx512vnni ${STOWKV_SIMD_FLAGS_avx512} -mavx512vnni)
 set(STOWKV_SIMD_FLAGS_neon -march=armv8.2-a+dotprod+fp16)

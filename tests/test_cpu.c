@@ -118,8 +118,11 @@ static void test_levels(void **state) {
     assert_non_null(strstr(error.message, "not available on this machine; choose one of auto, scalar"));
     assert_int_equal(cpu_parse_simd_level("sse9", &level, &error), ERROR_USAGE);
     assert_non_null(strstr(error.message, "--simd sse9: unknown; choose one of auto, scalar"));
-    assert_null(strstr(error.message, "avx512, avx512")); /* a name is one choice */
+    assert_null(strstr(error.message, "avx2, avx2")); /* a name is one choice */
+    assert_null(strstr(error.message, "avx512, avx512"));
+    assert_string_equal(simd_level_name(SIMD_AVX2_VNNI), "avx2");
     assert_string_equal(simd_level_name(SIMD_AVX512_VNNI), "avx512");
+    assert_string_not_equal(simd_level_features(SIMD_AVX2_VNNI), simd_level_features(SIMD_AVX2));
     assert_string_not_equal(simd_level_features(SIMD_AVX512_VNNI), simd_level_features(SIMD_AVX512));
 }
 

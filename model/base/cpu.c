@@ -18,8 +18,11 @@
 static const struct {
     const char *name, *features;
 } LEVELS[SIMD_LEVEL_COUNT] = {
-    [SIMD_SCALAR] = {"scalar", "baseline"},          [SIMD_AVX2] = {"avx2", "avx2,fma,f16c"},
-    [SIMD_AVX512] = {"avx512", "avx512f,bw,vl,dq"},  [SIMD_AVX512_VNNI] = {"avx512", "avx512f,bw,vl,dq,vnni"},
+    [SIMD_SCALAR] = {"scalar", "baseline"},
+    [SIMD_AVX2] = {"avx2", "avx2,fma,f16c"},
+    [SIMD_AVX2_VNNI] = {"avx2", "avx2,fma,f16c,vnni"},
+    [SIMD_AVX512] = {"avx512", "avx512f,bw,vl,dq"},
+    [SIMD_AVX512_VNNI] = {"avx512", "avx512f,bw,vl,dq,vnni"},
     [SIMD_NEON] = {"neon", "asimd,asimdhp,asimddp"},
 };
 
@@ -32,10 +35,15 @@ const char *simd_level_features(SimdLevel level) {
 }
 
 #if defined(__x86_64__)
-/* Not every compiler's builtin knows this one. It uses the AVX registers, whose state is checked with AVX2. */
+/* Not every compiler's builtin knows these two. They use the AVX registers, whose state is checked with AVX2. */
 static bool has_f16c(void) {
     unsigned eax, ebx, ecx, edx;
     return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+
+static bool has_avx_vnni(void) {
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & 1u << 4) != 0;
 }
 
 /* The builtin asks CPUID and, through XGETBV, whether the operating system saves the registers. */
@@ -44,8 +52,14 @@ static bool is_listed(SimdLevel level) {
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    return level == SIMD_SCALAR || (level == SIMD_AVX2 && avx2) || (level == SIMD_AVX512 && avx512) ||
-           (level == SIMD_AVX512_VNNI && avx512 && __builtin_cpu_supports("avx512vnni"));
+    const bool LISTED[SIMD_LEVEL_COUNT] = {
+        [SIMD_SCALAR] = true,
+        [SIMD_AVX2] = avx2,
+        [SIMD_AVX2_VNNI] = avx2 && has_avx_vnni(),
+        [SIMD_AVX512] = avx512,
+        [SIMD_AVX512_VNNI] = avx512 && __builtin_cpu_supports("avx512vnni"),
+    };
+    return LISTED[level];
 }
 #elif defined(__aarch64__)
 static bool is_listed(SimdLevel level) {

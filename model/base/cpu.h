@@ -11,8 +11,9 @@
 typedef enum SimdLevel {
     SIMD_SCALAR,
     SIMD_AVX2,
+    SIMD_AVX2_VNNI, /* on the command line avx2 too, as the next two are both avx512: the better of two that runs */
     SIMD_AVX512,
-    SIMD_AVX512_VNNI, /* on the command line this is avx512 too: the better of the two that runs */
+    SIMD_AVX512_VNNI,
     SIMD_NEON,
     SIMD_LEVEL_COUNT
 } SimdLevel;

@@ -57,7 +57,7 @@ static inline VecInt vec_dot2(VecInt sum, VecInt a, VecInt b) {
 
 #endif
 
-#if defined(__AVX512VNNI__) || defined(__ARM_FEATURE_DOTPROD)
+#if defined(SIMD_VNNI) || defined(__ARM_FEATURE_DOTPROD)
 
 static inline size_t number_word(size_t step, size_t part) {
     return part * NUMBER_STEPS + step;

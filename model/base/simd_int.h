@@ -6,6 +6,7 @@
  * Shifts go by 32-bit lanes: bits that cross into a neighbouring byte must be masked away.
  * vec_dot4(sum, codes, x) adds to each lane the products of its four unsigned codes, each below 128, with four signed
  * bytes; vec_dot4_wide() takes codes up to 255. Both are exact on every instruction set.
+ * vec_int_store_bytes keeps the lowest byte of each lane.
  * vec_lookup reads a table of 16 floats at the four lowest bits of each lane's integer; what is above them does not
  * matter. vec_u8_codes makes such integers from bytes, and vec_packed_codes from both halves of half as many, the low one
  * first. */
@@ -13,6 +14,10 @@
 #define STOWKV_SIMD_INT_H
 
 #include "model/base/simd.h"
+
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__) /* products of unsigned bytes with signed ones, four at a time */
+#define SIMD_VNNI 1
+#endif
 
 #if defined(__AVX512F__)
 
@@ -45,7 +50,7 @@ static inline VecInt vec_bits(Vec x) { return _mm512_castps_si512(x); }
 static inline void vec_int_store_bytes(int8_t *out, VecInt x) {
     _mm_storeu_si128((__m128i *)(void *)out, _mm512_cvtepi32_epi8(x));
 }
-#if defined(__AVX512VNNI__)
+#if defined(SIMD_VNNI)
 /* GCC 12 copies the sums of its intrinsic from register to register: half the speed in large tiles. */
 static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(x));
@@ -99,13 +104,22 @@ static inline int32_t vec_int_largest(VecInt x) {
 }
 static inline VecInt vec_bits(Vec x) { return _mm256_castps_si256(x); }
 static inline void vec_int_store_bytes(int8_t *out, VecInt x) {
-    __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
-    _mm_storel_epi64((__m128i *)(void *)out, _mm_packs_epi16(words, words));
+    __m256i first = _mm256_set1_epi32(0x0c080400), four = _mm256_shuffle_epi8(x, first);
+    __m256i eight = _mm256_permutevar8x32_epi32(four, _mm256_setr_epi32(0, 4, 0, 4, 0, 4, 0, 4));
+    _mm_storel_epi64((__m128i *)(void *)out, _mm256_castsi256_si128(eight));
 }
+#if defined(SIMD_VNNI)
+static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
+    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(codes), "x"(x));
+    return sum;
+}
+static inline VecInt vec_dot4_wide(VecInt sum, VecInt codes, VecInt x) { return vec_dot4(sum, codes, x); }
+#else
 static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
     __m256i pairs = _mm256_maddubs_epi16(codes, x);
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
+#endif
 
 #elif defined(__ARM_FEATURE_DOTPROD)
 
@@ -226,7 +240,7 @@ static inline VecTable vec_table(const float levels[16]) {
     return table;
 }
 
-#if (defined(__AVX2__) && !defined(__AVX512VNNI__)) || defined(__ARM_FEATURE_DOTPROD)
+#if (defined(__AVX2__) && !defined(SIMD_VNNI)) || defined(__ARM_FEATURE_DOTPROD)
 /* Wide codes would saturate there, or count as negative: their low and high halves apart. */
 static inline VecInt vec_dot4_wide(VecInt sum, VecInt codes, VecInt x) {
     VecInt nibbles = vec_int_set1(0x0f0f0f0f), high = vec_int_and(vec_int_shift_right(codes, 4), nibbles);

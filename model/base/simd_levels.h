@@ -13,6 +13,7 @@
 
 #define SIMD_ID_scalar     SIMD_SCALAR
 #define SIMD_ID_avx2       SIMD_AVX2
+#define SIMD_ID_avx2vnni   SIMD_AVX2_VNNI
 #define SIMD_ID_avx512     SIMD_AVX512
 #define SIMD_ID_avx512vnni SIMD_AVX512_VNNI
 #define SIMD_ID_neon       SIMD_NEON
@@ -22,11 +23,13 @@
 #define SIMD_DECLARE(type, name, suffix)                                                                               \
     extern type name##_scalar suffix;                                                                                  \
     extern type name##_avx2 suffix;                                                                                    \
+    extern type name##_avx2vnni suffix;                                                                                \
     extern type name##_avx512 suffix;                                                                                  \
     extern type name##_avx512vnni suffix
 #define SIMD_LIST(prefix, name)                                                                                        \
     {                                                                                                                  \
-        [SIMD_SCALAR] = prefix name##_scalar, [SIMD_AVX2] = prefix name##_avx2, [SIMD_AVX512] = prefix name##_avx512,  \
+        [SIMD_SCALAR] = prefix name##_scalar, [SIMD_AVX2] = prefix name##_avx2,                                        \
+        [SIMD_AVX2_VNNI] = prefix name##_avx2vnni, [SIMD_AVX512] = prefix name##_avx512,                               \
         [SIMD_AVX512_VNNI] = prefix name##_avx512vnni                                                                  \
     }
 #elif defined(__aarch64__)

@@ -46,7 +46,12 @@ static bool bytes_work(void) {
     _mm512_storeu_si512(sums, products);
 #elif defined(__AVX2__)
     __m256i a = _mm256_loadu_si256((const void *)bytes), b = _mm256_loadu_si256((const void *)factors);
-    _mm256_storeu_si256((void *)sums, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1)));
+#if defined(__AVXVNNI__)
+    __m256i products = _mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), a, b);
+#else
+    __m256i products = _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1));
+#endif
+    _mm256_storeu_si256((void *)sums, products);
 #else
     vst1q_s32(sums, vdotq_s32(vdupq_n_s32(0), vreinterpretq_s8_u8(vld1q_u8(bytes)), vld1q_s8(factors)));
     float16x8_t half = vcvtq_f16_s16(vdupq_n_s16(FACTOR)); /* FP16 arithmetic */
