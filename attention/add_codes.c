@@ -18,36 +18,40 @@ static void scale_weights(const Side *side, const Group *group, size_t row, cons
     }
 }
 
+/* Adds the products of a tile's 16 tokens with 2 * VEC_LANES elements. */
+INLINE void add_value_tile(size_t n_rows, size_t bits, const Side *side, const uint8_t *from,
+                           const NumberBlock *numbers, size_t first_step, Sums sums) {
+    size_t n = low_bits(bits);
+    VecInt fifth = bits == 5 ? load_ahead(side, from + FIFTH_BITS) : vec_int_zero();
+#pragma GCC unroll 4
+    for (size_t i = 0; i < n; i += VECS) {
+        VecInt packed[VECS] = {load_ahead(side, from + i * 64)}, codes[VECS];
+        packed[1] = n == 1 ? packed[0] : load_ahead(side, from + (i + 1) * 64);
+#pragma GCC unroll 4
+        for (size_t vector = i; vector < 8; vector += n == 1 ? VECS : n) {
+            for (size_t v = 0; v < VECS; v++)
+                codes[v] = unpack_codes(bits, packed[v], fifth, vector + v);
+            add_step(n_rows, VECS, bits == 8, codes, numbers, ATTENTION_MAX_DIM / KV_WOVEN_BLOCK,
+                     first_step + vector / VECS, sums);
+        }
+    }
+}
+
 /* Adds 2 * VEC_LANES elements of a block of 32: those of a vector of the first 16, and those 16 further. */
 INLINE void add_elements(size_t n_rows, size_t bits, const Side *side, const Group *group, size_t first, size_t end,
                          const GroupWeights *w, size_t d, size_t i, float *out, size_t stride) {
     Sums sums;
-    size_t scale_block = d / side->woven.block, step_bytes = side->head_dim * bits / 2;
-    const uint8_t *from = group->codes + (d * bits / 8 + i) * 4;
+    size_t scale_block = d / side->woven.block;
     clear_sums(n_rows, VECS, sums);
-#pragma GCC unroll 4
-    for (size_t step = first; step < end; step++) {
-        const uint8_t *at = from + step * step_bytes;
-        VecInt bytes = vec_int_load(at), codes[VECS] = {bytes, bytes};
-        __builtin_prefetch(at + side->ahead);
-        if (bits == 8) {
-            codes[1] = vec_int_load(at + 64);
-            __builtin_prefetch(at + 64 + side->ahead);
-        } else {
-            codes[0] = low_codes(bytes);
-            codes[1] = high_codes(bytes);
-        }
-        add_step(n_rows, VECS, bits == 8, codes, &w->numbers[0][scale_block], ATTENTION_MAX_DIM / KV_WOVEN_BLOCK, step,
-                 sums);
-    }
+    for (size_t token = first / KV_WOVEN_TOKENS * KV_WOVEN_TOKENS; token < end; token += KV_WOVEN_TOKENS)
+        add_value_tile(n_rows, bits, side, tile_at(bits, side, group, token, d / KV_WOVEN_BLOCK) + i * 4,
+                       &w->numbers[0][scale_block], token / 4, sums);
     for (size_t r = 0; r < n_rows; r++) {
         const NumberBlock *x = &w->numbers[r][scale_block];
         Vec scale = vec_set1(x->scale), offset = vec_set1(w->offsets[r][scale_block]);
         for (size_t v = 0; v < VECS; v++) {
             float *to = out + r * stride + d + 16 * v + i;
-            VecInt total = code_total(sums[r][v]);
-            if (side->woven.bias > 0)
-                total = vec_int_sub(total, vec_int_set1(side->woven.bias * x->sums[0]));
+            VecInt total = biased_total(side, sums[r][v], x->sums[0]);
             vec_store(to, vec_add(vec_load(to), vec_fma(vec_int_to_float(total), scale, offset)));
         }
     }
@@ -57,7 +61,22 @@ INLINE void add_group(size_t n_rows, size_t bits, const Side *side, const Group 
                       const GroupWeights *w, float *out, size_t stride) {
     for (size_t d = 0; d < side->head_dim; d += KV_WOVEN_BLOCK)
         for (size_t i = 0; i < 16; i += VEC_LANES)
-            add_elements(n_rows, bits, side, group, first / 4, (end + 3) / 4, w, d, i, out, stride);
+            add_elements(n_rows, bits, side, group, first, end, w, d, i, out, stride);
+}
+
+INLINE void add_row_block(const Side *side, const Group *group, size_t first, size_t end, const GroupWeights *w,
+                          size_t n_rows, float *out, size_t stride) {
+#define ADD_GROUP(bits) WITH_CODE_ROWS(n_rows, add_group, bits, side, group, first, end, w, out, stride)
+    if (side->woven.bits == 8)
+        ADD_GROUP(8);
+    else if (side->woven.bits == 5)
+        ADD_GROUP(5);
+    else if (side->woven.bits == 4)
+        ADD_GROUP(4);
+    else if (side->woven.bits == 2)
+        ADD_GROUP(2);
+    else
+        ADD_GROUP(1);
 }
 
 void SIMD_NAME(add_codes)(const TilePiece *piece, float (*weights)[SCORE_STRIDE], const size_t *n_seen, size_t n_rows,
@@ -82,10 +101,7 @@ void SIMD_NAME(add_codes)(const TilePiece *piece, float (*weights)[SCORE_STRIDE]
                 }
                 scale_weights(&side, &group, i, from, &w);
             }
-            if (side.woven.bits == 8)
-                WITH_CODE_ROWS(n_block, add_group, 8, &side, &group, first, first + n, &w, out + r * stride, stride);
-            else
-                WITH_CODE_ROWS(n_block, add_group, 4, &side, &group, first, first + n, &w, out + r * stride, stride);
+            add_row_block(&side, &group, first, first + n, &w, n_block, out + r * stride, stride);
         }
     }
 }

@@ -101,6 +101,37 @@ static inline Group group_at(const Side *side, size_t token) {
                    (const uint16_t *)(const void *)(record + side->woven.minima), record + side->woven.codes};
 }
 
+/* Codes of a block of 32 elements of the 16 tokens that `token` is among. */
+INLINE const uint8_t *tile_at(size_t bits, const Side *side, const Group *group, size_t token, size_t block) {
+    size_t tile = token / KV_WOVEN_TOKENS * (side->head_dim / KV_WOVEN_BLOCK) + block;
+    return group->codes + tile * KV_WOVEN_TILE(bits);
+}
+
+INLINE VecInt load_ahead(const Side *side, const uint8_t *from) {
+    __builtin_prefetch(from + side->ahead);
+    return vec_int_load(from);
+}
+
+#define FIFTH_BITS KV_WOVEN_TILE(4) /* where they are in a tile */
+
+INLINE size_t low_bits(size_t bits) {
+    return bits == 5 ? 4 : bits;
+}
+
+/* Vector number `vector` of a tile's codes, of which `packed` holds the low bits and `fifth` the fifth. */
+INLINE VecInt unpack_codes(size_t bits, VecInt packed, VecInt fifth, size_t vector) {
+    size_t n = low_bits(bits);
+    if (bits == 8)
+        return packed;
+    int32_t mask = ((1 << n) - 1) * 0x01010101;
+    VecInt codes = vec_int_and(vec_int_shift_right(packed, (int)(vector / n * n)), vec_int_set1(mask));
+    if (bits == 5) {
+        VecInt high = vec_int_and(vec_int_shift_right(fifth, (int)vector), vec_int_set1(0x01010101));
+        codes = vec_int_or(codes, vec_int_shift_left(high, 4));
+    }
+    return codes;
+}
+
 #define VECS 2 /* of tokens, or of elements, whose sums are held at once */
 
 typedef VecInt Sums[CODE_ROWS][VECS][2];
@@ -125,12 +156,14 @@ INLINE void clear_sums(size_t n_rows, size_t n_vecs, Sums sums) {
             sums[r][v][0] = sums[r][v][1] = vec_int_zero();
 }
 
-INLINE VecInt low_codes(VecInt bytes) {
-    return vec_int_and(bytes, vec_int_set1(0x0f0f0f0f));
-}
-
-INLINE VecInt high_codes(VecInt bytes) {
-    return vec_int_and(vec_int_shift_right(bytes, 4), vec_int_set1(0x0f0f0f0f));
+/* What is to be taken from the sums of a row: the products as if codes were what they stand for. */
+INLINE VecInt biased_total(const Side *side, const VecInt sums[2], int32_t sum_of_numbers) {
+    VecInt total = code_total(sums);
+    if (side->woven.factor == 2)
+        total = vec_int_add(total, total);
+    if (side->woven.bias > 0)
+        total = vec_int_sub(total, vec_int_set1(side->woven.bias * sum_of_numbers));
+    return total;
 }
 
 /* Calls a kernel with a constant number of rows, 1 to CODE_ROWS. */

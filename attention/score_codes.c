@@ -1,31 +1,29 @@
 /* Queries times codes of keys, compiled once for each instruction set; see code_products.h. Tokens stand in lanes. */
 #include "attention/coded_groups.h"
 
-/* Vectors of tokens of keys: those of `vec` and, where n_vecs is 2, the next one. */
-INLINE const uint8_t *key_codes(size_t bits, const Side *side, const Group *group, size_t vec, size_t block) {
-    size_t token = vec * VEC_LANES, block_bytes = 16 * KV_WOVEN_BLOCK * bits / 8;
-    return group->codes + (token / 16 * (side->head_dim / KV_WOVEN_BLOCK) + block) * block_bytes + token % 16 * 4;
-}
-
-/* Adds the products of a block of 32 elements. */
+/* Adds the products of a block of 32 elements with `n_vecs` vectors of tokens from vector `vec` of a group on. */
 INLINE void add_key_block(size_t n_rows, size_t n_vecs, size_t bits, const Side *side, const Group *group, size_t vec,
                           size_t block, const NumberBlock *numbers, size_t row_blocks, Sums sums) {
-    const uint8_t *from[VECS] = {key_codes(bits, side, group, vec, block),
-                                 key_codes(bits, side, group, vec + 1, block)};
-    size_t first = block * 8 % NUMBER_STEPS;
+    size_t first = block * 8 % NUMBER_STEPS, n = low_bits(bits);
+    const uint8_t *from[VECS];
+    VecInt fifth[VECS];
+    for (size_t v = 0; v < n_vecs; v++) {
+        size_t token = (vec + v) * VEC_LANES;
+        from[v] = tile_at(bits, side, group, token, block) + token % KV_WOVEN_TOKENS * 4;
+        if (bits == 5)
+            fifth[v] = load_ahead(side, from[v] + FIFTH_BITS);
+    }
 #pragma GCC unroll 8
-    for (size_t step = 0; step < bits; step++) {
-        VecInt bytes[VECS], codes[VECS];
-        for (size_t v = 0; v < n_vecs; v++) {
-            bytes[v] = vec_int_load(from[v] + step * 64);
-            __builtin_prefetch(from[v] + step * 64 + side->ahead);
-            codes[v] = bits == 8 ? bytes[v] : low_codes(bytes[v]);
+    for (size_t i = 0; i < n; i++) {
+        VecInt packed[VECS], codes[VECS];
+        for (size_t v = 0; v < n_vecs; v++)
+            packed[v] = load_ahead(side, from[v] + i * 64);
+#pragma GCC unroll 8
+        for (size_t step = i; step < 8; step += n) {
+            for (size_t v = 0; v < n_vecs; v++)
+                codes[v] = unpack_codes(bits, packed[v], fifth[v], step);
+            add_step(n_rows, n_vecs, bits == 8, codes, numbers, row_blocks, first + step, sums);
         }
-        add_step(n_rows, n_vecs, bits == 8, codes, numbers, row_blocks, first + step, sums);
-        for (size_t v = 0; v < n_vecs && bits == 4; v++)
-            codes[v] = high_codes(bytes[v]);
-        if (bits == 4)
-            add_step(n_rows, n_vecs, false, codes, numbers, row_blocks, first + 4 + step, sums);
     }
 }
 
@@ -49,9 +47,7 @@ INLINE void score_vectors(size_t n_rows, size_t n_vecs, size_t bits, bool by_cha
             int32_t sum = by_channel ? x->sums[0] : x->sums[block % 2];
             for (size_t v = 0; v < n_vecs; v++) {
                 size_t t = block * side->group_tokens + (vec + v) * VEC_LANES;
-                VecInt total = code_total(sums[r][v]);
-                if (side->woven.bias > 0)
-                    total = vec_int_sub(total, vec_int_set1(side->woven.bias * sum));
+                VecInt total = biased_total(side, sums[r][v], sum);
                 Vec scale = vec_set1(x->scale);
                 if (!by_channel)
                     scale = vec_mul(scale, vec_load_half(group->scales + t));
@@ -76,16 +72,26 @@ INLINE void score_group(size_t n_rows, size_t bits, bool by_channel, const Side 
         score_vectors(n_rows, 1, bits, by_channel, side, group, vec, numbers, offsets, out, stride);
 }
 
-static void score_row_block(const Side *side, const Group *group, size_t first, size_t end, const NumberBlock *numbers,
+/* Scales by channel, or by token, and bits, of the codecs that there are. */
+INLINE void score_row_block(const Side *side, const Group *group, size_t first, size_t end, const NumberBlock *numbers,
                             const float *offsets, size_t n_rows, float *out, size_t stride) {
-    if (side->woven.bits == 8 && side->woven.by_channel)
-        WITH_CODE_ROWS(n_rows, score_group, 8, true, side, group, first, end, numbers, offsets, out, stride);
-    else if (side->woven.bits == 8)
-        WITH_CODE_ROWS(n_rows, score_group, 8, false, side, group, first, end, numbers, offsets, out, stride);
+#define SCORE_GROUP(bits, by_channel)                                                                                  \
+    WITH_CODE_ROWS(n_rows, score_group, bits, by_channel, side, group, first, end, numbers, offsets, out, stride)
+    size_t bits = side->woven.bits;
+    if (side->woven.by_channel && bits == 8)
+        SCORE_GROUP(8, true);
+    else if (side->woven.by_channel && bits == 4)
+        SCORE_GROUP(4, true);
+    else if (side->woven.by_channel && bits == 2)
+        SCORE_GROUP(2, true);
     else if (side->woven.by_channel)
-        WITH_CODE_ROWS(n_rows, score_group, 4, true, side, group, first, end, numbers, offsets, out, stride);
+        SCORE_GROUP(1, true);
+    else if (bits == 8)
+        SCORE_GROUP(8, false);
+    else if (bits == 5)
+        SCORE_GROUP(5, false);
     else
-        WITH_CODE_ROWS(n_rows, score_group, 4, false, side, group, first, end, numbers, offsets, out, stride);
+        SCORE_GROUP(4, false);
 }
 
 /* Numbers of the query times the channels' scales, and what the channels' minima add to a score. */

@@ -1,25 +1,37 @@
-/* Weaving: both directions move the same pieces; see codec_weave.h. */
+/* Weaving: what both directions move is described once; see codec_weave.h. */
 #include "kvcache/codec_weave.h"
+
+#include "kvcache/codec_encode.h"
+#include "model/base/block_codes.h"
+
+#define TOKENS  KV_WOVEN_TOKENS
+#define BLOCK   KV_WOVEN_BLOCK
+#define VECTORS 8
 
 /* How a codec's rows hold what is woven. */
 typedef struct RowCodes {
     size_t bits;
-    int bias; /* 128 turns two's complement into it: its highest bit is turned over */
+    int bias, factor;
     bool has_minima;
-    size_t block_bytes, codes_at; /* GGML's blocks: their bytes, and where codes begin; 0: as codec_format.h has them */
+    uint8_t flip;                          /* bits that are turned over */
+    size_t block_bytes, high_at, codes_at; /* GGML's blocks: their bytes, where fifth bits and where codes begin */
 } RowCodes;
 
 static const RowCodes ROW_CODES[KV_CODEC_COUNT] = {
-    [KV_INT8] = {.bits = 8, .bias = 128},
+    [KV_INT8] = {.bits = 8, .bias = 128, .flip = 0x80},
     [KV_INT8G] = {.bits = 8, .has_minima = true},
-    [KV_Q8_0] = {.bits = 8, .bias = 128, .block_bytes = 34, .codes_at = 2},
+    [KV_Q8_0] = {.bits = 8, .bias = 128, .flip = 0x80, .block_bytes = sizeof(BlockQ8_0), .codes_at = 2},
+    [KV_Q5_1] = {.bits = 5, .has_minima = true, .block_bytes = sizeof(BlockQ5_1), .high_at = 4, .codes_at = 8},
+    [KV_Q5_0] = {.bits = 5, .bias = 16, .block_bytes = sizeof(BlockQ5_0), .high_at = 2, .codes_at = 6},
     [KV_INT4] = {.bits = 4, .has_minima = true},
-    [KV_Q4_1] = {.bits = 4, .has_minima = true, .block_bytes = 20, .codes_at = 4},
-    [KV_Q4_0] = {.bits = 4, .bias = 8, .block_bytes = 18, .codes_at = 2},
+    [KV_Q4_1] = {.bits = 4, .has_minima = true, .block_bytes = sizeof(BlockQ4_1), .codes_at = 4},
+    [KV_Q4_0] = {.bits = 4, .bias = 8, .block_bytes = sizeof(BlockQ4_0), .codes_at = 2},
+    [KV_INT2] = {.bits = 2, .has_minima = true},
+    [KV_BINARY] = {.bits = 1, .bias = 1, .factor = 2, .flip = 1}, /* 2 * 1 - 1 or 2 * 0 - 1 */
 };
 
 bool kv_is_woven(KvCodecId id, size_t head_dim) {
-    return ROW_CODES[id].bits > 0 && head_dim % KV_WOVEN_BLOCK == 0;
+    return ROW_CODES[id].bits > 0 && head_dim % BLOCK == 0;
 }
 
 KvWoven kv_woven(KvCodecId id, KvSide side, const KvGroup *group) {
@@ -27,9 +39,10 @@ KvWoven kv_woven(KvCodecId id, KvSide side, const KvGroup *group) {
     KvLayout layout = kv_layout(&KV_FORMATS[id], side, group);
     KvWoven woven = {.bits = row->bits,
                      .bias = row->bias,
+                     .factor = row->factor > 0 ? row->factor : 1,
                      .has_minima = row->has_minima,
                      .by_channel = layout.by_channel,
-                     .block = row->block_bytes > 0 ? KV_WOVEN_BLOCK : layout.block,
+                     .block = row->block_bytes > 0 ? BLOCK : layout.block,
                      .minima = layout.minima,
                      .codes = layout.codes};
     woven.n_blocks = group->head_dim / woven.block;
@@ -49,6 +62,8 @@ typedef struct Weave {
     bool keys, to_rows;
     uint8_t *rows, *kept;
 } Weave;
+
+/* ---- Scales */
 
 static void move(const Weave *w, uint8_t *row, uint8_t *kept, size_t n) {
     if (w->to_rows)
@@ -72,53 +87,98 @@ static void move_scales(const Weave *w, size_t index, size_t offset, size_t wove
         }
 }
 
-static unsigned nibble(const uint8_t *packed, size_t i) {
-    return packed[i / 2] >> i % 2 * 4 & 15u;
+/* ---- Codes */
+
+/* Where a row has the codes of a block, and their fifth bits. */
+static uint8_t *block_of(const Weave *w, size_t token, size_t block) {
+    size_t bytes = w->row->block_bytes > 0 ? w->row->block_bytes : BLOCK * w->row->bits / 8;
+    return w->rows + w->layout.codes + token * w->layout.row_bytes + block * bytes;
 }
 
-/* 32 codes of 4 bits: neighbours in a byte to elements 16 apart in a byte, or back. */
-static void pair_codes(const uint8_t from[16], bool to_pairs, uint8_t to[16]) {
-    for (size_t i = 0; i < 16; i++)
-        if (to_pairs)
-            to[i] = (uint8_t)((from[2 * i % 16] >> i / 8 * 4 & 15) | (from[(2 * i + 1) % 16] >> i / 8 * 4 & 15) << 4);
-        else
-            to[i] = (uint8_t)(nibble(from, i) | nibble(from, 16 + i) << 4);
-}
-
-/* The codes of a block of 32 elements of one token, in the form that is woven. */
-static void move_block(const Weave *w, uint8_t *row, uint8_t *kept) {
-    uint8_t codes[KV_WOVEN_BLOCK], pairs[KV_WOVEN_BLOCK], flip = w->row->bias & 0x80;
-    size_t n = 4 * w->row->bits, unit = w->keys ? 4 : 1, step = w->keys ? 64 : 4;
-    bool in_pairs = w->row->bits == 4 && w->row->block_bytes == 0;
-    if (w->to_rows) {
-        for (size_t i = 0; i < n / unit; i++)
-            memcpy(codes + i * unit, kept + i * step, unit);
+static void load_row(const RowCodes *row, const uint8_t *from, uint8_t codes[BLOCK]) {
+    size_t bits = row->bits;
+    if (bits == 8) {
+        memcpy(codes, from + row->codes_at, BLOCK);
+    } else if (row->block_bytes > 0) {
+        unpack_nibbles(from + row->codes_at, codes);
+        if (bits == 5)
+            add_fifth_bits(from + row->high_at, codes);
     } else {
-        memcpy(codes, row, n);
-        if (in_pairs)
-            pair_codes(row, false, codes);
+        for (size_t i = 0; i < BLOCK; i++)
+            codes[i] = (uint8_t)(from[i * bits / 8] >> i * bits % 8 & ((1u << bits) - 1));
     }
-    for (size_t i = 0; i < n; i++)
-        codes[i] ^= flip;
-    if (w->to_rows) {
-        if (in_pairs)
-            pair_codes(codes, true, pairs);
-        memcpy(row, in_pairs ? pairs : codes, n);
+    for (size_t i = 0; i < BLOCK; i++)
+        codes[i] ^= row->flip;
+}
+
+static void store_row(const RowCodes *row, const uint8_t codes[BLOCK], uint8_t *to) {
+    uint8_t flipped[BLOCK];
+    for (size_t i = 0; i < BLOCK; i++)
+        flipped[i] = codes[i] ^ row->flip;
+    if (row->bits == 8) {
+        memcpy(to + row->codes_at, flipped, BLOCK);
+    } else if (row->block_bytes > 0) {
+        for (size_t i = 0; i < BLOCK / 2; i++)
+            to[row->codes_at + i] = (uint8_t)((flipped[i] & 15) | (flipped[i + BLOCK / 2] & 15) << 4);
+        for (size_t i = 0; i < BLOCK; i++)
+            flipped[i] >>= 4;
+        if (row->bits == 5)
+            pack_codes(flipped, BLOCK, 1, to + row->high_at);
     } else {
-        for (size_t i = 0; i < n / unit; i++)
-            memcpy(kept + i * step, codes + i * unit, unit);
+        pack_codes(flipped, BLOCK, (int)row->bits, to);
     }
 }
 
-static void move_codes(const Weave *w) {
-    size_t n_blocks = w->group->head_dim / KV_WOVEN_BLOCK, block_bytes = KV_WOVEN_BLOCK * w->row->bits / 8;
-    size_t step = w->row->block_bytes > 0 ? w->row->block_bytes : block_bytes, together = w->keys ? 16 : 4;
-    for (size_t t = 0; t < w->group->n_tokens; t++) {
-        uint8_t *row = w->rows + w->layout.codes + w->row->codes_at + t * w->layout.row_bytes;
-        uint8_t *kept = w->kept + w->woven.codes + t / together * together * n_blocks * block_bytes +
-                        t % together * (w->keys ? 4 : 1);
-        for (size_t b = 0; b < n_blocks; b++)
-            move_block(w, row + b * step, kept + b * block_bytes * together);
+/* n of the 8 vectors' bits, from bit `first` of their codes on, in n vectors, or back. */
+static void pack_vectors(uint8_t (*vectors)[64], size_t n, size_t first, uint8_t (*packed)[64]) {
+    unsigned mask = (1u << n) - 1;
+    for (size_t v = 0; v < VECTORS; v++)
+        for (size_t i = 0; i < 64; i++) {
+            uint8_t bits = (uint8_t)((vectors[v][i] >> first & mask) << v / n * n);
+            packed[v % n][i] = v < n ? bits : packed[v % n][i] | bits;
+        }
+}
+
+static void unpack_vectors(uint8_t (*packed)[64], size_t n, size_t first, uint8_t (*vectors)[64]) {
+    unsigned mask = (1u << n) - 1;
+    for (size_t v = 0; v < VECTORS; v++)
+        for (size_t i = 0; i < 64; i++) {
+            uint8_t bits = (uint8_t)((packed[v % n][i] >> v / n * n & mask) << first);
+            vectors[v][i] = first == 0 ? bits : vectors[v][i] | bits;
+        }
+}
+
+/* The place of a code in a tile's vectors. */
+static uint8_t *place_of(bool keys, uint8_t (*vectors)[64], size_t token, size_t element) {
+    return keys ? &vectors[element / 4][token * 4 + element % 4]
+                : &vectors[token / 4 * 2 + element / 16][element % 16 * 4 + token % 4];
+}
+
+static void move_tile(const Weave *w, size_t tile, size_t block) {
+    uint8_t vectors[VECTORS][64], codes[BLOCK];
+    size_t bits = w->row->bits, low = bits == 5 ? 4 : bits;
+    uint8_t(*packed)[64] =
+        (void *)(w->kept + w->woven.codes + (tile * (w->group->head_dim / BLOCK) + block) * KV_WOVEN_TILE(bits));
+    if (w->to_rows) {
+        unpack_vectors(packed, low, 0, vectors);
+        if (bits == 5)
+            unpack_vectors(packed + low, 1, 4, vectors);
+    }
+    for (size_t t = 0; t < TOKENS; t++) {
+        uint8_t *row = block_of(w, tile * TOKENS + t, block);
+        if (!w->to_rows)
+            load_row(w->row, row, codes);
+        for (size_t i = 0; i < BLOCK; i++) {
+            uint8_t *place = place_of(w->keys, vectors, t, i);
+            *(w->to_rows ? &codes[i] : place) = w->to_rows ? *place : codes[i];
+        }
+        if (w->to_rows)
+            store_row(w->row, codes, row);
+    }
+    if (!w->to_rows) {
+        pack_vectors(vectors, low, 0, packed);
+        if (bits == 5)
+            pack_vectors(vectors, 1, 4, packed + low);
     }
 }
 
@@ -126,7 +186,9 @@ static void move_all(const Weave *w) {
     move_scales(w, 0, 0, 0);
     if (w->row->has_minima)
         move_scales(w, 1, w->layout.minima, w->woven.minima);
-    move_codes(w);
+    for (size_t tile = 0; tile < w->group->n_tokens / TOKENS; tile++)
+        for (size_t block = 0; block < w->group->head_dim / BLOCK; block++)
+            move_tile(w, tile, block);
 }
 
 static Weave weave_of(KvCodecId id, KvSide side, const KvGroup *group) {

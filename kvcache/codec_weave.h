@@ -1,23 +1,31 @@
 /* Woven records: how the cache keeps what integer products read. A codec's record has row after row; woven, the same
- * bytes stand so that a vector load has what an instruction multiplies: four codes in each of 16 words.
+ * bits stand so that a vector load has what an instruction multiplies: four codes in each of 16 words.
  *
  *     scales, minima  as in the record where they are by channel; else (n_blocks, n_tokens), a half each
- *     codes of keys   (n_tokens / 16, head_dim / 32, 8, 16) words of four neighbouring elements
- *     of values       (n_tokens / 4, head_dim / 32, 32) words of four neighbouring tokens
+ *     codes           (n_tokens / 16, head_dim / 32) tiles, of 8 vectors of 16 words of four codes:
+ *                     of keys    word t of vector v has elements 4 v to 4 v + 3 of token t
+ *                     of values  word i of vector v has element i + v % 2 * 16 of tokens v / 2 * 4 to v / 2 * 4 + 3
  *
- * with the first element or token in the lowest byte. Codes of 4 bits share words: (…, 4, 16) and (…, 16), with those
- * of the block's first 16 elements in the low half of each byte, the others in the high half. Two's complement becomes
- * unsigned: every form is element = minimum + scale * (code - bias). */
+ * with the first element or token in the lowest byte. A code of n < 8 bits leaves room in its byte: a tile has n
+ * vectors then, and vector v is in bits [s, s + n) of vector v % n, where s = v / n * n. Codes of 5 bits are a tile of
+ * their 4 low bits and, behind it, one of their fifth.
+ *
+ * Two's complement becomes unsigned, and a sign a bit that is 1 for +: every form is
+ * element = minimum + scale * (factor * code - bias). */
 #ifndef STOWKV_CODEC_WEAVE_H
 #define STOWKV_CODEC_WEAVE_H
 
 #include "kvcache/codec_format.h"
 
-#define KV_WOVEN_BLOCK 32 /* elements */
+#define KV_WOVEN_BLOCK  32 /* elements */
+#define KV_WOVEN_TOKENS 16
+
+/* Bytes of a tile of codes. */
+#define KV_WOVEN_TILE(bits) ((size_t)64 * (bits))
 
 typedef struct KvWoven {
-    size_t bits; /* 8 or 4 */
-    int bias;
+    size_t bits;      /* 8, 5, 4, 2 or 1 */
+    int bias, factor; /* factor: 1 or 2 */
     bool has_minima, by_channel;
     size_t block, n_blocks; /* elements of a row that share a scale, and such blocks in a row, where not by_channel */
     size_t minima, codes;   /* offsets; scales are at 0 */

@@ -1,6 +1,6 @@
 /* Woven records, read by the description in codec_weave.h, against what the codec decodes. */
-#include "kvcache/codec_weave.h"
 #include "kvcache/codec_half.h"
+#include "kvcache/codec_weave.h"
 #include "tests/codec_cases.h"
 
 #include <setjmp.h>
@@ -12,19 +12,19 @@
 
 #include <cmocka.h>
 
+/* The bits of a tile that is packed with n bits for each code. */
+static unsigned bits_at(const uint8_t *tile, size_t n, size_t vector, size_t word, size_t byte) {
+    return tile[(vector % n * 16 + word) * 4 + byte] >> vector / n * n & ((1u << n) - 1);
+}
+
 static unsigned code_at(const uint8_t *codes, size_t bits, KvSide side, size_t head_dim, size_t token, size_t element) {
-    size_t block = element / 32, i = element % 32, n_blocks = head_dim / 32, word, byte;
-    size_t half = bits == 4 ? i / 16 : 0, steps = bits == 4 ? 4 : 8, lanes = bits == 4 ? 16 : 32;
-    if (bits == 4)
-        i %= 16;
-    if (side == KV_KEYS) {
-        word = ((token / 16 * n_blocks + block) * steps + i / 4) * 16 + token % 16;
-        byte = i % 4;
-    } else {
-        word = (token / 4 * n_blocks + block) * lanes + i;
-        byte = token % 4;
-    }
-    return bits == 4 ? codes[word * 4 + byte] >> 4 * half & 15u : codes[word * 4 + byte];
+    const uint8_t *tile = codes + (token / 16 * (head_dim / 32) + element / 32) * 64 * bits;
+    size_t t = token % 16, i = element % 32;
+    size_t vector = side == KV_KEYS ? i / 4 : t / 4 * 2 + i / 16, word = side == KV_KEYS ? t : i % 16;
+    size_t byte = side == KV_KEYS ? i % 4 : t % 4;
+    if (bits == 5)
+        return bits_at(tile, 4, vector, word, byte) | bits_at(tile + 4 * 64, 1, vector, word, byte) << 4;
+    return bits_at(tile, bits, vector, word, byte);
 }
 
 static float element_at(const KvWoven *woven, const KvGroup *group, KvSide side, const uint8_t *record, size_t token,
@@ -32,7 +32,7 @@ static float element_at(const KvWoven *woven, const KvGroup *group, KvSide side,
     size_t index = woven->by_channel ? element : element / woven->block * group->n_tokens + token;
     float scale = half_load(record + index * 2);
     unsigned code = code_at(record + woven->codes, woven->bits, side, group->head_dim, token, element);
-    float product = scale * (float)((int)code - woven->bias);
+    float product = scale * (float)(woven->factor * (int)code - woven->bias);
     return woven->has_minima ? product + half_load(record + woven->minima + index * 2) : product;
 }
 
