@@ -5,10 +5,8 @@
 
 #define MAX_PARTIAL_FLOATS ((size_t)1 << 23) /* 32 heads of 128 that see 130,000 tokens */
 
-AttentionPath attention_path(KvCodecId codec) {
-    if (kv_is_woven(codec, KV_WOVEN_BLOCK))
-        return ATTENTION_INTEGERS;
-    return codec == KV_F16 || codec == KV_NF4 ? ATTENTION_FLOATS : ATTENTION_DECODED;
+bool attention_is_integer(KvCodecId codec) {
+    return kv_is_woven(codec, KV_WOVEN_BLOCK);
 }
 
 const AttentionKernels *attention_kernels(SimdLevel level) {

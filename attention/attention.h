@@ -57,15 +57,10 @@ typedef struct AttentionBatch {
     float *partials;             /* attention_partial_bytes(), for what the tiles of a query that is alone give */
 } AttentionBatch;
 
-/* How a codec's keys and values are multiplied. */
-typedef enum AttentionPath {
-    ATTENTION_INTEGERS, /* codes with 16-bit numbers; where head_dim is no multiple of 32, as ATTENTION_DECODED */
-    ATTENTION_FLOATS,   /* in F32, for a query that is alone from what is stored, for a block of them from decoded tiles
-                         */
-    ATTENTION_DECODED   /* in F32, decoded 16 tokens at a time or in tiles */
-} AttentionPath;
-
-AttentionPath attention_path(KvCodecId codec);
+/* Whether a codec's codes are multiplied as integers, with 16-bit numbers; else in F32, for a query that is alone from
+ * what is stored, for a block of them from decoded tiles. Heads whose dimension is no multiple of 32 (fp8: 64) are
+ * decoded, 16 tokens or a tile at a time, whatever the codec but f16. */
+bool attention_is_integer(KvCodecId codec);
 
 /* As with scratch memory, what a short context does not need is never touched. A query of many heads that sees so many
  * tokens that this is not enough is not spread over more threads than there are KV heads. */

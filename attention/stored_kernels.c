@@ -18,6 +18,12 @@ static void nf4_scales(const uint8_t *record, const uint8_t *codes, size_t n, fl
             out[i] = NAN;
 }
 
+static void fp8_scales(const uint16_t *halves, size_t n, float *out) {
+    for (size_t i = 0; i < n; i += VEC_LANES)
+        vec_store(out + i, vec_mul(vec_set1(256.0f), n - i < VEC_LANES ? vec_load_half_partial(halves + i, n - i)
+                                                                       : vec_load_half(halves + i)));
+}
+
 /* n tokens from `first` on, which lie in one group. */
 INLINE StoredRows locate(RowForm form, const KvLayout *layout, const KvSpan *span, KvSide side, size_t first, size_t n,
                          float *scales) {
@@ -25,6 +31,8 @@ INLINE StoredRows locate(RowForm form, const KvLayout *layout, const KvSpan *spa
     size_t token = first % span->group_k.n_tokens, n_blocks = layout->blocks_per_row;
     if (form == ROW_NF4)
         nf4_scales(record, record + KV_NF4_SCALES + token * n_blocks, n * n_blocks, scales);
+    if (form == ROW_FP8)
+        fp8_scales((const uint16_t *)(const void *)record + token, n, scales);
     return (StoredRows){record + layout->codes + token * layout->row_bytes, layout->row_bytes, scales};
 }
 
@@ -83,6 +91,8 @@ void SIMD_NAME(score_stored)(const KvSpan *span, size_t first, size_t n_tokens, 
         score_form(ROW_HALF, KV_F16, span, first, n_tokens, q, n_rows, scores, stride);
     else if (codec == KV_NF4)
         score_form(ROW_NF4, KV_NF4, span, first, n_tokens, q, n_rows, scores, stride);
+    else if (codec == KV_FP8 && span->group_k.head_dim % ROW_STEP == 0)
+        score_form(ROW_FP8, KV_FP8, span, first, n_tokens, q, n_rows, scores, stride);
     else
         score_form(ROW_FLOAT, codec, span, first, n_tokens, q, n_rows, scores, stride);
 }
@@ -94,6 +104,8 @@ void SIMD_NAME(add_stored)(const KvSpan *span, size_t first, size_t n_tokens, co
         add_form(ROW_HALF, KV_F16, span, first, n_tokens, weights, stride, n_rows, out, out_stride);
     else if (codec == KV_NF4)
         add_form(ROW_NF4, KV_NF4, span, first, n_tokens, weights, stride, n_rows, out, out_stride);
+    else if (codec == KV_FP8 && span->group_v.head_dim % ROW_STEP == 0)
+        add_form(ROW_FP8, KV_FP8, span, first, n_tokens, weights, stride, n_rows, out, out_stride);
     else
         add_form(ROW_FLOAT, codec, span, first, n_tokens, weights, stride, n_rows, out, out_stride);
 }

@@ -38,14 +38,15 @@ static inline void decode_stored(const KvSpan *span, KvSide side, size_t first, 
 typedef enum RowForm {
     ROW_FLOAT, /* decoded */
     ROW_HALF,
-    ROW_NF4
+    ROW_NF4,
+    ROW_FP8
 } RowForm;
 
 /* Consecutive tokens of one group. */
 typedef struct StoredRows {
     const uint8_t *rows; /* of the first token */
     size_t row_bytes;
-    const float *scales; /* ROW_NF4: (tokens, head_dim / 64) */
+    const float *scales; /* ROW_NF4: (tokens, head_dim / 64); ROW_FP8: (tokens), 2^8 times those of the record */
 } StoredRows;
 
 /* A block's 16 values, rounded as the decoder rounds. */
@@ -67,6 +68,8 @@ INLINE Vec row_load(RowForm form, const StoredRows *rows, size_t t, size_t d, si
         return vec_load((const float *)(const void *)row + d + i);
     if (form == ROW_HALF)
         return vec_load_half((const uint16_t *)(const void *)row + d + i);
+    if (form == ROW_FP8)
+        return vec_mul(vec_set1(rows->scales[t]), vec_load_e4m3(row + d + i));
     size_t n_blocks = rows->row_bytes / (KV_NF4_BLOCK / 2), block = d / KV_NF4_BLOCK + i / KV_NF4_BLOCK;
     return vec_lookup(scaled_levels(rows->scales[t * n_blocks + block]), vec_packed_codes(row + d / 2 + i / 2));
 }

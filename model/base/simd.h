@@ -3,6 +3,7 @@
  * instruction set beyond the platform's minimum). To be included by sources of stowkv_simd_library() only.
  *
  * The *_partial forms touch only the first n < VEC_LANES elements; the other lanes are 0.
+ * vec_load_e4m3 gives 2^-8 times numbers in E4M3 (kvcache/codec_fp8.h) that are not NaN.
  * vec_min and vec_max give the second operand where either is NaN.
  * vec_largest is for numbers that are not NaN.
  * vec_sum adds lanes half a vector apart, then a quarter, down to neighbours; vec_store_sums does so with four vectors at
@@ -48,6 +49,10 @@ static inline Vec vec_load_u8(const uint8_t *x) {
 }
 static inline Vec vec_load_i8(const int8_t *x) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)x)));
+}
+static inline Vec vec_load_e4m3(const uint8_t *x) {
+    __m256i wide = _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)x)), 7);
+    return _mm512_cvtph_ps(_mm256_and_si256(wide, _mm256_set1_epi16((short)0xbf80)));
 }
 static inline Vec vec_add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
 static inline Vec vec_mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
@@ -105,6 +110,10 @@ static inline Vec vec_load_u8(const uint8_t *x) {
 }
 static inline Vec vec_load_i8(const int8_t *x) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)x)));
+}
+static inline Vec vec_load_e4m3(const uint8_t *x) {
+    __m128i wide = _mm_slli_epi16(_mm_cvtepi8_epi16(_mm_loadl_epi64((const __m128i *)(const void *)x)), 7);
+    return _mm256_cvtph_ps(_mm_and_si128(wide, _mm_set1_epi16((short)0xbf80)));
 }
 static inline Vec vec_add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
 static inline Vec vec_mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
@@ -171,6 +180,12 @@ static inline Vec vec_load_i8(const int8_t *x) {
     memcpy(&four, x, sizeof four);
     return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(four)))));
 }
+static inline Vec vec_load_e4m3(const uint8_t *x) {
+    uint32_t four;
+    memcpy(&four, x, sizeof four);
+    int16x4_t wide = vshl_n_s16(vget_low_s16(vmovl_s8(vcreate_s8(four))), 7);
+    return vcvt_f32_f16(vreinterpret_f16_s16(vand_s16(wide, vdup_n_s16((int16_t)0xbf80))));
+}
 static inline Vec vec_add(Vec a, Vec b) { return vaddq_f32(a, b); }
 static inline Vec vec_mul(Vec a, Vec b) { return vmulq_f32(a, b); }
 static inline Vec vec_div(Vec a, Vec b) { return vdivq_f32(a, b); }
@@ -222,6 +237,12 @@ static inline Vec vec_load_u8(const uint8_t *x) {
     return (Vec){(float)x[0], (float)x[1], (float)x[2], (float)x[3]};
 }
 static inline Vec vec_load_i8(const int8_t *x) { return (Vec){(float)x[0], (float)x[1], (float)x[2], (float)x[3]}; }
+static inline Vec vec_load_e4m3(const uint8_t *x) {
+    uint16_t halves[VEC_LANES];
+    for (size_t i = 0; i < VEC_LANES; i++)
+        halves[i] = (uint16_t)((x[i] & 0x80) << 8 | (x[i] & 0x7f) << 7);
+    return vec_load_half(halves);
+}
 static inline Vec vec_add(Vec a, Vec b) { return a + b; }
 static inline Vec vec_mul(Vec a, Vec b) { return a * b; }
 static inline Vec vec_div(Vec a, Vec b) { return a / b; }
