@@ -10,11 +10,15 @@ typedef struct GroupWeights {
     float offsets[CODE_ROWS][ATTENTION_MAX_DIM / KV_WOVEN_BLOCK];
 } GroupWeights;
 
-static void scale_weights(const Side *side, const Group *group, size_t row, const float *weights, GroupWeights *w) {
+INLINE void scale_weights(size_t n_rows, const Side *side, const Group *group, const float *const *weights,
+                          GroupWeights *w) {
     for (size_t block = 0; block < side->woven.n_blocks; block++) {
         size_t at = block * side->group_tokens;
-        make_row(weights, group->scales + at, side->group_tokens, side->woven.bias > 0, &w->numbers[row][block]);
-        w->offsets[row][block] = side->woven.has_minima ? dot(weights, group->minima + at, side->group_tokens) : 0.0f;
+        make_rows(n_rows, weights, group->scales + at, side->group_tokens, side->woven.bias > 0, &w->numbers[0][block],
+                  ATTENTION_MAX_DIM / KV_WOVEN_BLOCK);
+        for (size_t r = 0; r < n_rows; r++)
+            w->offsets[r][block] =
+                side->woven.has_minima ? dot(weights[r], group->minima + at, side->group_tokens) : 0.0f;
     }
 }
 
@@ -90,17 +94,18 @@ void SIMD_NAME(add_codes)(const TilePiece *piece, float (*weights)[SCORE_STRIDE]
         while (r < n_rows && n_seen[r] <= begin)
             r++;
         for (size_t n_block; r < n_rows; r += n_block) {
+            const float *from[CODE_ROWS];
             n_block = code_rows(n_rows - r);
             for (size_t i = 0; i < n_block; i++) {
-                const float *from = weights[r + i] + begin;
                 size_t seen = at_most(n_seen[r + i] - begin, n);
+                from[i] = weights[r + i] + begin;
                 if (seen < side.group_tokens) {
                     memset(w.weights[i], 0, sizeof w.weights[i]);
-                    memcpy(w.weights[i] + first, from, seen * sizeof *from);
-                    from = w.weights[i];
+                    memcpy(w.weights[i] + first, from[i], seen * sizeof *from[i]);
+                    from[i] = w.weights[i];
                 }
-                scale_weights(&side, &group, i, from, &w);
             }
+            WITH_CODE_ROWS(n_block, scale_weights, &side, &group, from, &w);
             add_row_block(&side, &group, first, first + n, &w, n_block, out + r * stride, stride);
         }
     }

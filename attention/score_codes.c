@@ -95,12 +95,14 @@ INLINE void score_row_block(const Side *side, const Group *group, size_t first, 
 }
 
 /* Numbers of the query times the channels' scales, and what the channels' minima add to a score. */
-static void scale_queries(const Side *side, const Group *group, const float *q, size_t n_rows, NumberBlock *numbers,
+INLINE void scale_queries(size_t n_rows, const Side *side, const Group *group, const float *q, NumberBlock *numbers,
                           float offsets[CODE_ROWS]) {
-    for (size_t r = 0; r < n_rows; r++, q += side->head_dim) {
-        make_row(q, group->scales, side->head_dim, side->woven.bias > 0, numbers + r * blocks_of(side->head_dim));
-        offsets[r] = side->woven.has_minima ? dot(q, group->minima, side->head_dim) : 0.0f;
+    const float *rows[CODE_ROWS];
+    for (size_t r = 0; r < n_rows; r++) {
+        rows[r] = q + r * side->head_dim;
+        offsets[r] = side->woven.has_minima ? dot(rows[r], group->minima, side->head_dim) : 0.0f;
     }
+    make_rows(n_rows, rows, group->scales, side->head_dim, side->woven.bias > 0, numbers, blocks_of(side->head_dim));
 }
 
 void SIMD_NAME(score_codes)(NumberBlock *numbers, const TilePiece *piece, const float *q, size_t n_rows,
@@ -109,9 +111,11 @@ void SIMD_NAME(score_codes)(NumberBlock *numbers, const TilePiece *piece, const 
     size_t head_dim = side.head_dim, row_blocks = blocks_of(head_dim);
     bool by_channel = side.woven.by_channel;
     float part[CODE_ROWS][GROUP_TOKENS], offsets[CODE_ROWS] = {0};
-    for (size_t r = 0; r < n_rows && !by_channel; r++)
-        make_row(q + r * head_dim, NULL, head_dim, side.woven.bias > 0 || side.woven.has_minima ? 2 : 0,
-                 numbers + r * row_blocks);
+    for (size_t r = 0; r < n_rows && !by_channel; r++) {
+        const float *row = q + r * head_dim;
+        make_rows(1, &row, NULL, head_dim, side.woven.bias > 0 || side.woven.has_minima ? 2 : 0,
+                  numbers + r * row_blocks, 0);
+    }
     for (size_t done = 0, n; done < piece->n; done += n) {
         size_t first = (piece->first + done) % side.group_tokens;
         n = rest_of_group(piece->span, piece->first + done, piece->n - done);
@@ -120,7 +124,7 @@ void SIMD_NAME(score_codes)(NumberBlock *numbers, const TilePiece *piece, const 
             float *out = scores[r] + piece->at + done;
             n_block = code_rows(n_rows - r);
             if (by_channel)
-                scale_queries(&side, &group, q + r * head_dim, n_block, numbers, offsets);
+                WITH_CODE_ROWS(n_block, scale_queries, &side, &group, q + r * head_dim, numbers, offsets);
             bool whole = n == side.group_tokens;
             score_row_block(&side, &group, first, first + n, by_channel ? numbers : numbers + r * row_blocks, offsets,
                             n_block, whole ? out : part[0], whole ? SCORE_STRIDE : GROUP_TOKENS);

@@ -46,6 +46,14 @@ static inline VecInt vec_int_round(Vec x) { return _mm512_cvtps_epi32(x); } /* t
 static inline int32_t vec_int_sum(VecInt x) { return _mm512_reduce_add_epi32(x); }
 static inline VecInt vec_int_max(VecInt a, VecInt b) { return _mm512_max_epi32(a, b); }
 static inline int32_t vec_int_largest(VecInt x) { return _mm512_reduce_max_epi32(x); }
+static inline void vec_int_store_largest(int32_t out[4], VecInt a, VecInt b, VecInt c, VecInt d) {
+    VecInt ab = _mm512_max_epi32(_mm512_shuffle_i32x4(a, b, 0x44), _mm512_shuffle_i32x4(a, b, 0xee));
+    VecInt cd = _mm512_max_epi32(_mm512_shuffle_i32x4(c, d, 0x44), _mm512_shuffle_i32x4(c, d, 0xee));
+    VecInt four = _mm512_max_epi32(_mm512_shuffle_i32x4(ab, cd, 0x88), _mm512_shuffle_i32x4(ab, cd, 0xdd));
+    VecInt two = _mm512_max_epi32(four, _mm512_shuffle_epi32(four, 0x4e));
+    VecInt one = _mm512_max_epi32(two, _mm512_shuffle_epi32(two, 0xb1));
+    _mm_storeu_si128((__m128i *)(void *)out, _mm512_castsi512_si128(_mm512_maskz_compress_epi32(0x1111, one)));
+}
 static inline VecInt vec_bits(Vec x) { return _mm512_castps_si512(x); }
 static inline void vec_int_store_bytes(int8_t *out, VecInt x) {
     _mm_storeu_si128((__m128i *)(void *)out, _mm512_cvtepi32_epi8(x));
@@ -223,16 +231,27 @@ static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) { return vec_d
 #endif
 
 static inline VecInt vec_int_zero(void) { return vec_int_set1(0); }
-/* Over n vectors; not finite where a number is not. */
-INLINE float vec_largest_magnitude(const Vec *x, size_t n) {
+/* The bits of the largest magnitude of each lane, over n vectors. */
+INLINE VecInt vec_magnitudes(const Vec *x, size_t n) {
     VecInt most = vec_int_zero();
     for (size_t i = 0; i < n; i++)
         most = vec_int_max(most, vec_int_and(vec_bits(x[i]), vec_int_set1(0x7fffffff)));
-    int32_t bits = vec_int_largest(most);
+    return most;
+}
+/* Of all lanes; not finite where a number is not. */
+INLINE float vec_largest_magnitude(const Vec *x, size_t n) {
+    int32_t bits = vec_int_largest(vec_magnitudes(x, n));
     float largest;
     memcpy(&largest, &bits, sizeof largest);
     return largest;
 }
+#if !defined(__AVX512F__)
+static inline void vec_int_store_largest(int32_t out[4], VecInt a, VecInt b, VecInt c, VecInt d) {
+    const VecInt all[4] = {a, b, c, d};
+    for (size_t i = 0; i < 4; i++)
+        out[i] = vec_int_largest(all[i]);
+}
+#endif
 static inline VecTable vec_table(const float levels[16]) {
     VecTable table;
     for (size_t i = 0; i < 16 / VEC_LANES; i++)
