@@ -35,7 +35,7 @@ static size_t cut_tile(const AttentionQuery *query, size_t tile, TilePiece piece
 
 /* The form of the rows that a span is scored with. */
 static const float *query_form(const AttentionScratch *scratch, const KvSpan *span) {
-    int form = span->group_k.rotated ? QUERY_ROTATED : span->shifted ? QUERY_SHIFTED : QUERY_PLAIN;
+    int form = span->side[KV_KEYS].group.rotated ? QUERY_ROTATED : span->shifted ? QUERY_SHIFTED : QUERY_PLAIN;
     return scratch->forms[form];
 }
 
@@ -134,7 +134,7 @@ static void attend_rows(const Block *block, const TilePiece *pieces, size_t n_pi
     }
     for (size_t p = 0; p < n_pieces; p++) {
         const KvSpan *span = pieces[p].span;
-        float *out = partials + (span->group_v.rotated ? head_dim : 0);
+        float *out = partials + (span->side[KV_VALUES].group.rotated ? head_dim : 0);
         size_t at = pieces[p].at, n = pieces[p].n;
         if (is_coded(span, KV_VALUES))
             SIMD_NAME(add_codes)(&pieces[p], s->scores, n_seen, n_rows, out, stride);
@@ -171,7 +171,7 @@ static void merge_tile(Partial total, Partial tile, size_t head_dim, bool rotate
 static bool sums_rotated(const AttentionQuery *query) {
     bool rotated = false;
     for (size_t i = 0; i < query->n_spans; i++)
-        rotated = rotated || query->spans[i].group_v.rotated;
+        rotated = rotated || query->spans[i].side[KV_VALUES].group.rotated;
     return rotated;
 }
 
@@ -182,7 +182,8 @@ static bool sees_alike(const AttentionQuery *query, const AttentionQuery *later)
     for (size_t s = 0; s < query->n_spans; s++) {
         const KvSpan *a = &query->spans[s], *b = &later->spans[s];
         bool grows = s + 1 == query->n_spans && a->n_tokens < b->n_tokens;
-        if (a->keys != b->keys || a->shifted != b->shifted || (a->n_tokens != b->n_tokens && !grows))
+        if (a->records[KV_KEYS] != b->records[KV_KEYS] || a->shifted != b->shifted ||
+            (a->n_tokens != b->n_tokens && !grows))
             return false;
     }
     return true;
@@ -233,7 +234,7 @@ static void begin_query(const Block *block, size_t index) {
     s->n_visible[index] = 0;
     for (size_t i = 0; i < query->n_spans; i++) {
         shifted = shifted || query->spans[i].shifted;
-        rotated = rotated || query->spans[i].group_k.rotated;
+        rotated = rotated || query->spans[i].side[KV_KEYS].group.rotated;
         s->n_visible[index] += query->spans[i].n_tokens;
     }
     memcpy(s->forms[QUERY_PLAIN] + at, q, bytes);

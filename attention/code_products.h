@@ -24,8 +24,7 @@ typedef struct NumberBlock {
 
 /* Whether a side's codes are multiplied; others are decoded. */
 static inline bool is_coded(const KvSpan *span, KvSide side) {
-    const KvCodec *codec = side == KV_KEYS ? span->codec_k : span->codec_v;
-    return kv_is_woven(kv_codec_id(codec), span->group_k.head_dim);
+    return kv_is_woven(kv_codec_id(span->side[side].codec), span->side[side].group.head_dim);
 }
 
 /* scores[r][at + t] = q[r] . key first + t, for the tokens of a piece whose keys are coded. */

@@ -95,14 +95,13 @@ typedef struct Side {
 } Side;
 
 static inline Side side_of(const KvSpan *span, KvSide side) {
-    bool keys = side == KV_KEYS;
-    const KvGroup *group = keys ? &span->group_k : &span->group_v;
+    const KvEncoding *encoding = &span->side[side];
     return (Side){.span = span,
                   .side = side,
-                  .woven = kv_woven(kv_codec_id(keys ? span->codec_k : span->codec_v), side, group),
-                  .head_dim = group->head_dim,
-                  .group_tokens = group->n_tokens,
-                  .ahead = round_up(PREFETCH_BYTES, keys ? span->key_bytes : span->value_bytes)};
+                  .woven = kv_woven(kv_codec_id(encoding->codec), side, &encoding->group),
+                  .head_dim = encoding->group.head_dim,
+                  .group_tokens = encoding->group.n_tokens,
+                  .ahead = round_up(PREFETCH_BYTES, encoding->record_bytes)};
 }
 
 typedef struct Group {

@@ -17,10 +17,10 @@ static bool note_sources(DecodedTile *tile, size_t at, size_t n, uintptr_t sourc
 
 /* Decodes the part of a piece that lies in one group, unless it is there. */
 static bool decode_part(DecodedTile *tile, const KvSpan *span, size_t first, size_t at, size_t n, size_t head_dim) {
-    size_t group = span->group_k.n_tokens;
-    const uint8_t *record = span->keys + first / group * span->key_bytes;
-    size_t step = is_half(span->codec_k) ? head_dim * sizeof(uint16_t) : 1; /* a record has more bytes than tokens */
-    if (note_sources(tile, at, n, (uintptr_t)record + first % group * step, step))
+    const KvEncoding *keys = &span->side[KV_KEYS];
+    size_t step = is_half(keys->codec) ? head_dim * sizeof(uint16_t) : 1; /* a record has more bytes than tokens */
+    uintptr_t source = (uintptr_t)record_of(span, KV_KEYS, first) + first % keys->group.n_tokens * step;
+    if (note_sources(tile, at, n, source, step))
         return false;
     if (!is_coded(span, KV_KEYS))
         decode_stored(span, KV_KEYS, first, n, tile->keys + at * head_dim);

@@ -28,7 +28,7 @@ static void fp8_scales(const uint16_t *halves, size_t n, float *out) {
 INLINE StoredRows locate(RowForm form, const KvLayout *layout, const KvSpan *span, KvSide side, size_t first, size_t n,
                          float *scales) {
     const uint8_t *record = record_of(span, side, first);
-    size_t token = first % span->group_k.n_tokens, n_blocks = layout->blocks_per_row;
+    size_t token = first % span->side[side].group.n_tokens, n_blocks = layout->blocks_per_row;
     if (form == ROW_NF4)
         nf4_scales(record, record + KV_NF4_SCALES + token * n_blocks, n * n_blocks, scales);
     if (form == ROW_FP8)
@@ -52,14 +52,14 @@ INLINE size_t take_rows(RowForm form, const KvLayout *layout, const KvSpan *span
     }
     n = n < DECODE_TOKENS ? n : DECODE_TOKENS;
     decode_stored(span, side, first, n, room->decoded);
-    *rows = decoded_rows(room->decoded, span->group_k.head_dim);
+    *rows = decoded_rows(room->decoded, span->side[side].group.head_dim);
     return n;
 }
 
 INLINE void score_form(RowForm form, KvCodecId codec, const KvSpan *span, size_t first, size_t n_tokens, const float *q,
                        size_t n_rows, float *scores, size_t stride) {
-    size_t head_dim = span->group_k.head_dim;
-    KvLayout layout = kv_layout(&KV_FORMATS[codec], KV_KEYS, &span->group_k);
+    size_t head_dim = span->side[KV_KEYS].group.head_dim;
+    KvLayout layout = kv_layout(&KV_FORMATS[codec], KV_KEYS, &span->side[KV_KEYS].group);
     Room room;
     for (size_t done = 0, n; done < n_tokens; done += n) {
         StoredRows rows;
@@ -72,8 +72,8 @@ INLINE void score_form(RowForm form, KvCodecId codec, const KvSpan *span, size_t
 
 INLINE void add_form(RowForm form, KvCodecId codec, const KvSpan *span, size_t first, size_t n_tokens,
                      const float *weights, size_t stride, size_t n_rows, float *out, size_t out_stride) {
-    size_t head_dim = span->group_k.head_dim;
-    KvLayout layout = kv_layout(&KV_FORMATS[codec], KV_VALUES, &span->group_v);
+    size_t head_dim = span->side[KV_VALUES].group.head_dim;
+    KvLayout layout = kv_layout(&KV_FORMATS[codec], KV_VALUES, &span->side[KV_VALUES].group);
     Room room;
     for (size_t done = 0, n; done < n_tokens; done += n) {
         StoredRows rows;
@@ -86,12 +86,12 @@ INLINE void add_form(RowForm form, KvCodecId codec, const KvSpan *span, size_t f
 
 void SIMD_NAME(score_stored)(const KvSpan *span, size_t first, size_t n_tokens, const float *q, size_t n_rows,
                              float *scores, size_t stride) {
-    KvCodecId codec = kv_codec_id(span->codec_k);
+    KvCodecId codec = kv_codec_id(span->side[KV_KEYS].codec);
     if (codec == KV_F16)
         score_form(ROW_HALF, KV_F16, span, first, n_tokens, q, n_rows, scores, stride);
     else if (codec == KV_NF4)
         score_form(ROW_NF4, KV_NF4, span, first, n_tokens, q, n_rows, scores, stride);
-    else if (codec == KV_FP8 && span->group_k.head_dim % ROW_STEP == 0)
+    else if (codec == KV_FP8 && span->side[KV_KEYS].group.head_dim % ROW_STEP == 0)
         score_form(ROW_FP8, KV_FP8, span, first, n_tokens, q, n_rows, scores, stride);
     else
         score_form(ROW_FLOAT, codec, span, first, n_tokens, q, n_rows, scores, stride);
@@ -99,12 +99,12 @@ void SIMD_NAME(score_stored)(const KvSpan *span, size_t first, size_t n_tokens, 
 
 void SIMD_NAME(add_stored)(const KvSpan *span, size_t first, size_t n_tokens, const float *weights, size_t stride,
                            size_t n_rows, float *out, size_t out_stride) {
-    KvCodecId codec = kv_codec_id(span->codec_v);
+    KvCodecId codec = kv_codec_id(span->side[KV_VALUES].codec);
     if (codec == KV_F16)
         add_form(ROW_HALF, KV_F16, span, first, n_tokens, weights, stride, n_rows, out, out_stride);
     else if (codec == KV_NF4)
         add_form(ROW_NF4, KV_NF4, span, first, n_tokens, weights, stride, n_rows, out, out_stride);
-    else if (codec == KV_FP8 && span->group_v.head_dim % ROW_STEP == 0)
+    else if (codec == KV_FP8 && span->side[KV_VALUES].group.head_dim % ROW_STEP == 0)
         add_form(ROW_FP8, KV_FP8, span, first, n_tokens, weights, stride, n_rows, out, out_stride);
     else
         add_form(ROW_FLOAT, codec, span, first, n_tokens, weights, stride, n_rows, out, out_stride);

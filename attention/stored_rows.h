@@ -17,20 +17,21 @@ static inline bool is_half(const KvCodec *codec) {
 
 /* How many of `n` tokens from `first` on lie in one group. */
 static inline size_t rest_of_group(const KvSpan *span, size_t first, size_t n) {
-    return at_most(n, span->group_k.n_tokens - first % span->group_k.n_tokens);
+    size_t group_tokens = span->side[KV_KEYS].group.n_tokens;
+    return at_most(n, group_tokens - first % group_tokens);
 }
 
 /* The record that holds a token. */
 static inline const uint8_t *record_of(const KvSpan *span, KvSide side, size_t token) {
-    size_t index = token / span->group_k.n_tokens;
-    return side == KV_KEYS ? span->keys + index * span->key_bytes : span->values + index * span->value_bytes;
+    const KvEncoding *encoding = &span->side[side];
+    return span->records[side] + token / encoding->group.n_tokens * encoding->record_bytes;
 }
 
 /* Tokens [first, first + n) of a span's keys or values, which lie in one group, to F32. */
 static inline void decode_stored(const KvSpan *span, KvSide side, size_t first, size_t n,
                                  float *out) { // (n, head_dim)
-    const KvGroup *group = side == KV_KEYS ? &span->group_k : &span->group_v;
-    KvDecode *decode = kv_codec_decoder(side == KV_KEYS ? span->codec_k : span->codec_v, SIMD_THIS_LEVEL);
+    const KvGroup *group = &span->side[side].group;
+    KvDecode *decode = kv_codec_decoder(span->side[side].codec, SIMD_THIS_LEVEL);
     decode(side, group, record_of(span, side, first), first % group->n_tokens, n, out);
 }
 

@@ -37,6 +37,7 @@ typedef enum KvCodecId {
 } KvCodecId;
 
 typedef enum KvSide { KV_KEYS, KV_VALUES } KvSide;
+#define KV_SIDES 2
 
 /* The shape of what is encoded together. */
 typedef struct KvGroup {

@@ -51,18 +51,17 @@ static size_t tail_slots(const KvCache *cache, const KvLayerPolicy *policy) {
     return cache->streams || slots < behind_sink ? slots : behind_sink;
 }
 
-static KvGroup group_of(const KvCache *cache, KvSide side, KvCodecId codec) {
+static KvEncoding encoding_of(const KvCache *cache, KvSide side, KvCodecId id) {
     size_t group = cache->policy.group, head_dim = cache->shape.head_dim;
-    return (KvGroup){group, head_dim, group, kv_policy_rotates(&cache->policy, side, codec, head_dim)};
+    KvEncoding encoding = {kv_codec(id), {group, head_dim, group, false}, 0};
+    encoding.group.rotated = kv_policy_rotates(&cache->policy, side, id, head_dim);
+    encoding.record_bytes = kv_codec_bytes(encoding.codec, side, &encoding.group);
+    return encoding;
 }
 
 static void size_tier(const KvCache *cache, KvTierStore *store, const KvTier *tier, size_t n_slots) {
-    store->codec_k = kv_codec(tier->k);
-    store->codec_v = kv_codec(tier->v);
-    store->group_k = group_of(cache, KV_KEYS, tier->k);
-    store->group_v = group_of(cache, KV_VALUES, tier->v);
-    store->key_bytes = kv_codec_bytes(store->codec_k, KV_KEYS, &store->group_k);
-    store->value_bytes = kv_codec_bytes(store->codec_v, KV_VALUES, &store->group_v);
+    store->side[KV_KEYS] = encoding_of(cache, KV_KEYS, tier->k);
+    store->side[KV_VALUES] = encoding_of(cache, KV_VALUES, tier->v);
     store->n_slots = n_slots;
 }
 
@@ -78,18 +77,18 @@ static void size_layer(const KvCache *cache, size_t index, KvLayer *layer) {
 static void lay_out_layer(const KvCache *cache, KvLayer *layer, Arena *arena) {
     const KvShape *shape = &cache->shape;
     size_t row = shape->n_kv_heads * shape->head_dim * sizeof(uint16_t), start = arena->used;
-    layer->sink_keys = carve(arena, layer->sink_slots, row);
-    layer->sink_values = carve(arena, layer->sink_slots, row);
+    for (KvSide side = 0; side < KV_SIDES; side++)
+        layer->sink[side] = carve(arena, layer->sink_slots, row);
     layer->row_bytes[0] = arena->used - start;
     start = arena->used;
-    layer->tail_keys = carve(arena, layer->tail_slots, row);
-    layer->tail_values = carve(arena, layer->tail_slots, row);
+    for (KvSide side = 0; side < KV_SIDES; side++)
+        layer->tail[side] = carve(arena, layer->tail_slots, row);
     layer->row_bytes[1] = arena->used - start;
     for (size_t t = 1; t < layer->policy->n_tiers; t++) {
         KvTierStore *store = &layer->tiers[t];
         start = arena->used;
-        store->keys = carve(arena, shape->n_kv_heads * store->n_slots, store->key_bytes);
-        store->values = carve(arena, shape->n_kv_heads * store->n_slots, store->value_bytes);
+        for (KvSide side = 0; side < KV_SIDES; side++)
+            store->records[side] = carve(arena, shape->n_kv_heads * store->n_slots, store->side[side].record_bytes);
         layer->row_bytes[t + 1] = arena->used - start;
     }
 }
@@ -98,8 +97,8 @@ static void lay_out_layer(const KvCache *cache, KvLayer *layer, Arena *arena) {
 static void lay_out_working(KvCache *cache, Arena *arena) {
     const KvShape *shape = &cache->shape;
     size_t row = shape->n_kv_heads * shape->head_dim;
-    cache->fresh_keys = carve(arena, shape->n_batch * row, sizeof(uint16_t));
-    cache->fresh_values = carve(arena, shape->n_batch * row, sizeof(uint16_t));
+    for (KvSide side = 0; side < KV_SIDES; side++)
+        cache->fresh[side] = carve(arena, shape->n_batch * row, sizeof(uint16_t));
     cache->scratch = carve(arena, 2 * cache->policy.group * row, sizeof(float));
 }
 
@@ -156,13 +155,11 @@ static const uint16_t *fp16_row(const KvCache *cache, size_t layer, size_t kv_he
     const KvLayer *l = &cache->layers[layer];
     size_t dim = cache->shape.head_dim, first = cache->n_tokens;
     if (position >= first)
-        return (side == KV_KEYS ? cache->fresh_keys : cache->fresh_values) +
-               (kv_head * cache->shape.n_batch + position - first) * dim;
+        return cache->fresh[side] + (kv_head * cache->shape.n_batch + position - first) * dim;
     if (position < l->policy->sink)
-        return (side == KV_KEYS ? l->sink_keys : l->sink_values) + (kv_head * l->sink_slots + position) * dim;
+        return l->sink[side] + (kv_head * l->sink_slots + position) * dim;
     KvPlan plan = plan_of(cache, layer, first);
-    return (side == KV_KEYS ? l->tail_keys : l->tail_values) +
-           (kv_head * l->tail_slots + position - kv_plan_begin(&plan, 0)) * dim;
+    return l->tail[side] + (kv_head * l->tail_slots + position - kv_plan_begin(&plan, 0)) * dim;
 }
 
 static void encode_f16(const float *values, size_t n, uint16_t *out) {
@@ -175,7 +172,7 @@ static void encode_f16(const float *values, size_t n, uint16_t *out) {
 
 static uint8_t *record(const KvTierStore *store, KvSide side, size_t kv_head, size_t group) {
     size_t slot = kv_head * store->n_slots + group % store->n_slots;
-    return side == KV_KEYS ? store->keys + slot * store->key_bytes : store->values + slot * store->value_bytes;
+    return store->records[side] + slot * store->side[side].record_bytes;
 }
 
 /* The values of a group before it enters `tier`, in F32: FP16 from the first tier, else what the tier before decodes.
@@ -193,23 +190,22 @@ static void gather_group(const KvCache *cache, size_t layer, size_t kv_head, siz
         return;
     }
     const KvTierStore *before = &l->tiers[tier - 1];
-    const KvCodec *codec = side == KV_KEYS ? before->codec_k : before->codec_v;
-    const KvGroup *group = side == KV_KEYS ? &before->group_k : &before->group_v;
-    kv_decode_kept(kv_codec_id(codec), side, group, record(before, side, kv_head, index), room, out);
-    if (group->rotated)
+    const KvEncoding *encoding = &before->side[side];
+    kv_decode_kept(kv_codec_id(encoding->codec), side, &encoding->group, record(before, side, kv_head, index), room,
+                   out);
+    if (encoding->group.rotated)
         kv_rotate(out, n, dim);
 }
 
 static void encode_side(KvCache *cache, size_t layer, size_t kv_head, size_t tier, size_t index, KvSide side) {
     const KvTierStore *store = &cache->layers[layer].tiers[tier];
-    const KvCodec *codec = side == KV_KEYS ? store->codec_k : store->codec_v;
-    const KvGroup *group = side == KV_KEYS ? &store->group_k : &store->group_v;
+    const KvEncoding *encoding = &store->side[side];
     size_t size = cache->policy.group * cache->shape.head_dim;
     float *values = cache->scratch + kv_head * 2 * size, *scratch = values + size; /* a record fits in either */
     uint8_t *to = record(store, side, kv_head, index);
     gather_group(cache, layer, kv_head, tier, index, side, values, (uint8_t *)scratch);
-    kv_codec_encode(codec, side, group, values, scratch, to);
-    kv_weave(kv_codec_id(codec), side, group, to, (uint8_t *)values);
+    kv_codec_encode(encoding->codec, side, &encoding->group, values, scratch, to);
+    kv_weave(kv_codec_id(encoding->codec), side, &encoding->group, to, (uint8_t *)values);
 }
 
 static void encode_group(KvCache *cache, size_t layer, size_t kv_head, size_t tier, size_t index) {
@@ -225,8 +221,8 @@ void kvcache_append(KvCache *cache, size_t layer, size_t kv_head, size_t n_token
     size_t dim = shape->head_dim;
     for (size_t t = 0; t < n_tokens; t++) {
         size_t to = (kv_head * shape->n_batch + t) * dim, from = (t * shape->n_kv_heads + kv_head) * dim;
-        encode_f16(keys + from, dim, cache->fresh_keys + to);
-        encode_f16(values + from, dim, cache->fresh_values + to);
+        encode_f16(keys + from, dim, cache->fresh[KV_KEYS] + to);
+        encode_f16(values + from, dim, cache->fresh[KV_VALUES] + to);
     }
     KvPlan before = plan_of(cache, layer, cache->n_tokens), after = plan_of(cache, layer, cache->n_tokens + n_tokens);
     atomic_fetch_add(&l->counters.tokens_encoded[0], after.n_sink - before.n_sink);
@@ -245,8 +241,8 @@ static size_t add_fp16_spans(const KvCache *cache, size_t layer, size_t kv_head,
         if (runs[i][0] >= runs[i][1])
             continue;
         spans[n] = model;
-        spans[n].keys = (const uint8_t *)fp16_row(cache, layer, kv_head, runs[i][0], KV_KEYS);
-        spans[n].values = (const uint8_t *)fp16_row(cache, layer, kv_head, runs[i][0], KV_VALUES);
+        for (KvSide side = 0; side < KV_SIDES; side++)
+            spans[n].records[side] = (const uint8_t *)fp16_row(cache, layer, kv_head, runs[i][0], side);
         spans[n++].n_tokens = runs[i][1] - runs[i][0];
     }
     return n;
@@ -259,16 +255,12 @@ static size_t add_encoded_spans(const KvCache *cache, const KvTierStore *store, 
     while (begin < end) {
         size_t until_wrap = store->n_slots - begin % store->n_slots, run = end - begin;
         run = run < until_wrap ? run : until_wrap;
-        spans[n++] = (KvSpan){.codec_k = store->codec_k,
-                              .codec_v = store->codec_v,
-                              .group_k = store->group_k,
-                              .group_v = store->group_v,
-                              .keys = record(store, KV_KEYS, kv_head, begin),
-                              .values = record(store, KV_VALUES, kv_head, begin),
-                              .key_bytes = store->key_bytes,
-                              .value_bytes = store->value_bytes,
-                              .n_tokens = run * cache->policy.group,
-                              .row = tier + 1};
+        spans[n] = (KvSpan){.n_tokens = run * cache->policy.group, .row = tier + 1};
+        for (KvSide side = 0; side < KV_SIDES; side++) {
+            spans[n].side[side] = store->side[side];
+            spans[n].records[side] = record(store, side, kv_head, begin);
+        }
+        n++;
         begin += run;
     }
     return n;
@@ -277,12 +269,9 @@ static size_t add_encoded_spans(const KvCache *cache, const KvTierStore *store, 
 size_t kvcache_view(const KvCache *cache, size_t layer, size_t kv_head, size_t position, KvSpan spans[KV_MAX_SPANS]) {
     const KvLayer *l = &cache->layers[layer];
     KvPlan plan = plan_of(cache, layer, position + 1);
-    const KvCodec *f16 = kv_codec(KV_F16);
-    KvGroup group = group_of(cache, KV_KEYS, KV_F16);
-    KvSpan fp16 = {.codec_k = f16, .codec_v = f16, .group_k = group, .group_v = group};
-    fp16.key_bytes = fp16.value_bytes = kv_codec_bytes(f16, KV_KEYS, &group);
-
-    fp16.shifted = kv_plan_dropped(&plan) > 0;
+    KvSpan fp16 = {.shifted = kv_plan_dropped(&plan) > 0};
+    for (KvSide side = 0; side < KV_SIDES; side++)
+        fp16.side[side] = encoding_of(cache, side, KV_F16);
     size_t n = add_fp16_spans(cache, layer, kv_head, 0, plan.n_sink, fp16, spans);
     for (size_t tier = plan.n_tiers; tier-- > 1;)
         n += add_encoded_spans(cache, &l->tiers[tier], kv_head, tier, plan.entered[tier + 1] / cache->policy.group,
@@ -310,21 +299,19 @@ void kvcache_commit(KvCache *cache, size_t layer, size_t kv_head, size_t n_token
     KvLayer *l = &cache->layers[layer];
     size_t dim = cache->shape.head_dim, first = cache->n_tokens;
     KvPlan before = plan_of(cache, layer, first), after = plan_of(cache, layer, first + n_tokens);
-    const uint16_t *fresh_keys = cache->fresh_keys + kv_head * cache->shape.n_batch * dim;
-    const uint16_t *fresh_values = cache->fresh_values + kv_head * cache->shape.n_batch * dim;
-
     size_t to_sink = after.n_sink - before.n_sink;
-    commit_rows(l->sink_keys + kv_head * l->sink_slots * dim, before.n_sink, 0, fresh_keys, to_sink, dim);
-    commit_rows(l->sink_values + kv_head * l->sink_slots * dim, before.n_sink, 0, fresh_values, to_sink, dim);
 
     /* A batch longer than the window passes through the tail: some of its own tokens are encoded already. */
     size_t held = kv_plan_held(&before, 0), begin = kv_plan_begin(&after, 0), old_begin = kv_plan_begin(&before, 0);
     size_t leaving = begin - old_begin < held ? begin - old_begin : held;
     size_t from = begin > first + to_sink ? begin - first : to_sink;
-    uint16_t *tail_keys = l->tail_keys + kv_head * l->tail_slots * dim;
-    uint16_t *tail_values = l->tail_values + kv_head * l->tail_slots * dim;
-    commit_rows(tail_keys, held, leaving, fresh_keys + from * dim, n_tokens - from, dim);
-    commit_rows(tail_values, held, leaving, fresh_values + from * dim, n_tokens - from, dim);
+    for (KvSide side = 0; side < KV_SIDES; side++) {
+        const uint16_t *fresh = cache->fresh[side] + kv_head * cache->shape.n_batch * dim;
+        uint16_t *sink = l->sink[side] + kv_head * l->sink_slots * dim;
+        uint16_t *tail = l->tail[side] + kv_head * l->tail_slots * dim;
+        commit_rows(sink, before.n_sink, 0, fresh, to_sink, dim);
+        commit_rows(tail, held, leaving, fresh + from * dim, n_tokens - from, dim);
+    }
 }
 
 void kvcache_advance(KvCache *cache, size_t n_tokens) {
@@ -333,7 +320,8 @@ void kvcache_advance(KvCache *cache, size_t n_tokens) {
 
 /* A span of FP16 rows need not be whole groups, and a record holds exactly its rows. */
 static size_t span_bytes(const KvSpan *span) {
-    return span->n_tokens * (span->key_bytes + span->value_bytes) / span->group_k.n_tokens;
+    const KvEncoding *keys = &span->side[KV_KEYS], *values = &span->side[KV_VALUES];
+    return span->n_tokens * (keys->record_bytes + values->record_bytes) / keys->group.n_tokens;
 }
 
 void kvcache_count_read(KvCache *cache, size_t layer, const KvSpan *spans, size_t n_spans) {

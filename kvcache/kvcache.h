@@ -27,15 +27,20 @@ typedef struct KvShape {
     size_t n_batch; /* the largest batch */
 } KvShape;
 
+/* How keys, or values, of a tier are encoded. */
+typedef struct KvEncoding {
+    const KvCodec *codec;
+    KvGroup group;       /* its shape, the same for keys and values, and whether it is rotated */
+    size_t record_bytes; /* of a group */
+} KvEncoding;
+
 /* A run of tokens that attention reads in one encoding. */
 typedef struct KvSpan {
-    const KvCodec *codec_k, *codec_v;
-    KvGroup group_k, group_v;      /* shape of the encoded groups, and whether they are rotated */
-    const uint8_t *keys, *values;  /* records of whole groups, woven; FP16 spans: rows (n_tokens, head_dim) */
-    size_t key_bytes, value_bytes; /* of a record */
-    size_t n_tokens;               /* FP16: any number; else whole groups */
-    bool shifted;                  /* seen from position - (tokens dropped): the query must be rotated back */
-    size_t row;                    /* of the layer's counters: 0 is the sink, t + 1 is tier t */
+    KvEncoding side[KV_SIDES];
+    const uint8_t *records[KV_SIDES]; /* of whole groups, woven; FP16 spans: rows (n_tokens, head_dim) */
+    size_t n_tokens;                  /* FP16: any number; else whole groups */
+    bool shifted;                     /* seen from position - (tokens dropped): the query must be rotated back */
+    size_t row;                       /* of the layer's counters: 0 is the sink, t + 1 is tier t */
 } KvSpan;
 
 /* Sink, two runs for each encoded tier (a ring), the first tier; the sink and the first tier may continue in the batch.
@@ -45,11 +50,9 @@ typedef struct KvSpan {
 
 /* An encoded tier of a layer: for each KV head a ring of groups; group g is in slot g mod n_slots. */
 typedef struct KvTierStore {
-    const KvCodec *codec_k, *codec_v;
-    KvGroup group_k, group_v;
+    KvEncoding side[KV_SIDES];
     size_t n_slots;
-    size_t key_bytes, value_bytes; /* of a group's record */
-    uint8_t *keys, *values;        /* (n_kv_heads, n_slots, bytes) */
+    uint8_t *records[KV_SIDES]; /* (n_kv_heads, n_slots, record_bytes) */
 } KvTierStore;
 
 /* Proof of what was read and encoded, counted where it happens. */
@@ -60,24 +63,24 @@ typedef struct KvCounters {
 
 typedef struct KvLayer {
     const KvLayerPolicy *policy;
-    size_t sink_slots, tail_slots;     /* tokens */
-    uint16_t *sink_keys, *sink_values; /* (n_kv_heads, sink_slots, head_dim) */
-    uint16_t *tail_keys, *tail_values; /* (n_kv_heads, tail_slots, head_dim) tier 0, oldest first */
-    KvTierStore tiers[KV_MAX_TIERS];   /* from 1 on */
-    size_t row_bytes[KV_MAX_ROWS];     /* storage of the sink (0) and of tier t (t + 1), padding included */
+    size_t sink_slots, tail_slots;   /* tokens */
+    uint16_t *sink[KV_SIDES];        /* (n_kv_heads, sink_slots, head_dim) */
+    uint16_t *tail[KV_SIDES];        /* (n_kv_heads, tail_slots, head_dim) tier 0, oldest first */
+    KvTierStore tiers[KV_MAX_TIERS]; /* from 1 on */
+    size_t row_bytes[KV_MAX_ROWS];   /* storage of the sink (0) and of tier t (t + 1), padding included */
     KvCounters counters;
 } KvLayer;
 
 typedef struct KvCache {
     KvShape shape;
     KvPolicy policy;
-    KvLayer *layers;                     /* (n_layers), owned */
-    uint16_t *fresh_keys, *fresh_values; /* (n_kv_heads, n_batch, head_dim) the batch in one layer */
-    float *scratch;                      /* (n_kv_heads, 2, group, head_dim) */
-    size_t kept_bytes;                   /* storage of tokens */
-    size_t working_bytes;                /* storage of the batch under way, shared by all layers */
-    bool streams;                        /* tokens may come for ever */
-    size_t n_tokens;                     /* that have gone through all layers */
+    KvLayer *layers;           /* (n_layers), owned */
+    uint16_t *fresh[KV_SIDES]; /* (n_kv_heads, n_batch, head_dim) the batch in one layer */
+    float *scratch;            /* (n_kv_heads, 2, group, head_dim) */
+    size_t kept_bytes;         /* storage of tokens */
+    size_t working_bytes;      /* storage of the batch under way, shared by all layers */
+    bool streams;              /* tokens may come for ever */
+    size_t n_tokens;           /* that have gone through all layers */
 } KvCache;
 
 /* Lays the cache out and measures it. The policy must have passed kv_policy_check(). The cache must stay where it is:

@@ -23,7 +23,8 @@ static KvLedgerRow *find_row(const KvCache *cache, KvLedger *ledger, const KvLay
 static size_t group_bytes(const KvCache *cache, const KvLayer *layer, size_t row) {
     if (row <= 1)
         return cache->policy.group * cache->shape.head_dim * 2 * sizeof(uint16_t);
-    return layer->tiers[row - 1].key_bytes + layer->tiers[row - 1].value_bytes;
+    const KvEncoding *side = layer->tiers[row - 1].side;
+    return side[KV_KEYS].record_bytes + side[KV_VALUES].record_bytes;
 }
 
 static void add_layer(const KvCache *cache, const KvLayer *layer, size_t n_tokens, KvLedger *ledger) {
@@ -37,8 +38,8 @@ static void add_layer(const KvCache *cache, const KvLayer *layer, size_t n_token
         r->tokens = row == 0 ? plan.n_sink : kv_plan_held(&plan, row - 1);
         r->bytes_held += r->tokens * bytes / group * n_kv_heads;
         if (row > 1) {
-            r->rotated_k = layer->tiers[row - 1].group_k.rotated;
-            r->rotated_v = layer->tiers[row - 1].group_v.rotated;
+            r->rotated_k = layer->tiers[row - 1].side[KV_KEYS].group.rotated;
+            r->rotated_v = layer->tiers[row - 1].side[KV_VALUES].group.rotated;
             if (kv_policy_rotates(&cache->policy, KV_KEYS, r->k, 64) != r->rotated_k ||
                 kv_policy_rotates(&cache->policy, KV_VALUES, r->v, 64) != r->rotated_v)
                 ledger->unrotatable = cache->shape.head_dim;

@@ -26,15 +26,11 @@ static AttentionScratch *scratch;
 static KvSpan fp16_span(size_t first, size_t n_tokens, size_t head_dim) {
     const KvCodec *f16 = kv_codec(KV_F16);
     KvGroup group = {64, head_dim, 64, false};
-    return (KvSpan){.codec_k = f16,
-                    .codec_v = f16,
-                    .group_k = group,
-                    .group_v = group,
-                    .keys = (const uint8_t *)(keys + first * head_dim),
-                    .values = (const uint8_t *)(values + first * head_dim),
-                    .key_bytes = kv_codec_bytes(f16, KV_KEYS, &group),
-                    .value_bytes = kv_codec_bytes(f16, KV_VALUES, &group),
-                    .n_tokens = n_tokens};
+    return (KvSpan){
+        .side = {{f16, group, kv_codec_bytes(f16, KV_KEYS, &group)},
+                 {f16, group, kv_codec_bytes(f16, KV_VALUES, &group)}},
+        .records = {(const uint8_t *)(keys + first * head_dim), (const uint8_t *)(values + first * head_dim)},
+        .n_tokens = n_tokens};
 }
 
 /* All at once, and tile by tile from the last to the first, as threads may do it: the same to the bit. */
@@ -210,19 +206,20 @@ static void hadamard(const float *row, size_t n, double *to) {
 }
 
 /* Encodes one side of `n_tokens` (whole groups) from the FP16 rows; what it decodes to, unrotated, is the reference. */
-static uint8_t *encode_side(const KvCodec *codec, KvSide side, const KvGroup *group, size_t n_tokens, size_t *bytes) {
-    size_t dim = group->head_dim, size = group->n_tokens * dim;
+static uint8_t *encode_side(const KvEncoding *encoding, KvSide side, size_t n_tokens) {
+    const KvCodec *codec = encoding->codec;
+    const KvGroup *group = &encoding->group;
+    size_t dim = group->head_dim, size = group->n_tokens * dim, bytes = encoding->record_bytes;
     const uint16_t *rows = side == KV_KEYS ? keys : values;
     double *seen = side == KV_KEYS ? key_values : value_values;
-    *bytes = kv_codec_bytes(codec, side, group);
-    uint8_t *records = malloc(*bytes * (n_tokens / group->n_tokens));
+    uint8_t *records = malloc(bytes * (n_tokens / group->n_tokens));
     float *from = malloc(2 * size * sizeof *from);
     for (size_t g = 0; g < n_tokens / group->n_tokens; g++) {
         for (size_t i = 0; i < size; i++)
             from[i] = half_to_float(rows[g * size + i]);
-        kv_codec_encode(codec, side, group, from, from + size, records + g * *bytes);
-        kv_codec_decoder(codec, SIMD_SCALAR)(side, group, records + g * *bytes, 0, group->n_tokens, from);
-        kv_weave(kv_codec_id(codec), side, group, records + g * *bytes, (uint8_t *)(from + size));
+        kv_codec_encode(codec, side, group, from, from + size, records + g * bytes);
+        kv_codec_decoder(codec, SIMD_SCALAR)(side, group, records + g * bytes, 0, group->n_tokens, from);
+        kv_weave(kv_codec_id(codec), side, group, records + g * bytes, (uint8_t *)(from + size));
         for (size_t t = 0; t < group->n_tokens; t++)
             if (group->rotated)
                 hadamard(from + t * dim, dim, seen + g * size + t * dim);
@@ -239,29 +236,30 @@ static uint8_t *encode_side(const KvCodec *codec, KvSide side, const KvGroup *gr
 static void check_codecs(KvCodecId k, KvCodecId v, bool rotated, size_t head_dim, size_t group_tokens, size_t n_group) {
     enum { SINK = 13, TAIL = 45 };
     size_t n_encoded = (TILE_TOKENS / group_tokens + 1) * group_tokens, n_tokens = SINK + n_encoded + TAIL;
-    KvGroup group_k = {group_tokens, head_dim, group_tokens, rotated && k != KV_F16}, group_v = group_k;
-    group_v.rotated = rotated && v != KV_F16;
-    const KvCodec *codec_k = kv_codec(k), *codec_v = kv_codec(v);
-    if (kv_codec_check(codec_k, &group_k, NULL) < 0 || kv_codec_check(codec_v, &group_v, NULL) < 0)
-        return;
+    const KvCodecId ids[KV_SIDES] = {k, v};
+    KvSpan encoded = {.n_tokens = n_encoded, .row = 2};
+    for (KvSide side = 0; side < KV_SIDES; side++) {
+        KvGroup group = {group_tokens, head_dim, group_tokens, rotated && ids[side] != KV_F16};
+        if (kv_codec_check(kv_codec(ids[side]), &group, NULL) < 0)
+            return;
+        encoded.side[side] =
+            (KvEncoding){kv_codec(ids[side]), group, kv_codec_bytes(kv_codec(ids[side]), side, &group)};
+    }
     for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
         fill_random(n_tokens, n_group, head_dim);
         KvSpan sink = fp16_span(n_encoded, SINK, head_dim), tail = fp16_span(n_encoded + SINK, TAIL, head_dim);
-        KvSpan encoded = {.codec_k = codec_k, .codec_v = codec_v, .group_k = group_k, .group_v = group_v, .row = 2};
-        uint8_t *k_records = encode_side(codec_k, KV_KEYS, &group_k, n_encoded, &encoded.key_bytes);
-        uint8_t *v_records = encode_side(codec_v, KV_VALUES, &group_v, n_encoded, &encoded.value_bytes);
-        encoded.keys = k_records;
-        encoded.values = v_records;
-        encoded.n_tokens = n_encoded;
+        uint8_t *records[KV_SIDES];
+        for (KvSide side = 0; side < KV_SIDES; side++)
+            encoded.records[side] = records[side] = encode_side(&encoded.side[side], side, n_encoded);
         KvSpan spans[] = {sink, encoded, tail}; /* the order of tokens does not change a softmax */
         attend(level, spans, 3, n_group, head_dim);
         char what[64];
-        snprintf(what, sizeof what, "%s, %s/%s%s", simd_level_name(level), kv_codec_name(codec_k),
-                 kv_codec_name(codec_v), rotated ? " rotated" : "");
+        snprintf(what, sizeof what, "%s, %s/%s%s", simd_level_name(level), kv_codec_name(kv_codec(k)),
+                 kv_codec_name(kv_codec(v)), rotated ? " rotated" : "");
         bool coded = is_coded(&encoded, KV_KEYS) || is_coded(&encoded, KV_VALUES);
         check_against_reference(what, n_tokens, n_group, head_dim, coded ? CODES : rotated ? ROTATED : FLOATS);
-        free(k_records);
-        free(v_records);
+        free(records[KV_KEYS]);
+        free(records[KV_VALUES]);
     }
 }
 

@@ -73,11 +73,9 @@ static void compute_forms(const KvPolicy *policy, size_t head, Forms *forms) {
 
 /* Decodes a token of one side of a span. */
 static void read_token(const KvSpan *span, KvSide side, size_t token, float out[DIM]) {
-    bool keys = side == KV_KEYS;
-    const KvCodec *codec = keys ? span->codec_k : span->codec_v;
-    const KvGroup *group = keys ? &span->group_k : &span->group_v;
-    const uint8_t *record = keys ? span->keys + token / group->n_tokens * span->key_bytes
-                                 : span->values + token / group->n_tokens * span->value_bytes;
+    const KvCodec *codec = span->side[side].codec;
+    const KvGroup *group = &span->side[side].group;
+    const uint8_t *record = span->records[side] + token / group->n_tokens * span->side[side].record_bytes;
     uint8_t rows[64 * DIM * sizeof(float)];
     if (kv_codec_id(codec) != KV_F16) {
         kv_unweave(kv_codec_id(codec), side, group, record, rows);
@@ -350,7 +348,9 @@ static void test_counters(void **state) {
             const KvTierStore *store = &cache->layers[0].tiers[tier];
             size_t token_bytes = tier == 0 ? 64 * 2 * 2 : 0, held = kv_plan_held(&plan, tier);
             read[tier + 1] +=
-                n_heads * (tier == 0 ? held * token_bytes : held / 32 * (store->key_bytes + store->value_bytes));
+                n_heads * (tier == 0
+                               ? held * token_bytes
+                               : held / 32 * (store->side[KV_KEYS].record_bytes + store->side[KV_VALUES].record_bytes));
         }
     }
     for (size_t row = 0; row < 4; row++)

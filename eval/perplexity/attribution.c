@@ -128,11 +128,11 @@ void attribution_begin(Attribution *attribution, size_t first_scored) {
 /* One side of a group of the policy's cache against the same tokens in the full cache. */
 static void compare_group(Attribution *a, const KvSpan *span, KvSide side, size_t index, const uint16_t *exact,
                           Squares *sums) {
-    const KvGroup *group = side == KV_KEYS ? &span->group_k : &span->group_v;
-    const KvCodec *codec = side == KV_KEYS ? span->codec_k : span->codec_v;
-    const uint8_t *records = side == KV_KEYS ? span->keys : span->values;
-    size_t bytes = side == KV_KEYS ? span->key_bytes : span->value_bytes, n = group->n_tokens * group->head_dim;
-    kv_decode_kept(kv_codec_id(codec), side, group, records + index * bytes, (uint8_t *)a->exact, a->decoded);
+    const KvEncoding *encoding = &span->side[side];
+    const KvGroup *group = &encoding->group;
+    size_t n = group->n_tokens * group->head_dim;
+    kv_decode_kept(kv_codec_id(encoding->codec), side, group, span->records[side] + index * encoding->record_bytes,
+                   (uint8_t *)a->exact, a->decoded);
     if (group->rotated)
         kv_rotate(a->decoded, group->n_tokens, group->head_dim);
     for (size_t i = 0; i < n; i++)
@@ -141,9 +141,9 @@ static void compare_group(Attribution *a, const KvSpan *span, KvSide side, size_
 }
 
 static void compare_span(Attribution *a, const KvSpan *span, const KvSpan *full, size_t position, HeadSums *sums) {
-    const uint16_t *keys = (const uint16_t *)(const void *)full->keys;
-    const uint16_t *values = (const uint16_t *)(const void *)full->values;
-    size_t n = span->group_k.n_tokens, dim = span->group_k.head_dim;
+    const uint16_t *keys = (const uint16_t *)(const void *)full->records[KV_KEYS];
+    const uint16_t *values = (const uint16_t *)(const void *)full->records[KV_VALUES];
+    size_t n = span->side[KV_KEYS].group.n_tokens, dim = span->side[KV_KEYS].group.head_dim;
     for (size_t group = 0; group < span->n_tokens / n; group++) {
         size_t at = (position + group * n) * dim;
         compare_group(a, span, KV_KEYS, group, keys + at, &sums->keys);
