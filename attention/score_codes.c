@@ -10,8 +10,7 @@ INLINE void add_key_block(size_t n_rows, size_t n_vecs, size_t bits, const Side 
     for (size_t v = 0; v < n_vecs; v++) {
         size_t token = (vec + v) * VEC_LANES;
         from[v] = tile_at(bits, side, group, token, block) + token % KV_WOVEN_TOKENS * 4;
-        if (bits == 5)
-            fifth[v] = load_ahead(side, from[v] + FIFTH_BITS);
+        fifth[v] = bits == 5 ? load_ahead(side, from[v] + FIFTH_BITS) : vec_int_zero();
     }
 #pragma GCC unroll 8
     for (size_t i = 0; i < n; i++) {

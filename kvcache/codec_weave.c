@@ -129,6 +129,10 @@ static void store_row(const RowCodes *row, const uint8_t codes[BLOCK], uint8_t *
     }
 }
 
+static size_t low_bits(const RowCodes *row) {
+    return row->bits == 5 ? 4 : row->bits;
+}
+
 /* n of the 8 vectors' bits, from bit `first` of their codes on, in n vectors, or back. */
 static void pack_vectors(uint8_t (*vectors)[64], size_t n, size_t first, uint8_t (*packed)[64]) {
     unsigned mask = (1u << n) - 1;
@@ -154,31 +158,32 @@ static uint8_t *place_of(bool keys, uint8_t (*vectors)[64], size_t token, size_t
                 : &vectors[token / 4 * 2 + element / 16][element % 16 * 4 + token % 4];
 }
 
-static void move_tile(const Weave *w, size_t tile, size_t block) {
-    uint8_t vectors[VECTORS][64], codes[BLOCK];
-    size_t bits = w->row->bits, low = bits == 5 ? 4 : bits;
-    uint8_t(*packed)[64] =
-        (void *)(w->kept + w->woven.codes + (tile * (w->group->head_dim / BLOCK) + block) * KV_WOVEN_TILE(bits));
-    if (w->to_rows) {
-        unpack_vectors(packed, low, 0, vectors);
-        if (bits == 5)
-            unpack_vectors(packed + low, 1, 4, vectors);
-    }
+static uint8_t (*tile_of(const Weave *w, size_t tile, size_t block))[64] {
+    size_t n_blocks = w->group->head_dim / BLOCK;
+    return (void *)(w->kept + w->woven.codes + (tile * n_blocks + block) * KV_WOVEN_TILE(w->row->bits));
+}
+
+static void weave_tile(const Weave *w, size_t tile, size_t block) {
+    uint8_t vectors[VECTORS][64], codes[BLOCK], (*packed)[64] = tile_of(w, tile, block);
     for (size_t t = 0; t < TOKENS; t++) {
-        uint8_t *row = block_of(w, tile * TOKENS + t, block);
-        if (!w->to_rows)
-            load_row(w->row, row, codes);
-        for (size_t i = 0; i < BLOCK; i++) {
-            uint8_t *place = place_of(w->keys, vectors, t, i);
-            *(w->to_rows ? &codes[i] : place) = w->to_rows ? *place : codes[i];
-        }
-        if (w->to_rows)
-            store_row(w->row, codes, row);
+        load_row(w->row, block_of(w, tile * TOKENS + t, block), codes);
+        for (size_t i = 0; i < BLOCK; i++)
+            *place_of(w->keys, vectors, t, i) = codes[i];
     }
-    if (!w->to_rows) {
-        pack_vectors(vectors, low, 0, packed);
-        if (bits == 5)
-            pack_vectors(vectors, 1, 4, packed + low);
+    pack_vectors(vectors, low_bits(w->row), 0, packed);
+    if (w->row->bits == 5)
+        pack_vectors(vectors, 1, 4, packed + 4);
+}
+
+static void unweave_tile(const Weave *w, size_t tile, size_t block) {
+    uint8_t vectors[VECTORS][64], codes[BLOCK], (*packed)[64] = tile_of(w, tile, block);
+    unpack_vectors(packed, low_bits(w->row), 0, vectors);
+    if (w->row->bits == 5)
+        unpack_vectors(packed + 4, 1, 4, vectors);
+    for (size_t t = 0; t < TOKENS; t++) {
+        for (size_t i = 0; i < BLOCK; i++)
+            codes[i] = *place_of(w->keys, vectors, t, i);
+        store_row(w->row, codes, block_of(w, tile * TOKENS + t, block));
     }
 }
 
@@ -188,7 +193,10 @@ static void move_all(const Weave *w) {
         move_scales(w, 1, w->layout.minima, w->woven.minima);
     for (size_t tile = 0; tile < w->group->n_tokens / TOKENS; tile++)
         for (size_t block = 0; block < w->group->head_dim / BLOCK; block++)
-            move_tile(w, tile, block);
+            if (w->to_rows)
+                unweave_tile(w, tile, block);
+            else
+                weave_tile(w, tile, block);
 }
 
 static Weave weave_of(KvCodecId id, KvSide side, const KvGroup *group) {
