@@ -8,23 +8,27 @@
 
 struct KvCodec {
     const char *name, *purpose;
-    KvEncode *encode;
+    KvEncode *const *encoders; /* by SimdLevel */
 };
 
+static KvEncode *const TENSOR[SIMD_LEVEL_COUNT] = SIMD_TABLE(kv_encode_tensor);
+static KvEncode *const SCALED[SIMD_LEVEL_COUNT] = SIMD_TABLE(kv_encode_scaled);
+static KvEncode *const NF4[SIMD_LEVEL_COUNT] = SIMD_TABLE(kv_encode_nf4);
+
 static const KvCodec CODECS[KV_CODEC_COUNT] = {
-    [KV_F16] = {"f16", "exact", kv_encode_tensor},
-    [KV_INT8] = {"int8", "nearly exact; the usual choice", kv_encode_scaled},
-    [KV_INT8G] = {"int8g", "nearly exact where values lie far from zero", kv_encode_scaled},
-    [KV_Q8_0] = {"q8_0", "nearly exact; GGML's format", kv_encode_tensor},
-    [KV_FP8] = {"fp8", "E4M3, for values of very different size", kv_encode_scaled},
-    [KV_Q5_1] = {"q5_1", "values, and keys with care; GGML's format", kv_encode_tensor},
-    [KV_Q5_0] = {"q5_0", "values, and keys with care; GGML's format", kv_encode_tensor},
-    [KV_INT4] = {"int4", "the best 4 bits for keys, and good for values", kv_encode_scaled},
-    [KV_Q4_1] = {"q4_1", "values, rotated; GGML's format", kv_encode_tensor},
-    [KV_Q4_0] = {"q4_0", "values, rotated; GGML's format", kv_encode_tensor},
-    [KV_NF4] = {"nf4", "values, rotated; the fewest bits of the 4-bit codecs", kv_encode_nf4},
-    [KV_INT2] = {"int2", "values of old tokens, at a price (KIVI)", kv_encode_scaled},
-    [KV_BINARY] = {"binary", "experiments: signs and a mean magnitude", kv_encode_scaled},
+    [KV_F16] = {"f16", "exact", TENSOR},
+    [KV_INT8] = {"int8", "nearly exact; the usual choice", SCALED},
+    [KV_INT8G] = {"int8g", "nearly exact where values lie far from zero", SCALED},
+    [KV_Q8_0] = {"q8_0", "nearly exact; GGML's format", TENSOR},
+    [KV_FP8] = {"fp8", "E4M3, for values of very different size", SCALED},
+    [KV_Q5_1] = {"q5_1", "values, and keys with care; GGML's format", TENSOR},
+    [KV_Q5_0] = {"q5_0", "values, and keys with care; GGML's format", TENSOR},
+    [KV_INT4] = {"int4", "the best 4 bits for keys, and good for values", SCALED},
+    [KV_Q4_1] = {"q4_1", "values, rotated; GGML's format", TENSOR},
+    [KV_Q4_0] = {"q4_0", "values, rotated; GGML's format", TENSOR},
+    [KV_NF4] = {"nf4", "values, rotated; the fewest bits of the 4-bit codecs", NF4},
+    [KV_INT2] = {"int2", "values of old tokens, at a price (KIVI)", SCALED},
+    [KV_BINARY] = {"binary", "experiments: signs and a mean magnitude", SCALED},
 };
 
 static const char *const NAMES[KV_CODEC_COUNT + 1] = {
@@ -121,14 +125,14 @@ double kv_codec_bits(const KvCodec *codec_k, const KvCodec *codec_v, const KvGro
     return (double)bytes * 8 / (double)(2 * group->n_tokens * group->head_dim);
 }
 
-void kv_codec_encode(const KvCodec *codec, KvSide side, const KvGroup *group, const float *values, float *scratch,
-                     uint8_t *record) {
+void kv_codec_encode(const KvCodec *codec, SimdLevel level, KvSide side, const KvGroup *group, const float *values,
+                     float *scratch, uint8_t *record) {
     if (group->rotated) {
         memcpy(scratch, values, group->n_tokens * group->head_dim * sizeof *scratch);
         kv_rotate(scratch, group->n_tokens, group->head_dim);
         values = scratch;
     }
-    codec->encode(format_of(codec), side, group, values, record);
+    codec->encoders[level](format_of(codec), side, group, values, record);
 }
 
 KvDecode *kv_codec_decoder(const KvCodec *codec, SimdLevel level) {

@@ -5,7 +5,7 @@
  *     KvGroup group = {.n_tokens = 64, .head_dim = 128, .block = 64, .rotated = false};
  *     if (kv_codec_check(codec, &group, &error) < 0) …
  *     uint8_t *record = malloc(kv_codec_bytes(codec, KV_KEYS, &group));
- *     kv_codec_encode(codec, KV_KEYS, &group, values, scratch, record);                 // values: (n_tokens, head_dim)
+ *     kv_codec_encode(codec, SIMD_AVX2, KV_KEYS, &group, values, scratch, record);     // values: (n_tokens, head_dim)
  *     kv_codec_decoder(codec, SIMD_AVX2)(KV_KEYS, &group, record, 0, 64, out);         // tokens 0 to 63 of the group
  *
  * Decoding a single token or a range gives the same bits as decoding all, on every instruction set.
@@ -67,7 +67,8 @@ size_t kv_codec_bytes(const KvCodec *codec, KvSide side, const KvGroup *group);
 /* Bits per element, scales counted, mean of K and V. */
 double kv_codec_bits(const KvCodec *codec_k, const KvCodec *codec_v, const KvGroup *group);
 
-void kv_codec_encode(const KvCodec *codec, KvSide side, const KvGroup *group,
+/* Every level gives the same bits. */
+void kv_codec_encode(const KvCodec *codec, SimdLevel level, KvSide side, const KvGroup *group,
                      const float *values, // (n_tokens, head_dim); not rotated yet
                      float *scratch,      // (n_tokens, head_dim)
                      uint8_t *record);    // (kv_codec_bytes)

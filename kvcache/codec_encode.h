@@ -1,17 +1,18 @@
-/* The encoders of codec.c's table, and the roundings that they share. Values given to an encoder are rotated already.
- */
+/* The encoders of codec.c's table, and the roundings that they share. They are plain loops that compilers vectorize,
+ * compiled once for each instruction set. Values given to an encoder are rotated already. */
 #ifndef STOWKV_CODEC_ENCODE_H
 #define STOWKV_CODEC_ENCODE_H
 
 #include "kvcache/codec_format.h"
+#include "model/base/simd_levels.h"
 
 typedef void KvEncode(const KvFormat *format, KvSide side, const KvGroup *group,
                       const float *values, // (n_tokens, head_dim)
                       uint8_t *record);
 
-KvEncode kv_encode_tensor; /* codec_tensor.c */
-KvEncode kv_encode_scaled; /* codec_scaled.c */
-KvEncode kv_encode_nf4;    /* codec_nf4.c */
+SIMD_DECLARE(KvEncode, kv_encode_tensor, ); /* codec_tensor.c */
+SIMD_DECLARE(KvEncode, kv_encode_scaled, ); /* codec_scaled.c */
+SIMD_DECLARE(KvEncode, kv_encode_nf4, );    /* codec_nf4.c */
 
 /* To the nearest integer, ties to even, for |x| < 2^22; unlike rintf() it vectorizes on every machine. */
 static inline float round_even(float x) {

@@ -147,7 +147,8 @@ static void encode_piece(const KvFormat *format, const KvLayout *layout, const K
     }
 }
 
-void kv_encode_scaled(const KvFormat *format, KvSide side, const KvGroup *group, const float *values, uint8_t *record) {
+void SIMD_NAME(kv_encode_scaled)(const KvFormat *format, KvSide side, const KvGroup *group, const float *values,
+                                 uint8_t *record) {
     KvLayout layout = kv_layout(format, side, group);
     size_t piece = layout.by_channel || layout.block > KV_PIECE ? KV_PIECE : layout.block;
     store_scales(format, &layout, group, values, record);

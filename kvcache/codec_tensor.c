@@ -93,7 +93,8 @@ static void encode_block(const KvFormat *format, const float x[BLOCK], uint8_t *
     }
 }
 
-void kv_encode_tensor(const KvFormat *format, KvSide side, const KvGroup *group, const float *values, uint8_t *record) {
+void SIMD_NAME(kv_encode_tensor)(const KvFormat *format, KvSide side, const KvGroup *group, const float *values,
+                                 uint8_t *record) {
     (void)side;
     const TensorTypeInfo *info = tensor_type_info(format->type);
     size_t n_blocks = group->n_tokens * group->head_dim / info->block_elements;

@@ -204,7 +204,7 @@ static void encode_side(KvCache *cache, size_t layer, size_t kv_head, size_t tie
     float *values = cache->scratch + kv_head * 2 * size, *scratch = values + size; /* a record fits in either */
     uint8_t *to = record(store, side, kv_head, index);
     gather_group(cache, layer, kv_head, tier, index, side, values, (uint8_t *)scratch);
-    kv_codec_encode(encoding->codec, side, &encoding->group, values, scratch, to);
+    kv_codec_encode(encoding->codec, cache->level, side, &encoding->group, values, scratch, to);
     kv_weave(kv_codec_id(encoding->codec), side, &encoding->group, to, (uint8_t *)values);
 }
 

@@ -80,6 +80,7 @@ typedef struct KvCache {
     size_t kept_bytes;         /* storage of tokens */
     size_t working_bytes;      /* storage of the batch under way, shared by all layers */
     bool streams;              /* tokens may come for ever */
+    SimdLevel level;           /* that encodes: scalar, until whoever opened it chooses another */
     size_t n_tokens;           /* that have gone through all layers */
 } KvCache;
 

@@ -13,7 +13,6 @@
 
 typedef struct CpuBackend {
     Backend base;
-    SimdLevel level;
     const Kernels *kernels;
     const AttentionKernels *attention;
     ThreadPool *pool;
@@ -79,7 +78,7 @@ static void cpu_read(Backend *backend, float *host, const float *from, size_t n)
 }
 
 static void cpu_embed(Backend *backend, const Tensor *embedding, const int32_t *tokens, size_t n_tokens, float *x) {
-    TensorDecode *decode = tensor_decoder(embedding->type, cpu(backend)->level);
+    TensorDecode *decode = tensor_decoder(embedding->type, backend->level);
     size_t n_embd = embedding->shape[0];
     for (size_t t = 0; t < n_tokens; t++, x += n_embd) {
         if (embedding->uploaded != NULL)
@@ -238,9 +237,9 @@ int cpu_backend_open(Backend **out, SimdLevel level, int n_threads, Error *error
         return error_memory(error, "the CPU backend", sizeof *b);
     b->base = (Backend){.ops = &CPU_OPS,
                         .device = "cpu",
+                        .level = level,
                         .simd = simd_level_name(level),
                         .n_threads = n_threads > 0 ? n_threads : cpu_physical_cores()};
-    b->level = level;
     b->kernels = KERNELS[level];
     b->attention = attention_kernels(level);
     b->attention_scratch = cpu_allocate(&b->base, (size_t)b->base.n_threads * attention_scratch_bytes(),

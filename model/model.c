@@ -108,6 +108,7 @@ static int allocate(Context *context, const KvPolicy *policy, Error *error) {
     if (kv_policy_check(policy, config->n_layers, config->head_dim, context->n_ctx, error) < 0 ||
         kvcache_open(&context->cache, &shape, policy, error) < 0)
         return error->code;
+    context->cache.level = b->level;
     context->kv_bytes = context->cache.kept_bytes + context->cache.working_bytes;
     context->kv_memory = b->ops->allocate(b, context->kv_bytes, "the KV cache", error);
     if (context->kv_memory == NULL)

@@ -97,7 +97,7 @@ void for_each_codec_shape(CodecCheck *check) {
 uint8_t *codec_encoded(const KvCodec *codec, KvSide side, const KvGroup *group, const float *values) {
     float *scratch = malloc(group->n_tokens * group->head_dim * sizeof *scratch);
     uint8_t *record = malloc(kv_codec_bytes(codec, side, group));
-    kv_codec_encode(codec, side, group, values, scratch, record);
+    kv_codec_encode(codec, SIMD_SCALAR, side, group, values, scratch, record);
     free(scratch);
     return record;
 }

@@ -217,7 +217,7 @@ static uint8_t *encode_side(const KvEncoding *encoding, KvSide side, size_t n_to
     for (size_t g = 0; g < n_tokens / group->n_tokens; g++) {
         for (size_t i = 0; i < size; i++)
             from[i] = half_to_float(rows[g * size + i]);
-        kv_codec_encode(codec, side, group, from, from + size, records + g * bytes);
+        kv_codec_encode(codec, SIMD_SCALAR, side, group, from, from + size, records + g * bytes);
         kv_codec_decoder(codec, SIMD_SCALAR)(side, group, records + g * bytes, 0, group->n_tokens, from);
         kv_weave(kv_codec_id(codec), side, group, records + g * bytes, (uint8_t *)(from + size));
         for (size_t t = 0; t < group->n_tokens; t++)

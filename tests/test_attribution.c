@@ -88,7 +88,7 @@ static void fill_forms(const KvPolicy *policy, size_t layer, KvSide side, float 
         for (size_t first = rule->sink; first + GROUP <= RUN_WINDOW; first += GROUP) {
             KvCodecId id = side == KV_KEYS ? rule->tiers[tier].k : rule->tiers[tier].v;
             KvGroup group = {GROUP, DIM, GROUP, kv_policy_rotates(policy, side, id, DIM)};
-            kv_codec_encode(kv_codec(id), side, &group, rows[first], scratch, record);
+            kv_codec_encode(kv_codec(id), SIMD_SCALAR, side, &group, rows[first], scratch, record);
             kv_codec_decoder(kv_codec(id), SIMD_SCALAR)(side, &group, record, 0, GROUP, rows[first]);
             if (group.rotated)
                 kv_rotate(rows[first], GROUP, DIM);

@@ -71,18 +71,21 @@ static double random_unit(void) { /* in (0, 1) */
     return ((double)((z ^ z >> 31) >> 11) + 0.5) * 0x1p-53;
 }
 
-/* Encodes `values` twice, into memory of different content: every byte of the record is written and none behind it.
- * The result has exactly the record's size, so that sanitizers see a decoder read beyond. */
+/* Encodes `values` at every level, into memory of different content: every byte of the record is written, the same
+ * everywhere, and none behind it. The result has exactly the record's size, so that sanitizers see a decoder read
+ * beyond. */
 static uint8_t *encode(KvCodecId id, KvSide side, const KvGroup *group) {
     size_t size = kv_codec_bytes(kv_codec(id), side, group);
     uint8_t *record = malloc(size), *other = malloc(size + CANARY);
-    memset(other, 0x5a, size + CANARY);
-    kv_codec_encode(kv_codec(id), side, group, values, scratch, other);
     memset(record, 0xa5, size);
-    kv_codec_encode(kv_codec(id), side, group, values, scratch, record);
-    assert_memory_equal(record, other, size);
-    for (size_t i = size; i < size + CANARY; i++)
-        assert_int_equal(other[i], 0x5a);
+    kv_codec_encode(kv_codec(id), SIMD_SCALAR, side, group, values, scratch, record);
+    for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
+        memset(other, 0x5a, size + CANARY);
+        kv_codec_encode(kv_codec(id), level, side, group, values, scratch, other);
+        assert_memory_equal(record, other, size);
+        for (size_t i = size; i < size + CANARY; i++)
+            assert_int_equal(other[i], 0x5a);
+    }
     free(other);
     return record;
 }

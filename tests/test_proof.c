@@ -14,20 +14,20 @@
 #include <cmocka.h>
 
 /* The linker sends encoders through here; `encoder_factor` is what a broken one multiplies numbers with. */
-void __real_kv_codec_encode(const KvCodec *codec, KvSide side, const KvGroup *group, const float *values,
-                            float *scratch, uint8_t *record);
-void __wrap_kv_codec_encode(const KvCodec *codec, KvSide side, const KvGroup *group, const float *values,
-                            float *scratch, uint8_t *record);
+void __real_kv_codec_encode(const KvCodec *codec, SimdLevel level, KvSide side, const KvGroup *group,
+                            const float *values, float *scratch, uint8_t *record);
+void __wrap_kv_codec_encode(const KvCodec *codec, SimdLevel level, KvSide side, const KvGroup *group,
+                            const float *values, float *scratch, uint8_t *record);
 
 static float encoder_factor = 1;
 
-void __wrap_kv_codec_encode(const KvCodec *codec, KvSide side, const KvGroup *group, const float *values,
-                            float *scratch, uint8_t *record) {
+void __wrap_kv_codec_encode(const KvCodec *codec, SimdLevel level, KvSide side, const KvGroup *group,
+                            const float *values, float *scratch, uint8_t *record) {
     size_t n = group->n_tokens * group->head_dim;
     float *scaled = malloc(n * sizeof *scaled);
     for (size_t i = 0; i < n; i++)
         scaled[i] = encoder_factor * values[i];
-    __real_kv_codec_encode(codec, side, group, scaled, scratch, record);
+    __real_kv_codec_encode(codec, level, side, group, scaled, scratch, record);
     free(scaled);
 }
 
