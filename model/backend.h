@@ -90,8 +90,7 @@ typedef struct BackendOps {
 struct Backend {
     const BackendOps *ops;
     const char *device;     /* "cpu" */
-    SimdLevel level;
-    const char *simd;       /* instruction set of the kernels, by its name on the command line */
+    SimdLevel level;        /* instruction set of the kernels */
     int n_threads;
 };
 

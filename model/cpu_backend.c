@@ -238,7 +238,6 @@ int cpu_backend_open(Backend **out, SimdLevel level, int n_threads, Error *error
     b->base = (Backend){.ops = &CPU_OPS,
                         .device = "cpu",
                         .level = level,
-                        .simd = simd_level_name(level),
                         .n_threads = n_threads > 0 ? n_threads : cpu_physical_cores()};
     b->kernels = KERNELS[level];
     b->attention = attention_kernels(level);

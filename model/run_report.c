@@ -17,7 +17,7 @@ static void add_name(KernelNames *out, const char *operation, const char *type, 
 
 void kernel_names(const Model *model, const KvCache *cache, KernelNames *out) {
     const Checkpoint *checkpoint = &model->checkpoint;
-    const char *simd = model->backend->simd;
+    const char *simd = simd_level_name(model->backend->level);
     out->count = 0;
     for (size_t i = 0; i < checkpoint->n_tensors; i++)
         if (checkpoint->tensors[i].n_dims > 1)
@@ -91,7 +91,7 @@ cJSON *run_report_json(const Generation *run, const char *model_path, uint64_t s
     cJSON_AddStringToObject(root, "model", model_path);
     cJSON_AddStringToObject(root, "device", model->backend->device);
     cJSON_AddNumberToObject(root, "threads", model->backend->n_threads);
-    cJSON_AddStringToObject(root, "simd", model->backend->simd);
+    cJSON_AddStringToObject(root, "simd", simd_level_name(model->backend->level));
     policy_json(root, &context->cache.policy);
     cJSON_AddNumberToObject(root, "n_ctx", (double)context->n_ctx);
     cJSON_AddRawToObject(root, "seed", seed_text); /* 64 bits do not fit cJSON's double */
@@ -162,9 +162,9 @@ void run_report_print(const Generation *run, FILE *stream) {
     print_speed("prompt", &run->prefill, stream);
     print_speed("generation", &run->decode, stream);
     fprintf(stream, "ended: %s\n", generation_end_name(run->end));
-    fprintf(stream, "computed by: %s, %s, %d thread%s; weights %.1f MB\n", model->backend->device, model->backend->simd,
-            model->backend->n_threads, model->backend->n_threads == 1 ? "" : "s",
-            (double)model->checkpoint.weights_bytes / 1e6);
+    fprintf(stream, "computed by: %s, %s, %d thread%s; weights %.1f MB\n", model->backend->device,
+            simd_level_name(model->backend->level), model->backend->n_threads,
+            model->backend->n_threads == 1 ? "" : "s", (double)model->checkpoint.weights_bytes / 1e6);
     fprintf(stream, "mode: %s, policy %s, %zu tokens of context\n", kv_policy_mode(&cache->policy), policy,
             run->session->context.n_ctx);
     ledger_print(&ledger, stream);

@@ -93,10 +93,8 @@ static int report(Program *p, Error *error) {
 
 static int measure(Program *p, Error *error) {
     const Backend *backend = p->session.model.backend;
-    SimdLevel level;
     if (bench_first_token(&p->bench, p->session.tokenizer, p->start, error) < 0 ||
-        cpu_parse_simd_level(backend->simd, &level, error) < 0 ||
-        bandwidth_measure(backend->n_threads, level, &p->setup.bandwidth, error) < 0)
+        bandwidth_measure(backend->n_threads, backend->level, &p->setup.bandwidth, error) < 0)
         return error->code;
     return bench_run(&p->bench, error);
 }

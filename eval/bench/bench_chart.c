@@ -90,7 +90,8 @@ static void draw_frame(const Bench *bench, const BenchSetup *setup, FILE *stream
             WIDTH, height, WIDTH, height, LEFT, LEFT);
     write_text(slash != NULL ? slash + 1 : setup->model_path, stream);
     fprintf(stream, "; %s, %s, %d thread%s; median of %zu, bars from slowest to fastest</text>\n", backend->device,
-            backend->simd, backend->n_threads, backend->n_threads == 1 ? "" : "s", bench->n_repetitions);
+            simd_level_name(backend->level), backend->n_threads, backend->n_threads == 1 ? "" : "s",
+            bench->n_repetitions);
 }
 
 static void draw_axes(const Axes *axes, FILE *stream) {

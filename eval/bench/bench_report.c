@@ -63,7 +63,7 @@ static void print_setup(const Bench *bench, const BenchSetup *setup, FILE *strea
     char policy[KV_POLICY_TEXT];
     kv_policy_print(&bench->modes[0].policy, policy, sizeof policy);
     fprintf(stream, "%s: %.1f MB of weights for each token; computed by %s, %s, %d thread%s\n", setup->model_path,
-            (double)bench->weights_bytes / 1e6, backend->device, backend->simd, backend->n_threads,
+            (double)bench->weights_bytes / 1e6, backend->device, simd_level_name(backend->level), backend->n_threads,
             backend->n_threads == 1 ? "" : "s");
     fprintf(stream,
             "memory is read at %.1f GB/s by %d thread%s (best of %zu passes over %zu MiB; median %.1f), %.1f by one\n",
@@ -203,7 +203,7 @@ cJSON *bench_json(const Bench *bench, const BenchSetup *setup) {
     cJSON_AddStringToObject(root, "model", setup->model_path);
     cJSON_AddStringToObject(root, "device", backend->device);
     cJSON_AddNumberToObject(root, "threads", backend->n_threads);
-    cJSON_AddStringToObject(root, "simd", backend->simd);
+    cJSON_AddStringToObject(root, "simd", simd_level_name(backend->level));
     cJSON_AddNumberToObject(root, "read_bandwidth", setup->bandwidth.best);
     cJSON_AddNumberToObject(root, "read_bandwidth_median", setup->bandwidth.median);
     cJSON_AddNumberToObject(root, "read_bandwidth_one_thread", setup->bandwidth.one_thread);

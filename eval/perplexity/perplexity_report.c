@@ -50,7 +50,7 @@ static void print_setup(const Evaluation *e, const PerplexitySetup *setup, FILE 
             setup->text_path, ppl_definition(setup->settings.definition)->name, setup->settings.context,
             setup->settings.stride, e->n_windows, e->windows.count, setup->bos);
     fprintf(stream, "%zu tokens scored of the text's %zu; computed by %s, %s, %d thread%s\n", e->n_scored,
-            setup->n_text_tokens, backend->device, backend->simd, backend->n_threads,
+            setup->n_text_tokens, backend->device, simd_level_name(backend->level), backend->n_threads,
             backend->n_threads == 1 ? "" : "s");
     if (e->load_base != NULL)
         fprintf(stream, "full (from %s): PPL %.4f +- %.4f\n", e->load_base, evaluation_ppl(e, e->base_nll),
@@ -180,7 +180,7 @@ static void add_setup(cJSON *root, const Evaluation *e, const PerplexitySetup *s
     cJSON_AddStringToObject(root, "text_file", setup->text_path);
     cJSON_AddStringToObject(root, "device", backend->device);
     cJSON_AddNumberToObject(root, "threads", backend->n_threads);
-    cJSON_AddStringToObject(root, "simd", backend->simd);
+    cJSON_AddStringToObject(root, "simd", simd_level_name(backend->level));
     cJSON_AddStringToObject(root, "definition", ppl_definition(setup->settings.definition)->name);
     cJSON_AddNumberToObject(root, "context", (double)setup->settings.context);
     cJSON_AddNumberToObject(root, "stride", (double)setup->settings.stride);

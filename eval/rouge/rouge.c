@@ -143,7 +143,7 @@ static int make_header(const Program *program, cJSON *header, Error *error) {
     cJSON_AddNumberToObject(header, "n_ctx", (double)work->n_ctx);
     cJSON_AddNumberToObject(header, "max_new_tokens", (double)s->max_new_tokens);
     cJSON_AddStringToObject(header, "device", work->session->model.backend->device);
-    cJSON_AddStringToObject(header, "simd", work->session->model.backend->simd);
+    cJSON_AddStringToObject(header, "simd", simd_level_name(work->session->model.backend->level));
     return 0;
 }
 
