@@ -269,9 +269,8 @@ static size_t add_encoded_spans(const KvCache *cache, const KvTierStore *store, 
 size_t kvcache_view(const KvCache *cache, size_t layer, size_t kv_head, size_t position, KvSpan spans[KV_MAX_SPANS]) {
     const KvLayer *l = &cache->layers[layer];
     KvPlan plan = plan_of(cache, layer, position + 1);
-    KvSpan fp16 = {.shifted = kv_plan_dropped(&plan) > 0};
-    for (KvSide side = 0; side < KV_SIDES; side++)
-        fp16.side[side] = encoding_of(cache, side, KV_F16);
+    KvEncoding f16 = encoding_of(cache, KV_KEYS, KV_F16); /* that of values is the same */
+    KvSpan fp16 = {.side = {f16, f16}, .shifted = kv_plan_dropped(&plan) > 0};
     size_t n = add_fp16_spans(cache, layer, kv_head, 0, plan.n_sink, fp16, spans);
     for (size_t tier = plan.n_tiers; tier-- > 1;)
         n += add_encoded_spans(cache, &l->tiers[tier], kv_head, tier, plan.entered[tier + 1] / cache->policy.group,
