@@ -25,7 +25,7 @@ INLINE void scale_weights(size_t n_rows, const Side *side, const Group *group, c
 /* Adds the products of a tile's 16 tokens with 2 * VEC_LANES elements. */
 INLINE void add_value_tile(size_t n_rows, size_t bits, const Side *side, const uint8_t *from,
                            const NumberBlock *numbers, size_t first_step, Sums sums) {
-    size_t n = low_bits(bits);
+    size_t n = kv_woven_low_bits(bits);
     VecInt fifth = bits == 5 ? load_ahead(side, from + FIFTH_BITS) : vec_int_zero();
 #pragma GCC unroll 4
     for (size_t i = 0; i < n; i += VECS) {

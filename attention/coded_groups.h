@@ -54,13 +54,9 @@ INLINE VecInt load_ahead(const Side *side, const uint8_t *from) {
 
 #define FIFTH_BITS KV_WOVEN_TILE(4) /* where they are in a tile */
 
-INLINE size_t low_bits(size_t bits) {
-    return bits == 5 ? 4 : bits;
-}
-
 /* Vector number `vector` of a tile's codes, of which `packed` holds the low bits and `fifth` the fifth. */
 INLINE VecInt unpack_codes(size_t bits, VecInt packed, VecInt fifth, size_t vector) {
-    size_t n = low_bits(bits);
+    size_t n = kv_woven_low_bits(bits);
     if (bits == 8)
         return packed;
     int32_t mask = ((1 << n) - 1) * 0x01010101;

@@ -4,7 +4,7 @@
 /* Adds the products of a block of 32 elements with `n_vecs` vectors of tokens from vector `vec` of a group on. */
 INLINE void add_key_block(size_t n_rows, size_t n_vecs, size_t bits, const Side *side, const Group *group, size_t vec,
                           size_t block, const NumberBlock *numbers, size_t row_blocks, Sums sums) {
-    size_t first = block * 8 % NUMBER_STEPS, n = low_bits(bits);
+    size_t first = block * 8 % NUMBER_STEPS, n = kv_woven_low_bits(bits);
     const uint8_t *from[VECS];
     VecInt fifth[VECS];
     for (size_t v = 0; v < n_vecs; v++) {

@@ -36,4 +36,18 @@ static inline void pack_codes(const uint8_t *codes, size_t n, int bits, uint8_t 
     }
 }
 
+/* 32 codes of 4 or 5 bits as GGML's blocks have them: the fifth bits, where there are such, then code j and code j + 16
+ * in a byte. */
+static inline void pack_block(const uint8_t codes[32], int bits, uint8_t *to) {
+    if (bits == 5) {
+        uint8_t fifth[32];
+        for (size_t j = 0; j < 32; j++)
+            fifth[j] = codes[j] >> 4;
+        pack_codes(fifth, 32, 1, to);
+        to += 4;
+    }
+    for (size_t j = 0; j < 16; j++)
+        to[j] = (uint8_t)((codes[j] & 15) | codes[j + 16] << 4);
+}
+
 #endif

@@ -35,18 +35,6 @@ static float asymmetric_codes(const float x[BLOCK], int bits, uint8_t codes[BLOC
     return d;
 }
 
-/* The fifth bits, bit j % 8 of byte j / 8 for code j, then code j and code j + 16 in a byte. */
-static void store_codes(const uint8_t codes[BLOCK], int bits, uint8_t *to) {
-    if (bits == 5) {
-        memset(to, 0, BLOCK / 8);
-        for (int j = 0; j < BLOCK; j++)
-            to[j / 8] |= (uint8_t)(codes[j] >> 4 << j % 8);
-        to += BLOCK / 8;
-    }
-    for (int j = 0; j < BLOCK / 2; j++)
-        to[j] = (uint8_t)((codes[j] & 15) | codes[j + BLOCK / 2] << 4);
-}
-
 static void encode_small(const float x[BLOCK], int bits, bool has_minimum, uint8_t *block) {
     uint8_t codes[BLOCK];
     float minimum = 0.0f;
@@ -54,7 +42,7 @@ static void encode_small(const float x[BLOCK], int bits, bool has_minimum, uint8
     half_store(block, half_from_float(d));
     if (has_minimum)
         half_store(block + 2, half_from_float(minimum));
-    store_codes(codes, bits, block + (has_minimum ? 4 : 2));
+    pack_block(codes, bits, block + (has_minimum ? 4 : 2));
 }
 
 /* Codes are rounded to nearest, ties away from zero. */

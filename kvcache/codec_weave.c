@@ -8,21 +8,23 @@
 #define BLOCK   KV_WOVEN_BLOCK
 #define VECTORS 8
 
+#define FIFTH_BYTES (BLOCK / 8) /* of fifth bits in a row of GGML's */
+
 /* How a codec's rows hold what is woven. */
 typedef struct RowCodes {
     size_t bits;
     int bias, factor;
     bool has_minima;
-    uint8_t flip;                          /* bits that are turned over */
-    size_t block_bytes, high_at, codes_at; /* GGML's blocks: their bytes, where fifth bits and where codes begin */
+    uint8_t flip;                 /* bits that are turned over */
+    size_t block_bytes, codes_at; /* GGML's blocks: their bytes, and where codes begin, the fifth bits in front */
 } RowCodes;
 
 static const RowCodes ROW_CODES[KV_CODEC_COUNT] = {
     [KV_INT8] = {.bits = 8, .bias = 128, .flip = 0x80},
     [KV_INT8G] = {.bits = 8, .has_minima = true},
     [KV_Q8_0] = {.bits = 8, .bias = 128, .flip = 0x80, .block_bytes = sizeof(BlockQ8_0), .codes_at = 2},
-    [KV_Q5_1] = {.bits = 5, .has_minima = true, .block_bytes = sizeof(BlockQ5_1), .high_at = 4, .codes_at = 8},
-    [KV_Q5_0] = {.bits = 5, .bias = 16, .block_bytes = sizeof(BlockQ5_0), .high_at = 2, .codes_at = 6},
+    [KV_Q5_1] = {.bits = 5, .has_minima = true, .block_bytes = sizeof(BlockQ5_1), .codes_at = 4},
+    [KV_Q5_0] = {.bits = 5, .bias = 16, .block_bytes = sizeof(BlockQ5_0), .codes_at = 2},
     [KV_INT4] = {.bits = 4, .has_minima = true},
     [KV_Q4_1] = {.bits = 4, .has_minima = true, .block_bytes = sizeof(BlockQ4_1), .codes_at = 4},
     [KV_Q4_0] = {.bits = 4, .bias = 8, .block_bytes = sizeof(BlockQ4_0), .codes_at = 2},
@@ -100,9 +102,10 @@ static void load_row(const RowCodes *row, const uint8_t *from, uint8_t codes[BLO
     if (bits == 8) {
         memcpy(codes, from + row->codes_at, BLOCK);
     } else if (row->block_bytes > 0) {
-        unpack_nibbles(from + row->codes_at, codes);
+        from += row->codes_at;
+        unpack_nibbles(bits == 5 ? from + FIFTH_BYTES : from, codes);
         if (bits == 5)
-            add_fifth_bits(from + row->high_at, codes);
+            add_fifth_bits(from, codes);
     } else {
         for (size_t i = 0; i < BLOCK; i++)
             codes[i] = (uint8_t)(from[i * bits / 8] >> i * bits % 8 & ((1u << bits) - 1));
@@ -118,19 +121,10 @@ static void store_row(const RowCodes *row, const uint8_t codes[BLOCK], uint8_t *
     if (row->bits == 8) {
         memcpy(to + row->codes_at, flipped, BLOCK);
     } else if (row->block_bytes > 0) {
-        for (size_t i = 0; i < BLOCK / 2; i++)
-            to[row->codes_at + i] = (uint8_t)((flipped[i] & 15) | (flipped[i + BLOCK / 2] & 15) << 4);
-        for (size_t i = 0; i < BLOCK; i++)
-            flipped[i] >>= 4;
-        if (row->bits == 5)
-            pack_codes(flipped, BLOCK, 1, to + row->high_at);
+        pack_block(flipped, (int)row->bits, to + row->codes_at);
     } else {
         pack_codes(flipped, BLOCK, (int)row->bits, to);
     }
-}
-
-static size_t low_bits(const RowCodes *row) {
-    return row->bits == 5 ? 4 : row->bits;
 }
 
 /* n of the 8 vectors' bits, from bit `first` of their codes on, in n vectors, or back. */
@@ -170,14 +164,14 @@ static void weave_tile(const Weave *w, size_t tile, size_t block) {
         for (size_t i = 0; i < BLOCK; i++)
             *place_of(w->keys, vectors, t, i) = codes[i];
     }
-    pack_vectors(vectors, low_bits(w->row), 0, packed);
+    pack_vectors(vectors, kv_woven_low_bits(w->row->bits), 0, packed);
     if (w->row->bits == 5)
         pack_vectors(vectors, 1, 4, packed + 4);
 }
 
 static void unweave_tile(const Weave *w, size_t tile, size_t block) {
     uint8_t vectors[VECTORS][64], codes[BLOCK], (*packed)[64] = tile_of(w, tile, block);
-    unpack_vectors(packed, low_bits(w->row), 0, vectors);
+    unpack_vectors(packed, kv_woven_low_bits(w->row->bits), 0, vectors);
     if (w->row->bits == 5)
         unpack_vectors(packed + 4, 1, 4, vectors);
     for (size_t t = 0; t < TOKENS; t++) {

@@ -23,6 +23,11 @@
 /* Bytes of a tile of codes. */
 #define KV_WOVEN_TILE(bits) ((size_t)64 * (bits))
 
+/* Bits of a code in the vectors in front: the fifth is behind them. */
+static inline __attribute__((always_inline)) size_t kv_woven_low_bits(size_t bits) {
+    return bits == 5 ? 4 : bits;
+}
+
 typedef struct KvWoven {
     size_t bits;      /* 8, 5, 4, 2 or 1 */
     int bias, factor; /* factor: 1 or 2 */
