@@ -79,30 +79,40 @@ static void add_decoded(const DecodedTile *tile, size_t at, size_t n, float (*we
 
 /* The largest score, or -infinity; NaN is passed over. */
 static float largest(const float *scores, size_t n) {
-    Vec vector = vec_set1(-INFINITY);
+    Vec most[4]; /* or each would wait for the one before */
     size_t t = 0;
+    for (size_t i = 0; i < 4; i++)
+        most[i] = vec_set1(-INFINITY);
+    for (; t + 4 * VEC_LANES <= n; t += 4 * VEC_LANES)
+        for (size_t i = 0; i < 4; i++)
+            most[i] = vec_max(vec_load(scores + t + i * VEC_LANES), most[i]);
     for (; t + VEC_LANES <= n; t += VEC_LANES)
-        vector = vec_max(vec_load(scores + t), vector);
-    float max = vec_largest(vector);
+        most[0] = vec_max(vec_load(scores + t), most[0]);
+    float max = vec_largest(vec_max(vec_max(most[0], most[1]), vec_max(most[2], most[3])));
     for (; t < n; t++)
         max = scores[t] > max ? scores[t] : max;
     return max;
 }
 
-/* Turns a tile's products of one row into weights relative to their maximum. */
+/* A score, q . k / sqrt(head_dim), in powers of two: 2^(x log2(e)) is e^x. */
+static float score_scale(size_t head_dim) {
+    return LOG2_E / sqrtf((float)head_dim);
+}
+
+/* Turns a tile's products of one row into weights relative to their maximum, whose own is 1. */
 static void tile_softmax(float *scores, size_t n_tokens, size_t head_dim, Partial tile) {
-    float scale = 1.0f / sqrtf((float)head_dim), max = largest(scores, n_tokens) * scale, rest = 0;
-    Vec factor = vec_set1(scale), negative_max = vec_set1(-max), sum = vec_zero();
+    float max = largest(scores, n_tokens), rest = 0;
+    Vec scale = vec_set1(score_scale(head_dim)), most = vec_set1(max), sum = vec_zero();
     size_t t = 0;
     for (; t + VEC_LANES <= n_tokens; t += VEC_LANES) {
-        Vec weights = vec_exp(vec_fma(vec_load(scores + t), factor, negative_max));
+        Vec weights = vec_exp2(vec_mul(vec_sub(vec_load(scores + t), most), scale));
         vec_store(scores + t, weights);
         sum = vec_add(sum, weights);
     }
-    if (t < n_tokens)
-        vec_store_partial(scores + t,
-                          vec_exp(vec_fma(vec_load_partial(scores + t, n_tokens - t), factor, negative_max)),
-                          n_tokens - t);
+    if (t < n_tokens) {
+        Vec last = vec_sub(vec_load_partial(scores + t, n_tokens - t), most);
+        vec_store_partial(scores + t, vec_exp2(vec_mul(last, scale)), n_tokens - t);
+    }
     for (; t < n_tokens; t++)
         rest += scores[t];
     *tile.max = max;
@@ -160,7 +170,8 @@ static void mix_rows(float *to, float a, const float *from, float b, size_t n) {
 /* Puts a row's next tile behind those before it: both become relative to the larger maximum. */
 static void merge_tile(Partial total, Partial tile, size_t head_dim, bool rotated) {
     bool rises = *tile.max > *total.max;
-    float factor = expf(rises ? *total.max - *tile.max : *tile.max - *total.max); /* 0 for the first tile */
+    float difference = rises ? *total.max - *tile.max : *tile.max - *total.max;
+    float factor = exp2f(difference * score_scale(head_dim)); /* 0 for the first tile */
     float a = rises ? factor : 1.0f, b = rises ? 1.0f : factor;
     *total.max = rises ? *tile.max : *total.max;
     *total.sum = *total.sum * a + *tile.sum * b;

@@ -10,7 +10,8 @@
 /* The query as the different spans need it. */
 enum { QUERY_PLAIN, QUERY_SHIFTED, QUERY_ROTATED, N_QUERY_FORMS };
 
-/* What a row has seen: its output, relative to e^max and not divided by the sum yet, that of rotated values apart. */
+/* What a row has seen: its output, relative to the weight of its largest product and not divided by the sum yet, that
+ * of rotated values apart. */
 typedef struct Partial {
     float *out;     /* (head_dim) */
     float *rotated; /* (head_dim) still rotated */

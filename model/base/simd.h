@@ -55,6 +55,7 @@ static inline Vec vec_load_e4m3(const uint8_t *x) {
     return _mm512_cvtph_ps(_mm256_and_si256(wide, _mm256_set1_epi16((short)0xbf80)));
 }
 static inline Vec vec_add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
+static inline Vec vec_sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
 static inline Vec vec_mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
 static inline Vec vec_div(Vec a, Vec b) { return _mm512_div_ps(a, b); }
 static inline Vec vec_min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
@@ -72,12 +73,8 @@ static inline void vec_store_sums(float out[4], Vec a, Vec b, Vec c, Vec d) {
 }
 /* To the nearest integer, ties to even, for |x| < 2^22. */
 static inline Vec vec_round(Vec x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT); }
-/* y * 2^n for integral n in [-126, 127]. */
+/* y * 2^n for integral n up to 127; 0, or what is nearly, below -126. */
 static inline Vec vec_scale_by_power(Vec y, Vec n) { return _mm512_scalef_ps(y, n); }
-/* y where x >= limit or x is NaN, else 0. */
-static inline Vec vec_zero_below(Vec y, Vec x, float limit) {
-    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(limit), _CMP_NLT_UQ), y);
-}
 
 #elif defined(__AVX2__)
 
@@ -116,6 +113,7 @@ static inline Vec vec_load_e4m3(const uint8_t *x) {
     return _mm256_cvtph_ps(_mm_and_si128(wide, _mm_set1_epi16((short)0xbf80)));
 }
 static inline Vec vec_add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
+static inline Vec vec_sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
 static inline Vec vec_mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
 static inline Vec vec_div(Vec a, Vec b) { return _mm256_div_ps(a, b); }
 static inline Vec vec_min(Vec a, Vec b) { return _mm256_min_ps(a, b); }
@@ -142,10 +140,8 @@ static inline void vec_store_sums(float out[4], Vec a, Vec b, Vec c, Vec d) {
 static inline Vec vec_round(Vec x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline Vec vec_scale_by_power(Vec y, Vec n) {
     __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    exponent = _mm256_max_epi32(exponent, _mm256_setzero_si256());
     return _mm256_mul_ps(y, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
-}
-static inline Vec vec_zero_below(Vec y, Vec x, float limit) {
-    return _mm256_and_ps(_mm256_cmp_ps(x, _mm256_set1_ps(limit), _CMP_NLT_UQ), y);
 }
 
 #elif defined(__ARM_FEATURE_DOTPROD)
@@ -187,6 +183,7 @@ static inline Vec vec_load_e4m3(const uint8_t *x) {
     return vcvt_f32_f16(vreinterpret_f16_s16(vand_s16(wide, vdup_n_s16((int16_t)0xbf80))));
 }
 static inline Vec vec_add(Vec a, Vec b) { return vaddq_f32(a, b); }
+static inline Vec vec_sub(Vec a, Vec b) { return vsubq_f32(a, b); }
 static inline Vec vec_mul(Vec a, Vec b) { return vmulq_f32(a, b); }
 static inline Vec vec_div(Vec a, Vec b) { return vdivq_f32(a, b); }
 static inline Vec vec_min(Vec a, Vec b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
@@ -201,10 +198,8 @@ static inline void vec_store_sums(float out[4], Vec a, Vec b, Vec c, Vec d) {
 }
 static inline Vec vec_round(Vec x) { return vrndnq_f32(x); }
 static inline Vec vec_scale_by_power(Vec y, Vec n) {
-    return vmulq_f32(y, vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23)));
-}
-static inline Vec vec_zero_below(Vec y, Vec x, float limit) {
-    return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(y), vcltq_f32(x, vdupq_n_f32(limit))));
+    int32x4_t exponent = vmaxq_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), vdupq_n_s32(0));
+    return vmulq_f32(y, vreinterpretq_f32_s32(vshlq_n_s32(exponent, 23)));
 }
 
 #else
@@ -244,6 +239,7 @@ static inline Vec vec_load_e4m3(const uint8_t *x) {
     return vec_load_half(halves);
 }
 static inline Vec vec_add(Vec a, Vec b) { return a + b; }
+static inline Vec vec_sub(Vec a, Vec b) { return a - b; }
 static inline Vec vec_mul(Vec a, Vec b) { return a * b; }
 static inline Vec vec_div(Vec a, Vec b) { return a / b; }
 static inline Vec vec_select(VecInt condition, Vec a, Vec b) {
@@ -264,9 +260,9 @@ static inline void vec_store_sums(float out[4], Vec a, Vec b, Vec c, Vec d) {
 }
 static inline Vec vec_round(Vec x) { return (x + 12582912.0f) - 12582912.0f; } /* 1.5 * 2^23 */
 static inline Vec vec_scale_by_power(Vec y, Vec n) {
-    return y * (Vec)((__builtin_convertvector(n, VecInt) + 127) << 23);
+    VecInt exponent = __builtin_convertvector(n, VecInt) + 127;
+    return y * (Vec)(((exponent > 0) & exponent) << 23);
 }
-static inline Vec vec_zero_below(Vec y, Vec x, float limit) { return (Vec)(~(x < vec_set1(limit)) & (VecInt)y); }
 
 #endif
 
@@ -278,18 +274,27 @@ static inline Vec vec_zero_below(Vec y, Vec x, float limit) { return (Vec)(~(x <
 
 static inline Vec vec_zero(void) { return vec_set1(0.0f); }
 
-/* e^x for x up to 88 with a relative error below 2.2e-7; 0 below -87. Range reduction by ln 2 in two parts (Cody &
- * Waite 1980), then 1 + r + r^2 p(r) with the p of degree 3 whose largest relative error, 1.0e-7 where |r| is at most
- * ln(2) / 2, is least. */
+#define LOG2_E 1.44269502f
+
+/* 2^(n + f) for integral n up to 127 and |f| up to a half, with a relative error below 1.7e-7, that of the polynomial of
+ * degree 5 whose largest, 9.2e-8 before rounding, is least where 2^0 is 1; 0, or nearly, below -126. */
+static inline Vec vec_exp2_parts(Vec n, Vec f) {
+    Vec p = vec_fma(vec_set1(1.3264727e-3f), f, vec_set1(9.671513e-3f));
+    p = vec_fma(p, f, vec_set1(5.5507336e-2f));
+    p = vec_fma(p, f, vec_set1(2.4022242e-1f));
+    p = vec_fma(p, f, vec_set1(6.9314700e-1f));
+    return vec_scale_by_power(vec_fma(p, f, vec_set1(1.0f)), n);
+}
+/* 2^x for x up to 127; the maximum is in this order lest it hide a NaN. */
+static inline Vec vec_exp2(Vec x) {
+    Vec above = vec_max(vec_set1(-1000.0f), x), n = vec_round(above);
+    return vec_exp2_parts(n, vec_sub(above, n));
+}
+/* e^x for x up to 88, with a relative error below 2e-7: n log(2) is taken away in two parts (Cody & Waite 1980). */
 static inline Vec vec_exp(Vec x) {
-    Vec above = vec_max(vec_set1(-87.0f), x); /* in this order a NaN stays one */
-    Vec n = vec_round(vec_mul(above, vec_set1(1.44269504f)));
+    Vec above = vec_max(vec_set1(-700.0f), x), n = vec_round(vec_mul(above, vec_set1(LOG2_E)));
     Vec r = vec_fma(n, vec_set1(2.12194440e-4f), vec_fma(n, vec_set1(-0.693359375f), above));
-    Vec p = vec_fma(vec_set1(8.31252e-3f), r, vec_set1(4.189016e-2f));
-    p = vec_fma(p, r, vec_set1(1.6667115e-1f));
-    p = vec_fma(p, r, vec_set1(4.9999231e-1f));
-    Vec y = vec_fma(p, vec_mul(r, r), vec_add(r, vec_set1(1.0f)));
-    return vec_zero_below(vec_scale_by_power(y, n), x, -87.0f);
+    return vec_exp2_parts(n, vec_mul(r, vec_set1(LOG2_E)));
 }
 
 #endif
