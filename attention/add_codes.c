@@ -2,29 +2,27 @@
  */
 #include "attention/coded_groups.h"
 
-/* Weights of rows with a group's tokens, 0 where the row does not see one; numbers (n_rows, n_blocks) and offsets of
- * them times the scales and minima of a block. */
+/* Rows' weights with a group's tokens times the scales of each block of elements, and what the minima add. */
 typedef struct GroupWeights {
-    float weights[CODE_ROWS][GROUP_TOKENS];
-    NumberBlock numbers[CODE_ROWS][ATTENTION_MAX_DIM / KV_WOVEN_BLOCK];
-    float offsets[CODE_ROWS][ATTENTION_MAX_DIM / KV_WOVEN_BLOCK];
+    const NumberBlock *numbers; /* (n_rows, n_blocks) */
+    const float *offsets;       /* the same */
 } GroupWeights;
 
-INLINE void scale_weights(size_t n_rows, const Side *side, const Group *group, const float *const *weights,
-                          GroupWeights *w) {
-    for (size_t block = 0; block < side->woven.n_blocks; block++) {
+static void scale_weights(const Side *side, const Group *group, const float *const *rows, size_t n_rows,
+                          NumberBlock *numbers, float *offsets) {
+    size_t n_blocks = side->woven.n_blocks;
+    for (size_t block = 0; block < n_blocks; block++) {
         size_t at = block * side->group_tokens;
-        make_rows(n_rows, weights, group->scales + at, side->group_tokens, side->woven.bias > 0, &w->numbers[0][block],
-                  ATTENTION_MAX_DIM / KV_WOVEN_BLOCK);
+        make_rows(rows, n_rows, group->scales + at, side->group_tokens, 1, numbers + block, n_blocks);
         for (size_t r = 0; r < n_rows; r++)
-            w->offsets[r][block] =
-                side->woven.has_minima ? dot(weights[r], group->minima + at, side->group_tokens) : 0.0f;
+            offsets[r * n_blocks + block] =
+                side->woven.has_minima ? dot(rows[r], group->minima + at, side->group_tokens) : 0.0f;
     }
 }
 
 /* Adds the products of a tile's 16 tokens with 2 * VEC_LANES elements. */
 INLINE void add_value_tile(size_t n_rows, size_t bits, const Side *side, const uint8_t *from,
-                           const NumberBlock *numbers, size_t first_step, Sums sums) {
+                           const NumberBlock *numbers, size_t row_stride, size_t first_step, Sums sums) {
     size_t n = kv_woven_low_bits(bits);
     VecInt fifth = bits == 5 ? load_ahead(side, from + FIFTH_BITS) : vec_int_zero();
 #pragma GCC unroll 4
@@ -35,8 +33,7 @@ INLINE void add_value_tile(size_t n_rows, size_t bits, const Side *side, const u
         for (size_t vector = i; vector < 8; vector += n == 1 ? VECS : n) {
             for (size_t v = 0; v < VECS; v++)
                 codes[v] = unpack_codes(bits, packed[v], fifth, vector + v);
-            add_step(n_rows, VECS, bits == 8, codes, numbers, ATTENTION_MAX_DIM / KV_WOVEN_BLOCK,
-                     first_step + vector / VECS, sums);
+            add_step(n_rows, VECS, bits == 8, codes, numbers, row_stride, first_step + vector / VECS, sums);
         }
     }
 }
@@ -45,14 +42,15 @@ INLINE void add_value_tile(size_t n_rows, size_t bits, const Side *side, const u
 INLINE void add_elements(size_t n_rows, size_t bits, const Side *side, const Group *group, size_t first, size_t end,
                          const GroupWeights *w, size_t d, size_t i, float *out, size_t stride) {
     Sums sums;
-    size_t scale_block = d / side->woven.block;
+    size_t scale_block = d / side->woven.block, n_blocks = side->woven.n_blocks;
+    const NumberBlock *numbers = w->numbers + scale_block;
     clear_sums(n_rows, VECS, sums);
     for (size_t token = first / KV_WOVEN_TOKENS * KV_WOVEN_TOKENS; token < end; token += KV_WOVEN_TOKENS)
-        add_value_tile(n_rows, bits, side, tile_at(bits, side, group, token, d / KV_WOVEN_BLOCK) + i * 4,
-                       &w->numbers[0][scale_block], token / 4, sums);
+        add_value_tile(n_rows, bits, side, tile_at(bits, side, group, token, d / KV_WOVEN_BLOCK) + i * 4, numbers,
+                       n_blocks, token / 4, sums);
     for (size_t r = 0; r < n_rows; r++) {
-        const NumberBlock *x = &w->numbers[r][scale_block];
-        Vec scale = vec_set1(x->scale), offset = vec_set1(w->offsets[r][scale_block]);
+        const NumberBlock *x = numbers + r * n_blocks;
+        Vec scale = vec_set1(x->scale), offset = vec_set1(w->offsets[r * n_blocks + scale_block]);
         for (size_t v = 0; v < VECS; v++) {
             float *to = out + r * stride + d + 16 * v + i;
             VecInt total = biased_total(side, sums[r][v], x->sums[0]);
@@ -83,30 +81,37 @@ INLINE void add_row_block(const Side *side, const Group *group, size_t first, si
         ADD_GROUP(1);
 }
 
-void SIMD_NAME(add_codes)(const TilePiece *piece, float (*weights)[SCORE_STRIDE], const size_t *n_seen, size_t n_rows,
-                          float *out, size_t stride) {
+/* A row of weights with a whole group's tokens, of which `seen` stand in `weights`, from token `first` on; the others
+ * are 0. */
+static const float *whole_row(const float *weights, size_t first, size_t seen, size_t group_tokens,
+                              float room[GROUP_TOKENS]) {
+    if (seen == group_tokens)
+        return weights;
+    memset(room, 0, group_tokens * sizeof *room);
+    memcpy(room + first, weights, seen * sizeof *room);
+    return room;
+}
+
+void SIMD_NAME(add_codes)(NumberBlock *numbers, const TilePiece *piece, float (*weights)[SCORE_STRIDE],
+                          const size_t *n_seen, size_t n_rows, float *out, size_t stride) {
     Side side = side_of(piece->span, KV_VALUES);
-    GroupWeights w;
+    float room[SCORE_ROWS][GROUP_TOKENS], offsets[SCORE_ROWS * ATTENTION_MAX_DIM / KV_WOVEN_BLOCK];
+    size_t n_blocks = side.woven.n_blocks;
     for (size_t done = 0, n; done < piece->n; done += n) {
-        size_t first = (piece->first + done) % side.group_tokens, begin = piece->at + done, r = 0;
+        size_t first = (piece->first + done) % side.group_tokens, begin = piece->at + done, first_row = 0;
+        const float *rows[SCORE_ROWS];
         n = rest_of_group(piece->span, piece->first + done, piece->n - done);
         Group group = group_at(&side, piece->first + done);
-        while (r < n_rows && n_seen[r] <= begin)
-            r++;
-        for (size_t n_block; r < n_rows; r += n_block) {
-            const float *from[CODE_ROWS];
+        while (first_row < n_rows && n_seen[first_row] <= begin)
+            first_row++;
+        for (size_t r = first_row; r < n_rows; r++)
+            rows[r] = whole_row(weights[r] + begin, first, at_most(n_seen[r] - begin, n), side.group_tokens, room[r]);
+        scale_weights(&side, &group, rows + first_row, n_rows - first_row, numbers, offsets);
+        for (size_t r = first_row, n_block; r < n_rows; r += n_block) {
+            size_t at = (r - first_row) * n_blocks;
             n_block = code_rows(n_rows - r);
-            for (size_t i = 0; i < n_block; i++) {
-                size_t seen = at_most(n_seen[r + i] - begin, n);
-                from[i] = weights[r + i] + begin;
-                if (seen < side.group_tokens) {
-                    memset(w.weights[i], 0, sizeof w.weights[i]);
-                    memcpy(w.weights[i] + first, from[i], seen * sizeof *from[i]);
-                    from[i] = w.weights[i];
-                }
-            }
-            WITH_CODE_ROWS(n_block, scale_weights, &side, &group, from, &w);
-            add_row_block(&side, &group, first, first + n, &w, n_block, out + r * stride, stride);
+            add_row_block(&side, &group, first, first + n, &(GroupWeights){numbers + at, offsets + at}, n_block,
+                          out + r * stride, stride);
         }
     }
 }

@@ -147,7 +147,7 @@ static void attend_rows(const Block *block, const TilePiece *pieces, size_t n_pi
         float *out = partials + (span->side[KV_VALUES].group.rotated ? head_dim : 0);
         size_t at = pieces[p].at, n = pieces[p].n;
         if (is_coded(span, KV_VALUES))
-            SIMD_NAME(add_codes)(&pieces[p], s->scores, n_seen, n_rows, out, stride);
+            SIMD_NAME(add_codes)(s->numbers, &pieces[p], s->scores, n_seen, n_rows, out, stride);
         else if (alone)
             SIMD_NAME(add_stored)(span, pieces[p].first, n, s->scores[0] + at, SCORE_STRIDE, n_rows, out, stride);
         else

@@ -28,7 +28,7 @@ static inline Partial partial_at(float *partials, size_t index, size_t head_dim)
 /* Arrays of rows and tokens are as dense as head_dim allows: what a smaller one leaves is never touched. */
 struct AttentionScratch {
     _Alignas(64) DecodedTile tile;
-    NumberBlock numbers[SCORE_ROWS * ATTENTION_MAX_DIM / NUMBERS]; /* of queries, for score_codes() */
+    NumberBlock numbers[SCORE_ROWS * ATTENTION_MAX_DIM / KV_WOVEN_BLOCK]; /* of queries, or weights */
     float scores[SCORE_ROWS][SCORE_STRIDE];
     float forms[N_QUERY_FORMS][ATTENTION_ROWS * ATTENTION_MAX_DIM];   /* (rows, head_dim) */
     float totals[ATTENTION_ROWS * PARTIAL_FLOATS(ATTENTION_MAX_DIM)]; /* partials of all rows, from tile to tile */

@@ -34,7 +34,8 @@ typedef void ScoreCodes(NumberBlock *room,                      /* (n_rows, head
 
 /* out[r] += sum over t of weights[r][at + t] * value first + t, as far as each row sees: n_seen tokens of the tile.
  * Later rows see as much as earlier ones, or more. */
-typedef void AddCodes(const TilePiece *piece, float (*weights)[SCORE_STRIDE], const size_t *n_seen, size_t n_rows,
+typedef void AddCodes(NumberBlock *room, /* (n_rows, head_dim / 32) */
+                      const TilePiece *piece, float (*weights)[SCORE_STRIDE], const size_t *n_seen, size_t n_rows,
                       float *out, size_t stride); /* (n_rows, head_dim), rows `stride` apart */
 
 SIMD_DECLARE(ScoreCodes, score_codes, );

@@ -4,9 +4,14 @@
 #define STOWKV_CODED_GROUPS_H
 
 #include "attention/number_rows.h"
-#include "attention/row_kernels.h"
 
 #define GROUP_TOKENS 64 /* at most */
+
+#if VEC_LANES == 8
+#define CODE_ROWS 2 /* rows whose products are made at once: 8 sums, 4 vectors of codes: fits 16 registers */
+#else
+#define CODE_ROWS 4 /* 16 sums: fits 32 registers */
+#endif
 
 /* One side of a span. */
 typedef struct Side {

@@ -4,18 +4,54 @@
 #define STOWKV_NUMBER_ROWS_H
 
 #include "attention/code_products.h"
+#include "attention/row_kernels.h"
 #include "model/base/simd_codes.h"
 
 #include <float.h>
 #include <math.h>
 
-#if VEC_LANES == 8
-#define CODE_ROWS 2 /* rows whose products are made at once: 8 sums, 4 vectors of codes: fits 16 registers */
-#else
-#define CODE_ROWS 4 /* 16 sums: fits 32 registers */
-#endif
+#define MOST          32639.0f /* 127 * 256 + 127: what two planes hold */
+#define FACTOR_VECS   (NUMBERS / VEC_LANES)
+#define LEAST_LARGEST 0x1p-100f /* smaller ones have no inverse */
 
-#define MOST 32639.0f /* 127 * 256 + 127: what two planes hold */
+/* Rows of floats, of which n from `at` on are made numbers together: the products with factors. */
+typedef struct NumberJob {
+    const float *const *rows;
+    size_t at, n, n_sums; /* n_sums: 1, of all numbers; 2, of both halves of 64 */
+    Vec factors[FACTOR_VECS];
+    NumberBlock *out; /* of the first row; those of the next are `stride` further */
+    size_t stride;
+} NumberJob;
+
+typedef Vec Products[ROW_BLOCK][FACTOR_VECS];
+
+INLINE void multiply(size_t n_rows, const NumberJob *job, size_t first, Products products) {
+    for (size_t i = 0; i < job->n / VEC_LANES; i++)
+        for (size_t r = 0; r < n_rows; r++)
+            products[r][i] = vec_mul(vec_load(job->rows[first + r] + job->at + i * VEC_LANES), job->factors[i]);
+}
+
+/* The rows' largest magnitudes; not finite where a number is not. */
+INLINE void find_largest(size_t n_rows, const NumberJob *job, Products products, float *largest) {
+    VecInt most[ROW_BLOCK];
+    int32_t bits[ROW_BLOCK];
+    for (size_t r = 0; r < n_rows; r++)
+        most[r] = vec_magnitudes(products[r], job->n / VEC_LANES);
+    for (size_t r = n_rows; r < ROW_BLOCK; r++)
+        most[r] = most[0];
+    vec_int_store_largest(bits, most[0], most[1], most[2], most[3]);
+    memcpy(largest, bits, n_rows * sizeof *bits);
+}
+
+/* What the number MOST stands for. */
+INLINE float scaled_to_most(float largest) {
+    return largest > LEAST_LARGEST ? largest : LEAST_LARGEST;
+}
+
+INLINE void find_inverses(size_t n_rows, const float *largest, float *inverses) {
+    for (size_t r = 0; r < n_rows; r++)
+        inverses[r] = MOST / scaled_to_most(largest[r]);
+}
 
 INLINE int32_t sum_of(const VecInt *whole, size_t n) {
     VecInt sum = whole[0];
@@ -24,54 +60,79 @@ INLINE int32_t sum_of(const VecInt *whole, size_t n) {
     return vec_int_sum(sum);
 }
 
-/* Of n numbers of each row; not finite where a number is not. */
-INLINE void largest_magnitudes(size_t n_rows, Vec (*v)[NUMBERS / VEC_LANES], size_t n, float *largest) {
-    VecInt most[4];
-    int32_t bits[4];
-    for (size_t r = 0; r < n_rows; r++)
-        most[r] = vec_magnitudes(v[r], n / VEC_LANES);
-    for (size_t r = n_rows; r < 4; r++)
-        most[r] = most[0];
-    vec_int_store_largest(bits, most[0], most[1], most[2], most[3]);
-    memcpy(largest, bits, n_rows * sizeof *bits);
+/* The rows times their inverses, rounded; zeros and no scale where a number is not finite. */
+INLINE void store_rows(size_t n_rows, const NumberJob *job, size_t first, Products products, const float *largest,
+                       const float *inverses) {
+    for (size_t r = 0; r < n_rows; r++) {
+        NumberBlock *out = job->out + (first + r) * job->stride;
+        bool finite = largest[r] <= FLT_MAX;
+        VecInt whole[FACTOR_VECS];
+        for (size_t i = 0; i < job->n / VEC_LANES; i++)
+            whole[i] = vec_int_round(vec_mul(finite ? products[r][i] : vec_zero(), vec_set1(inverses[r])));
+        store_numbers(out->words, job->n, whole);
+        out->scale = finite ? scaled_to_most(largest[r]) * (1.0f / MOST) : NAN;
+        out->sums[0] = sum_of(whole, job->n_sums == 1 ? job->n : KV_WOVEN_BLOCK);
+        out->sums[1] = job->n_sums == 2 && job->n > KV_WOVEN_BLOCK
+                           ? sum_of(whole + KV_WOVEN_BLOCK / VEC_LANES, KV_WOVEN_BLOCK)
+                           : 0;
+    }
 }
 
-/* n numbers, from `at` on, of some rows times factors, as whole numbers of one scale to a row. */
-INLINE void make_numbers(size_t n_rows, const float *const *rows, size_t at, const uint16_t *factors, size_t n,
-                         size_t n_sums, NumberBlock *out, size_t stride) {
-    Vec v[CODE_ROWS][NUMBERS / VEC_LANES];
-    float largest[CODE_ROWS];
-    for (size_t i = 0; i < n / VEC_LANES; i++) {
-        Vec factor = factors == NULL ? vec_set1(1.0f) : vec_load_half(factors + at + i * VEC_LANES);
-        for (size_t r = 0; r < n_rows; r++)
-            v[r][i] = vec_mul(vec_load(rows[r] + at + i * VEC_LANES), factor);
-    }
-    largest_magnitudes(n_rows, v, n, largest);
-    for (size_t r = 0; r < n_rows; r++, out += stride) {
-        VecInt whole[NUMBERS / VEC_LANES];
-        bool finite = largest[r] <= FLT_MAX;
-        float inverse = finite && largest[r] >= 0x1p-100f ? MOST / largest[r] : 0.0f; /* too small to have one: zero */
-        for (size_t i = 0; i < n / VEC_LANES; i++)
-            whole[i] = vec_int_round(vec_mul(finite ? v[r][i] : vec_zero(), vec_set1(inverse)));
-        store_numbers(out->words, n, whole);
-        out->scale = finite ? largest[r] * (1.0f / MOST) : NAN;
-        out->sums[0] = n_sums > 0 ? sum_of(whole, n_sums == 1 ? n : 32) : 0;
-        out->sums[1] = n_sums == 2 && n > 32 ? sum_of(whole + 32 / VEC_LANES, 32) : 0;
-    }
+INLINE void make_few(size_t n_rows, const NumberJob *job) {
+    float largest[ROW_BLOCK], inverses[ROW_BLOCK];
+    Products products;
+    multiply(n_rows, job, 0, products);
+    find_largest(n_rows, job, products, largest);
+    find_inverses(n_rows, largest, inverses);
+    store_rows(n_rows, job, 0, products, largest, inverses);
+}
+
+INLINE void begin_many(size_t n_rows, const NumberJob *job, size_t first, float *largest) {
+    Products products;
+    multiply(n_rows, job, first, products);
+    find_largest(n_rows, job, products, largest + first);
+}
+
+INLINE void end_many(size_t n_rows, const NumberJob *job, size_t first, const float *largest, const float *inverses) {
+    Products products;
+    multiply(n_rows, job, first, products);
+    store_rows(n_rows, job, first, products, largest + first, inverses + first);
+}
+
+/* What one step of a row waits for, the next step of another row need not: all rows take a step before any takes the
+ * next, and products are made twice, which is less. */
+INLINE void make_many(size_t n_rows, const NumberJob *job) {
+    float largest[SCORE_ROWS], inverses[SCORE_ROWS];
+    for (size_t r = 0; r < n_rows; r += ROW_BLOCK)
+        WITH_ROWS(row_block(n_rows - r), begin_many, job, r, largest);
+    find_inverses(n_rows, largest, inverses);
+    for (size_t r = 0; r < n_rows; r += ROW_BLOCK)
+        WITH_ROWS(row_block(n_rows - r), end_many, job, r, largest, inverses);
 }
 
 static inline size_t blocks_of(size_t n) {
     return (n + NUMBERS - 1) / NUMBERS;
 }
 
-/* Some rows of n numbers, times factors in FP16 or NULL. n_sums: 2, of both halves of a block; 1, of all; 0, none. */
-INLINE void make_rows(size_t n_rows, const float *const *rows, const uint16_t *factors, size_t n, size_t n_sums,
+INLINE void make_block(const float *const *rows, size_t n_rows, const uint16_t *factors, size_t at, size_t n,
+                       size_t n_sums, NumberBlock *out, size_t stride) {
+    NumberJob job = {.rows = rows, .at = at, .n = n, .n_sums = n_sums, .out = out, .stride = stride};
+    for (size_t i = 0; i < n / VEC_LANES; i++)
+        job.factors[i] = factors == NULL ? vec_set1(1.0f) : vec_load_half(factors + at + i * VEC_LANES);
+    if (n_rows <= ROW_BLOCK)
+        WITH_ROWS(n_rows, make_few, &job);
+    else
+        make_many(n_rows, &job);
+}
+
+/* Rows of n numbers, SCORE_ROWS at most, times factors in FP16 or NULL. */
+INLINE void make_rows(const float *const *rows, size_t n_rows, const uint16_t *factors, size_t n, size_t n_sums,
                       NumberBlock *out, size_t stride) {
-    for (size_t i = 0; i < n; i += NUMBERS, out++)
-        if (n - i >= NUMBERS)
-            make_numbers(n_rows, rows, i, factors, NUMBERS, n_sums, out, stride);
-        else
-            make_numbers(n_rows, rows, i, factors, KV_WOVEN_BLOCK, n_sums, out, stride);
+    size_t at = 0;
+    for (; at + NUMBERS <= n; at += NUMBERS, out++)
+        make_block(rows, n_rows, factors, at, NUMBERS, n_sums, out, stride);
+    if (at < n)
+        make_block(rows, n_rows, factors, at, KV_WOVEN_BLOCK, n_sums, out, stride);
 }
 
 static inline float dot(const float *a, const uint16_t *b, size_t n) {

@@ -93,40 +93,36 @@ INLINE void score_row_block(const Side *side, const Group *group, size_t first, 
         SCORE_GROUP(4, false);
 }
 
-/* Numbers of the query times the channels' scales, and what the channels' minima add to a score. */
-INLINE void scale_queries(size_t n_rows, const Side *side, const Group *group, const float *q, NumberBlock *numbers,
-                          float offsets[CODE_ROWS]) {
-    const float *rows[CODE_ROWS];
-    for (size_t r = 0; r < n_rows; r++) {
-        rows[r] = q + r * side->head_dim;
+/* Numbers of the queries times the channels' scales, and what the channels' minima add to a score. */
+static void scale_queries(const Side *side, const Group *group, const float *const *rows, size_t n_rows,
+                          NumberBlock *numbers, float *offsets) {
+    make_rows(rows, n_rows, group->scales, side->head_dim, 1, numbers, blocks_of(side->head_dim));
+    for (size_t r = 0; r < n_rows; r++)
         offsets[r] = side->woven.has_minima ? dot(rows[r], group->minima, side->head_dim) : 0.0f;
-    }
-    make_rows(n_rows, rows, group->scales, side->head_dim, side->woven.bias > 0, numbers, blocks_of(side->head_dim));
 }
 
 void SIMD_NAME(score_codes)(NumberBlock *numbers, const TilePiece *piece, const float *q, size_t n_rows,
                             float (*scores)[SCORE_STRIDE]) {
     Side side = side_of(piece->span, KV_KEYS);
-    size_t head_dim = side.head_dim, row_blocks = blocks_of(head_dim);
-    bool by_channel = side.woven.by_channel;
-    float part[CODE_ROWS][GROUP_TOKENS], offsets[CODE_ROWS] = {0};
-    for (size_t r = 0; r < n_rows && !by_channel; r++) {
-        const float *row = q + r * head_dim;
-        make_rows(1, &row, NULL, head_dim, side.woven.bias > 0 || side.woven.has_minima ? 2 : 0,
-                  numbers + r * row_blocks, 0);
-    }
+    size_t row_blocks = blocks_of(side.head_dim);
+    const float *rows[SCORE_ROWS];
+    float part[CODE_ROWS][GROUP_TOKENS], offsets[SCORE_ROWS] = {0};
+    for (size_t r = 0; r < n_rows; r++)
+        rows[r] = q + r * side.head_dim;
+    if (!side.woven.by_channel)
+        make_rows(rows, n_rows, NULL, side.head_dim, 2, numbers, row_blocks);
     for (size_t done = 0, n; done < piece->n; done += n) {
         size_t first = (piece->first + done) % side.group_tokens;
         n = rest_of_group(piece->span, piece->first + done, piece->n - done);
         Group group = group_at(&side, piece->first + done);
+        if (side.woven.by_channel)
+            scale_queries(&side, &group, rows, n_rows, numbers, offsets);
         for (size_t r = 0, n_block; r < n_rows; r += n_block) {
             float *out = scores[r] + piece->at + done;
-            n_block = code_rows(n_rows - r);
-            if (by_channel)
-                WITH_CODE_ROWS(n_block, scale_queries, &side, &group, q + r * head_dim, numbers, offsets);
             bool whole = n == side.group_tokens;
-            score_row_block(&side, &group, first, first + n, by_channel ? numbers : numbers + r * row_blocks, offsets,
-                            n_block, whole ? out : part[0], whole ? SCORE_STRIDE : GROUP_TOKENS);
+            n_block = code_rows(n_rows - r);
+            score_row_block(&side, &group, first, first + n, numbers + r * row_blocks, offsets + r, n_block,
+                            whole ? out : part[0], whole ? SCORE_STRIDE : GROUP_TOKENS);
             for (size_t i = 0; i < n_block && !whole; i++)
                 memcpy(out + i * SCORE_STRIDE, part[i] + first, n * sizeof *out);
         }
