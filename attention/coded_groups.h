@@ -7,10 +7,10 @@
 
 #define GROUP_TOKENS 64 /* at most */
 
-#if VEC_LANES == 8
-#define CODE_ROWS 2 /* rows whose products are made at once: 8 sums, 4 vectors of codes: fits 16 registers */
+#if VEC_LANES == 8 && CODE_SUMS == 2
+#define CODE_ROWS 2 /* rows whose products are made at once: 8 sums, 2 vectors of codes: fits 16 registers */
 #else
-#define CODE_ROWS 4 /* 16 sums: fits 32 registers */
+#define CODE_ROWS 4 /* 8 or 16 sums: fits 16 or 32 registers */
 #endif
 
 /* One side of a span. */
@@ -75,7 +75,7 @@ INLINE VecInt unpack_codes(size_t bits, VecInt packed, VecInt fifth, size_t vect
 
 #define VECS 2 /* of tokens, or of elements, whose sums are held at once */
 
-typedef VecInt Sums[CODE_ROWS][VECS][2];
+typedef VecInt Sums[CODE_ROWS][VECS][CODE_SUMS];
 
 /* Adds the products of one step, of which codes[v] are the codes. */
 INLINE void add_step(size_t n_rows, size_t n_vecs, bool wide, const VecInt codes[VECS], const NumberBlock *numbers,
@@ -87,18 +87,19 @@ INLINE void add_step(size_t n_rows, size_t n_vecs, bool wide, const VecInt codes
         for (size_t part = 0; part < 2; part++) {
             VecInt x = vec_int_set1(numbers[r * row_stride].words[number_word(step, part)]);
             for (size_t v = 0; v < n_vecs; v++)
-                sums[r][v][part] = code_dot(wide, sums[r][v][part], steps[v].part[part], x);
+                sums[r][v][part % CODE_SUMS] = code_dot(wide, sums[r][v][part % CODE_SUMS], steps[v].part[part], x);
         }
 }
 
 INLINE void clear_sums(size_t n_rows, size_t n_vecs, Sums sums) {
     for (size_t r = 0; r < n_rows; r++)
         for (size_t v = 0; v < n_vecs; v++)
-            sums[r][v][0] = sums[r][v][1] = vec_int_zero();
+            for (size_t i = 0; i < CODE_SUMS; i++)
+                sums[r][v][i] = vec_int_zero();
 }
 
 /* What is to be taken from the sums of a row: the products as if codes were what they stand for. */
-INLINE VecInt biased_total(const Side *side, const VecInt sums[2], int32_t sum_of_numbers) {
+INLINE VecInt biased_total(const Side *side, const VecInt sums[CODE_SUMS], int32_t sum_of_numbers) {
     VecInt total = code_total(sums);
     if (side->woven.factor == 2)
         total = vec_int_add(total, total);

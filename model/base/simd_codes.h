@@ -26,9 +26,12 @@ static inline void vec_store_pairs(int32_t *words, VecInt numbers) {
     _mm256_storeu_si256((__m256i *)(void *)words, _mm512_castsi512_si256(pairs));
 }
 
-/* Adds to each lane the products of two numbers of 16 bits with two others. */
+/* Adds to each lane the products of two numbers of 16 bits with two others. GCC 12, left to itself, sums products of
+ * several steps before it adds them, and keeps them in memory meanwhile. */
 static inline VecInt vec_dot2(VecInt sum, VecInt a, VecInt b) {
-    return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
+    VecInt products = _mm512_madd_epi16(a, b);
+    __asm__("vpaddd %1, %0, %0" : "+v"(sum) : "v"(products));
+    return sum;
 }
 
 #elif defined(__AVX2__)
@@ -39,7 +42,9 @@ static inline void vec_store_pairs(int32_t *words, VecInt numbers) {
     _mm_storeu_si128((__m128i *)(void *)words, _mm256_castsi256_si128(pairs));
 }
 static inline VecInt vec_dot2(VecInt sum, VecInt a, VecInt b) {
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+    VecInt products = _mm256_madd_epi16(a, b);
+    __asm__("vpaddd %1, %0, %0" : "+x"(sum) : "x"(products));
+    return sum;
 }
 
 #elif !defined(__ARM_FEATURE_DOTPROD)
@@ -58,6 +63,8 @@ static inline VecInt vec_dot2(VecInt sum, VecInt a, VecInt b) {
 #endif
 
 #if defined(SIMD_VNNI) || defined(__ARM_FEATURE_DOTPROD)
+
+#define CODE_SUMS 2 /* of products, one for each plane */
 
 static inline size_t number_word(size_t step, size_t part) {
     return part * NUMBER_STEPS + step;
@@ -96,11 +103,13 @@ static inline VecInt code_dot(bool wide, VecInt sum, VecInt part, VecInt numbers
     return wide ? vec_dot4_wide(sum, part, numbers) : vec_dot4(sum, part, numbers);
 }
 
-static inline VecInt code_total(const VecInt sums[2]) {
+static inline VecInt code_total(const VecInt sums[CODE_SUMS]) {
     return vec_int_add(vec_int_shift_left(sums[0], 8), sums[1]);
 }
 
 #else
+
+#define CODE_SUMS 1
 
 static inline size_t number_word(size_t step, size_t part) {
     return 2 * step + part;
@@ -121,8 +130,8 @@ static inline VecInt code_dot(bool wide, VecInt sum, VecInt part, VecInt numbers
     return vec_dot2(sum, part, numbers);
 }
 
-static inline VecInt code_total(const VecInt sums[2]) {
-    return vec_int_add(sums[0], sums[1]);
+static inline VecInt code_total(const VecInt sums[CODE_SUMS]) {
+    return sums[0];
 }
 
 #endif
