@@ -12,11 +12,12 @@
 #include "kvcache/codec_weave.h"
 #include "model/base/simd_levels.h"
 
-#define NUMBERS 64
+#define NUMBERS      64
+#define NUMBER_STEPS (NUMBERS / 4)
 
 /* 32 or 64 numbers, each scale * a whole number; words as simd_codes.h has them. */
 typedef struct NumberBlock {
-    int32_t words[2 * NUMBERS / 4];
+    int32_t words[2 * NUMBER_STEPS];
     float scale;     /* NaN where a number is not finite */
     int32_t sums[2]; /* of the whole numbers: of each 32, or all in the first */
     int32_t unused;

@@ -37,10 +37,10 @@ void cpu_matmul_open(CpuMatmul *matmul, SimdLevel level, ThreadPool *pool) {
 }
 
 static void free_room(CpuMatmul *matmul) {
-    free(matmul->planes);
+    free(matmul->tiles);
     free(matmul->columns);
     free(matmul->rooms);
-    matmul->planes = NULL;
+    matmul->tiles = NULL;
     matmul->columns = NULL;
     matmul->rooms = NULL;
     matmul->n_tokens = 0;
@@ -86,16 +86,16 @@ int cpu_matmul_reserve(CpuMatmul *matmul, size_t n_tokens, Error *error) {
     free_room(matmul);
     size_t columns = round_up(matmul->max_columns, PACKED_BLOCK),
            tokens = round_up(n_tokens, matmul->kernels->token_tile);
-    size_t planes_bytes = round_up(columns / PACKED_BLOCK * PLANE_INTS * tokens * sizeof *matmul->planes, 64);
+    size_t tiles_bytes = round_up(columns / PACKED_BLOCK * TILE_INTS * tokens * sizeof *matmul->tiles, 64);
     size_t columns_bytes = round_up(columns * tokens * sizeof *matmul->columns, 64);
     matmul->room_bytes = round_up(matmul_room_bytes(columns), 64);
     size_t rooms_bytes = matmul->room_bytes * (size_t)thread_pool_size(matmul->pool);
-    matmul->planes = aligned_alloc(64, planes_bytes);
+    matmul->tiles = aligned_alloc(64, tiles_bytes);
     matmul->columns = aligned_alloc(64, columns_bytes);
     matmul->rooms = aligned_alloc(64, rooms_bytes);
-    if (matmul->planes == NULL || matmul->columns == NULL || matmul->rooms == NULL) {
+    if (matmul->tiles == NULL || matmul->columns == NULL || matmul->rooms == NULL) {
         free_room(matmul);
-        return error_memory(error, "activations of a batch", planes_bytes + columns_bytes + rooms_bytes);
+        return error_memory(error, "activations of a batch", tiles_bytes + columns_bytes + rooms_bytes);
     }
     matmul->n_tokens = n_tokens;
     return 0;
@@ -132,7 +132,7 @@ static void matvec_panels(void *context, size_t begin, size_t end, int thread) {
         const PackedMatrix *w = packed_of(&job->products[i]);
         size_t n = n_used_panels(w), from = begin > first ? begin - first : 0, to = end - first < n ? end - first : n;
         if (from < to)
-            job->matmul->kernels->matvec(w, packed_is_coded(w->type) ? (const void *)job->matmul->planes : job->x, from,
+            job->matmul->kernels->matvec(w, packed_is_coded(w->type) ? (const void *)job->matmul->tiles : job->x, from,
                                          to, job->products[i].y);
         first += n;
     }
@@ -142,7 +142,7 @@ static void matmul_item(const MatmulJob *job, const WeightProduct *product, size
     const PackedMatrix *w = packed_of(product);
     const CpuMatmul *matmul = job->matmul;
     size_t first = chunk * job->chunk, rest = job->n_tokens - first;
-    const int32_t *tiles = packed_is_coded(w->type) ? matmul->planes : (const int32_t *)(const void *)matmul->columns;
+    const int32_t *tiles = packed_is_coded(w->type) ? matmul->tiles : (const int32_t *)(const void *)matmul->columns;
     tiles +=
         first / matmul->kernels->token_tile * matmul_tile_words(w->type, w->n_columns, matmul->kernels->token_tile);
     matmul->kernels->matmul(w, tiles, rest < job->chunk ? rest : job->chunk, pair, pair + 1, room,
@@ -174,8 +174,8 @@ static void prepare_tiles(void *context, size_t begin, size_t end, int thread) {
         size_t rest = job->n_tokens - t * tile, n = rest < tile ? rest : tile;
         const float *x = job->x + t * tile * columns;
         if (coded)
-            matmul->kernels->to_planes(x, n, columns, job->n_tokens == 1 ? 1 : tile,
-                                       matmul->planes + t * tile * (columns / PACKED_BLOCK * PLANE_INTS));
+            matmul->kernels->to_tile(x, n, columns, job->n_tokens == 1 ? 1 : tile,
+                                     matmul->tiles + t * tile * (columns / PACKED_BLOCK * TILE_INTS));
         if (numbers && job->n_tokens > 1)
             matmul->kernels->to_columns(x, n, columns, matmul->columns + t * tile * columns);
     }

@@ -25,7 +25,7 @@ typedef struct CpuMatmul {
     WeightStore weights;
     size_t max_columns; /* of the matrices that were packed */
     size_t n_tokens;    /* that there is room for */
-    int32_t *planes;    /* activations in both forms of matmul.h, for n_tokens of max_columns */
+    int32_t *tiles;     /* activations in both forms of matmul.h, for n_tokens of max_columns */
     float *columns;
     uint8_t *rooms; /* (n_threads, room_bytes) */
     size_t room_bytes;

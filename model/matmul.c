@@ -64,49 +64,50 @@ INLINE size_t vec_of(size_t turn, size_t v) {
     return (turn * PAIR_VECS + v) % PANEL_VECS;
 }
 
-/* sums += codes . one plane, over some steps. */
-INLINE void dot_plane(const PackedFormat *format, size_t n_tokens, const uint8_t *const codes[PAIR_VECS],
-                      const int32_t *plane, size_t first, size_t n_steps, VecInt sums[TOKEN_TILE][PAIR_VECS]) {
+/* sums += one part of the products of some steps. */
+INLINE void dot_part(const PackedFormat *format, size_t n_tokens, const uint8_t *const codes[PAIR_VECS],
+                     const int32_t *words, size_t part, size_t first, size_t n_steps,
+                     VecInt sums[TOKEN_TILE][PAIR_VECS]) {
 #pragma GCC unroll 1 /* unrolled, GCC 12 keeps the sums in memory */
     for (size_t s = first; s < first + n_steps; s++) {
         VecInt steps[PAIR_VECS];
         for (size_t v = 0; v < PAIR_VECS; v++)
-            steps[v] = vec_int_load(codes[v] + s * PIECE_BYTES);
+            steps[v] = code_part(vec_int_load(codes[v] + s * PIECE_BYTES), part);
         for (size_t t = 0; t < n_tokens; t++) {
-            VecInt x = vec_int_set1(plane[s * TOKEN_TILE + t]);
+            VecInt x = vec_int_set1(words[number_word(PACKED_STEPS, s, part) * TOKEN_TILE + t]);
             for (size_t v = 0; v < PAIR_VECS; v++)
-                sums[t][v] = dot4(format, sums[t][v], steps[v], x);
+                sums[t][v] = code_dot(has_wide_codes(format), sums[t][v], steps[v], x);
         }
     }
 }
 
-/* A turn over a pair by a tile of tokens. The high plane's sums become the low plane's beginning: shifted by 8 bits.
- * A constant n_tokens keeps them in registers. */
-INLINE void tile_coded(const PackedFormat *format, size_t n_tokens, const Unpacked *w, size_t turn,
-                       const int32_t *planes, Vec totals[TOKEN_TILE][PAIR_VECS]) {
+/* A turn over a pair by a tile of tokens. One part's sums become the other's beginning. A constant n_tokens keeps them
+ * in registers. */
+INLINE void tile_coded(const PackedFormat *format, size_t n_tokens, const Unpacked *w, size_t turn, const int32_t *tile,
+                       Vec totals[TOKEN_TILE][PAIR_VECS]) {
     size_t n_runs = PACKED_BLOCK / format->run, run_steps = PACKED_STEPS / n_runs;
     const uint8_t *codes[PAIR_VECS];
     for (size_t v = 0; v < PAIR_VECS; v++)
         codes[v] =
             w->codes + panel_of(turn, v) * w->n_blocks * PACKED_STEPS * PIECE_BYTES + vec_of(turn, v) * sizeof(VecInt);
-    for (size_t b = 0; b < w->n_blocks; b++, planes += PLANE_INTS * TOKEN_TILE) {
+    for (size_t b = 0; b < w->n_blocks; b++, tile += TILE_INTS * TOKEN_TILE) {
         for (size_t run = 0; run < n_runs; run++) {
             VecInt sums[TOKEN_TILE][PAIR_VECS];
             for (size_t t = 0; t < n_tokens; t++)
                 for (size_t v = 0; v < PAIR_VECS; v++)
                     sums[t][v] = vec_int_zero();
-            dot_plane(format, n_tokens, codes, planes + PLANE_HIGH * TOKEN_TILE, run * run_steps, run_steps, sums);
+            dot_part(format, n_tokens, codes, tile + TILE_WORDS * TOKEN_TILE, 0, run * run_steps, run_steps, sums);
             for (size_t t = 0; t < n_tokens; t++)
                 for (size_t v = 0; v < PAIR_VECS; v++)
-                    sums[t][v] = vec_int_shift_left(sums[t][v], 8);
-            dot_plane(format, n_tokens, codes, planes + PLANE_LOW * TOKEN_TILE, run * run_steps, run_steps, sums);
+                    sums[t][v] = code_weigh(sums[t][v]);
+            dot_part(format, n_tokens, codes, tile + TILE_WORDS * TOKEN_TILE, 1, run * run_steps, run_steps, sums);
             for (size_t v = 0; v < PAIR_VECS; v++) {
                 size_t at =
                     (panel_of(turn, v) * w->n_runs + b * n_runs + run) * PANEL_ROWS + vec_of(turn, v) * VEC_LANES;
                 Vec scale = vec_load(w->scales + at);
                 Vec minimum = packed_has_minima(format) ? vec_load(w->minima + at) : vec_zero();
                 for (size_t t = 0; t < n_tokens; t++)
-                    totals[t][v] = add_run(format, totals[t][v], sums[t][v], scale, minimum, planes + t, TOKEN_TILE,
+                    totals[t][v] = add_run(format, totals[t][v], sums[t][v], scale, minimum, tile + t, TOKEN_TILE,
                                            n_runs == 1 ? 0 : run + 1);
             }
         }
@@ -213,5 +214,5 @@ static void matmul(const PackedMatrix *w, const void *tiles, size_t n_tokens, si
     }
 }
 
-const MatmulKernels SIMD_NAME(matmul_kernels) = {TOKEN_TILE, SIMD_NAME(to_planes), SIMD_NAME(to_columns),
+const MatmulKernels SIMD_NAME(matmul_kernels) = {TOKEN_TILE, SIMD_NAME(to_tile), SIMD_NAME(to_columns),
                                                  SIMD_NAME(matvec), matmul};

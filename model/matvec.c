@@ -5,18 +5,23 @@
 /* How far ahead weights are asked for: farther than memory is away, nearer than a cache is large. */
 #define AHEAD_BYTES 6144
 
-/* The sums of a run of steps with both planes; even and odd steps apart, since they are exact whatever their order. */
-INLINE VecInt dot_run(const PackedFormat *format, const uint8_t *block, size_t vec, const int32_t *planes, size_t first,
+/* The sum of a run of steps; even and odd steps apart, since they are exact whatever their order. */
+INLINE VecInt dot_run(const PackedFormat *format, const uint8_t *block, size_t vec, const int32_t *words, size_t first,
                       size_t n_steps) {
-    VecInt high[2] = {vec_int_zero(), vec_int_zero()}, low[2] = {vec_int_zero(), vec_int_zero()};
+    VecInt sums[2][CODE_SUMS];
+    for (size_t i = 0; i < CODE_SUMS; i++)
+        sums[0][i] = sums[1][i] = vec_int_zero();
 #pragma GCC unroll 8
     for (size_t s = first; s < first + n_steps; s++) {
         VecInt codes = step_codes(format, block, s, vec);
-        high[s % 2] = dot4(format, high[s % 2], codes, vec_int_set1(planes[PLANE_HIGH + s]));
-        low[s % 2] = dot4(format, low[s % 2], codes, vec_int_set1(planes[PLANE_LOW + s]));
+#pragma GCC unroll 2
+        for (size_t part = 0; part < 2; part++) {
+            VecInt *sum = &sums[s % 2][part % CODE_SUMS];
+            VecInt x = vec_int_set1(words[number_word(PACKED_STEPS, s, part)]);
+            *sum = code_dot(has_wide_codes(format), *sum, code_part(codes, part), x);
+        }
     }
-    VecInt upper = vec_int_shift_left(vec_int_add(high[0], high[1]), 8);
-    return vec_int_add(upper, vec_int_add(low[0], low[1]));
+    return vec_int_add(code_total(sums[0]), code_total(sums[1]));
 }
 
 INLINE void ask_ahead(const uint8_t *from, size_t n) {
@@ -24,7 +29,7 @@ INLINE void ask_ahead(const uint8_t *from, size_t n) {
         __builtin_prefetch(from + AHEAD_BYTES + i);
 }
 
-INLINE void matvec_panel(const PackedFormat *format, const uint8_t *stripe, size_t n_blocks, const int32_t *planes,
+INLINE void matvec_panel(const PackedFormat *format, const uint8_t *stripe, size_t n_blocks, const int32_t *tile,
                          float y[PANEL_ROWS]) {
     size_t n_runs = PACKED_BLOCK / format->run, run_steps = PACKED_STEPS / n_runs;
     size_t stripe_blocks = packed_stripe_blocks(format), block_bytes = packed_block_bytes(format);
@@ -34,14 +39,14 @@ INLINE void matvec_panel(const PackedFormat *format, const uint8_t *stripe, size
     for (size_t first = 0; first < n_blocks; first += stripe_blocks, stripe += packed_stripe_bytes(format)) {
         const uint8_t *block = stripe + packed_scales_bytes(format);
         ask_ahead(stripe, packed_scales_bytes(format));
-        for (size_t b = 0; b < stripe_blocks && first + b < n_blocks; b++, block += block_bytes, planes += PLANE_INTS) {
+        for (size_t b = 0; b < stripe_blocks && first + b < n_blocks; b++, block += block_bytes, tile += TILE_INTS) {
             ask_ahead(block, block_bytes);
             for (size_t run = 0; run < n_runs; run++)
                 for (size_t v = 0; v < PANEL_VECS; v++) {
                     Vec scale, minimum;
                     run_scales(format, stripe, b * n_runs + run, v, &scale, &minimum);
-                    VecInt sum = dot_run(format, block, v, planes, run * run_steps, run_steps);
-                    totals[v] = add_run(format, totals[v], sum, scale, minimum, planes, 1, n_runs == 1 ? 0 : run + 1);
+                    VecInt sum = dot_run(format, block, v, tile + TILE_WORDS, run * run_steps, run_steps);
+                    totals[v] = add_run(format, totals[v], sum, scale, minimum, tile, 1, n_runs == 1 ? 0 : run + 1);
                 }
         }
     }
@@ -76,11 +81,11 @@ static void put_rows(const PackedMatrix *w, size_t panel, const float *rows, siz
     memcpy(y + first, rows, (n < rest ? n : rest) * sizeof *y);
 }
 
-INLINE void matvec_coded(const PackedFormat *format, const PackedMatrix *w, const int32_t *planes, size_t begin,
+INLINE void matvec_coded(const PackedFormat *format, const PackedMatrix *w, const int32_t *tile, size_t begin,
                          size_t end, float *y) {
     float rows[PANEL_ROWS];
     for (size_t p = begin; p < end; p++) {
-        matvec_panel(format, w->data + p * w->panel_bytes, w->n_columns / PACKED_BLOCK, planes, rows);
+        matvec_panel(format, w->data + p * w->panel_bytes, w->n_columns / PACKED_BLOCK, tile, rows);
         put_rows(w, p, rows, PANEL_ROWS, y);
     }
 }

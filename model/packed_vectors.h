@@ -4,7 +4,7 @@
 #ifndef STOWKV_PACKED_VECTORS_H
 #define STOWKV_PACKED_VECTORS_H
 
-#include "model/base/simd_int.h"
+#include "model/base/simd_codes.h"
 #include "model/matmul.h"
 
 #define PANEL_VECS (PANEL_ROWS / VEC_LANES)
@@ -42,8 +42,8 @@ INLINE VecInt step_codes(const PackedFormat *format, const uint8_t *block, size_
     return codes;
 }
 
-INLINE VecInt dot4(const PackedFormat *format, VecInt sum, VecInt codes, VecInt x) {
-    return format->low_bits == 8 ? vec_dot4_wide(sum, codes, x) : vec_dot4(sum, codes, x);
+static inline bool has_wide_codes(const PackedFormat *format) {
+    return format->low_bits == 8;
 }
 
 /* Scales and minima of run `run` of a stripe, in F32. */
@@ -68,21 +68,21 @@ INLINE void run_scales(const PackedFormat *format, const uint8_t *scales, size_t
     }
 }
 
-INLINE float plane_float(const int32_t *planes, size_t stride, size_t word) {
+INLINE float tile_float(const int32_t *tile, size_t stride, size_t word) {
     float value;
-    memcpy(&value, planes + word * stride, sizeof value);
+    memcpy(&value, tile + word * stride, sizeof value);
     return value;
 }
 
 /* total += scale * s * (sum - bias * sum of x) + minimum * s * (sum of x); `part` 0: the block, 1 and 2: its halves. */
-INLINE Vec add_run(const PackedFormat *format, Vec total, VecInt sum, Vec scale, Vec minimum, const int32_t *planes,
+INLINE Vec add_run(const PackedFormat *format, Vec total, VecInt sum, Vec scale, Vec minimum, const int32_t *tile,
                    size_t stride, size_t part) {
     if (format->bias > 0)
-        sum = vec_int_sub(sum, vec_int_set1(format->bias * planes[(PLANE_SUMS + part) * stride]));
-    scale = vec_mul(scale, vec_set1(plane_float(planes, stride, PLANE_SCALE)));
+        sum = vec_int_sub(sum, vec_int_set1(format->bias * tile[(TILE_SUMS + part) * stride]));
+    scale = vec_mul(scale, vec_set1(tile_float(tile, stride, TILE_SCALE)));
     total = vec_fma(vec_int_to_float(sum), scale, total);
     if (packed_has_minima(format))
-        total = vec_fma(minimum, vec_set1(plane_float(planes, stride, PLANE_OFFSETS + part)), total);
+        total = vec_fma(minimum, vec_set1(tile_float(tile, stride, TILE_OFFSETS + part)), total);
     return total;
 }
 
@@ -93,11 +93,11 @@ INLINE Vec load_numbers(TensorType type, const uint8_t *numbers, size_t index) {
     return type == TYPE_BF16 ? vec_load_bf16(halves) : vec_load((const float *)(const void *)numbers + index);
 }
 
-typedef void ToPlanes(const float *x, size_t n_tokens, size_t n_columns, size_t stride, int32_t *planes);
+typedef void ToTile(const float *x, size_t n_tokens, size_t n_columns, size_t stride, int32_t *tile);
 typedef void ToColumns(const float *x, size_t n_tokens, size_t n_columns, float *columns);
 typedef void Matvec(const PackedMatrix *w, const void *x, size_t panel_begin, size_t panel_end, float *y);
 
-SIMD_DECLARE(ToPlanes, to_planes, );
+SIMD_DECLARE(ToTile, to_tile, );
 SIMD_DECLARE(ToColumns, to_columns, );
 SIMD_DECLARE(Matvec, matvec, );
 

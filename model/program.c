@@ -37,7 +37,7 @@ static int print_kernels(const char *simd, Error *error) {
     if (cpu_parse_simd_level(simd, &level, error) < 0)
         return error->code;
     printf("instruction set   %s (%s)\n", simd_level_name(level), simd_level_features(level));
-    printf("matmul            weights in codes, activations of 16 bits in two INT8 planes, exact sums in a block:\n"
+    printf("matmul            weights in codes, activations of 16 bits, exact sums in a block:\n"
            "                 ");
     print_types(true);
     printf("                  weights and activations in F32:");

@@ -1,12 +1,8 @@
-/* Vectors of VEC_LANES 32-bit integers, each of which may stand for four bytes: the primitives of integer dot products,
- * and of codes that are looked up. vec_bits are those of floats: without the sign they compare as the floats do, and
+/* Vectors of VEC_LANES 32-bit integers, each of which may stand for four bytes; and codes that are looked up. vec_bits are those of floats: without the sign they compare as the floats do, and
  * what is not finite is largest.
  * To be included by sources of stowkv_simd_library() only.
  *
  * Shifts go by 32-bit lanes: bits that cross into a neighbouring byte must be masked away.
- * vec_dot4(sum, codes, x) adds to each lane the products of its four unsigned codes, each below 128, with four signed
- * bytes; vec_dot4_wide() takes codes up to 255. Both are exact on every instruction set.
- * vec_int_store_bytes keeps the lowest byte of each lane.
  * vec_lookup reads a table of 16 floats at the four lowest bits of each lane's integer; what is above them does not
  * matter. vec_u8_codes makes such integers from bytes, and vec_packed_codes from both halves of half as many, the low one
  * first. */
@@ -14,10 +10,6 @@
 #define STOWKV_SIMD_INT_H
 
 #include "model/base/simd.h"
-
-#if defined(__AVX512VNNI__) || defined(__AVXVNNI__) /* products of unsigned bytes with signed ones, four at a time */
-#define SIMD_VNNI 1
-#endif
 
 #if defined(__AVX512F__)
 
@@ -55,22 +47,6 @@ static inline void vec_int_store_largest(int32_t out[4], VecInt a, VecInt b, Vec
     _mm_storeu_si128((__m128i *)(void *)out, _mm512_castsi512_si128(_mm512_maskz_compress_epi32(0x1111, one)));
 }
 static inline VecInt vec_bits(Vec x) { return _mm512_castps_si512(x); }
-static inline void vec_int_store_bytes(int8_t *out, VecInt x) {
-    _mm_storeu_si128((__m128i *)(void *)out, _mm512_cvtepi32_epi8(x));
-}
-#if defined(SIMD_VNNI)
-/* GCC 12 copies the sums of its intrinsic from register to register: half the speed in large tiles. */
-static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(x));
-    return sum;
-}
-static inline VecInt vec_dot4_wide(VecInt sum, VecInt codes, VecInt x) { return vec_dot4(sum, codes, x); }
-#else
-static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
-    __m512i pairs = _mm512_maddubs_epi16(codes, x); /* at most 2 * 127 * 128: no saturation */
-    return _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
-}
-#endif
 
 #elif defined(__AVX2__)
 
@@ -111,23 +87,6 @@ static inline int32_t vec_int_largest(VecInt x) {
     return _mm_cvtsi128_si32(_mm_max_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
 }
 static inline VecInt vec_bits(Vec x) { return _mm256_castps_si256(x); }
-static inline void vec_int_store_bytes(int8_t *out, VecInt x) {
-    __m256i first = _mm256_set1_epi32(0x0c080400), four = _mm256_shuffle_epi8(x, first);
-    __m256i eight = _mm256_permutevar8x32_epi32(four, _mm256_setr_epi32(0, 4, 0, 4, 0, 4, 0, 4));
-    _mm_storel_epi64((__m128i *)(void *)out, _mm256_castsi256_si128(eight));
-}
-#if defined(SIMD_VNNI)
-static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
-    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(codes), "x"(x));
-    return sum;
-}
-static inline VecInt vec_dot4_wide(VecInt sum, VecInt codes, VecInt x) { return vec_dot4(sum, codes, x); }
-#else
-static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
-    __m256i pairs = _mm256_maddubs_epi16(codes, x);
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-}
-#endif
 
 #elif defined(__ARM_FEATURE_DOTPROD)
 
@@ -169,15 +128,6 @@ static inline int32_t vec_int_sum(VecInt x) { return vaddvq_s32(x); }
 static inline VecInt vec_int_max(VecInt a, VecInt b) { return vmaxq_s32(a, b); }
 static inline int32_t vec_int_largest(VecInt x) { return vmaxvq_s32(x); }
 static inline VecInt vec_bits(Vec x) { return vreinterpretq_s32_f32(x); }
-static inline void vec_int_store_bytes(int8_t *out, VecInt x) {
-    int16x4_t halves = vmovn_s32(x);
-    int8x8_t bytes = vmovn_s16(vcombine_s16(halves, halves));
-    memcpy(out, &bytes, VEC_LANES);
-}
-/* The instruction takes signed bytes: codes below 128 are the same. */
-static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
-    return vdotq_s32(sum, vreinterpretq_s8_s32(codes), vreinterpretq_s8_s32(x));
-}
 
 #else
 
@@ -215,18 +165,6 @@ static inline int32_t vec_int_largest(VecInt x) {
     return a > b ? a : b;
 }
 static inline VecInt vec_bits(Vec x) { return (VecInt)x; }
-static inline void vec_int_store_bytes(int8_t *out, VecInt x) {
-    for (size_t i = 0; i < VEC_LANES; i++)
-        out[i] = (int8_t)x[i];
-}
-static inline VecInt vec_dot4_wide(VecInt sum, VecInt codes, VecInt x) {
-    for (int shift = 0; shift < 32; shift += 8) {
-        VecInt code = vec_int_and(vec_int_shift_right(codes, shift), vec_int_set1(255));
-        sum += code * vec_int_shift_right_signed(vec_int_shift_left(x, 24 - shift), 24);
-    }
-    return sum;
-}
-static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) { return vec_dot4_wide(sum, codes, x); }
 
 #endif
 
@@ -258,14 +196,5 @@ static inline VecTable vec_table(const float levels[16]) {
         table.part[i] = vec_load(levels + i * VEC_LANES);
     return table;
 }
-
-#if (defined(__AVX2__) && !defined(SIMD_VNNI)) || defined(__ARM_FEATURE_DOTPROD)
-/* Wide codes would saturate there, or count as negative: their low and high halves apart. */
-static inline VecInt vec_dot4_wide(VecInt sum, VecInt codes, VecInt x) {
-    VecInt nibbles = vec_int_set1(0x0f0f0f0f), high = vec_int_and(vec_int_shift_right(codes, 4), nibbles);
-    sum = vec_dot4(sum, vec_int_and(codes, nibbles), x);
-    return vec_int_add(sum, vec_int_shift_left(vec_dot4(vec_int_zero(), high, x), 4));
-}
-#endif
 
 #endif
