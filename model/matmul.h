@@ -1,10 +1,10 @@
 /* Products of packed matrices with activations: one table for each instruction set.
  *
- * Coded weights meet activations in two INT8 planes: 32 of them are s (256 h + l) with h in [-127, 127] and l in
- * [-128, 127], that is 16 bits, so that all products of a block and their sum are exact integers. What is summed in
- * F32, the blocks of a row in order, is the same for one token and for many, on every instruction set and any number of
- * threads: results agree to the bit (but for the scalar level, which does not fuse products with sums). F32, F16 and
- * BF16 weights meet F32 activations, column after column.
+ * Coded weights meet activations of 16 bits: 32 of them are s times whole numbers in [-32639, 32639], so that all
+ * products of a block and their sum are exact integers. What is summed in F32, the blocks of a row in order, is the
+ * same for one token and for many, on every instruction set and any number of threads: results agree to the bit (but
+ * for the scalar level, which does not fuse products with sums). F32, F16 and BF16 weights meet F32 activations, column
+ * after column.
  *
  * Activations come in tiles of `token_tile` tokens, a lane of the tile beside the next; a token that is alone is a tile
  * of one. In a tile of T tokens a block of 32 columns takes TILE_INTS * T 32-bit words: two for each of 8 steps of 4
