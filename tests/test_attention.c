@@ -363,6 +363,35 @@ static void test_nan_is_not_hidden(void **state) {
     }
 }
 
+/* What is not finite in one head's query reaches that head's output through the scale of its whole numbers, and no
+ * other head's: few heads and many. */
+static void test_numbers_that_are_not_finite(void **state) {
+    (void)state;
+    enum { DIM = 64, TOKENS = 64, BAD = 1 };
+    const KvCodecId ids[] = {KV_INT8, KV_Q4_0};
+    const float bad[] = {NAN, INFINITY};
+    const size_t n_groups[] = {3, MAX_GROUP};
+    for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level))
+        for (size_t i = 0; i < 8; i++) {
+            size_t n_group = n_groups[i / 4];
+            KvSpan span = {.n_tokens = TOKENS};
+            fill_random(TOKENS, n_group, DIM);
+            for (KvSide side = 0; side < KV_SIDES; side++) {
+                const KvCodec *codec = kv_codec(ids[i % 2]);
+                KvGroup group = {64, DIM, 64, false};
+                span.side[side] = (KvEncoding){codec, group, kv_codec_bytes(codec, side, &group)};
+                span.records[side] = encode_side(&span.side[side], side, TOKENS);
+            }
+            q[BAD * DIM + 5] = bad[i / 2 % 2];
+            attend(level, &span, 1, n_group, DIM);
+            for (size_t h = 0; h < n_group; h++)
+                for (size_t d = 0; d < DIM; d++)
+                    assert_true(isnan(out[h * DIM + d]) == (h == BAD));
+            free((void *)(uintptr_t)span.records[KV_KEYS]);
+            free((void *)(uintptr_t)span.records[KV_VALUES]);
+        }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_hot),
@@ -374,6 +403,7 @@ int main(void) {
         cmocka_unit_test(test_queries_that_disagree),
         cmocka_unit_test(test_shifted_span),
         cmocka_unit_test(test_nan_is_not_hidden),
+        cmocka_unit_test(test_numbers_that_are_not_finite),
     };
     scratch = aligned_alloc(64, attention_scratch_bytes());
     memset(scratch, 0, attention_scratch_bytes());
