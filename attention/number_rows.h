@@ -10,7 +10,6 @@
 #include <float.h>
 #include <math.h>
 
-#define MOST          32639.0f /* 127 * 256 + 127: what two planes hold */
 #define FACTOR_VECS   (NUMBERS / VEC_LANES)
 #define LEAST_LARGEST 0x1p-100f /* smaller ones have no inverse */
 
@@ -43,14 +42,14 @@ INLINE void find_largest(size_t n_rows, const NumberJob *job, Products products,
     memcpy(largest, bits, n_rows * sizeof *bits);
 }
 
-/* What the number MOST stands for. */
+/* What NUMBER_MOST stands for. */
 INLINE float scaled_to_most(float largest) {
     return largest > LEAST_LARGEST ? largest : LEAST_LARGEST;
 }
 
 INLINE void find_inverses(size_t n_rows, const float *largest, float *inverses) {
     for (size_t r = 0; r < n_rows; r++)
-        inverses[r] = MOST / scaled_to_most(largest[r]);
+        inverses[r] = NUMBER_MOST / scaled_to_most(largest[r]);
 }
 
 INLINE int32_t sum_of(const VecInt *whole, size_t n) {
@@ -70,7 +69,7 @@ INLINE void store_rows(size_t n_rows, const NumberJob *job, size_t first, Produc
         for (size_t i = 0; i < job->n / VEC_LANES; i++)
             whole[i] = vec_int_round(vec_mul(finite ? products[r][i] : vec_zero(), vec_set1(inverses[r])));
         store_numbers(out->words, job->n, whole);
-        out->scale = finite ? scaled_to_most(largest[r]) * (1.0f / MOST) : NAN;
+        out->scale = finite ? scaled_to_most(largest[r]) * (1.0f / NUMBER_MOST) : NAN;
         out->sums[0] = sum_of(whole, job->n_sums == 1 ? job->n : KV_WOVEN_BLOCK);
         out->sums[1] = job->n_sums == 2 && job->n > KV_WOVEN_BLOCK
                            ? sum_of(whole + KV_WOVEN_BLOCK / VEC_LANES, KV_WOVEN_BLOCK)
@@ -102,7 +101,7 @@ INLINE void end_many(size_t n_rows, const NumberJob *job, size_t first, const fl
 /* What one step of a row waits for, the next step of another row need not: all rows take a step before any takes the
  * next, and products are made twice, which is less. */
 INLINE void make_many(size_t n_rows, const NumberJob *job) {
-    float largest[SCORE_ROWS], inverses[SCORE_ROWS];
+    float largest[SCORE_ROWS] = {0}, inverses[SCORE_ROWS];
     for (size_t r = 0; r < n_rows; r += ROW_BLOCK)
         WITH_ROWS(row_block(n_rows - r), begin_many, job, r, largest);
     find_inverses(n_rows, largest, inverses);

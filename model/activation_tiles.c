@@ -31,7 +31,7 @@ static void put_float(int32_t *to, float value) {
 INLINE void block_to_tile(const float x[PACKED_BLOCK], size_t stride, int32_t *out) {
     static const float ZEROS[PACKED_BLOCK];
     int32_t words[TILE_SCALE], sums[3];
-    float scale = largest_magnitude(x) / 32639.0f; /* 127 * 256 + 127 */
+    float scale = largest_magnitude(x) / NUMBER_MOST;
     bool finite = scale <= FLT_MAX;
     if (scale < FLT_MIN) /* too small to have an inverse: zero */
         scale = 0.0f;

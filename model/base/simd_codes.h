@@ -1,8 +1,8 @@
 /* Integer dot products of codes with 16-bit numbers, exact on every instruction set. To be included by sources of
  * stowkv_simd_library() only.
  *
- * A step is four codes (bytes, unsigned) in each lane, and four numbers, each within [-32639, 32639], that are the same
- * for all lanes. A product with a step has two parts, and numbers are two 32-bit words a step, one for each part.
+ * A step is four codes (bytes, unsigned) in each lane, and four numbers, NUMBER_MOST at most, that are the same for all
+ * lanes. A product with a step has two parts, and numbers are two 32-bit words a step, one for each part.
  *
  *     store_words(words, n_steps, at, numbers);            // VEC_LANES of the numbers of n_steps, from number `at` on
  *     store_numbers(words, n, numbers);                    // n, 32 or 64, of the numbers of 16 steps
@@ -14,6 +14,8 @@
  * `wide`: codes may be 128 and more. */
 #ifndef STOWKV_SIMD_CODES_H
 #define STOWKV_SIMD_CODES_H
+
+#define NUMBER_MOST 32639.0f /* 127 * 256 + 127: what two planes hold */
 
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__) || defined(__ARM_FEATURE_DOTPROD)
 #include "model/base/simd_planes.h"
