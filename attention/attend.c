@@ -17,6 +17,7 @@
 typedef struct Block {
     const AttentionQuery *queries;
     size_t n_queries, head, n_heads, head_dim;
+    float score_scale; /* of q . k, in powers of two: log2(e) / sqrt(head_dim), since e^x is 2^(x log2(e)) */
     RopePairing pairing;
     AttentionScratch *scratch;
 } Block;
@@ -94,15 +95,10 @@ static float largest(const float *scores, size_t n) {
     return max;
 }
 
-/* A score, q . k / sqrt(head_dim), in powers of two: 2^(x log2(e)) is e^x. */
-static float score_scale(size_t head_dim) {
-    return LOG2_E / sqrtf((float)head_dim);
-}
-
 /* Turns a tile's products of one row into weights relative to their maximum, whose own is 1. */
-static void tile_softmax(float *scores, size_t n_tokens, size_t head_dim, Partial tile) {
+static void tile_softmax(float *scores, size_t n_tokens, float score_scale, Partial tile) {
     float max = largest(scores, n_tokens), rest = 0;
-    Vec scale = vec_set1(score_scale(head_dim)), most = vec_set1(max), sum = vec_zero();
+    Vec scale = vec_set1(score_scale), most = vec_set1(max), sum = vec_zero();
     size_t t = 0;
     for (; t + VEC_LANES <= n_tokens; t += VEC_LANES) {
         Vec weights = vec_exp2(vec_mul(vec_sub(vec_load(scores + t), most), scale));
@@ -140,7 +136,7 @@ static void attend_rows(const Block *block, const TilePiece *pieces, size_t n_pi
         Partial partial = partial_at(partials, r, head_dim);
         memset(partial.out, 0, 2 * head_dim * sizeof *partial.out);
         n_seen[r] = at_most(s->n_visible[(first + r) / block->n_heads] - tile, TILE_TOKENS);
-        tile_softmax(s->scores[r], n_seen[r], head_dim, partial);
+        tile_softmax(s->scores[r], n_seen[r], block->score_scale, partial);
     }
     for (size_t p = 0; p < n_pieces; p++) {
         const KvSpan *span = pieces[p].span;
@@ -168,14 +164,14 @@ static void mix_rows(float *to, float a, const float *from, float b, size_t n) {
 }
 
 /* Puts a row's next tile behind those before it: both become relative to the larger maximum. */
-static void merge_tile(Partial total, Partial tile, size_t head_dim, bool rotated) {
+static void merge_tile(const Block *block, Partial total, Partial tile, bool rotated) {
     bool rises = *tile.max > *total.max;
     float difference = rises ? *total.max - *tile.max : *tile.max - *total.max;
-    float factor = exp2f(difference * score_scale(head_dim)); /* 0 for the first tile */
+    float factor = exp2f(difference * block->score_scale); /* 0 for the first tile */
     float a = rises ? factor : 1.0f, b = rises ? 1.0f : factor;
     *total.max = rises ? *tile.max : *total.max;
     *total.sum = *total.sum * a + *tile.sum * b;
-    mix_rows(total.out, a, tile.out, b, rotated ? 2 * head_dim : head_dim);
+    mix_rows(total.out, a, tile.out, b, rotated ? 2 * block->head_dim : block->head_dim);
 }
 
 /* Whether any of its values are rotated. */
@@ -208,8 +204,8 @@ static void attend_run(const Block *block, const TilePiece *pieces, size_t n_pie
         n = at_most(end - row, SCORE_ROWS);
         attend_rows(block, pieces, n_pieces, row, n, tile, s->tiles);
         for (size_t r = 0; r < n; r++)
-            merge_tile(partial_at(s->totals, row + r, block->head_dim), partial_at(s->tiles, r, block->head_dim),
-                       block->head_dim, rotated);
+            merge_tile(block, partial_at(s->totals, row + r, block->head_dim), partial_at(s->tiles, r, block->head_dim),
+                       rotated);
     }
 }
 
@@ -291,7 +287,14 @@ static void finish_query(const Block *block, size_t index) {
 static Block block_of(const AttentionShape *shape, const AttentionQuery *queries, size_t n_queries, size_t head,
                       AttentionScratch *scratch) {
     size_t n_heads = at_most(shape->n_group - head, ATTENTION_ROWS);
-    return (Block){queries, n_queries, head, n_heads, shape->head_dim, shape->pairing, scratch};
+    return (Block){.queries = queries,
+                   .n_queries = n_queries,
+                   .head = head,
+                   .n_heads = n_heads,
+                   .head_dim = shape->head_dim,
+                   .score_scale = LOG2_E / sqrtf((float)shape->head_dim),
+                   .pairing = shape->pairing,
+                   .scratch = scratch};
 }
 
 static void attend(const AttentionShape *shape, const AttentionQuery *queries, size_t n_queries,
@@ -336,8 +339,8 @@ static void merge(const AttentionShape *shape, const AttentionQuery *query, size
         begin_totals(&block, 0);
         for (size_t tile = 0; tile < n_tiles; tile++)
             for (size_t h = 0; h < block.n_heads; h++)
-                merge_tile(partial_at(scratch->totals, h, shape->head_dim),
-                           partial_at(partials + tile * stride, head + h, shape->head_dim), shape->head_dim, rotated);
+                merge_tile(&block, partial_at(scratch->totals, h, shape->head_dim),
+                           partial_at(partials + tile * stride, head + h, shape->head_dim), rotated);
         finish_query(&block, 0);
     }
 }

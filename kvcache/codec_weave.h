@@ -23,7 +23,8 @@
 /* Bytes of a tile of codes. */
 #define KV_WOVEN_TILE(bits) ((size_t)64 * (bits))
 
-/* Bits of a code in the vectors in front: the fifth is behind them. */
+/* Bits of a code in the vectors in front: the fifth is behind them. Kernels unroll loops over it only where it is
+ * inlined whatever GCC thinks of that. */
 static inline __attribute__((always_inline)) size_t kv_woven_low_bits(size_t bits) {
     return bits == 5 ? 4 : bits;
 }
