@@ -1,5 +1,6 @@
-/* What a machine offers: probes that fail, names of instruction sets, and the quotas of control groups. */
+/* What a machine offers: probes that fail, names of instruction sets, quotas of control groups, and memory nodes. */
 #include "model/base/cpu.h"
+#include "model/base/cpu_nodes.h"
 #include "model/base/cpu_quota.h"
 #include "model/base/cpu_try.h"
 
@@ -154,7 +155,7 @@ static void test_refused_levels(void **state) {
     expect_probes(0);
 }
 
-/* ---- Quotas */
+/* ---- Files of the kernel's */
 
 static char root[] = "/tmp/test_cpu.XXXXXX";
 
@@ -184,6 +185,8 @@ static int remove_root(void **state) {
     snprintf(command, sizeof command, "rm -r %s", root);
     return system(command);
 }
+
+/* ---- Quotas */
 
 static void test_quota_v2(void **state) {
     (void)state;
@@ -238,6 +241,89 @@ static void test_quota_v1(void **state) {
     assert_int_equal(cpu_quota(root), 4);
 }
 
+/* ---- Lists and nodes */
+
+static void test_lists(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *expected; /* digits: the CPUs below 10 that are listed */
+    } CASES[] = {{"0\n", "0"},
+                 {"0-3\n", "0123"},
+                 {"0-1,4,7-9\n", "014789"},
+                 {"2,5", "25"},
+                 {"3-3\n", "3"},
+                 {"0-1023\n", "0123456789"},
+                 {"8-1000000\n", "89"},
+                 {"1,5000\n", "1"},
+                 {"\n", NULL},
+                 {"", NULL},
+                 {"cpus\n", NULL},
+                 {"-3\n", NULL},
+                 {"2000\n", NULL}};
+    char path[512];
+    bool listed[CPU_MAX];
+    snprintf(path, sizeof path, "%s/list", root);
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        char found[16] = "";
+        put("/list", CASES[i].text);
+        assert_int_equal(cpu_list_read(path, listed), CASES[i].expected != NULL);
+        for (int cpu = 0; cpu < 10; cpu++)
+            if (listed[cpu])
+                found[strlen(found)] = (char)('0' + cpu);
+        assert_string_equal(found, CASES[i].expected == NULL ? "" : CASES[i].expected);
+    }
+    remove(path);
+    assert_false(cpu_list_read(path, listed));
+}
+
+static CpuNodes nodes_of(const char *mask) { // '1' where a CPU may be used
+    bool allowed[CPU_MAX] = {false};
+    CpuNodes nodes;
+    for (size_t cpu = 0; mask[cpu] != '\0'; cpu++)
+        allowed[cpu] = mask[cpu] == '1';
+    cpu_nodes_read(&nodes, root, allowed);
+    return nodes;
+}
+
+static void check_threads(const CpuNodes *nodes, int n_threads, const char *expected) { // a digit for each thread
+    for (int thread = 0; thread < n_threads; thread++)
+        assert_int_equal(cpu_nodes_of_thread(nodes, thread, n_threads), expected[thread] - '0');
+}
+
+/* Two sockets whose hyper-threads are numbered behind all cores, a node of memory alone, one that is not online. */
+static void test_nodes(void **state) {
+    (void)state;
+    CpuNodes nodes = nodes_of("11111111");
+    assert_int_equal(nodes.n_nodes, 1); /* the system tells of none */
+    check_threads(&nodes, 3, "000");
+    put("/sys/devices/system/node/online", "0,2-4\n");
+    put("/sys/devices/system/node/node0/cpulist", "0-1,4-5\n");
+    put("/sys/devices/system/node/node1/cpulist", "9\n");
+    put("/sys/devices/system/node/node2/cpulist", "2-3,6-7\n");
+    put("/sys/devices/system/node/node3/cpulist", "\n");
+    put("/sys/devices/system/node/node4/cpulist", "8,10-12\n");
+    nodes = nodes_of("11111111");
+    assert_int_equal(nodes.n_nodes, 2);
+    check_threads(&nodes, 1, "0");
+    check_threads(&nodes, 2, "02");
+    check_threads(&nodes, 3, "002");
+    check_threads(&nodes, 8, "00002222");
+    check_threads(&nodes, 10, "0000022222"); /* more threads than CPUs */
+    nodes = nodes_of("1111111111111");
+    assert_int_equal(nodes.n_nodes, 3);
+    check_threads(&nodes, 6, "002244");
+    nodes = nodes_of("1011001101000"); /* what of each node may be used: 1, 4 and none */
+    assert_int_equal(nodes.n_nodes, 2);
+    assert_int_equal(nodes.n_cpus, 5);
+    check_threads(&nodes, 5, "02222");
+    nodes = nodes_of("0011");
+    assert_int_equal(nodes.n_nodes, 1);
+    check_threads(&nodes, 2, "22");
+    nodes = nodes_of("");
+    assert_int_equal(nodes.n_nodes, 1);
+    check_threads(&nodes, 2, "00");
+}
+
 static void test_cores(void **state) {
     (void)state;
     int cores = cpu_physical_cores();
@@ -253,6 +339,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_quota_v2, make_root, remove_root),
         cmocka_unit_test_setup_teardown(test_quota_of_parents, make_root, remove_root),
         cmocka_unit_test_setup_teardown(test_quota_v1, make_root, remove_root),
+        cmocka_unit_test_setup_teardown(test_lists, make_root, remove_root),
+        cmocka_unit_test_setup_teardown(test_nodes, make_root, remove_root),
         cmocka_unit_test(test_cores),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -95,6 +95,43 @@ static void test_halves(void **state) {
     thread_pool_close(pool);
 }
 
+typedef struct Owners {
+    int thread[MAX_INDICES]; /* that did an index, from 1 on; 0: none yet */
+    size_t n_pieces[MAX_THREADS];
+} Owners;
+
+static void note_owner(void *context, size_t begin, size_t end, int thread) {
+    Owners *owners = context;
+    owners->n_pieces[thread]++;
+    for (size_t i = begin; i < end; i++)
+        owners->thread[i] = owners->thread[i] == 0 ? thread + 1 : -1;
+}
+
+/* What each thread does is its share, whole, though others are through long before. */
+static void test_each(void **state) {
+    (void)state;
+    Error error = {0};
+    const size_t sizes[] = {0, 1, 2, 3, 5, 64, 999};
+    for (int n_threads = 1; n_threads <= MAX_THREADS; n_threads++) {
+        ThreadPool *pool;
+        assert_int_equal(thread_pool_open(&pool, n_threads, &error), 0);
+        for (size_t i = 0; i < 50 * sizeof sizes / sizeof *sizes; i++) {
+            size_t n = sizes[i / 50];
+            Owners owners = {0};
+            thread_pool_each(pool, n, note_owner, &owners);
+            for (int thread = 0; thread < n_threads; thread++) {
+                size_t begin = n * (size_t)thread / (size_t)n_threads,
+                       end = n * (size_t)(thread + 1) / (size_t)n_threads;
+                assert_int_equal(owners.n_pieces[thread], begin < end);
+                for (size_t index = begin; index < end; index++)
+                    assert_int_equal(owners.thread[index], thread + 1);
+            }
+            check_loop(pool, thread_pool_run, 9, 1); /* and the next loop is as any other */
+        }
+        thread_pool_close(pool);
+    }
+}
+
 static void add_all(void *context, size_t begin, size_t end, int thread) {
     (void)thread;
     for (size_t i = begin; i < end; i++)
@@ -139,6 +176,7 @@ int main(void) {
         cmocka_unit_test(test_every_index_once),
         cmocka_unit_test(test_many_short_loops),
         cmocka_unit_test(test_halves),
+        cmocka_unit_test(test_each),
         cmocka_unit_test(test_sums),
         cmocka_unit_test(test_idle),
     };

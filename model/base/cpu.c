@@ -1,11 +1,10 @@
 /* Detection of instruction sets and cores; see cpu.h. */
-#define _GNU_SOURCE
 #include "model/base/cpu.h"
 
+#include "model/base/cpu_list.h"
 #include "model/base/cpu_quota.h"
 #include "model/base/simd_probe.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -116,36 +115,22 @@ int cpu_parse_simd_level(const char *name, SimdLevel *out, Error *error) {
 }
 
 /* Hyper-threads share a core: a CPU counts when it is the first of its siblings that we may run on. */
-static bool is_first_sibling(int cpu, const cpu_set_t *allowed) {
+static bool is_first_sibling(int cpu, const bool allowed[CPU_MAX]) {
     char path[96];
+    bool siblings[CPU_MAX];
     snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
-    FILE *file = fopen(path, "r");
-    if (file == NULL)
-        return true;
-    bool first = true;
-    int from;
-    while (first && fscanf(file, "%d", &from) == 1) {
-        int to = from;
-        int separator = fgetc(file);
-        if (separator == '-' && fscanf(file, "%d", &to) == 1)
-            separator = fgetc(file);
-        for (int sibling = from; sibling <= to && sibling < cpu; sibling++)
-            first = first && !CPU_ISSET(sibling, allowed);
-        if (separator != ',')
-            break;
-    }
-    fclose(file);
-    return first;
+    cpu_list_read(path, siblings);
+    for (int sibling = 0; sibling < cpu; sibling++)
+        if (siblings[sibling] && allowed[sibling])
+            return false;
+    return true;
 }
 
 int cpu_physical_cores(void) {
-    cpu_set_t allowed;
-    CPU_ZERO(&allowed);
-    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0)
-        return 1;
+    const bool *allowed = cpu_allowed();
     int cores = 0;
-    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-        if (CPU_ISSET(cpu, &allowed) && is_first_sibling(cpu, &allowed))
+    for (int cpu = 0; cpu < CPU_MAX; cpu++)
+        if (allowed[cpu] && is_first_sibling(cpu, allowed))
             cores++;
     int quota = cpu_quota("");
     cores = cores < quota ? cores : quota;

@@ -3,7 +3,10 @@
  * loop's description and then claims; if it succeeds, the loop was still that one and had work left, so the caller is
  * still inside thread_pool_run() and the description was the right one. Between loops the next indices are beyond any
  * loop's end, so that a description that is being written cannot be claimed from. See thread_pool.h. */
+#define _GNU_SOURCE
 #include "model/base/thread_pool.h"
+
+#include "model/base/cpu_nodes.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -16,6 +19,13 @@
 #define SPINS 2000
 
 #define NO_INDEX UINT32_MAX /* between loops */
+
+/* How much of a share is claimed at once. */
+typedef enum Claiming {
+    CLAIM_GRAINS,
+    CLAIM_HALVES, /* half of what is left, at least a grain */
+    CLAIM_OWN     /* all of one's own share, and nothing of others' */
+} Claiming;
 
 /* What is left of a thread's share, in a cache line of its own. */
 typedef struct Share {
@@ -32,13 +42,15 @@ struct ThreadPool {
     _Atomic(ThreadTask *) task;
     _Atomic(void *) context;
     atomic_size_t n, grain;
-    atomic_bool halves;         /* pieces are half of what is left of a share, at least `grain` */
+    _Atomic(Claiming) claiming;
     _Atomic(ThreadIdle *) idle; /* may be NULL */
     void *idle_context;
     atomic_int n_sleeping;
     atomic_bool closing;
     pthread_mutex_t mutex; /* for sleeping alone */
     pthread_cond_t work;
+    CpuNodes nodes;
+    cpu_set_t callers_cpus; /* before it was bound to a node's */
 };
 
 typedef struct Worker {
@@ -66,6 +78,11 @@ static size_t share_begin(const ThreadPool *pool, size_t n, int thread) {
     return n * (size_t)thread / (size_t)pool->n_threads;
 }
 
+static size_t piece_size(Claiming claiming, size_t left, size_t grain) {
+    size_t piece = claiming == CLAIM_HALVES && left / 2 > grain ? left / 2 : grain;
+    return claiming == CLAIM_OWN || left < piece ? left : piece;
+}
+
 /* Claims pieces of one thread's share of whatever loop is running and does them, until it has none left. */
 static void work_on_share(ThreadPool *pool, int owner, int thread) {
     _Atomic(uint64_t) *share = &pool->shares[owner].claim;
@@ -74,17 +91,16 @@ static void work_on_share(ThreadPool *pool, int owner, int thread) {
         ThreadTask *task = atomic_load(&pool->task);
         void *context = atomic_load(&pool->context);
         size_t n = atomic_load(&pool->n), grain = atomic_load(&pool->grain), begin = claim & UINT32_MAX;
+        Claiming claiming = atomic_load(&pool->claiming);
         size_t limit = share_begin(pool, n, owner + 1);
-        if (begin >= limit) {
+        if (begin >= limit || (claiming == CLAIM_OWN && owner != thread)) {
             uint64_t now = atomic_load(share);
             if (now == claim)
                 return;
             claim = now; /* another loop began while this one was read */
             continue;
         }
-        size_t left = limit - begin, half = atomic_load(&pool->halves) ? left / 2 : 0,
-               piece = half > grain ? half : grain;
-        size_t end = begin + (left < piece ? left : piece);
+        size_t end = begin + piece_size(claiming, limit - begin, grain);
         if (!atomic_compare_exchange_weak(share, &claim, claim + (end - begin)))
             continue;
         task(context, begin, end, thread);
@@ -111,6 +127,7 @@ static void *run_worker(void *argument) {
     Worker worker = *(Worker *)argument;
     ThreadPool *pool = worker.pool;
     free(argument);
+    cpu_nodes_bind(&pool->nodes, worker.thread, pool->n_threads);
     while (!atomic_load(&pool->closing)) {
         uint64_t seen = atomic_load(&pool->loop);
         work(pool, worker.thread);
@@ -131,8 +148,8 @@ static void wake_workers(ThreadPool *pool) {
     pthread_mutex_unlock(&pool->mutex);
 }
 
-static void run_loop(ThreadPool *pool, size_t n, size_t grain, bool halves, ThreadTask *task, void *context) {
-    if (n <= grain || pool->n_threads == 1) {
+static void run_loop(ThreadPool *pool, size_t n, size_t grain, Claiming claiming, ThreadTask *task, void *context) {
+    if (pool->n_threads == 1 || (n <= grain && claiming != CLAIM_OWN)) {
         if (n > 0)
             task(context, 0, n, 0);
         return;
@@ -142,7 +159,7 @@ static void run_loop(ThreadPool *pool, size_t n, size_t grain, bool halves, Thre
     atomic_store(&pool->context, context);
     atomic_store(&pool->n, n);
     atomic_store(&pool->grain, grain);
-    atomic_store(&pool->halves, halves);
+    atomic_store(&pool->claiming, claiming);
     uint64_t loop = (atomic_load(&pool->loop) + 1) & UINT32_MAX;
     for (int thread = 0; thread < pool->n_threads; thread++)
         atomic_store(&pool->shares[thread].claim, loop << 32 | share_begin(pool, n, thread));
@@ -160,7 +177,7 @@ static void run_loop(ThreadPool *pool, size_t n, size_t grain, bool halves, Thre
 }
 
 void thread_pool_run(ThreadPool *pool, size_t n, size_t grain, ThreadTask *task, void *context) {
-    run_loop(pool, n, grain, false, task, context);
+    run_loop(pool, n, grain, CLAIM_GRAINS, task, context);
 }
 
 static size_t piece_of(const ThreadPool *pool, size_t n, size_t pieces) {
@@ -169,11 +186,28 @@ static size_t piece_of(const ThreadPool *pool, size_t n, size_t pieces) {
 }
 
 void thread_pool_share(ThreadPool *pool, size_t n, size_t pieces, ThreadTask *task, void *context) {
-    run_loop(pool, n, piece_of(pool, n, pieces), false, task, context);
+    run_loop(pool, n, piece_of(pool, n, pieces), CLAIM_GRAINS, task, context);
 }
 
 void thread_pool_halve(ThreadPool *pool, size_t n, size_t pieces, ThreadTask *task, void *context) {
-    run_loop(pool, n, piece_of(pool, n, pieces), true, task, context);
+    run_loop(pool, n, piece_of(pool, n, pieces), CLAIM_HALVES, task, context);
+}
+
+void thread_pool_each(ThreadPool *pool, size_t n, ThreadTask *task, void *context) {
+    run_loop(pool, n, 0, CLAIM_OWN, task, context);
+}
+
+/* The caller's CPUs are given back when the pool is closed. */
+static void bind_caller(ThreadPool *pool) {
+    cpu_nodes_read(&pool->nodes, "", cpu_allowed());
+    if (pool->nodes.n_nodes > 1)
+        sched_getaffinity(0, sizeof pool->callers_cpus, &pool->callers_cpus);
+    cpu_nodes_bind(&pool->nodes, 0, pool->n_threads);
+}
+
+static void release_caller(ThreadPool *pool) {
+    if (pool->nodes.n_nodes > 1)
+        sched_setaffinity(0, sizeof pool->callers_cpus, &pool->callers_cpus);
 }
 
 static int start_workers(ThreadPool *pool, Error *error) {
@@ -207,6 +241,7 @@ int thread_pool_open(ThreadPool **out, int n_threads, Error *error) {
         atomic_init(&shares[thread].claim, NO_INDEX);
     pthread_mutex_init(&pool->mutex, NULL);
     pthread_cond_init(&pool->work, NULL);
+    bind_caller(pool);
     int status = start_workers(pool, error);
     if (status < 0)
         thread_pool_close(pool);
@@ -226,6 +261,7 @@ void thread_pool_close(ThreadPool *pool) {
         pthread_join(pool->threads[i], NULL);
     pthread_cond_destroy(&pool->work);
     pthread_mutex_destroy(&pool->mutex);
+    release_caller(pool);
     free(pool->threads);
     free(pool->shares);
     free(pool);
@@ -238,4 +274,8 @@ void thread_pool_set_idle(ThreadPool *pool, ThreadIdle *idle, void *context) {
 
 int thread_pool_size(const ThreadPool *pool) {
     return pool->n_threads;
+}
+
+size_t thread_pool_n_nodes(const ThreadPool *pool) {
+    return pool->nodes.n_nodes;
 }

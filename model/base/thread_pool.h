@@ -39,6 +39,14 @@ void thread_pool_run(ThreadPool *pool, size_t n, size_t grain, ThreadTask *task,
 /* The same in about `pieces` pieces for each thread. */
 void thread_pool_share(ThreadPool *pool, size_t n, size_t pieces, ThreadTask *task, void *context);
 
+/* Each thread does its own share of [0, n) in one piece, and nobody takes it over: for memory that is to lie near the
+ * thread that will go through that share of such a loop later. */
+void thread_pool_each(ThreadPool *pool, size_t n, ThreadTask *task, void *context);
+
+/* Memory nodes that the threads are spread over (cpu_nodes.h): 1 on most machines, where no memory is nearer than other
+ * memory. With more, each thread keeps to the CPUs of its node from open to close, the caller too. */
+size_t thread_pool_n_nodes(const ThreadPool *pool);
+
 /* For short loops, whose ends weigh: the same in pieces that are half of what is left of a share, the last ones a
  * `pieces`th of it. In a long loop a thread that is put aside would hold up half of its share. */
 void thread_pool_halve(ThreadPool *pool, size_t n, size_t pieces, ThreadTask *task, void *context);
