@@ -3,6 +3,7 @@
 
 #include "kvcache/codec_weave.h"
 #include "model/base/checked.h"
+#include "model/base/cpu_nodes.h"
 #include "model/base/half.h"
 
 #include <stdlib.h>
@@ -129,6 +130,31 @@ int kvcache_open(KvCache *cache, const KvShape *shape, const KvPolicy *policy, E
 
 void kvcache_set_memory(KvCache *cache, void *memory) {
     lay_out(cache, memory);
+}
+
+/* Of an array of `n_slots` for each KV head, the part of one head from its slot `begin` up to `end`. */
+static void touch_slots(void *array, size_t kv_head, size_t n_slots, size_t slot_bytes, size_t begin, size_t end) {
+    size_t last = end < n_slots ? end : n_slots;
+    if (begin < last)
+        cpu_nodes_touch((uint8_t *)array + (kv_head * n_slots + begin) * slot_bytes, (last - begin) * slot_bytes);
+}
+
+/* Arrays fill from their first slot on, and those that tokens leave again are used again from there. */
+static void touch_layer(KvCache *cache, KvLayer *layer, size_t kv_head, size_t begin, size_t end) {
+    size_t group = cache->policy.group, row = cache->shape.head_dim * sizeof(uint16_t);
+    KvPlan before = kv_plan(layer->policy, group, begin), after = kv_plan(layer->policy, group, end);
+    for (KvSide side = 0; side < KV_SIDES; side++) {
+        touch_slots(layer->sink[side], kv_head, layer->sink_slots, row, before.n_sink, after.n_sink);
+        touch_slots(layer->tail[side], kv_head, layer->tail_slots, row, before.entered[0], after.entered[0]);
+        for (size_t t = 1; t < after.n_tiers; t++)
+            touch_slots(layer->tiers[t].records[side], kv_head, layer->tiers[t].n_slots,
+                        layer->tiers[t].side[side].record_bytes, before.entered[t] / group, after.entered[t] / group);
+    }
+}
+
+void kvcache_touch(KvCache *cache, size_t kv_head, size_t begin, size_t end) {
+    for (size_t i = 0; i < cache->shape.n_layers; i++)
+        touch_layer(cache, &cache->layers[i], kv_head, begin, end);
 }
 
 void kvcache_close(KvCache *cache) {

@@ -82,6 +82,7 @@ typedef struct KvCache {
     bool streams;              /* tokens may come for ever */
     SimdLevel level;           /* that encodes: scalar, until whoever opened it chooses another */
     size_t n_tokens;           /* that have gone through all layers */
+    size_t n_touched;          /* whose memory whoever owns it has placed: kvcache_touch() */
 } KvCache;
 
 /* Lays the cache out and measures it. The policy must have passed kv_policy_check(). The cache must stay where it is:
@@ -91,6 +92,12 @@ int kvcache_open(KvCache *cache, const KvShape *shape, const KvPolicy *policy, E
 /* Gives it storage: kept_bytes + working_bytes, zeroed, aligned to 64. Without it a cache can be measured, not used. */
 void kvcache_set_memory(KvCache *cache, void *memory);
 void kvcache_close(KvCache *cache); /* not the memory; closing twice is fine */
+
+/* Touches the pages of a KV head, in all layers, that tokens [begin, end) will be the first to use, so that they lie
+ * near the calling thread (cpu_nodes.h). It changes nothing in them; different KV heads may be touched by different
+ * threads.
+ */
+void kvcache_touch(KvCache *cache, size_t kv_head, size_t begin, size_t end);
 
 /* Forgets all tokens and counters. */
 void kvcache_clear(KvCache *cache);

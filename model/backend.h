@@ -36,9 +36,10 @@ typedef struct BackendOps {
     void *(*allocate)(Backend *backend, size_t size_bytes, const char *what, Error *error);
     void (*release)(Backend *backend, void *memory, size_t size_bytes); /* NULL is fine */
 
-    /* Sets tensor->uploaded where the backend wants a form of its own; it does not read the bytes that `tensor` views
-     * again then. A matrix can be used for rows too. */
-    int (*upload)(Backend *backend, Tensor *tensor, TensorUse use, Error *error);
+    /* Sets each tensor's `uploaded` where the backend wants a form of its own; it does not read the bytes that the tensor
+     * views again then. A matrix can be used for rows too. Matrices that one matmul() will be asked for come together,
+     * in its order: each thread's part of them can lie near it then. */
+    int (*upload)(Backend *backend, Tensor *const *tensors, size_t n_tensors, TensorUse use, Error *error);
 
     /* Room for batches of up to n_tokens; after all uploads, before the first batch. */
     int (*reserve)(Backend *backend, size_t n_tokens, Error *error);

@@ -2,14 +2,16 @@
  * How work is split never changes a sum, so results do not depend on the number of threads. */
 #include "attention/attention.h"
 #include "model/backend.h"
+#include "model/base/checked.h"
 #include "model/cpu_matmul.h"
 #include "model/kernels.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#define SMALL_WORK 16384 /* numbers below which sharing costs more than it saves */
-#define PIECES     16    /* a thread's share of a loop at its end, so that threads are through at the same time */
+#define SMALL_WORK    16384 /* numbers below which sharing costs more than it saves */
+#define PLACED_TOKENS 256   /* at a time: a few pages of each KV head */
+#define PIECES        16    /* a thread's share of a loop at its end, so that threads are through at the same time */
 
 typedef struct CpuBackend {
     Backend base;
@@ -27,12 +29,18 @@ static CpuBackend *cpu(Backend *backend) {
 
 /* Mapped, not malloc'd: pages that a long context never reaches are never taken from the machine. */
 static void *cpu_allocate(Backend *backend, size_t size_bytes, const char *what, Error *error) {
-    (void)backend;
     void *memory = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory != MAP_FAILED)
-        return memory;
-    error_memory(error, what, size_bytes);
-    return NULL;
+    if (memory == MAP_FAILED) {
+        error_memory(error, what, size_bytes);
+        return NULL;
+    }
+#if defined(MADV_NOHUGEPAGE)
+    if (thread_pool_n_nodes(cpu(backend)->pool) > 1) /* a huge page would put several KV heads near one thread */
+        madvise(memory, size_bytes, MADV_NOHUGEPAGE);
+#else
+    (void)backend;
+#endif
+    return memory;
 }
 
 static void cpu_release(Backend *backend, void *memory, size_t size_bytes) {
@@ -59,8 +67,8 @@ static void spread(const CpuBackend *b, size_t n, size_t n_numbers, ThreadTask *
         thread_pool_halve(b->pool, n, PIECES, task, job);
 }
 
-static int cpu_upload(Backend *backend, Tensor *tensor, TensorUse use, Error *error) {
-    return use == TENSOR_MATRIX ? cpu_matmul_pack(&cpu(backend)->matmul, tensor, error) : 0;
+static int cpu_upload(Backend *backend, Tensor *const *tensors, size_t n_tensors, TensorUse use, Error *error) {
+    return use == TENSOR_MATRIX ? cpu_matmul_pack(&cpu(backend)->matmul, tensors, n_tensors, error) : 0;
 }
 
 static int cpu_reserve(Backend *backend, size_t n_tokens, Error *error) {
@@ -150,10 +158,34 @@ static void append_heads(void *context, size_t begin, size_t end, int thread) {
         kvcache_append(job->cache, job->layer, kv_head, job->n_tokens, job->k, job->v);
 }
 
+typedef struct PlaceJob {
+    KvCache *cache;
+    size_t n_tokens;
+} PlaceJob;
+
+static void place_heads(void *context, size_t begin, size_t end, int thread) {
+    const PlaceJob *job = context;
+    (void)thread;
+    for (size_t kv_head = begin; kv_head < end; kv_head++)
+        kvcache_touch(job->cache, kv_head, job->cache->n_touched, job->n_tokens);
+}
+
+/* Where some memory is nearer than other memory, a KV head's lies near the threads that will attend to it: they share
+ * out heads in order, see attention_n_items(). Tokens come from whichever thread is free, so their pages are touched
+ * before, some tokens ahead. */
+static void place_cache(const CpuBackend *b, KvCache *cache, size_t n_tokens) {
+    if (thread_pool_n_nodes(b->pool) == 1 || n_tokens <= cache->n_touched)
+        return;
+    n_tokens = round_up(n_tokens, PLACED_TOKENS);
+    thread_pool_each(b->pool, cache->shape.n_kv_heads, place_heads, &(PlaceJob){cache, n_tokens});
+    cache->n_touched = n_tokens;
+}
+
 static void cpu_append(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, const float *k,
                        const float *v) {
     size_t n_kv_heads = cache->shape.n_kv_heads;
     AppendJob job = {cache, layer, n_tokens, k, v};
+    place_cache(cpu(backend), cache, cache->n_tokens + n_tokens);
     spread(cpu(backend), n_kv_heads, n_tokens * n_kv_heads * cache->shape.head_dim, append_heads, &job);
 }
 
@@ -241,11 +273,14 @@ int cpu_backend_open(Backend **out, SimdLevel level, int n_threads, Error *error
                         .n_threads = n_threads > 0 ? n_threads : cpu_physical_cores()};
     b->kernels = KERNELS[level];
     b->attention = attention_kernels(level);
+    if (thread_pool_open(&b->pool, b->base.n_threads, error) < 0) {
+        free(b);
+        return error->code;
+    }
     b->attention_scratch = cpu_allocate(&b->base, (size_t)b->base.n_threads * attention_scratch_bytes(),
                                         "the scratch memory of attention", error);
     b->partials = cpu_allocate(&b->base, attention_partial_bytes(), "the scratch memory of attention", error);
-    if (b->attention_scratch == NULL || b->partials == NULL ||
-        thread_pool_open(&b->pool, b->base.n_threads, error) < 0) {
+    if (b->attention_scratch == NULL || b->partials == NULL) {
         cpu_close(&b->base);
         return error->code;
     }

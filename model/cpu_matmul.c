@@ -2,6 +2,7 @@
 #include "model/cpu_matmul.h"
 
 #include "model/base/checked.h"
+#include "model/base/cpu_nodes.h"
 
 #include <stdlib.h>
 
@@ -49,33 +50,108 @@ static void free_room(CpuMatmul *matmul) {
 void cpu_matmul_close(CpuMatmul *matmul) {
     free_room(matmul);
     weight_store_close(&matmul->weights);
+    for (size_t i = 0; i < matmul->n_matrices; i++)
+        free(matmul->matrices[i]);
+    free(matmul->matrices);
+    matmul->matrices = NULL;
+    matmul->n_matrices = 0;
+}
+
+/* ---- Runs */
+
+/* The part of [begin, end) that is in [first, first + n), counted from first; empty where to <= from. */
+typedef struct Part {
+    size_t from, to;
+} Part;
+
+static Part part_of(size_t begin, size_t end, size_t first, size_t n) {
+    size_t left = end > first ? end - first : 0;
+    return (Part){begin > first ? begin - first : 0, left < n ? left : n};
+}
+
+/* Panels that hold rows: those of a product's matrices, one matrix behind the other, are what threads share out. */
+static size_t n_used_panels(const PackedMatrix *w) {
+    return (w->n_rows + PANEL_ROWS - 1) / PANEL_ROWS;
 }
 
 /* ---- Packing */
 
 typedef struct PackJob {
-    const PackedMatrix *packed;
-    const Tensor *tensor;
+    Tensor *const *tensors;
+    size_t n_tensors;
 } PackJob;
 
-static void pack_panels(void *context, size_t begin, size_t end, int thread) {
-    const PackJob *job = context;
-    (void)thread;
-    packed_matrix_fill(job->packed, job->tensor, begin, end);
+/* Calls `each` for a run's panels of each matrix; the last panel takes what makes their number even with it. */
+static void for_panels(const PackJob *job, size_t begin, size_t end,
+                       void (*each)(const PackedMatrix *packed, const Tensor *tensor, size_t from, size_t to)) {
+    for (size_t i = 0, first = 0; i < job->n_tensors; i++) {
+        const PackedMatrix *packed = job->tensors[i]->uploaded;
+        size_t n = n_used_panels(packed);
+        Part part = part_of(begin, end, first, n);
+        if (part.from < part.to)
+            each(packed, job->tensors[i], part.from, part.to == n ? packed->n_panels : part.to);
+        first += n;
+    }
 }
 
-int cpu_matmul_pack(CpuMatmul *matmul, Tensor *tensor, Error *error) {
-    PackedMatrix *packed = weight_store_take(&matmul->weights, sizeof *packed, error);
+static void touch_panels(const PackedMatrix *packed, const Tensor *tensor, size_t from, size_t to) {
+    (void)tensor;
+    cpu_nodes_touch(packed->data + from * packed->panel_bytes, (to - from) * packed->panel_bytes);
+}
+
+static void touch_run(void *context, size_t begin, size_t end, int thread) {
+    (void)thread;
+    for_panels(context, begin, end, touch_panels);
+}
+
+static void pack_run(void *context, size_t begin, size_t end, int thread) {
+    (void)thread;
+    for_panels(context, begin, end, packed_matrix_fill);
+}
+
+/* Apart from the weights, whose pages it would place. */
+static int measure_packed(CpuMatmul *matmul, Tensor *tensor, Error *error) {
+    PackedMatrix **matrices = realloc(matmul->matrices, (matmul->n_matrices + 1) * sizeof *matrices);
+    if (matrices != NULL)
+        matmul->matrices = matrices;
+    PackedMatrix *packed = matrices == NULL ? NULL : malloc(sizeof *packed);
     if (packed == NULL)
-        return error->code;
+        return error_memory(error, "a packed weight matrix", sizeof *packed);
+    matrices[matmul->n_matrices++] = packed;
     packed_matrix_measure(packed, tensor);
-    packed->data = weight_store_take(&matmul->weights, packed->size_bytes, error);
-    if (packed->data == NULL)
-        return error->code;
-    thread_pool_run(matmul->pool, packed->n_panels, 1, pack_panels, &(PackJob){packed, tensor});
     matmul->max_columns = packed->n_columns > matmul->max_columns ? packed->n_columns : matmul->max_columns;
     tensor->uploaded = packed;
     return 0;
+}
+
+/* Packing may be taken over from a thread that is late, touching may not. */
+static int fill_packed(CpuMatmul *matmul, PackJob *job, Error *error) {
+    bool placed = thread_pool_n_nodes(matmul->pool) > 1;
+    size_t panels = 0, bytes = 0;
+    for (size_t i = 0; i < job->n_tensors; i++) {
+        const PackedMatrix *packed = job->tensors[i]->uploaded;
+        panels += n_used_panels(packed);
+        bytes += packed->size_bytes;
+    }
+    size_t share = bytes / (size_t)thread_pool_size(matmul->pool);
+    WeightPages pages = placed && share < HUGE_PAGE_BYTES ? WEIGHT_PAGES_ORDINARY : WEIGHT_PAGES_HUGE;
+    for (size_t i = 0; i < job->n_tensors; i++) {
+        PackedMatrix *packed = matmul->matrices[matmul->n_matrices - job->n_tensors + i];
+        packed->data = weight_store_take(&matmul->weights, packed->size_bytes, pages, error);
+        if (packed->data == NULL)
+            return error->code;
+    }
+    if (placed)
+        thread_pool_each(matmul->pool, panels, touch_run, job);
+    thread_pool_run(matmul->pool, panels, 1, pack_run, job);
+    return 0;
+}
+
+int cpu_matmul_pack(CpuMatmul *matmul, Tensor *const *tensors, size_t n_tensors, Error *error) {
+    for (size_t i = 0; i < n_tensors; i++)
+        if (measure_packed(matmul, tensors[i], error) < 0)
+            return error->code;
+    return fill_packed(matmul, &(PackJob){tensors, n_tensors}, error);
 }
 
 /* ---- Room for activations */
@@ -116,11 +192,6 @@ static const PackedMatrix *packed_of(const WeightProduct *product) {
     return product->w->uploaded;
 }
 
-/* Panels that hold rows; pairs of panels. */
-static size_t n_used_panels(const PackedMatrix *w) {
-    return (w->n_rows + PANEL_ROWS - 1) / PANEL_ROWS;
-}
-
 static size_t n_pairs(const PackedMatrix *w) {
     return w->n_panels / 2;
 }
@@ -128,13 +199,13 @@ static size_t n_pairs(const PackedMatrix *w) {
 static void matvec_panels(void *context, size_t begin, size_t end, int thread) {
     const MatmulJob *job = context;
     (void)thread;
-    for (size_t i = 0, first = 0; i < job->n_products && first < end; i++) {
+    for (size_t i = 0, first = 0; i < job->n_products; i++) {
         const PackedMatrix *w = packed_of(&job->products[i]);
-        size_t n = n_used_panels(w), from = begin > first ? begin - first : 0, to = end - first < n ? end - first : n;
-        if (from < to)
-            job->matmul->kernels->matvec(w, packed_is_coded(w->type) ? (const void *)job->matmul->tiles : job->x, from,
-                                         to, job->products[i].y);
-        first += n;
+        Part part = part_of(begin, end, first, n_used_panels(w));
+        if (part.from < part.to)
+            job->matmul->kernels->matvec(w, packed_is_coded(w->type) ? (const void *)job->matmul->tiles : job->x,
+                                         part.from, part.to, job->products[i].y);
+        first += n_used_panels(w);
     }
 }
 
@@ -152,9 +223,10 @@ static void matmul_item(const MatmulJob *job, const WeightProduct *product, size
 static void matmul_items(void *context, size_t begin, size_t end, int thread) {
     const MatmulJob *job = context;
     void *room = job->matmul->rooms + (size_t)thread * job->matmul->room_bytes;
-    for (size_t i = 0, first = 0; i < job->n_products && first < end; i++) {
+    for (size_t i = 0, first = 0; i < job->n_products; i++) {
         size_t n = n_pairs(packed_of(&job->products[i])) * job->n_chunks;
-        for (size_t item = begin > first ? begin - first : 0; item < n && first + item < end; item++)
+        Part part = part_of(begin, end, first, n);
+        for (size_t item = part.from; item < part.to; item++)
             matmul_item(job, &job->products[i], item / job->n_chunks, item % job->n_chunks, room);
         first += n;
     }

@@ -2,13 +2,15 @@
  *
  *     CpuMatmul matmul;
  *     cpu_matmul_open(&matmul, level, pool);
- *     if (cpu_matmul_pack(&matmul, &tensor, &error) < 0) …         // tensor.uploaded is its packed form
+ *     if (cpu_matmul_pack(&matmul, tensors, n, &error) < 0) …      // their `uploaded` are their packed forms
  *     if (cpu_matmul_reserve(&matmul, n_batch, &error) < 0) …      // once all are packed
  *     cpu_matmul_run(&matmul, products, n_products, x, n_tokens);
  *     cpu_matmul_close(&matmul);
  *
  * Matrices should be packed in the order in which they are used: they lie in memory one behind the other, and while one
- * thread works alone between two products, the others already ask for the weights that come next. */
+ * thread works alone between two products, the others already ask for the weights that come next. Those of one product
+ * are packed together: where memory is near some threads and far from others, each thread's run of their panels lies
+ * near it. */
 #ifndef STOWKV_CPU_MATMUL_H
 #define STOWKV_CPU_MATMUL_H
 
@@ -23,6 +25,8 @@ typedef struct CpuMatmul {
     const MatmulKernels *kernels;
     ThreadPool *pool;
     WeightStore weights;
+    PackedMatrix **matrices; /* (n_matrices) owned; their data is in `weights` */
+    size_t n_matrices;
     size_t max_columns; /* of the matrices that were packed */
     size_t n_tokens;    /* that there is room for */
     int32_t *tiles;     /* activations in both forms of matmul.h, for n_tokens of max_columns */
@@ -36,7 +40,7 @@ typedef struct CpuMatmul {
 void cpu_matmul_open(CpuMatmul *matmul, SimdLevel level, ThreadPool *pool);
 void cpu_matmul_close(CpuMatmul *matmul);
 
-int cpu_matmul_pack(CpuMatmul *matmul, Tensor *tensor, Error *error);
+int cpu_matmul_pack(CpuMatmul *matmul, Tensor *const *tensors, size_t n_tensors, Error *error);
 int cpu_matmul_reserve(CpuMatmul *matmul, size_t n_tokens, Error *error);
 
 /* The products must have one number of columns. */

@@ -5,29 +5,39 @@
 #include <stdlib.h>
 
 /* Pages of the file that the backend will not read again need not stay in memory. */
-static int upload_tensor(Model *model, Tensor *tensor, TensorUse use, Error *error) {
-    if (model->backend->ops->upload(model->backend, tensor, use, error) < 0)
+static int upload_tensors(Model *model, Tensor *const *tensors, size_t n_tensors, TensorUse use, Error *error) {
+    if (model->backend->ops->upload(model->backend, tensors, n_tensors, use, error) < 0)
         return error->code;
-    if (tensor->uploaded != NULL)
-        mapped_file_let_go(tensor->data, tensor->size_bytes);
+    for (size_t i = 0; i < n_tensors; i++)
+        if (tensors[i]->uploaded != NULL)
+            mapped_file_let_go(tensors[i]->data, tensors[i]->size_bytes);
+    return 0;
+}
+
+static int upload_tensor(Model *model, Tensor *tensor, TensorUse use, Error *error) {
+    return upload_tensors(model, &tensor, 1, use, error);
+}
+
+/* By products, as forward.c asks for them. */
+static int upload_layer(Model *model, LayerWeights *l, Error *error) {
+    Tensor *norms[] = {&l->attn_norm, &l->ffn_norm};
+    Tensor *matrices[] = {&l->attn_q, &l->attn_k, &l->attn_v, &l->attn_output, &l->ffn_gate, &l->ffn_up, &l->ffn_down};
+    const size_t product_sizes[] = {3, 1, 2, 1};
+    Tensor **next = matrices;
+    if (upload_tensors(model, norms, 2, TENSOR_VECTOR, error) < 0)
+        return error->code;
+    for (size_t i = 0; i < sizeof product_sizes / sizeof *product_sizes; next += product_sizes[i++])
+        if (upload_tensors(model, next, product_sizes[i], TENSOR_MATRIX, error) < 0)
+            return error->code;
     return 0;
 }
 
 /* In the order in which a token meets them. */
 static int upload(Model *model, Error *error) {
     Weights *w = &model->weights;
-    for (size_t layer = 0; layer < model->checkpoint.config.n_layers; layer++) {
-        LayerWeights *l = &w->layers[layer];
-        Tensor *norms[] = {&l->attn_norm, &l->ffn_norm};
-        Tensor *matrices[] = {&l->attn_q,   &l->attn_k, &l->attn_v,  &l->attn_output,
-                              &l->ffn_gate, &l->ffn_up, &l->ffn_down};
-        for (size_t i = 0; i < sizeof norms / sizeof *norms; i++)
-            if (upload_tensor(model, norms[i], TENSOR_VECTOR, error) < 0)
-                return error->code;
-        for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++)
-            if (upload_tensor(model, matrices[i], TENSOR_MATRIX, error) < 0)
-                return error->code;
-    }
+    for (size_t layer = 0; layer < model->checkpoint.config.n_layers; layer++)
+        if (upload_layer(model, &w->layers[layer], error) < 0)
+            return error->code;
     if (upload_tensor(model, &w->output_norm, TENSOR_VECTOR, error) < 0 ||
         upload_tensor(model, &w->output, TENSOR_MATRIX, error) < 0)
         return error->code;

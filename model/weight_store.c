@@ -6,50 +6,65 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#define HUGE_PAGE   ((size_t)2 << 20)
 #define BLOCK_BYTES ((size_t)256 << 20) /* of address space; pages that are not used are never taken */
 
-/* Maps a page more than asked for, so that a block can begin at the border of a huge page. */
-static uint8_t *map_block(size_t size_bytes) {
-    uint8_t *mapped =
-        mmap(NULL, size_bytes + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+/* Where the system refuses, its pages are what they are. */
+static void advise(uint8_t *memory, size_t size_bytes, WeightPages pages) {
+#if defined(MADV_HUGEPAGE)
+    madvise(memory, size_bytes, pages == WEIGHT_PAGES_HUGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+#else
+    (void)memory, (void)size_bytes, (void)pages;
+#endif
+}
+
+/* Maps a huge page more than asked for, so that a block can begin at the border of one. */
+static uint8_t *map_block(size_t size_bytes, WeightPages pages) {
+    uint8_t *mapped = mmap(NULL, size_bytes + HUGE_PAGE_BYTES, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mapped == MAP_FAILED)
         return NULL;
-    size_t before = round_up((uintptr_t)mapped, HUGE_PAGE) - (uintptr_t)mapped;
+    size_t before = round_up((uintptr_t)mapped, HUGE_PAGE_BYTES) - (uintptr_t)mapped;
     if (before > 0)
         munmap(mapped, before);
-    munmap(mapped + before + size_bytes, HUGE_PAGE - before);
-#if defined(MADV_HUGEPAGE)
-    madvise(mapped + before, size_bytes, MADV_HUGEPAGE); /* where the system refuses, ordinary pages do */
-#endif
+    munmap(mapped + before + size_bytes, HUGE_PAGE_BYTES - before);
+    advise(mapped + before, size_bytes, pages);
     return mapped + before;
 }
 
-static bool add_block(WeightStore *store, size_t size_bytes) {
+static WeightBlock *add_block(WeightStore *store, size_t size_bytes, WeightPages pages) {
     WeightBlock *blocks = realloc(store->blocks, (store->n_blocks + 1) * sizeof *blocks);
     if (blocks == NULL)
-        return false;
+        return NULL;
     store->blocks = blocks;
-    size_bytes = size_bytes > BLOCK_BYTES ? round_up(size_bytes, HUGE_PAGE) : BLOCK_BYTES;
-    uint8_t *memory = map_block(size_bytes);
+    size_bytes = size_bytes > BLOCK_BYTES ? round_up(size_bytes, HUGE_PAGE_BYTES) : BLOCK_BYTES;
+    uint8_t *memory = map_block(size_bytes, pages);
     if (memory == NULL)
-        return false;
-    blocks[store->n_blocks++] = (WeightBlock){memory, size_bytes, 0};
-    return true;
+        return NULL;
+    blocks[store->n_blocks] = (WeightBlock){memory, size_bytes, 0, pages};
+    return &blocks[store->n_blocks++];
 }
 
-void *weight_store_take(WeightStore *store, size_t size_bytes, Error *error) {
-    size_t rounded = round_up(size_bytes, 64);
-    WeightBlock *last = store->n_blocks > 0 ? &store->blocks[store->n_blocks - 1] : NULL;
-    if (last == NULL || last->size_bytes - last->used_bytes < rounded) {
-        if (!add_block(store, rounded)) {
-            error_memory(error, "a packed weight matrix", size_bytes);
-            return NULL;
-        }
-        last = &store->blocks[store->n_blocks - 1];
+/* The last block of such pages, if it has room. */
+static WeightBlock *find_block(const WeightStore *store, size_t size_bytes, WeightPages pages) {
+    for (size_t i = store->n_blocks; i-- > 0;) {
+        WeightBlock *block = &store->blocks[i];
+        if (block->pages == pages)
+            return block->size_bytes - block->used_bytes >= size_bytes ? block : NULL;
     }
-    void *taken = last->memory + last->used_bytes;
-    last->used_bytes += rounded;
+    return NULL;
+}
+
+void *weight_store_take(WeightStore *store, size_t size_bytes, WeightPages pages, Error *error) {
+    size_t rounded = round_up(size_bytes, 64);
+    WeightBlock *block = find_block(store, rounded, pages);
+    if (block == NULL)
+        block = add_block(store, rounded, pages);
+    if (block == NULL) {
+        error_memory(error, "a packed weight matrix", size_bytes);
+        return NULL;
+    }
+    void *taken = block->memory + block->used_bytes;
+    block->used_bytes += rounded;
     return taken;
 }
 

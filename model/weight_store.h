@@ -1,5 +1,7 @@
-/* Memory of packed weights: large blocks that are cut from the front, in huge pages where the system has them, so that
- * streaming through them costs few page walks. Nothing is given back before all is. */
+/* Memory of packed weights: large blocks that are cut from the front. Nothing is given back before all is.
+ *
+ * Huge pages make streaming through them cost few page walks; but all of a page lies near whoever touches it first. So
+ * where that matters, matrices of which a thread's part is smaller than such a page go into ordinary ones. */
 #ifndef STOWKV_WEIGHT_STORE_H
 #define STOWKV_WEIGHT_STORE_H
 
@@ -8,9 +10,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define HUGE_PAGE_BYTES ((size_t)2 << 20)
+
+typedef enum WeightPages { WEIGHT_PAGES_HUGE, WEIGHT_PAGES_ORDINARY } WeightPages;
+
 typedef struct WeightBlock {
     uint8_t *memory;
     size_t size_bytes, used_bytes;
+    WeightPages pages;
 } WeightBlock;
 
 typedef struct WeightStore {
@@ -18,8 +25,8 @@ typedef struct WeightStore {
     size_t n_blocks;
 } WeightStore;
 
-/* Zeroed, aligned to 64; NULL where there is not enough memory. */
-void *weight_store_take(WeightStore *store, size_t size_bytes, Error *error);
+/* Zeroed, aligned to 64; NULL where there is not enough memory. Huge pages are asked for: the system may refuse. */
+void *weight_store_take(WeightStore *store, size_t size_bytes, WeightPages pages, Error *error);
 void weight_store_close(WeightStore *store); /* closing twice is fine */
 
 #endif

@@ -195,6 +195,48 @@ static void test_products(void **state) {
     }
 }
 
+/* Matrices that are packed together, by threads: the same bytes as each by itself, and the same products. Their panels
+ * are of different sizes and of odd numbers. */
+static void test_packed_together(void **state) {
+    (void)state;
+    enum { COLUMNS = 256, N = 3, MOST_ROWS = 150 };
+    static const TensorType TYPES[N] = {TYPE_Q4_K, TYPE_Q6_K, TYPE_F16};
+    static const size_t ROWS[N] = {150, 37, 1};
+    SimdLevel level = cpu_best_simd_level();
+    for (int n_threads = 1; n_threads <= 5; n_threads += 2) {
+        Error error = {0};
+        ThreadPool *pool;
+        CpuMatmul matmul;
+        Matrix matrices[N];
+        Tensor tensors[N], *together[N];
+        WeightProduct products[N];
+        float x[COLUMNS], y[N][MOST_ROWS], alone[MOST_ROWS];
+        for (size_t i = 0; i < COLUMNS; i++)
+            x[i] = random_float();
+        for (size_t i = 0; i < N; i++) {
+            matrices[i] = make_matrix(TYPES[i], COLUMNS, ROWS[i]);
+            tensors[i] = matrices[i].tensor;
+            together[i] = &tensors[i];
+            products[i] = (WeightProduct){&tensors[i], y[i]};
+        }
+        assert_int_equal(thread_pool_open(&pool, n_threads, &error), 0);
+        cpu_matmul_open(&matmul, level, pool);
+        assert_int_equal(cpu_matmul_pack(&matmul, together, N, &error), 0);
+        assert_int_equal(cpu_matmul_reserve(&matmul, 1, &error), 0);
+        cpu_matmul_run(&matmul, products, N, x, 1);
+        for (size_t i = 0; i < N; i++) {
+            const PackedMatrix *packed = tensors[i].uploaded;
+            assert_int_equal(packed->size_bytes, matrices[i].packed.size_bytes);
+            assert_memory_equal(packed->data, matrices[i].packed.data, packed->size_bytes);
+            multiply(&matrices[i], level, 1, x, 1, alone);
+            assert_memory_equal(y[i], alone, ROWS[i] * sizeof *alone);
+            free_matrix(&matrices[i]);
+        }
+        cpu_matmul_close(&matmul);
+        thread_pool_close(pool);
+    }
+}
+
 /* Rows of every packed form, against the decoder. */
 static void test_rows(void **state) {
     (void)state;
@@ -295,11 +337,9 @@ static void test_extreme_activations(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_products),
-        cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_one_hot),
-        cmocka_unit_test(test_odd_groups),
-        cmocka_unit_test(test_extreme_activations),
+        cmocka_unit_test(test_products),   cmocka_unit_test(test_packed_together),
+        cmocka_unit_test(test_rows),       cmocka_unit_test(test_one_hot),
+        cmocka_unit_test(test_odd_groups), cmocka_unit_test(test_extreme_activations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -133,7 +133,7 @@ static int fill_buffer(Reading *r, int n_threads, Error *error) {
     ThreadPool *pool;
     if (thread_pool_open(&pool, n_threads, error) < 0)
         return error->code;
-    thread_pool_run(pool, r->n_pieces, 1, fill_pieces, r);
+    thread_pool_each(pool, r->n_pieces, fill_pieces, r);
     thread_pool_close(pool);
     return 0;
 }
