@@ -76,7 +76,9 @@ test_results() {
     check 'what else is told' json "$work/result.json" \
         'r["model"].endswith("stories260K.bin") and r["device"] == "cpu" and r["prompt_tokens"] == 50 and
          r["generate_tokens"] == 20 and r["repetitions"] == 2 and r["first_token_prompt_tokens"] == 20 and
-         0 < r["first_token_seconds"] < 60 and r["read_bandwidth"] > 1e7'
+         0 < r["first_token_seconds"] < 60 and 1e7 < r["read_bandwidth_min"] <= r["read_bandwidth"] <= r["read_bandwidth_max"]
+         and r["readings"] == 12 and all(r["read_bandwidth_min"] <= x["read_bandwidth"] <= r["read_bandwidth_max"]
+         for x in r["results"])'
     check 'bytes of a full cache' json "$work/result.json" \
         'all(x["bytes_per_token"] == weights + kv_bytes(x["depth"], 20, False) for x in r["results"] if x["mode"] == "full")'
     check 'bytes of an int8 cache' json "$work/result.json" \

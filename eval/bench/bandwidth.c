@@ -2,7 +2,6 @@
 #include "eval/bench/bandwidth.h"
 
 #include "eval/bench/bandwidth_sum.h"
-#include "eval/statistics.h"
 #include "model/base/clock.h"
 #include "model/base/thread_pool.h"
 
@@ -18,8 +17,7 @@
 #define CACHE_TIMES  4
 #define SMALLEST_MIB 256
 #define MIN_PASSES   4
-#define MAX_PASSES   64
-#define SECONDS      0.4 /* of passes by all threads; by one, a quarter of it */
+#define SECONDS      0.1 /* of passes by all threads; by one, a quarter of it */
 
 typedef struct Reading {
     float *buffer; /* (n_pieces, PIECE_FLOATS), all 1 */
@@ -110,21 +108,21 @@ static void sum_pieces(void *context, size_t begin, size_t end, int thread) {
             atomic_store(&r->wrong, true);
 }
 
-/* Bytes a second of passes that are begun within some seconds, after one that is not timed; ascending. */
-static int time_passes(Reading *r, int n_threads, double budget, double rates[MAX_PASSES], size_t *n, Error *error) {
+/* Bytes a second of the best pass of those that are begun within some seconds, after one that is not timed. */
+static int time_passes(Reading *r, int n_threads, double budget, double *best, Error *error) {
     ThreadPool *pool;
     if (thread_pool_open(&pool, n_threads, error) < 0)
         return error->code;
     thread_pool_run(pool, r->n_pieces, 1, sum_pieces, r);
     double begin = clock_seconds(), before = begin;
-    for (*n = 0; *n < MIN_PASSES || (*n < MAX_PASSES && before - begin < budget); ++*n) {
+    *best = 0;
+    for (size_t n = 0; n < MIN_PASSES || before - begin < budget; n++) {
         thread_pool_run(pool, r->n_pieces, 1, sum_pieces, r);
-        double now = clock_seconds();
-        rates[*n] = (double)(r->n_pieces * MIB) / (now - before);
+        double now = clock_seconds(), rate = (double)(r->n_pieces * MIB) / (now - before);
+        *best = rate > *best ? rate : *best;
         before = now;
     }
     thread_pool_close(pool);
-    sort_ascending(rates, *n);
     return 0;
 }
 
@@ -139,20 +137,15 @@ static int fill_buffer(Reading *r, int n_threads, Error *error) {
 }
 
 static int measure(Reading *r, Bandwidth *out, Error *error) {
-    double rates[MAX_PASSES], single[MAX_PASSES];
-    size_t n_single;
     if (fill_buffer(r, out->n_threads, error) < 0 ||
-        time_passes(r, out->n_threads, SECONDS, rates, &out->n_passes, error) < 0 ||
-        time_passes(r, 1, SECONDS / 4, single, &n_single, error) < 0)
+        time_passes(r, out->n_threads, SECONDS, &out->all_threads, error) < 0 ||
+        time_passes(r, 1, SECONDS / 4, &out->one_thread, error) < 0)
         return error->code;
     if (r->wrong)
         return error_set(
             error, ERROR_FORMAT,
             "the sum over a buffer of ones is wrong; this is a bug or failing memory, and no figure of this "
             "run can be trusted");
-    out->best = rates[out->n_passes - 1];
-    out->median = percentile(rates, out->n_passes, 0.5);
-    out->one_thread = single[n_single - 1];
     return 0;
 }
 

@@ -2,12 +2,13 @@
  *
  *     Bandwidth bandwidth;
  *     if (bandwidth_measure(2, SIMD_AVX512, &bandwidth, &error) < 0) …
- *     printf("%.1f GB/s\n", bandwidth.best / 1e9);
+ *     printf("%.1f GB/s\n", bandwidth.all_threads / 1e9);
  *
  * The method: a buffer of at least four times the last-level caches that the process can use (from sysfs; at least
  * 256 MiB, at most a quarter of the memory that is free) is summed as F32 by all threads, in pieces of 1 MiB that
  * threads take as they become free. One pass warms up, the next ones are timed, four at least and as many as begin
- * within 0.4 s; the best is the roof, as in STREAM. The sums are checked, so every byte was read. */
+ * within 0.1 s; the best is the roof, as in STREAM. The sums are checked, so every byte was read. Where machines share
+ * memory it wanders within seconds: measure it again and again beside what it is compared with. */
 #ifndef STOWKV_BANDWIDTH_H
 #define STOWKV_BANDWIDTH_H
 
@@ -16,10 +17,9 @@
 #include <stddef.h>
 
 typedef struct Bandwidth {
-    double best, median; /* bytes a second, by all threads */
-    double one_thread;   /* the best by one */
+    double all_threads; /* bytes a second, the best pass */
+    double one_thread;
     int n_threads;
-    size_t n_passes;
     size_t buffer_bytes;
     size_t cache_bytes; /* of the last level, all that the process can use; 0: not known */
 } Bandwidth;

@@ -27,7 +27,6 @@ typedef struct Program {
     Session session;
     PolicyList policies;
     Bench bench;
-    BenchSetup setup;
     OutputFile json, svg;
 } Program;
 
@@ -64,7 +63,7 @@ static int open_program(Program *p, Error *error) {
         bench_depths_default(n_ctx, bench_measured(bench), &bench->depths);
     bench->model = &p->session.model;
     bench->interrupted = &program_interrupted;
-    p->setup.model_path = s->session.checkpoint_path;
+    bench->model_path = s->session.checkpoint_path;
     return bench_open(bench, p->policies.items, p->policies.count, n_ctx, error);
 }
 
@@ -79,22 +78,20 @@ static void close_program(void *state) {
 
 static int report(Program *p, Error *error) {
     if (p->json.stream != stdout && p->svg.stream != stdout) {
-        bench_print(&p->bench, &p->setup, stdout);
+        bench_print(&p->bench, stdout);
         if (program_flush_stdout(error) < 0)
             return error->code;
     }
     if (p->settings.svg != NULL) {
-        bench_svg(&p->bench, &p->setup, p->svg.stream);
+        bench_svg(&p->bench, p->svg.stream);
         if (output_file_commit(&p->svg, error) < 0)
             return error->code;
     }
-    return p->settings.json == NULL ? 0 : json_commit(bench_json(&p->bench, &p->setup), &p->json, error);
+    return p->settings.json == NULL ? 0 : json_commit(bench_json(&p->bench), &p->json, error);
 }
 
 static int measure(Program *p, Error *error) {
-    const Backend *backend = p->session.model.backend;
-    if (bench_first_token(&p->bench, p->session.tokenizer, p->start, error) < 0 ||
-        bandwidth_measure(backend->n_threads, backend->level, &p->setup.bandwidth, error) < 0)
+    if (bench_first_token(&p->bench, p->session.tokenizer, p->start, error) < 0)
         return error->code;
     return bench_run(&p->bench, error);
 }

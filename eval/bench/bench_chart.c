@@ -43,12 +43,12 @@ static double round_step(double max) {
     return power * (digits <= 1 ? 1 : digits <= 2 ? 2 : digits <= 5 ? 5 : 10);
 }
 
-static Axes make_axes(const Bench *bench, const BenchSetup *setup) {
+static Axes make_axes(const Bench *bench) {
     double deepest = 0, fastest = 0;
     for (size_t i = 0; i < bench->n_modes; i++)
         for (size_t d = 0; d < bench->depths.count; d++) {
             BenchRow row;
-            if (!bench_row(bench, setup, &bench->modes[i], d, &row))
+            if (!bench_row(bench, &bench->modes[i], d, &row))
                 continue;
             deepest = fmax(deepest, (double)row.depth);
             fastest = fmax(fastest, row.decode.max);
@@ -77,9 +77,9 @@ static void write_text(const char *text, FILE *stream) {
         fprintf(stream, "\xE2\x80\xA6"); /* an ellipsis */
 }
 
-static void draw_frame(const Bench *bench, const BenchSetup *setup, FILE *stream) {
+static void draw_frame(const Bench *bench, FILE *stream) {
     const Backend *backend = bench->model->backend;
-    const char *slash = strrchr(setup->model_path, '/');
+    const char *slash = strrchr(bench->model_path, '/');
     double height = LEGEND_TOP + LEGEND_STEP * (double)bench->n_modes + 4;
     fprintf(stream,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" width=\"%.0f\" height=\"%.0f\" "
@@ -88,7 +88,7 @@ static void draw_frame(const Bench *bench, const BenchSetup *setup, FILE *stream
             "<text x=\"%.0f\" y=\"28\" font-size=\"17\">Speed of generation by depth of context</text>\n"
             "<text x=\"%.0f\" y=\"50\" fill=\"#555\">",
             WIDTH, height, WIDTH, height, LEFT, LEFT);
-    write_text(slash != NULL ? slash + 1 : setup->model_path, stream);
+    write_text(slash != NULL ? slash + 1 : bench->model_path, stream);
     fprintf(stream, "; %s, %s, %d thread%s; median of %zu, bars from slowest to fastest</text>\n", backend->device,
             simd_level_name(backend->level), backend->n_threads, backend->n_threads == 1 ? "" : "s",
             bench->n_repetitions);
@@ -112,7 +112,7 @@ static void draw_axes(const Axes *axes, FILE *stream) {
             (TOP + BOTTOM) / 2);
 }
 
-static void draw_mode(const Bench *bench, const BenchSetup *setup, size_t i, const Axes *axes, FILE *stream) {
+static void draw_mode(const Bench *bench, size_t i, const Axes *axes, FILE *stream) {
     const BenchMode *mode = &bench->modes[i];
     BenchRow row;
     fprintf(
@@ -120,11 +120,11 @@ static void draw_mode(const Bench *bench, const BenchSetup *setup, size_t i, con
         "<g stroke=\"%s\" fill=\"%s\">\n<polyline fill=\"none\" stroke-width=\"2\" stroke-dasharray=\"%s\" points=\"",
         COLOURS[i % N_COLOURS], COLOURS[i % N_COLOURS], DASHES[i / N_COLOURS % N_DASHES]);
     for (size_t d = 0; d < bench->depths.count; d++)
-        if (bench_row(bench, setup, mode, d, &row))
+        if (bench_row(bench, mode, d, &row))
             fprintf(stream, "%.1f,%.1f ", x_of(axes, (double)row.depth), y_of(axes, row.decode.median));
     fprintf(stream, "\"/>\n");
     for (size_t d = 0; d < bench->depths.count; d++)
-        if (bench_row(bench, setup, mode, d, &row)) {
+        if (bench_row(bench, mode, d, &row)) {
             double x = x_of(axes, (double)row.depth);
             double slowest = y_of(axes, row.decode.min), fastest = y_of(axes, row.decode.max);
             fprintf(stream, "<path d=\"M%.1f %.1fh8m-4 0V%.1fm-4 0h8\" fill=\"none\"/>", x - 4, slowest, fastest);
@@ -145,12 +145,12 @@ static void draw_legend(const Bench *bench, size_t i, FILE *stream) {
     fprintf(stream, "</text>\n");
 }
 
-void bench_svg(const Bench *bench, const BenchSetup *setup, FILE *stream) {
-    Axes axes = make_axes(bench, setup);
-    draw_frame(bench, setup, stream);
+void bench_svg(const Bench *bench, FILE *stream) {
+    Axes axes = make_axes(bench);
+    draw_frame(bench, stream);
     draw_axes(&axes, stream);
     for (size_t i = 0; i < bench->n_modes; i++)
-        draw_mode(bench, setup, i, &axes, stream);
+        draw_mode(bench, i, &axes, stream);
     for (size_t i = 0; i < bench->n_modes; i++)
         draw_legend(bench, i, stream);
     fprintf(stream, "</svg>\n");

@@ -5,6 +5,6 @@
 
 #include "eval/bench/bench_report.h"
 
-void bench_svg(const Bench *bench, const BenchSetup *setup, FILE *stream);
+void bench_svg(const Bench *bench, FILE *stream);
 
 #endif

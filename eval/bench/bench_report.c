@@ -1,6 +1,7 @@
 /* See bench_report.h. */
 #include "eval/bench/bench_report.h"
 
+#include "eval/statistics.h"
 #include "model/run_report.h"
 
 #include <math.h>
@@ -11,7 +12,11 @@ static const char *note_of(const BenchMode *mode, const BenchPoint *point) {
     return strcmp(kv_policy_mode(&mode->policy), "compressed") == 0 ? "nothing dropped yet" : "nothing encoded yet";
 }
 
-bool bench_row(const Bench *bench, const BenchSetup *setup, const BenchMode *mode, size_t d, BenchRow *out) {
+double bench_read_bandwidth(const Bench *bench) {
+    return percentile(bench->all_reads, bench->n_reads, 0.5);
+}
+
+bool bench_row(const Bench *bench, const BenchMode *mode, size_t d, BenchRow *out) {
     const BenchPoint *point = &mode->points[d];
     if (point->n == 0)
         return false;
@@ -19,10 +24,11 @@ bool bench_row(const Bench *bench, const BenchSetup *setup, const BenchMode *mod
                     .prefill_depth = bench->depths.items[d] + bench->n_generate,
                     .decode = bench_summarise(point->decode_rates, point->n),
                     .prefill = bench_summarise(point->prefill_rates, point->n),
+                    .read_bandwidth = bench_summarise(point->read_rates, point->n).median,
                     .bytes_per_token = (double)bench->weights_bytes + point->kv_bytes,
                     .note = note_of(mode, point)};
     row.bytes_per_second = row.bytes_per_token * row.decode.median;
-    row.bandwidth_share = row.bytes_per_second / setup->bandwidth.best;
+    row.bandwidth_share = row.bytes_per_second / bench_read_bandwidth(bench);
     *out = row;
     return true;
 }
@@ -57,24 +63,27 @@ double bench_mode_break_even(const Bench *bench, const BenchMode *full, const Be
 
 /* Text */
 
-static void print_setup(const Bench *bench, const BenchSetup *setup, FILE *stream) {
+static void print_setup(const Bench *bench, FILE *stream) {
     const Backend *backend = bench->model->backend;
-    const Bandwidth *b = &setup->bandwidth;
+    const Bandwidth *b = &bench->bandwidth;
+    double read = bench_read_bandwidth(bench), one = percentile(bench->one_thread_reads, bench->n_reads, 0.5);
     char policy[KV_POLICY_TEXT];
     kv_policy_print(&bench->modes[0].policy, policy, sizeof policy);
-    fprintf(stream, "%s: %.1f MB of weights for each token; computed by %s, %s, %d thread%s\n", setup->model_path,
+    fprintf(stream, "%s: %.1f MB of weights for each token; computed by %s, %s, %d thread%s\n", bench->model_path,
             (double)bench->weights_bytes / 1e6, backend->device, simd_level_name(backend->level), backend->n_threads,
             backend->n_threads == 1 ? "" : "s");
     fprintf(stream,
-            "memory is read at %.1f GB/s by %d thread%s (best of %zu passes over %zu MiB; median %.1f), %.1f by one\n",
-            b->best / 1e9, b->n_threads, b->n_threads == 1 ? "" : "s", b->n_passes, b->buffer_bytes >> 20,
-            b->median / 1e9, b->one_thread / 1e9);
+            "memory is read at %.1f GB/s by %d thread%s, %.1f by one; median of %zu reading%s (%.1f to %.1f), each the "
+            "best of several passes over %zu MiB\n",
+            read / 1e9, b->n_threads, b->n_threads == 1 ? "" : "s", one / 1e9, bench->n_reads,
+            bench->n_reads == 1 ? "" : "s", bench->all_reads[0] / 1e9, bench->all_reads[bench->n_reads - 1] / 1e9,
+            b->buffer_bytes >> 20);
     if (b->buffer_bytes < 2 * b->cache_bytes)
         fprintf(stream,
                 "note: there is no memory for a buffer larger than the processor's caches of %zu MiB, so that "
                 "is partly their speed\n",
                 b->cache_bytes >> 20);
-    if (b->one_thread > 1.1 * b->best)
+    if (one > 1.1 * read)
         fprintf(stream, "note: one thread reads faster than all together, so other programs are using this machine; "
                         "repeat this when it is idle\n");
     fprintf(stream, "first token %.3f s after the program's start, loading and a prompt of %zu tokens included (%s)\n",
@@ -97,20 +106,22 @@ static void print_row(const Bench *bench, const BenchMode *mode, const BenchPoin
     kv_policy_print(&mode->policy, policy, sizeof policy);
     if (point->n < bench->n_repetitions)
         snprintf(repetitions, sizeof repetitions, " (%zu of %zu repetitions)", point->n, bench->n_repetitions);
-    fprintf(stream, "%8zu  %-11s %12.1f %7s %8.2f %8.2f  %13.1f %7s  %9.2f %7.2f %6.1f%%  %s%s%s%s\n", row->depth,
+    fprintf(stream, "%8zu  %-11s %12.1f %7s %8.2f %8.2f  %13.1f %7s  %9.2f %7.2f %6.1f%% %8.1f  %s%s%s%s\n", row->depth,
             kv_policy_mode(&mode->policy), row->decode.median, print_spread(&row->decode, point->n, spread),
             point->ms_min, point->ms_max, row->prefill.median, print_spread(&row->prefill, point->n, prefill_spread),
-            row->bytes_per_token / 1e6, row->bytes_per_second / 1e9, 100 * row->bandwidth_share, policy,
-            row->note != NULL ? "  " : "", row->note != NULL ? row->note : "", repetitions);
+            row->bytes_per_token / 1e6, row->bytes_per_second / 1e9, 100 * row->bandwidth_share,
+            row->read_bandwidth / 1e9, policy, row->note != NULL ? "  " : "", row->note != NULL ? row->note : "",
+            repetitions);
 }
 
-static void print_rows(const Bench *bench, const BenchSetup *setup, FILE *stream) {
-    fprintf(stream, "\n%8s  %-11s %12s %7s %8s %8s  %13s %7s  %9s %7s %7s  %s\n", "depth", "mode", "decode tok/s",
-            "spread", "ms min", "ms max", "prefill tok/s", "spread", "MB/token", "GB/s", "of peak", "policy");
+static void print_rows(const Bench *bench, FILE *stream) {
+    fprintf(stream, "\n%8s  %-11s %12s %7s %8s %8s  %13s %7s  %9s %7s %7s %8s  %s\n", "depth", "mode", "decode tok/s",
+            "spread", "ms min", "ms max", "prefill tok/s", "spread", "MB/token", "GB/s", "of peak", "mem GB/s",
+            "policy");
     for (size_t d = 0; d < bench->depths.count; d++)
         for (size_t i = 0; i < bench->n_modes; i++) {
             BenchRow row;
-            if (bench_row(bench, setup, &bench->modes[i], d, &row))
+            if (bench_row(bench, &bench->modes[i], d, &row))
                 print_row(bench, &bench->modes[i], &bench->modes[i].points[d], &row, stream);
         }
 }
@@ -151,9 +162,9 @@ static void print_break_even(const Bench *bench, FILE *stream) {
     }
 }
 
-void bench_print(const Bench *bench, const BenchSetup *setup, FILE *stream) {
-    print_setup(bench, setup, stream);
-    print_rows(bench, setup, stream);
+void bench_print(const Bench *bench, FILE *stream) {
+    print_setup(bench, stream);
+    print_rows(bench, stream);
     print_break_even(bench, stream);
 }
 
@@ -176,6 +187,7 @@ static cJSON *row_json(const Bench *bench, const BenchMode *mode, const BenchPoi
     cJSON_AddNumberToObject(out, "kv_bytes_per_token", point->kv_bytes);
     cJSON_AddNumberToObject(out, "bytes_per_second", row->bytes_per_second);
     cJSON_AddNumberToObject(out, "bandwidth_share", row->bandwidth_share);
+    cJSON_AddNumberToObject(out, "read_bandwidth", row->read_bandwidth);
     if (row->note != NULL)
         cJSON_AddStringToObject(out, "note", row->note);
     cJSON_AddItemToObject(out, "kernels", kernels_json(bench->model, &mode->context.cache));
@@ -197,18 +209,20 @@ static cJSON *break_even_json(const Bench *bench) {
     return out;
 }
 
-cJSON *bench_json(const Bench *bench, const BenchSetup *setup) {
+cJSON *bench_json(const Bench *bench) {
     const Backend *backend = bench->model->backend;
     cJSON *root = cJSON_CreateObject(), *results = cJSON_CreateArray();
-    cJSON_AddStringToObject(root, "model", setup->model_path);
+    cJSON_AddStringToObject(root, "model", bench->model_path);
     cJSON_AddStringToObject(root, "device", backend->device);
     cJSON_AddNumberToObject(root, "threads", backend->n_threads);
     cJSON_AddStringToObject(root, "simd", simd_level_name(backend->level));
-    cJSON_AddNumberToObject(root, "read_bandwidth", setup->bandwidth.best);
-    cJSON_AddNumberToObject(root, "read_bandwidth_median", setup->bandwidth.median);
-    cJSON_AddNumberToObject(root, "read_bandwidth_one_thread", setup->bandwidth.one_thread);
-    cJSON_AddNumberToObject(root, "read_passes", (double)setup->bandwidth.n_passes);
-    cJSON_AddNumberToObject(root, "read_buffer_bytes", (double)setup->bandwidth.buffer_bytes);
+    cJSON_AddNumberToObject(root, "read_bandwidth", bench_read_bandwidth(bench));
+    cJSON_AddNumberToObject(root, "read_bandwidth_min", bench->all_reads[0]);
+    cJSON_AddNumberToObject(root, "read_bandwidth_max", bench->all_reads[bench->n_reads - 1]);
+    cJSON_AddNumberToObject(root, "read_bandwidth_one_thread",
+                            percentile(bench->one_thread_reads, bench->n_reads, 0.5));
+    cJSON_AddNumberToObject(root, "readings", (double)bench->n_reads);
+    cJSON_AddNumberToObject(root, "read_buffer_bytes", (double)bench->bandwidth.buffer_bytes);
     cJSON_AddNumberToObject(root, "first_token_seconds", bench->first_token_seconds);
     cJSON_AddNumberToObject(root, "first_token_prompt_tokens", (double)bench->n_first_prompt);
     cJSON_AddNumberToObject(root, "prompt_tokens", (double)bench->n_prompt);
@@ -218,7 +232,7 @@ cJSON *bench_json(const Bench *bench, const BenchSetup *setup) {
         for (size_t d = 0; d < bench->depths.count; d++) {
             const BenchMode *mode = &bench->modes[i];
             BenchRow row;
-            if (bench_row(bench, setup, mode, d, &row))
+            if (bench_row(bench, mode, d, &row))
                 cJSON_AddItemToArray(results, row_json(bench, mode, &mode->points[d], &row));
         }
     cJSON_AddItemToObject(root, "results", results);

@@ -2,31 +2,28 @@
 #ifndef STOWKV_BENCH_REPORT_H
 #define STOWKV_BENCH_REPORT_H
 
-#include "eval/bench/bandwidth.h"
 #include "eval/bench/bench_figures.h"
 #include "eval/bench/bench_run.h"
 
 #include <cjson/cJSON.h>
 #include <stdio.h>
 
-/* What stands beside the figures. */
-typedef struct BenchSetup {
-    const char *model_path;
-    Bandwidth bandwidth;
-} BenchSetup;
-
 /* One row of the table. */
 typedef struct BenchRow {
     size_t depth, prefill_depth; /* tokens in the cache when the measurement began */
     BenchSummary decode, prefill;
+    double read_bandwidth;   /* bytes a second that memory gave before the tokens were generated: the median */
     double bytes_per_token;  /* weights and cache, that a generated token reads */
     double bytes_per_second; /* at the median speed */
-    double bandwidth_share;  /* of what the machine's memory can give; above 1 where caches hold the weights */
+    double bandwidth_share;  /* of bench_read_bandwidth(); above 1 where caches hold the weights */
     const char *note;        /* NULL: none */
 } BenchRow;
 
+/* What memory gave to all threads, bytes a second: the median over all points and repetitions. */
+double bench_read_bandwidth(const Bench *bench);
+
 /* False where no repetition of this point is through. */
-bool bench_row(const Bench *bench, const BenchSetup *setup, const BenchMode *mode, size_t d, BenchRow *out);
+bool bench_row(const Bench *bench, const BenchMode *mode, size_t d, BenchRow *out);
 
 /* Whether any point has a figure. */
 bool bench_has_figures(const Bench *bench);
@@ -37,7 +34,7 @@ const BenchMode *bench_full_mode(const Bench *bench);
 /* bench_break_even() of a mode against the full one, over the depths that both have figures for. */
 double bench_mode_break_even(const Bench *bench, const BenchMode *full, const BenchMode *mode);
 
-void bench_print(const Bench *bench, const BenchSetup *setup, FILE *stream);
-cJSON *bench_json(const Bench *bench, const BenchSetup *setup); /* NULL out of memory */
+void bench_print(const Bench *bench, FILE *stream);
+cJSON *bench_json(const Bench *bench); /* NULL out of memory */
 
 #endif

@@ -2,6 +2,7 @@
 #include "eval/bench/bench_run.h"
 
 #include "eval/proof.h"
+#include "eval/statistics.h"
 #include "kvcache/ledger.h"
 #include "model/base/clock.h"
 #include "model/sampler.h"
@@ -58,22 +59,27 @@ static int open_mode(Bench *bench, BenchMode *mode, const KvPolicy *policy, size
         context_open(&mode->context, bench->model, policy, n_ctx, 0, error) < 0)
         return error->code;
     for (size_t d = 0; d < bench->depths.count; d++) {
-        mode->points[d].decode_rates = rates + 2 * d * bench->n_repetitions;
-        mode->points[d].prefill_rates = rates + (2 * d + 1) * bench->n_repetitions;
-        plan_point(bench, &mode->context.cache, bench->depths.items[d], &mode->points[d]);
+        BenchPoint *point = &mode->points[d];
+        double **series[BENCH_RATES] = {&point->decode_rates, &point->prefill_rates, &point->read_rates};
+        for (size_t i = 0; i < BENCH_RATES; i++, rates += bench->n_repetitions)
+            *series[i] = rates;
+        plan_point(bench, &mode->context.cache, bench->depths.items[d], point);
     }
     return 0;
 }
 
 int bench_open(Bench *bench, const KvPolicy *policies, size_t n_policies, size_t n_ctx, Error *error) {
-    size_t rates_of_mode = 2 * bench->depths.count * bench->n_repetitions;
+    size_t n_reads = bench->depths.count * bench->n_repetitions, rates_of_mode = BENCH_RATES * n_reads;
     bench->weights_bytes = weights_bytes_per_token(&bench->model->weights, bench->model->checkpoint.config.n_layers);
     bench->n_modes = n_policies;
     bench->modes = calloc(n_policies, sizeof *bench->modes);
     bench->rates = calloc(n_policies * rates_of_mode, sizeof *bench->rates);
+    bench->all_reads = calloc(n_policies * n_reads, sizeof *bench->all_reads);
+    bench->one_thread_reads = calloc(n_policies * n_reads, sizeof *bench->one_thread_reads);
     bench->tokens = calloc(DEFAULT_BATCH, sizeof *bench->tokens);
     bench->ms = calloc(bench->n_generate, sizeof *bench->ms);
-    if (bench->modes == NULL || bench->rates == NULL || bench->tokens == NULL || bench->ms == NULL)
+    if (bench->modes == NULL || bench->rates == NULL || bench->all_reads == NULL || bench->one_thread_reads == NULL ||
+        bench->tokens == NULL || bench->ms == NULL)
         return error_memory(error, "figures", n_policies * rates_of_mode * sizeof *bench->rates);
     for (size_t i = 0; i < n_policies; i++)
         if (open_mode(bench, &bench->modes[i], &policies[i], n_ctx, bench->rates + i * rates_of_mode, error) < 0)
@@ -88,6 +94,8 @@ void bench_close(Bench *bench) {
     }
     free(bench->modes);
     free(bench->rates);
+    free(bench->all_reads);
+    free(bench->one_thread_reads);
     free(bench->tokens);
     free(bench->ms);
     *bench = (Bench){0};
@@ -170,6 +178,16 @@ static int fill(Bench *bench, BenchMode *mode, size_t repetition, size_t depth, 
     return 0;
 }
 
+static int time_reading(Bench *bench, double *rate, Error *error) {
+    const Backend *backend = bench->model->backend;
+    if (check_interrupt(bench, error) < 0 ||
+        bandwidth_measure(backend->n_threads, backend->level, &bench->bandwidth, error) < 0)
+        return error->code;
+    *rate = bench->all_reads[bench->n_reads] = bench->bandwidth.all_threads;
+    bench->one_thread_reads[bench->n_reads++] = bench->bandwidth.one_thread;
+    return 0;
+}
+
 /* Tokens a second; the time of each token goes to bench->ms. */
 static int time_decode(Bench *bench, Context *context, double *rate, Error *error) {
     double begin = clock_seconds(), before = begin;
@@ -195,6 +213,7 @@ static int time_prefill(Bench *bench, Context *context, double *rate, Error *err
 static int measure_point(Bench *bench, BenchMode *mode, size_t repetition, size_t d, Error *error) {
     BenchPoint *point = &mode->points[d];
     if (fill(bench, mode, repetition, bench->depths.items[d], error) < 0 ||
+        time_reading(bench, &point->read_rates[repetition], error) < 0 ||
         time_decode(bench, &mode->context, &point->decode_rates[repetition], error) < 0 ||
         time_prefill(bench, &mode->context, &point->prefill_rates[repetition], error) < 0)
         return error->code;
@@ -260,5 +279,7 @@ int bench_run(Bench *bench, Error *error) {
     for (size_t repetition = 0; repetition < bench->n_repetitions && status == 0; repetition++)
         status = run_repetition(bench, repetition, error);
     progress_end(&bench->progress);
+    sort_ascending(bench->all_reads, bench->n_reads);
+    sort_ascending(bench->one_thread_reads, bench->n_reads);
     return status;
 }

@@ -10,10 +10,12 @@
  * Encoded tokens cannot be taken back, so a repetition begins with empty caches and goes down through the depths: each
  * policy reads on up to the depth, generates n_generate tokens, and reads n_prompt more; then the next policy does,
  * then all go to the next depth. So a slow moment of the machine hits all policies, and no figure is from a cache that
- * was filled by anything but the model. Policies take turns in being the first. */
+ * was filled by anything but the model. Policies take turns in being the first. What memory can give is measured each
+ * time before tokens are generated. */
 #ifndef STOWKV_BENCH_RUN_H
 #define STOWKV_BENCH_RUN_H
 
+#include "eval/bench/bandwidth.h"
 #include "eval/bench/bench_depths.h"
 #include "eval/progress.h"
 #include "model/model.h"
@@ -21,10 +23,13 @@
 
 #include <signal.h>
 
+#define BENCH_RATES 3 /* series of a point */
+
 /* One policy at one depth. */
 typedef struct BenchPoint {
     double *decode_rates;  /* (n_repetitions) tokens a second from the depth on */
     double *prefill_rates; /* (n_repetitions) of the tokens behind those */
+    double *read_rates;    /* (n_repetitions) bytes a second that memory gave to all threads just before */
     size_t n;              /* repetitions that are through */
     double ms_min, ms_max; /* of a single generated token, over the repetitions that are through */
     double kv_bytes;       /* that a generated token reads of the cache: the mean over those measured */
@@ -40,18 +45,23 @@ typedef struct BenchMode {
 typedef struct Bench {
     /* Given. */
     Model *model;
+    const char *model_path;
     BenchDepths depths;
     size_t n_prompt, n_generate, n_repetitions;
     const volatile sig_atomic_t *interrupted; /* stop when it is set; may be NULL */
 
     BenchMode *modes; /* (n_modes) */
     size_t n_modes;
-    size_t weights_bytes; /* that a generated token reads of the weights */
+    size_t weights_bytes;     /* that a generated token reads of the weights */
+    Bandwidth bandwidth;      /* as it was measured last */
+    double *all_reads;        /* (n_reads) of all points, bytes a second; ascending once bench_run() is through */
+    double *one_thread_reads; /* (n_reads) the same by one thread */
+    size_t n_reads;
     double first_token_seconds;
     size_t n_first_prompt; /* tokens of the prompt before it */
 
     /* Working storage. */
-    double *rates;   /* (n_modes, depths.count, 2, n_repetitions) */
+    double *rates;   /* (n_modes, depths.count, BENCH_RATES, n_repetitions) */
     int32_t *tokens; /* (n_batch) on their way */
     double *ms;      /* (n_generate) of each token of a measurement */
     Progress progress;
