@@ -52,8 +52,8 @@ static void cpu_release(Backend *backend, void *memory, size_t size_bytes) {
 static void cpu_close(Backend *backend) {
     if (backend == NULL)
         return;
-    cpu_matmul_close(&cpu(backend)->matmul);
     thread_pool_close(cpu(backend)->pool);
+    cpu_matmul_close(&cpu(backend)->matmul);
     cpu_release(backend, cpu(backend)->attention_scratch, (size_t)backend->n_threads * attention_scratch_bytes());
     cpu_release(backend, cpu(backend)->partials, attention_partial_bytes());
     free(backend);
@@ -68,7 +68,7 @@ static void spread(const CpuBackend *b, size_t n, size_t n_numbers, ThreadTask *
 }
 
 static int cpu_upload(Backend *backend, Tensor *const *tensors, size_t n_tensors, TensorUse use, Error *error) {
-    return use == TENSOR_MATRIX ? cpu_matmul_pack(&cpu(backend)->matmul, tensors, n_tensors, error) : 0;
+    return use == TENSOR_MATRIX ? cpu_weights_pack(&cpu(backend)->matmul.weights, tensors, n_tensors, error) : 0;
 }
 
 static int cpu_reserve(Backend *backend, size_t n_tokens, Error *error) {

@@ -100,11 +100,11 @@ static void multiply(const Matrix *m, SimdLevel level, int n_threads, const floa
     w.uploaded = &m->packed;
     assert_int_equal(thread_pool_open(&pool, n_threads, &error), 0);
     cpu_matmul_open(&matmul, level, pool);
-    matmul.max_columns = m->packed.n_columns;
+    matmul.weights.max_columns = m->packed.n_columns;
     assert_int_equal(cpu_matmul_reserve(&matmul, n_tokens, &error), 0);
     cpu_matmul_run(&matmul, &(WeightProduct){&w, y}, 1, x, n_tokens);
-    cpu_matmul_close(&matmul);
     thread_pool_close(pool);
+    cpu_matmul_close(&matmul);
 }
 
 /* Coded weights: rounding a block of activations to planes moves each by at most s / 2, s the largest of them / 32639.
@@ -221,7 +221,7 @@ static void test_packed_together(void **state) {
         }
         assert_int_equal(thread_pool_open(&pool, n_threads, &error), 0);
         cpu_matmul_open(&matmul, level, pool);
-        assert_int_equal(cpu_matmul_pack(&matmul, together, N, &error), 0);
+        assert_int_equal(cpu_weights_pack(&matmul.weights, together, N, &error), 0);
         assert_int_equal(cpu_matmul_reserve(&matmul, 1, &error), 0);
         cpu_matmul_run(&matmul, products, N, x, 1);
         for (size_t i = 0; i < N; i++) {
@@ -232,8 +232,8 @@ static void test_packed_together(void **state) {
             assert_memory_equal(y[i], alone, ROWS[i] * sizeof *alone);
             free_matrix(&matrices[i]);
         }
-        cpu_matmul_close(&matmul);
         thread_pool_close(pool);
+        cpu_matmul_close(&matmul);
     }
 }
 

@@ -148,7 +148,7 @@ static size_t check_weights(int n_threads, size_t n_columns, size_t n_rows) {
     assert_int_equal(thread_pool_open(&pool, n_threads, &error), 0);
     cpu_nodes_read(&nodes, "", cpu_allowed());
     cpu_matmul_open(&matmul, SIMD_SCALAR, pool);
-    assert_int_equal(cpu_matmul_pack(&matmul, tensors, 2, &error), 0);
+    assert_int_equal(cpu_weights_pack(&matmul.weights, tensors, 2, &error), 0);
     size_t page = (a.size_bytes + b.size_bytes) / (size_t)n_threads < HUGE_PAGE_BYTES ? page_bytes() : HUGE_PAGE_BYTES;
     size_t first = 0, n_pages = 0, total = n_rows / PANEL_ROWS + n_rows / 2 / PANEL_ROWS;
     for (size_t i = 0; i < 2; i++) {
@@ -164,8 +164,8 @@ static size_t check_weights(int n_threads, size_t n_columns, size_t n_rows) {
         first += packed->n_panels;
         munmap((void *)(uintptr_t)tensors[i]->data, tensors[i]->size_bytes);
     }
-    cpu_matmul_close(&matmul);
     thread_pool_close(pool);
+    cpu_matmul_close(&matmul);
     return n_pages;
 }
 

@@ -153,7 +153,8 @@ static void test_sums(void **state) {
     thread_pool_close(NULL);
 }
 
-static void count_call(void *context) {
+static void count_call(void *context, int thread) {
+    assert_int_equal(thread, 1); /* the caller does not wait for work */
     atomic_fetch_add((atomic_size_t *)context, 1);
 }
 

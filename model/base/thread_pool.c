@@ -66,15 +66,14 @@ static void pause_briefly(void) {
 #endif
 }
 
-static void idle_briefly(ThreadPool *pool) {
+static void idle_briefly(ThreadPool *pool, int thread) {
     ThreadIdle *idle = atomic_load(&pool->idle);
     if (idle != NULL)
-        idle(pool->idle_context);
+        idle(pool->idle_context, thread);
     pause_briefly();
 }
 
-/* Where the share of a thread begins in a loop over [0, n). */
-static size_t share_begin(const ThreadPool *pool, size_t n, int thread) {
+size_t thread_pool_share_begin(const ThreadPool *pool, size_t n, int thread) {
     return n * (size_t)thread / (size_t)pool->n_threads;
 }
 
@@ -92,7 +91,7 @@ static void work_on_share(ThreadPool *pool, int owner, int thread) {
         void *context = atomic_load(&pool->context);
         size_t n = atomic_load(&pool->n), grain = atomic_load(&pool->grain), begin = claim & UINT32_MAX;
         Claiming claiming = atomic_load(&pool->claiming);
-        size_t limit = share_begin(pool, n, owner + 1);
+        size_t limit = thread_pool_share_begin(pool, n, owner + 1);
         if (begin >= limit || (claiming == CLAIM_OWN && owner != thread)) {
             uint64_t now = atomic_load(share);
             if (now == claim)
@@ -133,7 +132,7 @@ static void *run_worker(void *argument) {
         work(pool, worker.thread);
         int spins = 0;
         while (atomic_load(&pool->loop) == seen && ++spins < SPINS)
-            idle_briefly(pool);
+            idle_briefly(pool, worker.thread);
         if (spins == SPINS)
             sleep_until_work(pool, seen);
     }
@@ -162,7 +161,7 @@ static void run_loop(ThreadPool *pool, size_t n, size_t grain, Claiming claiming
     atomic_store(&pool->claiming, claiming);
     uint64_t loop = (atomic_load(&pool->loop) + 1) & UINT32_MAX;
     for (int thread = 0; thread < pool->n_threads; thread++)
-        atomic_store(&pool->shares[thread].claim, loop << 32 | share_begin(pool, n, thread));
+        atomic_store(&pool->shares[thread].claim, loop << 32 | thread_pool_share_begin(pool, n, thread));
     atomic_store(&pool->loop, loop);
     wake_workers(pool);
     work(pool, 0);

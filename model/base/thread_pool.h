@@ -25,11 +25,14 @@ typedef void ThreadTask(void *context, size_t begin, size_t end, int thread);
 int thread_pool_open(ThreadPool **out, int n_threads, Error *error);
 void thread_pool_close(ThreadPool *pool); /* NULL is fine */
 
+/* Where the share of a thread begins in a loop over [0, n). */
+size_t thread_pool_share_begin(const ThreadPool *pool, size_t n, int thread);
+
 int thread_pool_size(const ThreadPool *pool);
 
 /* What threads that wait for work do over and over: something short that nobody needs, such as asking for memory that
- * will be read. To be set before the first loop. */
-typedef void ThreadIdle(void *context);
+ * will be read. To be set once; what it uses must outlive the pool. */
+typedef void ThreadIdle(void *context, int thread);
 void thread_pool_set_idle(ThreadPool *pool, ThreadIdle *idle, void *context);
 
 /* Calls `task` until [0, n) is done, n below 2^32, in pieces of `grain` (at least 1), and returns then. To be called by
