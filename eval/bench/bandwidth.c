@@ -157,6 +157,10 @@ int bandwidth_measure(int n_threads, SimdLevel level, Bandwidth *out, Error *err
     void *memory = mmap(NULL, out->buffer_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return error_memory(error, "the buffer of the bandwidth measurement", out->buffer_bytes);
+#if defined(MADV_HUGEPAGE)
+    madvise(memory, out->buffer_bytes,
+            MADV_HUGEPAGE); /* as for weights */
+#endif
     reading.buffer = memory;
     int status = measure(&reading, out, error);
     munmap(memory, out->buffer_bytes);
