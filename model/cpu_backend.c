@@ -145,17 +145,29 @@ static void cpu_rope(Backend *backend, float *x, size_t n_tokens, size_t n_heads
     spread(cpu(backend), n_tokens, n_tokens * n_heads * head_dim, rotate_tokens, &job);
 }
 
-typedef struct AppendJob {
+typedef struct HeadsJob {
     KvCache *cache;
     size_t layer, n_tokens;
-    const float *k, *v;
-} AppendJob;
+    const float *k, *v; /* for append_heads() */
+} HeadsJob;
 
 static void append_heads(void *context, size_t begin, size_t end, int thread) {
-    const AppendJob *job = context;
+    const HeadsJob *job = context;
     (void)thread;
     for (size_t kv_head = begin; kv_head < end; kv_head++)
         kvcache_append(job->cache, job->layer, kv_head, job->n_tokens, job->k, job->v);
+}
+
+static void commit_heads(void *context, size_t begin, size_t end, int thread) {
+    const HeadsJob *job = context;
+    (void)thread;
+    for (size_t kv_head = begin; kv_head < end; kv_head++)
+        kvcache_commit(job->cache, job->layer, kv_head, job->n_tokens);
+}
+
+static void spread_heads(const CpuBackend *b, HeadsJob *job, ThreadTask *task) {
+    size_t n_kv_heads = job->cache->shape.n_kv_heads;
+    spread(b, n_kv_heads, job->n_tokens * n_kv_heads * job->cache->shape.head_dim, task, job);
 }
 
 typedef struct PlaceJob {
@@ -183,10 +195,8 @@ static void place_cache(const CpuBackend *b, KvCache *cache, size_t n_tokens) {
 
 static void cpu_append(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, const float *k,
                        const float *v) {
-    size_t n_kv_heads = cache->shape.n_kv_heads;
-    AppendJob job = {cache, layer, n_tokens, k, v};
     place_cache(cpu(backend), cache, cache->n_tokens + n_tokens);
-    spread(cpu(backend), n_kv_heads, n_tokens * n_kv_heads * cache->shape.head_dim, append_heads, &job);
+    spread_heads(cpu(backend), &(HeadsJob){cache, layer, n_tokens, k, v}, append_heads);
 }
 
 typedef struct AttentionJob {
@@ -215,33 +225,40 @@ static void cpu_attention(Backend *backend, KvCache *cache, size_t layer, size_t
     else
         spread(b, attention_n_items(&batch), n_numbers, attend_items, &job);
     attention_merge(&batch, b->attention, attention_scratch(b, 0));
-    for (size_t kv_head = 0; kv_head < cache->shape.n_kv_heads; kv_head++)
-        kvcache_commit(cache, layer, kv_head, n_tokens);
+    spread_heads(b, &(HeadsJob){.cache = cache, .layer = layer, .n_tokens = n_tokens}, commit_heads);
 }
 
-typedef struct SwigluJob {
-    const CpuBackend *b;
-    float *gate;
-    const float *up;
+/* Two arrays of as many numbers, the first of which changes. */
+typedef struct ElementsJob {
+    void (*kernel)(float *x, const float *y, size_t n);
+    float *x;
+    const float *y;
     size_t n;
-} SwigluJob;
+} ElementsJob;
 
-static void swiglu_pieces(void *context, size_t begin, size_t end, int thread) {
-    const SwigluJob *job = context;
+static void element_pieces(void *context, size_t begin, size_t end, int thread) {
+    const ElementsJob *job = context;
     size_t first = begin * SMALL_WORK, last = end * SMALL_WORK < job->n ? end * SMALL_WORK : job->n;
     (void)thread;
-    job->b->kernels->swiglu(job->gate + first, job->up + first, last - first);
+    job->kernel(job->x + first, job->y + first, last - first);
+}
+
+static void spread_elements(const CpuBackend *b, ElementsJob *job) {
+    spread(b, (job->n + SMALL_WORK - 1) / SMALL_WORK, job->n, element_pieces, job);
 }
 
 static void cpu_swiglu(Backend *backend, float *gate, const float *up, size_t n) {
-    SwigluJob job = {cpu(backend), gate, up, n};
-    spread(cpu(backend), (n + SMALL_WORK - 1) / SMALL_WORK, n, swiglu_pieces, &job);
+    const CpuBackend *b = cpu(backend);
+    spread_elements(b, &(ElementsJob){b->kernels->swiglu, gate, up, n});
+}
+
+static void add(float *x, const float *y, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        x[i] += y[i];
 }
 
 static void cpu_add(Backend *backend, float *x, const float *y, size_t n) {
-    (void)backend;
-    for (size_t i = 0; i < n; i++)
-        x[i] += y[i];
+    spread_elements(cpu(backend), &(ElementsJob){add, x, y, n});
 }
 
 static const BackendOps CPU_OPS = {

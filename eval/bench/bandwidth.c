@@ -158,8 +158,7 @@ int bandwidth_measure(int n_threads, SimdLevel level, Bandwidth *out, Error *err
     if (memory == MAP_FAILED)
         return error_memory(error, "the buffer of the bandwidth measurement", out->buffer_bytes);
 #if defined(MADV_HUGEPAGE)
-    madvise(memory, out->buffer_bytes,
-            MADV_HUGEPAGE); /* as for weights */
+    madvise(memory, out->buffer_bytes, MADV_HUGEPAGE); /* as for weights */
 #endif
     reading.buffer = memory;
     int status = measure(&reading, out, error);
