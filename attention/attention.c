@@ -109,10 +109,11 @@ void attention_items(const AttentionBatch *batch, size_t begin, size_t end, cons
     }
 }
 
-void attention_merge(const AttentionBatch *batch, const AttentionKernels *kernels, AttentionScratch *scratch) {
+void attention_merge(const AttentionBatch *batch, size_t begin, size_t end, const AttentionKernels *kernels,
+                     AttentionScratch *scratch) {
     AttentionShape shape = shape_of(batch);
     size_t n_tiles = split_tiles(batch);
-    for (size_t kv_head = 0; kv_head < batch->cache->shape.n_kv_heads && n_tiles > 0; kv_head++) {
+    for (size_t kv_head = begin; kv_head < end && n_tiles > 0; kv_head++) {
         AttentionQuery query = query_at(batch, 0, kv_head, scratch->spans[0]);
         kernels->merge(&shape, &query, n_tiles, partials_of(batch, kv_head), tile_floats(batch), scratch);
     }

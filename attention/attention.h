@@ -4,7 +4,7 @@
  *     AttentionBatch batch = {&cache, layer, n_tokens, n_heads, pairing, q, shift_rotation, out, partials};
  *     size_t n = attention_n_items(&batch);
  *     attention_items(&batch, 0, n, attention_kernels(level), scratch);   // or in parts, in any order, on any threads
- *     attention_merge(&batch, attention_kernels(level), scratch);         // when all are done
+ *     attention_merge(&batch, 0, n_kv_heads, attention_kernels(level), scratch);   // when all are done; in parts too
  *
  * Most codecs' codes are multiplied as they are stored. A tile of other codecs that a block of queries sees is decoded
  * once for all of them; there is no other decoded copy of the cache. The tiles of a query that is alone are spread over
@@ -71,6 +71,9 @@ size_t attention_partial_bytes(void);
 size_t attention_n_items(const AttentionBatch *batch);
 void attention_items(const AttentionBatch *batch, size_t begin, size_t end, const AttentionKernels *kernels,
                      AttentionScratch *scratch);
-void attention_merge(const AttentionBatch *batch, const AttentionKernels *kernels, AttentionScratch *scratch);
+
+/* Puts together what the tiles of a single query gave under KV heads [begin, end); of a batch there is nothing to do. */
+void attention_merge(const AttentionBatch *batch, size_t begin, size_t end, const AttentionKernels *kernels,
+                     AttentionScratch *scratch);
 
 #endif

@@ -213,6 +213,11 @@ static void attend_items(void *context, size_t begin, size_t end, int thread) {
     attention_items(job->batch, begin, end, job->b->attention, attention_scratch(job->b, thread));
 }
 
+static void merge_heads(void *context, size_t begin, size_t end, int thread) {
+    const AttentionJob *job = context;
+    attention_merge(job->batch, begin, end, job->b->attention, attention_scratch(job->b, thread));
+}
+
 /* Blocks of queries are large enough to be handed out one by one; tiles of a single query share what is done first. */
 static void cpu_attention(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
                           RopePairing pairing, const float *q, const float *shift_rotation, float *out) {
@@ -224,7 +229,9 @@ static void cpu_attention(Backend *backend, KvCache *cache, size_t layer, size_t
         thread_pool_run(b->pool, attention_n_items(&batch), 1, attend_items, &job);
     else
         spread(b, attention_n_items(&batch), n_numbers, attend_items, &job);
-    attention_merge(&batch, b->attention, attention_scratch(b, 0));
+    size_t n_kv_heads = cache->shape.n_kv_heads, n_merged = attention_n_items(&batch) * (n_heads / n_kv_heads);
+    if (n_tokens == 1)
+        spread(b, n_kv_heads, n_merged * cache->shape.head_dim, merge_heads, &job);
     spread_heads(b, &(HeadsJob){.cache = cache, .layer = layer, .n_tokens = n_tokens}, commit_heads);
 }
 

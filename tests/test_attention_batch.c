@@ -83,7 +83,8 @@ static void attend_in_parts(const AttentionBatch *batch, const AttentionKernels 
         begin = end > n ? end - n : 0;
         attention_items(batch, begin, end, kernels, scratch);
     }
-    attention_merge(batch, kernels, scratch);
+    for (size_t kv_head = batch->cache->shape.n_kv_heads; kv_head-- > 0;)
+        attention_merge(batch, kv_head, kv_head + 1, kernels, scratch);
 }
 
 static void check_against_alone(const Case *c, const AttentionBatch *batch, SimdLevel level, const char *what) {
