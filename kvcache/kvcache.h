@@ -93,10 +93,8 @@ int kvcache_open(KvCache *cache, const KvShape *shape, const KvPolicy *policy, E
 void kvcache_set_memory(KvCache *cache, void *memory);
 void kvcache_close(KvCache *cache); /* not the memory; closing twice is fine */
 
-/* Touches the pages of a KV head, in all layers, that tokens [begin, end) will be the first to use, so that they lie
- * near the calling thread (cpu_nodes.h). It changes nothing in them; different KV heads may be touched by different
- * threads.
- */
+/* Touches the pages of a KV head, in all layers, that tokens [begin, end) will be the first to use: they lie near the
+ * calling thread then (cpu_nodes.h). Nothing in them changes. Different threads may touch different KV heads. */
 void kvcache_touch(KvCache *cache, size_t kv_head, size_t begin, size_t end);
 
 /* Forgets all tokens and counters. */
