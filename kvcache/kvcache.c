@@ -3,8 +3,8 @@
 
 #include "kvcache/codec_weave.h"
 #include "model/base/checked.h"
-#include "model/base/cpu_nodes.h"
 #include "model/base/half.h"
+#include "model/base/pages.h"
 
 #include <stdlib.h>
 
@@ -136,7 +136,7 @@ void kvcache_set_memory(KvCache *cache, void *memory) {
 static void touch_slots(void *array, size_t kv_head, size_t n_slots, size_t slot_bytes, size_t begin, size_t end) {
     size_t last = end < n_slots ? end : n_slots;
     if (begin < last)
-        cpu_nodes_touch((uint8_t *)array + (kv_head * n_slots + begin) * slot_bytes, (last - begin) * slot_bytes);
+        pages_touch((uint8_t *)array + (kv_head * n_slots + begin) * slot_bytes, (last - begin) * slot_bytes);
 }
 
 /* Arrays fill from their first slot on, and those that tokens leave again are used again from there. */

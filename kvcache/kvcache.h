@@ -82,7 +82,6 @@ typedef struct KvCache {
     bool streams;              /* tokens may come for ever */
     SimdLevel level;           /* that encodes: scalar, until whoever opened it chooses another */
     size_t n_tokens;           /* that have gone through all layers */
-    size_t n_touched;          /* whose memory whoever owns it has placed: kvcache_touch() */
 } KvCache;
 
 /* Lays the cache out and measures it. The policy must have passed kv_policy_check(). The cache must stay where it is:

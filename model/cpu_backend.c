@@ -3,11 +3,11 @@
 #include "attention/attention.h"
 #include "model/backend.h"
 #include "model/base/checked.h"
+#include "model/base/pages.h"
 #include "model/cpu_matmul.h"
 #include "model/kernels.h"
 
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #define SMALL_WORK    16384 /* numbers below which sharing costs more than it saves */
 #define PLACED_TOKENS 256   /* at a time: a few pages of each KV head */
@@ -34,12 +34,8 @@ static void *cpu_allocate(Backend *backend, size_t size_bytes, const char *what,
         error_memory(error, what, size_bytes);
         return NULL;
     }
-#if defined(MADV_NOHUGEPAGE)
     if (thread_pool_n_nodes(cpu(backend)->pool) > 1) /* a huge page would put several KV heads near one thread */
-        madvise(memory, size_bytes, MADV_NOHUGEPAGE);
-#else
-    (void)backend;
-#endif
+        pages_ask(memory, size_bytes, PAGES_ORDINARY);
     return memory;
 }
 
@@ -172,30 +168,30 @@ static void spread_heads(const CpuBackend *b, HeadsJob *job, ThreadTask *task) {
 
 typedef struct PlaceJob {
     KvCache *cache;
-    size_t n_tokens;
+    size_t begin, end; /* tokens */
 } PlaceJob;
 
 static void place_heads(void *context, size_t begin, size_t end, int thread) {
     const PlaceJob *job = context;
     (void)thread;
     for (size_t kv_head = begin; kv_head < end; kv_head++)
-        kvcache_touch(job->cache, kv_head, job->cache->n_touched, job->n_tokens);
+        kvcache_touch(job->cache, kv_head, job->begin, job->end);
 }
 
 /* Where some memory is nearer than other memory, a KV head's lies near the threads that will attend to it: they share
  * out heads in order, see attention_n_items(). Tokens come from whichever thread is free, so their pages are touched
  * before, some tokens ahead. */
-static void place_cache(const CpuBackend *b, KvCache *cache, size_t n_tokens) {
-    if (thread_pool_n_nodes(b->pool) == 1 || n_tokens <= cache->n_touched)
-        return;
-    n_tokens = round_up(n_tokens, PLACED_TOKENS);
-    thread_pool_each(b->pool, cache->shape.n_kv_heads, place_heads, &(PlaceJob){cache, n_tokens});
-    cache->n_touched = n_tokens;
+static void place_batch(const CpuBackend *b, KvCache *cache, size_t n_tokens) {
+    PlaceJob job = {cache, round_up(cache->n_tokens, PLACED_TOKENS),
+                    round_up(cache->n_tokens + n_tokens, PLACED_TOKENS)};
+    if (thread_pool_n_nodes(b->pool) > 1 && job.begin < job.end)
+        thread_pool_each(b->pool, cache->shape.n_kv_heads, place_heads, &job);
 }
 
 static void cpu_append(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, const float *k,
                        const float *v) {
-    place_cache(cpu(backend), cache, cache->n_tokens + n_tokens);
+    if (layer == 0) /* for all layers */
+        place_batch(cpu(backend), cache, n_tokens);
     spread_heads(cpu(backend), &(HeadsJob){cache, layer, n_tokens, k, v}, append_heads);
 }
 

@@ -1,7 +1,7 @@
 /* See cpu_weights.h. */
 #include "model/cpu_weights.h"
 
-#include "model/base/cpu_nodes.h"
+#include "model/base/pages.h"
 
 #include <stdlib.h>
 
@@ -47,7 +47,7 @@ static void for_panels(const PackJob *job, size_t begin, size_t end,
 
 static void touch_panels(const PackedMatrix *packed, const Tensor *tensor, size_t from, size_t to) {
     (void)tensor;
-    cpu_nodes_touch(packed->data + from * packed->panel_bytes, (to - from) * packed->panel_bytes);
+    pages_touch(packed->data + from * packed->panel_bytes, (to - from) * packed->panel_bytes);
 }
 
 static void touch_run(void *context, size_t begin, size_t end, int thread) {
@@ -91,12 +91,12 @@ static int add_group(CpuWeights *weights, Tensor *const *tensors, size_t n_tenso
 }
 
 /* Where threads have memories of their own, a page must not hold what several of them read. */
-static WeightPages choose_pages(const CpuWeights *weights, const WeightGroup *group) {
+static Pages choose_pages(const CpuWeights *weights, const WeightGroup *group) {
     size_t bytes = 0;
     for (size_t i = 0; i < group->n_matrices; i++)
         bytes += weights->matrices[group->first + i]->size_bytes;
     bool small = bytes / (size_t)thread_pool_size(weights->pool) < HUGE_PAGE_BYTES;
-    return small && thread_pool_n_nodes(weights->pool) > 1 ? WEIGHT_PAGES_ORDINARY : WEIGHT_PAGES_HUGE;
+    return small && thread_pool_n_nodes(weights->pool) > 1 ? PAGES_ORDINARY : PAGES_HUGE;
 }
 
 /* Packing may be taken over from a thread that is late, touching may not. */
@@ -104,7 +104,7 @@ int cpu_weights_pack(CpuWeights *weights, Tensor *const *tensors, size_t n_tenso
     if (add_group(weights, tensors, n_tensors, error) < 0)
         return error->code;
     const WeightGroup *group = &weights->groups[weights->n_groups - 1];
-    WeightPages pages = choose_pages(weights, group);
+    Pages pages = choose_pages(weights, group);
     for (size_t i = 0; i < n_tensors; i++) {
         PackedMatrix *packed = weights->matrices[group->first + i];
         packed->data = weight_store_take(&weights->store, packed->size_bytes, pages, error);

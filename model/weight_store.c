@@ -4,21 +4,11 @@
 #include "model/base/checked.h"
 
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #define BLOCK_BYTES ((size_t)256 << 20) /* of address space; pages that are not used are never taken */
 
-/* Where the system refuses, its pages are what they are. */
-static void advise(uint8_t *memory, size_t size_bytes, WeightPages pages) {
-#if defined(MADV_HUGEPAGE)
-    madvise(memory, size_bytes, pages == WEIGHT_PAGES_HUGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-#else
-    (void)memory, (void)size_bytes, (void)pages;
-#endif
-}
-
 /* Maps a huge page more than asked for, so that a block can begin at the border of one. */
-static uint8_t *map_block(size_t size_bytes, WeightPages pages) {
+static uint8_t *map_block(size_t size_bytes, Pages pages) {
     uint8_t *mapped = mmap(NULL, size_bytes + HUGE_PAGE_BYTES, PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mapped == MAP_FAILED)
@@ -27,11 +17,11 @@ static uint8_t *map_block(size_t size_bytes, WeightPages pages) {
     if (before > 0)
         munmap(mapped, before);
     munmap(mapped + before + size_bytes, HUGE_PAGE_BYTES - before);
-    advise(mapped + before, size_bytes, pages);
+    pages_ask(mapped + before, size_bytes, pages);
     return mapped + before;
 }
 
-static WeightBlock *add_block(WeightStore *store, size_t size_bytes, WeightPages pages) {
+static WeightBlock *add_block(WeightStore *store, size_t size_bytes, Pages pages) {
     WeightBlock *blocks = realloc(store->blocks, (store->n_blocks + 1) * sizeof *blocks);
     if (blocks == NULL)
         return NULL;
@@ -45,7 +35,7 @@ static WeightBlock *add_block(WeightStore *store, size_t size_bytes, WeightPages
 }
 
 /* The last block of such pages, if it has room. */
-static WeightBlock *find_block(const WeightStore *store, size_t size_bytes, WeightPages pages) {
+static WeightBlock *find_block(const WeightStore *store, size_t size_bytes, Pages pages) {
     for (size_t i = store->n_blocks; i-- > 0;) {
         WeightBlock *block = &store->blocks[i];
         if (block->pages == pages)
@@ -54,7 +44,7 @@ static WeightBlock *find_block(const WeightStore *store, size_t size_bytes, Weig
     return NULL;
 }
 
-void *weight_store_take(WeightStore *store, size_t size_bytes, WeightPages pages, Error *error) {
+void *weight_store_take(WeightStore *store, size_t size_bytes, Pages pages, Error *error) {
     size_t rounded = round_up(size_bytes, 64);
     WeightBlock *block = find_block(store, rounded, pages);
     if (block == NULL)

@@ -6,18 +6,15 @@
 #define STOWKV_WEIGHT_STORE_H
 
 #include "model/base/error.h"
+#include "model/base/pages.h"
 
 #include <stddef.h>
 #include <stdint.h>
 
-#define HUGE_PAGE_BYTES ((size_t)2 << 20)
-
-typedef enum WeightPages { WEIGHT_PAGES_HUGE, WEIGHT_PAGES_ORDINARY } WeightPages;
-
 typedef struct WeightBlock {
     uint8_t *memory;
     size_t size_bytes, used_bytes;
-    WeightPages pages;
+    Pages pages;
 } WeightBlock;
 
 typedef struct WeightStore {
@@ -25,8 +22,8 @@ typedef struct WeightStore {
     size_t n_blocks;
 } WeightStore;
 
-/* Zeroed, aligned to 64; NULL where there is not enough memory. Huge pages are asked for: the system may refuse. */
-void *weight_store_take(WeightStore *store, size_t size_bytes, WeightPages pages, Error *error);
+/* Zeroed, aligned to 64; NULL where there is not enough memory. */
+void *weight_store_take(WeightStore *store, size_t size_bytes, Pages pages, Error *error);
 void weight_store_close(WeightStore *store); /* closing twice is fine */
 
 #endif

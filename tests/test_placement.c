@@ -5,13 +5,13 @@
 #include "kvcache/kvcache.h"
 #include "model/base/checked.h"
 #include "model/base/cpu_nodes.h"
+#include "model/base/pages.h"
 #include "model/cpu_matmul.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -25,7 +25,7 @@ static size_t page_bytes(void) {
 static uint8_t *map(size_t size_bytes) {
     void *memory = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     assert_true(memory != MAP_FAILED);
-    madvise(memory, size_bytes, MADV_NOHUGEPAGE);
+    pages_ask(memory, size_bytes, PAGES_ORDINARY);
     return memory;
 }
 
@@ -46,12 +46,12 @@ static void test_touch(void **state) {
     const size_t ranges[][3] = {{0, 1, 1}, {page - 1, 2, 2}, {page / 2, page, 2}, {page, page, 1}, {1, 3 * page, 4}};
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
         uint8_t *memory = map(8 * page);
-        cpu_nodes_touch(memory + ranges[i][0], 0);
+        pages_touch(memory + ranges[i][0], 0);
         assert_int_equal(count_touched(memory, 8 * page), 0);
-        cpu_nodes_touch(memory + ranges[i][0], ranges[i][1]);
+        pages_touch(memory + ranges[i][0], ranges[i][1]);
         assert_int_equal(count_touched(memory, 8 * page), ranges[i][2]);
         memset(memory, 0xa5, 8 * page);
-        cpu_nodes_touch(memory, 8 * page);
+        pages_touch(memory, 8 * page);
         for (size_t at = 0; at < 8 * page; at++)
             assert_int_equal(memory[at], 0xa5);
         munmap(memory, 8 * page);

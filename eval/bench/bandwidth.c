@@ -3,13 +3,13 @@
 
 #include "eval/bench/bandwidth_sum.h"
 #include "model/base/clock.h"
+#include "model/base/pages.h"
 #include "model/base/thread_pool.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #define MIB          ((size_t)1 << 20)
@@ -157,9 +157,7 @@ int bandwidth_measure(int n_threads, SimdLevel level, Bandwidth *out, Error *err
     void *memory = mmap(NULL, out->buffer_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return error_memory(error, "the buffer of the bandwidth measurement", out->buffer_bytes);
-#if defined(MADV_HUGEPAGE)
-    madvise(memory, out->buffer_bytes, MADV_HUGEPAGE); /* as for weights */
-#endif
+    pages_ask(memory, out->buffer_bytes, PAGES_HUGE); /* as for weights */
     reading.buffer = memory;
     int status = measure(&reading, out, error);
     munmap(memory, out->buffer_bytes);

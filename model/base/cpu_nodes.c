@@ -7,8 +7,6 @@
 #include <sched.h>
 #include <stdio.h>
 
-#define PAGE_BYTES 4096 /* the smallest there are */
-
 static void add_node(CpuNodes *nodes, int node, const bool listed[CPU_MAX], const bool allowed[CPU_MAX]) {
     size_t before = nodes->n_cpus;
     for (int cpu = 0; cpu < CPU_MAX && nodes->n_cpus < CPU_MAX; cpu++)
@@ -48,10 +46,4 @@ void cpu_nodes_bind(const CpuNodes *nodes, int thread, int n_threads) {
         if (nodes->node[i] == node)
             CPU_SET(nodes->cpu[i], &set);
     sched_setaffinity(0, sizeof set, &set);
-}
-
-void cpu_nodes_touch(void *memory, size_t size_bytes) {
-    volatile unsigned char *at = memory, *end = at + size_bytes;
-    for (; at < end; at += PAGE_BYTES - (uintptr_t)at % PAGE_BYTES)
-        *at = *at;
 }

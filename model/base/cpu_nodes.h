@@ -1,6 +1,6 @@
 /* Memory nodes (NUMA): on machines with several memories each CPU has one that is near. The kernel gives a page of
  * memory to the node of the thread that first touches it; so threads that keep to the CPUs of one node, and first touch
- * what they will read, read from nearby.
+ * what they will read (pages.h), read from nearby.
  *
  *     CpuNodes nodes;
  *     cpu_nodes_read(&nodes, "", cpu_allowed());
@@ -30,8 +30,5 @@ int cpu_nodes_of_thread(const CpuNodes *nodes, int thread, int n_threads);
 /* Keeps the calling thread on the CPUs of its node. With one node, or where the system refuses, it goes where the
  * system puts it. */
 void cpu_nodes_bind(const CpuNodes *nodes, int thread, int n_threads);
-
-/* Touches all pages of [memory, memory + size_bytes) and changes nothing in them. */
-void cpu_nodes_touch(void *memory, size_t size_bytes);
 
 #endif
