@@ -1,6 +1,6 @@
 /* The program: options, open, generate, report. stdout is exactly the continuation of the prompt; everything else goes
  * to stderr. Only main() picks the exit status. */
-#include "model/base/output_file.h"
+#include "base/output_file.h"
 #include "model/memory_plan.h"
 #include "model/program.h"
 #include "model/prompt.h"

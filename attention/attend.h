@@ -5,7 +5,7 @@
 #include "attention/attention.h"
 #include "attention/code_products.h"
 #include "attention/decoded_tile.h"
-#include "model/base/simd_levels.h"
+#include "base/simd/levels.h"
 
 /* The query as the different spans need it. */
 enum { QUERY_PLAIN, QUERY_SHIFTED, QUERY_ROTATED, N_QUERY_FORMS };

@@ -17,7 +17,7 @@
 #define STOWKV_ATTENTION_H
 
 #include "kvcache/kvcache.h"
-#include "model/base/rope.h"
+#include "base/rope.h"
 
 #define ATTENTION_MAX_DIM 512
 

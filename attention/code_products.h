@@ -9,13 +9,13 @@
 
 #include "attention/attention.h"
 #include "attention/tile.h"
+#include "base/simd/levels.h"
 #include "kvcache/codec_weave.h"
-#include "model/base/simd_levels.h"
 
 #define NUMBERS      64
 #define NUMBER_STEPS (NUMBERS / 4)
 
-/* 32 or 64 numbers, each scale * a whole number; words as simd_codes.h has them. */
+/* 32 or 64 numbers, each scale * a whole number; words as base/simd/codes.h has them. */
 typedef struct NumberBlock {
     int32_t words[2 * NUMBER_STEPS];
     float scale;     /* NaN where a number is not finite */

@@ -6,7 +6,7 @@
 
 #include "attention/attention.h"
 #include "attention/tile.h"
-#include "model/base/simd_levels.h"
+#include "base/simd/levels.h"
 
 typedef struct DecodedTile {
     /* Of each token, an address in what it was decoded from that no other token has; 0: not decoded. */

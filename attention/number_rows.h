@@ -5,7 +5,7 @@
 
 #include "attention/code_products.h"
 #include "attention/row_kernels.h"
-#include "model/base/simd_codes.h"
+#include "base/simd/codes.h"
 
 #include <float.h>
 #include <math.h>

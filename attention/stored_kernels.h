@@ -4,8 +4,8 @@
 #ifndef STOWKV_STORED_KERNELS_H
 #define STOWKV_STORED_KERNELS_H
 
+#include "base/simd/levels.h"
 #include "kvcache/kvcache.h"
-#include "model/base/simd_levels.h"
 
 /* scores[r][t] = q[r] . key first + t */
 typedef void ScoreStored(const KvSpan *span, size_t first, size_t n_tokens,

@@ -4,9 +4,9 @@
 #define STOWKV_STORED_ROWS_H
 
 #include "attention/attention.h"
+#include "base/checked.h"
+#include "base/simd/integers.h"
 #include "kvcache/codec_format.h"
-#include "model/base/checked.h"
-#include "model/base/simd_int.h"
 
 #include <math.h>
 

@@ -2,8 +2,8 @@
 #ifndef STOWKV_TILE_H
 #define STOWKV_TILE_H
 
+#include "base/checked.h"
 #include "kvcache/kvcache.h"
-#include "model/base/checked.h"
 
 #define TILE_TOKENS  512
 #define SCORE_ROWS   32                 /* rows whose scores are held at once; a row is one head of one query */

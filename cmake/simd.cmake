@@ -1,5 +1,5 @@
 # stowkv_simd_library(NAME source…): the sources are compiled once for each instruction set, each time with
-# SIMD_LEVEL and, in the names they export, the level's suffix (model/base/simd.h). The levels are chosen at run time.
+# SIMD_LEVEL and, in the names they export, the level's suffix (base/simd/vectors.h). The levels are chosen at run time.
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set(STOWKV_SIMD_LEVELS scalar avx2 avx2vnni avx512 avx512vnni)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")

@@ -1,7 +1,7 @@
 /* See progress.h. */
 #include "eval/progress.h"
 
-#include "model/base/clock.h"
+#include "base/machine/clock.h"
 
 #include <stdio.h>
 #include <unistd.h>

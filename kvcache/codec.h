@@ -13,8 +13,8 @@
 #ifndef STOWKV_CODEC_H
 #define STOWKV_CODEC_H
 
-#include "model/base/cpu.h"
-#include "model/base/string_view.h"
+#include "base/machine/cpu.h"
+#include "base/string_view.h"
 
 #include <stdint.h>
 

@@ -3,12 +3,12 @@
  * bit. One function does all scaled formats: inlined with a row of KV_FORMATS, it is left with that format's steps. */
 #include "kvcache/codec_decode.h"
 
+#include "base/block_decode.h"
+#include "base/checked.h"
+#include "base/simd/integers.h"
 #include "kvcache/codec_format.h"
 #include "kvcache/codec_fp8.h"
 #include "kvcache/codec_half.h"
-#include "model/base/block_decode.h"
-#include "model/base/checked.h"
-#include "model/base/simd_int.h"
 
 /* Vector types rather than loops over bytes: see block_decode.c. */
 typedef uint8_t Bytes __attribute__((vector_size(16)));

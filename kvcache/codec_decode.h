@@ -2,8 +2,8 @@
 #ifndef STOWKV_CODEC_DECODE_H
 #define STOWKV_CODEC_DECODE_H
 
+#include "base/simd/levels.h"
 #include "kvcache/codec.h"
-#include "model/base/simd_levels.h"
 
 SIMD_DECLARE(KvDecode *const, kv_decoders, [KV_CODEC_COUNT]);
 

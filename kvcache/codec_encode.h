@@ -3,8 +3,8 @@
 #ifndef STOWKV_CODEC_ENCODE_H
 #define STOWKV_CODEC_ENCODE_H
 
+#include "base/simd/levels.h"
 #include "kvcache/codec_format.h"
-#include "model/base/simd_levels.h"
 
 typedef void KvEncode(const KvFormat *format, KvSide side, const KvGroup *group,
                       const float *values, // (n_tokens, head_dim)

@@ -1,6 +1,6 @@
 /* The layout of an encoded record, for encoders, decoders and whoever reads records without them. Two families:
  *
- * - rows of a tensor type of model/base (f16 and GGML's blocks), token after token;
+ * - rows of a tensor type of base (f16 and GGML's blocks), token after token;
  * - scales, then minima where the codec has them, then codes, each part beginning at an even offset:
  *
  *       scales  FP16: by channel (head_dim), or by token (n_tokens, head_dim / block)
@@ -12,8 +12,8 @@
 #ifndef STOWKV_CODEC_FORMAT_H
 #define STOWKV_CODEC_FORMAT_H
 
+#include "base/tensor.h"
 #include "kvcache/codec.h"
-#include "model/base/tensor.h"
 
 typedef enum KvCodeKind {
     KV_CODE_TENSOR,   /* rows of a tensor type */

@@ -3,7 +3,7 @@
 #ifndef STOWKV_CODEC_FP8_H
 #define STOWKV_CODEC_FP8_H
 
-#include "model/base/half.h"
+#include "base/half.h"
 
 #define FP8_MAX 448.0f
 #define FP8_NAN 0x7f

@@ -2,7 +2,7 @@
 #ifndef STOWKV_CODEC_HALF_H
 #define STOWKV_CODEC_HALF_H
 
-#include "model/base/half.h"
+#include "base/half.h"
 
 #define HALF_NAN 0x7e00
 #define HALF_MAX 65504.0f

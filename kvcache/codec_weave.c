@@ -1,8 +1,8 @@
 /* Weaving: what both directions move is described once; see codec_weave.h. */
 #include "kvcache/codec_weave.h"
 
+#include "base/block_codes.h"
 #include "kvcache/codec_encode.h"
-#include "model/base/block_codes.h"
 
 #define TOKENS  KV_WOVEN_TOKENS
 #define BLOCK   KV_WOVEN_BLOCK

@@ -1,10 +1,10 @@
 /* Storage and movement of tokens between tiers; see kvcache.h. Where a token is, plan.c alone decides. */
 #include "kvcache/kvcache.h"
 
+#include "base/checked.h"
+#include "base/half.h"
+#include "base/machine/pages.h"
 #include "kvcache/codec_weave.h"
-#include "model/base/checked.h"
-#include "model/base/half.h"
-#include "model/base/pages.h"
 
 #include <stdlib.h>
 

@@ -2,7 +2,7 @@
  * policy_text.c's subject, where tokens are at a position plan.c's. */
 #include "kvcache/policy_text.h"
 
-#include "model/base/checked.h"
+#include "base/checked.h"
 
 #define DEFAULT_GROUP 64
 

@@ -9,8 +9,8 @@
 #ifndef STOWKV_POLICY_OPTIONS_H
 #define STOWKV_POLICY_OPTIONS_H
 
+#include "base/options.h"
 #include "kvcache/policy.h"
-#include "model/base/options.h"
 
 #define OPTION_UNSET SIZE_MAX
 

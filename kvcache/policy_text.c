@@ -7,7 +7,7 @@
  *     tier   = codec ["/" codec] ":" (N | "*") */
 #include "kvcache/policy_text.h"
 
-#include "model/base/options.h"
+#include "base/options.h"
 
 #include <stdarg.h>
 #include <stdio.h>

@@ -11,7 +11,7 @@
 #define STOWKV_BACKEND_H
 
 #include "kvcache/kvcache.h"
-#include "model/base/tensor.h"
+#include "base/tensor.h"
 #include "model/config.h"
 
 typedef struct Backend Backend;

@@ -9,8 +9,8 @@
 #ifndef STOWKV_CHECKPOINT_H
 #define STOWKV_CHECKPOINT_H
 
-#include "model/base/mapped_file.h"
-#include "model/base/tensor.h"
+#include "base/mapped_file.h"
+#include "base/tensor.h"
 #include "model/config.h"
 #include "tokenizer/vocabulary.h"
 

@@ -3,9 +3,9 @@
 #ifndef STOWKV_CONFIG_H
 #define STOWKV_CONFIG_H
 
-#include "model/base/error.h"
-#include "model/base/rope.h"
-#include "model/base/string_view.h"
+#include "base/error.h"
+#include "base/rope.h"
+#include "base/string_view.h"
 
 typedef struct ModelConfig {
     const char *family; /* a name of the family table */

@@ -1,9 +1,9 @@
 /* The CPU backend: spreads rows, tokens and heads over threads and calls the kernels of one instruction set.
  * How work is split never changes a sum, so results do not depend on the number of threads. */
 #include "attention/attention.h"
+#include "base/checked.h"
+#include "base/machine/pages.h"
 #include "model/backend.h"
-#include "model/base/checked.h"
-#include "model/base/pages.h"
 #include "model/cpu_matmul.h"
 #include "model/kernels.h"
 

@@ -1,7 +1,7 @@
 /* See cpu_matmul.h. How work is split changes no sum, so that results do not depend on the number of threads. */
 #include "model/cpu_matmul.h"
 
-#include "model/base/checked.h"
+#include "base/checked.h"
 
 #include <stdlib.h>
 

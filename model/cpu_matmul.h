@@ -9,8 +9,8 @@
 #ifndef STOWKV_CPU_MATMUL_H
 #define STOWKV_CPU_MATMUL_H
 
+#include "base/machine/thread_pool.h"
 #include "model/backend.h"
-#include "model/base/thread_pool.h"
 #include "model/cpu_weights.h"
 #include "model/matmul.h"
 

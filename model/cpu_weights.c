@@ -1,7 +1,7 @@
 /* See cpu_weights.h. */
 #include "model/cpu_weights.h"
 
-#include "model/base/pages.h"
+#include "base/machine/pages.h"
 
 #include <stdlib.h>
 

@@ -14,7 +14,7 @@
 #ifndef STOWKV_CPU_WEIGHTS_H
 #define STOWKV_CPU_WEIGHTS_H
 
-#include "model/base/thread_pool.h"
+#include "base/machine/thread_pool.h"
 #include "model/packed_matrix.h"
 #include "model/weight_store.h"
 

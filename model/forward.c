@@ -2,7 +2,7 @@
  * attention with RoPE and a SwiGLU feed-forward network. */
 #include "model/model.h"
 
-#include "model/base/half.h"
+#include "base/half.h"
 
 #include <math.h>
 

@@ -1,7 +1,7 @@
 /* The generation loop; see generation.h. */
 #include "model/generation.h"
 
-#include "model/base/clock.h"
+#include "base/machine/clock.h"
 #include "model/stop_strings.h"
 
 #include <stdlib.h>

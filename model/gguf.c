@@ -1,8 +1,8 @@
 /* GGUF parsing; see gguf.h. Every length from the file is compared with the bytes that are left before it is used. */
 #include "model/gguf.h"
 
-#include "model/base/checked.h"
-#include "model/base/half.h"
+#include "base/checked.h"
+#include "base/half.h"
 
 #include <stdlib.h>
 

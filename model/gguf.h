@@ -3,8 +3,8 @@
 #ifndef STOWKV_GGUF_H
 #define STOWKV_GGUF_H
 
-#include "model/base/mapped_file.h"
-#include "model/base/tensor.h"
+#include "base/mapped_file.h"
+#include "base/tensor.h"
 
 /* The numbers are those of the file format. */
 typedef enum GgufType {

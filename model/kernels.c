@@ -1,7 +1,7 @@
 /* Norms and activations, compiled once for each instruction set; see kernels.h. */
 #include "model/kernels.h"
 
-#include "model/base/simd.h"
+#include "base/simd/vectors.h"
 
 #include <math.h>
 

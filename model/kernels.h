@@ -2,8 +2,8 @@
 #ifndef STOWKV_KERNELS_H
 #define STOWKV_KERNELS_H
 
-#include "model/base/rope.h"
-#include "model/base/simd_levels.h"
+#include "base/rope.h"
+#include "base/simd/levels.h"
 
 #include <stddef.h>
 

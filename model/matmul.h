@@ -8,12 +8,12 @@
  *
  * Activations come in tiles of `token_tile` tokens, a lane of the tile beside the next; a token that is alone is a tile
  * of one. In a tile of T tokens a block of 32 columns takes TILE_INTS * T 32-bit words: two for each of 8 steps of 4
- * columns each (simd_codes.h), the scale s (F32), the sums of the whole numbers over the block and over its halves
+ * columns each (base/simd/codes.h), the scale s (F32), the sums of the whole numbers over the block and over its halves
  * (integers), and s times these. */
 #ifndef STOWKV_MATMUL_H
 #define STOWKV_MATMUL_H
 
-#include "model/base/simd_levels.h"
+#include "base/simd/levels.h"
 #include "model/packed_matrix.h"
 
 enum { TILE_WORDS = 0, TILE_SCALE = 16, TILE_SUMS = 17, TILE_OFFSETS = 20, TILE_INTS = 23 };

@@ -1,9 +1,9 @@
 /* Packing, at load, and looking rows up; see packed_matrix.h. */
 #include "model/packed_matrix.h"
 
-#include "model/base/block_codes.h"
-#include "model/base/checked.h"
-#include "model/base/half.h"
+#include "base/block_codes.h"
+#include "base/checked.h"
+#include "base/half.h"
 
 #include <assert.h>
 

@@ -18,7 +18,7 @@
 #ifndef STOWKV_PACKED_MATRIX_H
 #define STOWKV_PACKED_MATRIX_H
 
-#include "model/base/tensor.h"
+#include "base/tensor.h"
 
 #define PANEL_ROWS   16
 #define PACKED_BLOCK 32 /* columns */

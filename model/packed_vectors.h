@@ -4,7 +4,7 @@
 #ifndef STOWKV_PACKED_VECTORS_H
 #define STOWKV_PACKED_VECTORS_H
 
-#include "model/base/simd_codes.h"
+#include "base/simd/codes.h"
 #include "model/matmul.h"
 
 #define PANEL_VECS (PANEL_ROWS / VEC_LANES)

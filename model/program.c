@@ -2,7 +2,7 @@
 #include "model/program.h"
 
 #include "attention/attention.h"
-#include "model/base/cpu.h"
+#include "base/machine/cpu.h"
 #include "model/packed_matrix.h"
 
 #include <errno.h>

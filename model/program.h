@@ -11,7 +11,7 @@
 #ifndef STOWKV_PROGRAM_H
 #define STOWKV_PROGRAM_H
 
-#include "model/base/options.h"
+#include "base/options.h"
 
 #include <signal.h>
 #include <stdbool.h>

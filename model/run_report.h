@@ -2,8 +2,8 @@
 #ifndef STOWKV_RUN_REPORT_H
 #define STOWKV_RUN_REPORT_H
 
+#include "base/output_file.h"
 #include "kvcache/ledger.h"
-#include "model/base/output_file.h"
 #include "model/generation.h"
 
 #include <cjson/cJSON.h>

@@ -1,7 +1,7 @@
 /* Sampling; see sampler.h. */
 #include "model/sampler.h"
 
-#include "model/base/random.h"
+#include "base/random.h"
 
 #include <math.h>
 #include <stdbool.h>

@@ -7,7 +7,7 @@
 #ifndef STOWKV_SAMPLER_H
 #define STOWKV_SAMPLER_H
 
-#include "model/base/error.h"
+#include "base/error.h"
 
 #include <stddef.h>
 #include <stdint.h>

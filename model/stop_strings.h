@@ -2,9 +2,9 @@
 #ifndef STOWKV_STOP_STRINGS_H
 #define STOWKV_STOP_STRINGS_H
 
-#include "model/base/error.h"
-#include "model/base/options.h"
-#include "model/base/string_view.h"
+#include "base/error.h"
+#include "base/options.h"
+#include "base/string_view.h"
 
 typedef struct StopStrings {
     const StringList *stops; /* not owned */

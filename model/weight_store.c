@@ -1,7 +1,7 @@
 /* See weight_store.h. */
 #include "model/weight_store.h"
 
-#include "model/base/checked.h"
+#include "base/checked.h"
 
 #include <stdlib.h>
 

@@ -5,8 +5,8 @@
 #ifndef STOWKV_WEIGHT_STORE_H
 #define STOWKV_WEIGHT_STORE_H
 
-#include "model/base/error.h"
-#include "model/base/pages.h"
+#include "base/error.h"
+#include "base/machine/pages.h"
 
 #include <stddef.h>
 #include <stdint.h>

@@ -1,7 +1,7 @@
 /* See codec_cases.h. */
 #include "tests/codec_cases.h"
 
-#include "model/base/half.h"
+#include "base/half.h"
 
 #include <math.h>
 #include <stdlib.h>

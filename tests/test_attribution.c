@@ -1,6 +1,6 @@
 /* Errors by layer and KV head, against the same figures from the queries, keys and values that went by: groups encoded
  * and decoded here, attention in double. */
-#include "model/base/half.h"
+#include "base/half.h"
 #include "tests/evaluation_fixture.h"
 #include "tests/fixture_files.h"
 

@@ -1,8 +1,8 @@
 /* What a machine offers: probes that fail, names of instruction sets, quotas of control groups, and memory nodes. */
-#include "model/base/cpu.h"
-#include "model/base/cpu_nodes.h"
-#include "model/base/cpu_quota.h"
-#include "model/base/cpu_try.h"
+#include "base/machine/cpu.h"
+#include "base/machine/cpu_nodes.h"
+#include "base/machine/cpu_quota.h"
+#include "base/machine/cpu_try.h"
 
 #include <limits.h>
 #include <setjmp.h>

@@ -3,7 +3,7 @@
  * to the bit. Shapes are no multiple of any tile. */
 #include "model/cpu_matmul.h"
 
-#include "model/base/half.h"
+#include "base/half.h"
 
 #include <math.h>
 #include <setjmp.h>

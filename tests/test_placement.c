@@ -2,10 +2,10 @@
  * them, and nothing in them changes. Which node a page lies on can be seen on machines with several alone; one is
  * qemu-system-x86_64 -smp 4 -numa node,cpus=0-1 -numa node,cpus=2-3. */
 #define _GNU_SOURCE
+#include "base/checked.h"
+#include "base/machine/cpu_nodes.h"
+#include "base/machine/pages.h"
 #include "kvcache/kvcache.h"
-#include "model/base/checked.h"
-#include "model/base/cpu_nodes.h"
-#include "model/base/pages.h"
 #include "model/cpu_matmul.h"
 
 #include <setjmp.h>

@@ -1,12 +1,12 @@
 /* ROUGE, the stemmer and the bootstrap against published values, cases worked out by hand, and the Python packages that
  * define them; longest common subsequences against all subsequences; the reader of JSON lines. */
+#include "base/random.h"
 #include "eval/rouge/bootstrap.h"
 #include "eval/rouge/jsonl.h"
 #include "eval/rouge/lcs.h"
 #include "eval/rouge/porter_stemmer.h"
 #include "eval/rouge/rouge_score.h"
 #include "eval/rouge/rouge_tokens.h"
-#include "model/base/random.h"
 #include "tests/fixture_files.h"
 #include "tokenizer/utf8.h"
 

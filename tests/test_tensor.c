@@ -1,7 +1,7 @@
 /* Number formats: decoding of every tensor type against the `gguf` package, FP16 against its definition, and the
  * kernels' exponential against libm in double; on every instruction set that this machine has. */
-#include "model/base/half.h"
-#include "model/base/tensor.h"
+#include "base/half.h"
+#include "base/tensor.h"
 #include "model/kernels.h"
 #include "tests/fixture_files.h"
 

@@ -1,6 +1,6 @@
 /* The thread pool: every index is done exactly once, whatever the sizes; pieces of one thread never run together; and
  * a loop is over when it returns. */
-#include "model/base/thread_pool.h"
+#include "base/machine/thread_pool.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -4,7 +4,7 @@
 #ifndef STOWKV_BYTE_ALPHABET_H
 #define STOWKV_BYTE_ALPHABET_H
 
-#include "model/base/string_view.h"
+#include "base/string_view.h"
 
 #include <stdint.h>
 

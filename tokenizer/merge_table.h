@@ -9,7 +9,7 @@
 #ifndef STOWKV_MERGE_TABLE_H
 #define STOWKV_MERGE_TABLE_H
 
-#include "model/base/error.h"
+#include "base/error.h"
 #include "tokenizer/token_table.h"
 #include "tokenizer/vocabulary.h"
 

@@ -9,8 +9,8 @@
 #ifndef STOWKV_PRE_TOKENIZER_H
 #define STOWKV_PRE_TOKENIZER_H
 
-#include "model/base/error.h"
-#include "model/base/string_view.h"
+#include "base/error.h"
+#include "base/string_view.h"
 
 typedef struct PreTokenizer PreTokenizer;
 

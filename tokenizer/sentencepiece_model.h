@@ -11,7 +11,7 @@
 #ifndef STOWKV_SENTENCEPIECE_MODEL_H
 #define STOWKV_SENTENCEPIECE_MODEL_H
 
-#include "model/base/error.h"
+#include "base/error.h"
 #include "tokenizer/vocabulary.h"
 
 typedef struct SentencePieceFacts {

@@ -7,8 +7,8 @@
 #ifndef STOWKV_SPECIAL_TOKENS_H
 #define STOWKV_SPECIAL_TOKENS_H
 
-#include "model/base/error.h"
-#include "model/base/string_view.h"
+#include "base/error.h"
+#include "base/string_view.h"
 
 #include <stdint.h>
 

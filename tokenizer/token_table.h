@@ -8,8 +8,8 @@
 #ifndef STOWKV_TOKEN_TABLE_H
 #define STOWKV_TOKEN_TABLE_H
 
-#include "model/base/error.h"
-#include "model/base/string_view.h"
+#include "base/error.h"
+#include "base/string_view.h"
 
 #include <stdint.h>
 

@@ -12,7 +12,7 @@
 #ifndef STOWKV_TOKENIZER_H
 #define STOWKV_TOKENIZER_H
 
-#include "model/base/error.h"
+#include "base/error.h"
 #include "tokenizer/vocabulary.h"
 
 typedef struct Tokenizer Tokenizer;

@@ -10,7 +10,7 @@
 #ifndef STOWKV_UTF8_H
 #define STOWKV_UTF8_H
 
-#include "model/base/string_view.h"
+#include "base/string_view.h"
 
 #include <stdint.h>
 

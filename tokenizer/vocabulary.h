@@ -3,7 +3,7 @@
 #ifndef STOWKV_VOCABULARY_H
 #define STOWKV_VOCABULARY_H
 
-#include "model/base/string_view.h"
+#include "base/string_view.h"
 
 #include <stdint.h>
 

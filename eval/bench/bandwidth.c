@@ -1,10 +1,10 @@
 /* See bandwidth.h. */
 #include "eval/bench/bandwidth.h"
 
+#include "base/machine/clock.h"
+#include "base/machine/pages.h"
+#include "base/machine/thread_pool.h"
 #include "eval/bench/bandwidth_sum.h"
-#include "model/base/clock.h"
-#include "model/base/pages.h"
-#include "model/base/thread_pool.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>

@@ -13,7 +13,7 @@
 #ifndef STOWKV_BANDWIDTH_H
 #define STOWKV_BANDWIDTH_H
 
-#include "model/base/cpu.h"
+#include "base/machine/cpu.h"
 
 #include <stddef.h>
 

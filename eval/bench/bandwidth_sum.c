@@ -1,7 +1,7 @@
 /* See bandwidth_sum.h. */
 #include "eval/bench/bandwidth_sum.h"
 
-#include "model/base/simd.h"
+#include "base/simd/vectors.h"
 
 #define SUMS 8 /* independent, so that no addition waits for the one before it */
 

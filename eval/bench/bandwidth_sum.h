@@ -2,7 +2,7 @@
 #ifndef STOWKV_BANDWIDTH_SUM_H
 #define STOWKV_BANDWIDTH_SUM_H
 
-#include "model/base/simd_levels.h"
+#include "base/simd/levels.h"
 
 #include <stddef.h>
 

@@ -1,9 +1,9 @@
 /* The program: speed of prefill and generation at several depths under one or several cache policies, beside what the
  * machine's memory can give. The table goes to stdout, progress and notes to stderr. Only main() picks the exit status.
  */
+#include "base/machine/clock.h"
+#include "base/output_file.h"
 #include "eval/bench/bench_chart.h"
-#include "model/base/clock.h"
-#include "model/base/output_file.h"
 #include "model/program.h"
 #include "model/run_report.h"
 #include "model/session.h"

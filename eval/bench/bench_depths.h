@@ -8,7 +8,7 @@
 #ifndef STOWKV_BENCH_DEPTHS_H
 #define STOWKV_BENCH_DEPTHS_H
 
-#include "model/base/error.h"
+#include "base/error.h"
 
 #include <stddef.h>
 

@@ -1,10 +1,10 @@
 /* See bench_run.h. */
 #include "eval/bench/bench_run.h"
 
+#include "base/machine/clock.h"
 #include "eval/proof.h"
 #include "eval/statistics.h"
 #include "kvcache/ledger.h"
-#include "model/base/clock.h"
 #include "model/sampler.h"
 
 #include <stdio.h>

@@ -1,8 +1,8 @@
 /* See attribution.h. */
 #include "eval/perplexity/attribution.h"
 
+#include "base/half.h"
 #include "kvcache/codec_weave.h"
-#include "model/base/half.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -11,8 +11,8 @@
 #ifndef STOWKV_BASE_LOGITS_H
 #define STOWKV_BASE_LOGITS_H
 
-#include "model/base/mapped_file.h"
-#include "model/base/output_file.h"
+#include "base/mapped_file.h"
+#include "base/output_file.h"
 
 /* What a distribution depends on. */
 typedef struct BaseLogitsKey {

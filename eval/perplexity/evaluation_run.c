@@ -1,8 +1,8 @@
 /* The loop of an evaluation; see evaluation.h. Batches go through all policies one after the other, so that the base's
  * distributions are needed for one batch at a time. */
+#include "base/machine/clock.h"
 #include "eval/perplexity/evaluation.h"
 #include "eval/proof.h"
-#include "model/base/clock.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,8 +1,8 @@
 /* The program: perplexity of a text under one or several cache policies, and how far each is from the full cache. The
  * table goes to stdout, progress and notes to stderr. Only main() picks the exit status. */
+#include "base/output_file.h"
 #include "eval/perplexity/perplexity_report.h"
 #include "eval/perplexity/text_rows.h"
-#include "model/base/output_file.h"
 #include "model/program.h"
 #include "model/run_report.h"
 #include "model/session.h"

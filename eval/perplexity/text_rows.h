@@ -3,8 +3,8 @@
 #ifndef STOWKV_TEXT_ROWS_H
 #define STOWKV_TEXT_ROWS_H
 
-#include "model/base/error.h"
-#include "model/base/string_view.h"
+#include "base/error.h"
+#include "base/string_view.h"
 
 /* Fails for what is not text: a NUL byte, or bytes that are not UTF-8; `path` is for the message. */
 int text_check(StringView text, const char *path, Error *error);

@@ -9,7 +9,7 @@
 #ifndef STOWKV_TOKEN_SCORE_H
 #define STOWKV_TOKEN_SCORE_H
 
-#include "model/base/thread_pool.h"
+#include "base/machine/thread_pool.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,7 +1,7 @@
 /* See windows.h; docs/quality.md has the definitions in words. */
 #include "eval/perplexity/windows.h"
 
-#include "model/base/options.h"
+#include "base/options.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -9,7 +9,7 @@
 #ifndef STOWKV_WINDOWS_H
 #define STOWKV_WINDOWS_H
 
-#include "model/base/error.h"
+#include "base/error.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,8 +1,8 @@
 /* See bootstrap.h. */
 #include "eval/rouge/bootstrap.h"
 
+#include "base/random.h"
 #include "eval/statistics.h"
-#include "model/base/random.h"
 
 #include <stdlib.h>
 

@@ -8,7 +8,7 @@
 #ifndef STOWKV_BOOTSTRAP_H
 #define STOWKV_BOOTSTRAP_H
 
-#include "model/base/error.h"
+#include "base/error.h"
 
 #include <stddef.h>
 #include <stdint.h>

@@ -14,8 +14,8 @@
 #ifndef STOWKV_JSONL_H
 #define STOWKV_JSONL_H
 
-#include "model/base/error.h"
-#include "model/base/string_view.h"
+#include "base/error.h"
+#include "base/string_view.h"
 
 #include <cjson/cJSON.h>
 #include <stdio.h>

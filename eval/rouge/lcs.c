@@ -1,7 +1,7 @@
 /* The textbook table, of which only the row at work is kept; see lcs.h. */
 #include "eval/rouge/lcs.h"
 
-#include "model/base/checked.h"
+#include "base/checked.h"
 
 #include <stdlib.h>
 

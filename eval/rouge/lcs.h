@@ -6,7 +6,7 @@
 #ifndef STOWKV_LCS_H
 #define STOWKV_LCS_H
 
-#include "model/base/error.h"
+#include "base/error.h"
 
 #include <stdbool.h>
 #include <stddef.h>

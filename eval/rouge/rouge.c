@@ -1,9 +1,9 @@
 /* The program: ROUGE of texts that are there, or of texts that a model generates with one or several cache policies.
  * The result goes to stdout, progress and notes to stderr. Only main() picks the exit status. */
+#include "base/output_file.h"
 #include "eval/progress.h"
 #include "eval/rouge/rouge_report.h"
 #include "eval/rouge/rouge_settings.h"
-#include "model/base/output_file.h"
 #include "model/program.h"
 #include "model/run_report.h"
 

@@ -1,8 +1,8 @@
 /* See rouge_results.h. */
 #include "eval/rouge/rouge_results.h"
 
+#include "base/mapped_file.h"
 #include "eval/rouge/jsonl.h"
-#include "model/base/mapped_file.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -11,7 +11,7 @@
 #ifndef STOWKV_ROUGE_RESULTS_H
 #define STOWKV_ROUGE_RESULTS_H
 
-#include "model/base/error.h"
+#include "base/error.h"
 
 #include <cjson/cJSON.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /* See rouge_samples.h. */
 #include "eval/rouge/rouge_samples.h"
 
-#include "model/base/checked.h"
+#include "base/checked.h"
 
 #include <stdlib.h>
 

@@ -9,8 +9,8 @@
 #ifndef STOWKV_ROUGE_SCORE_H
 #define STOWKV_ROUGE_SCORE_H
 
-#include "model/base/error.h"
-#include "model/base/string_view.h"
+#include "base/error.h"
+#include "base/string_view.h"
 
 typedef enum RougeVariant {
     ROUGE_L,    /* the longest common subsequence of the whole texts */

@@ -2,8 +2,8 @@
  * two alone have an ASCII letter in lower case. */
 #include "eval/rouge/rouge_tokens.h"
 
+#include "base/checked.h"
 #include "eval/rouge/porter_stemmer.h"
-#include "model/base/checked.h"
 
 #include <stdlib.h>
 

@@ -1,0 +1,61 @@
+/* IEEE binary16 and bfloat16, as stored in checkpoints and in the cache, one value at a time. Vector code converts with
+ * the primitives of base/simd/vectors.h; both agree bit for bit. */
+#ifndef STOWKV_HALF_H
+#define STOWKV_HALF_H
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+static inline float float_from_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline uint32_t float_to_bits(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static inline float bf16_to_float(uint16_t bf16) {
+    return float_from_bits((uint32_t)bf16 << 16);
+}
+
+/* Rebases the exponent by a float multiplication, which also normalises subnormals; infinity and NaN are set from the
+ * exponent. Without branches, as half_from_float(), so that loops vectorize. */
+static inline float half_to_float(uint16_t half) {
+#if defined(__F16C__)
+    return _cvtsh_ss(half);
+#elif defined(__aarch64__)
+    __fp16 value;
+    memcpy(&value, &half, sizeof value);
+    return value;
+#else
+    int32_t magnitude = (half & 0x7fff) << 13;
+    uint32_t sign = (uint32_t)(half & 0x8000) << 16;
+    uint32_t finite = float_to_bits(float_from_bits((uint32_t)magnitude) * 0x1p112f);
+    uint32_t bits = magnitude >= 0x0f800000 ? (uint32_t)magnitude | 0x7f800000 : finite;
+    return float_from_bits(bits | sign);
+#endif
+}
+
+/* Rounds to nearest even; what is beyond 65504 becomes infinity, as in hardware. A NaN keeps the top of its payload and
+ * becomes quiet. For what is below 2^-14, adding 0.5 lines the subnormal's last bit up with the float's. */
+static inline uint16_t half_from_float(float value) {
+    uint32_t bits = float_to_bits(value);
+    int32_t magnitude = (int32_t)(bits & 0x7fffffff), odd = magnitude >> 13 & 1;
+    int32_t normal = (magnitude - 0x38000000 + 0xfff + odd) >> 13;
+    int32_t subnormal = (int32_t)float_to_bits(float_from_bits((uint32_t)magnitude) + 0.5f) - 0x3f000000;
+    int32_t nan = 0x7e00 | (magnitude >> 13 & 0x1ff);
+    int32_t half = magnitude < 0x38800000 ? subnormal : normal;
+    half = magnitude >= 0x477ff000 ? 0x7c00 : half; /* 65520 and above round to infinity */
+    half = magnitude > 0x7f800000 ? nan : half;
+    return (uint16_t)((bits >> 16 & 0x8000) | (uint32_t)half);
+}
+
+#endif
