@@ -1,10 +1,10 @@
 /* The program: options, open, generate, report. stdout is exactly the continuation of the prompt; everything else goes
  * to stderr. Only main() picks the exit status. */
 #include "base/output_file.h"
-#include "model/memory_plan.h"
-#include "model/program.h"
-#include "model/prompt.h"
-#include "model/run_report.h"
+#include "session/memory_plan.h"
+#include "session/program.h"
+#include "session/prompt.h"
+#include "session/run_report.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -12,7 +12,7 @@
 
 #include "kvcache/kvcache.h"
 #include "base/tensor.h"
-#include "model/config.h"
+#include "checkpoints/config.h"
 
 typedef struct Backend Backend;
 
@@ -94,8 +94,5 @@ struct Backend {
     SimdLevel level;        /* instruction set of the kernels */
     int n_threads;
 };
-
-/* n_threads 0: one for each physical core that the process may use. */
-int cpu_backend_open(Backend **out, SimdLevel level, int n_threads, Error *error);
 
 #endif

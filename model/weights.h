@@ -2,7 +2,7 @@
 #ifndef STOWKV_WEIGHTS_H
 #define STOWKV_WEIGHTS_H
 
-#include "model/checkpoint.h"
+#include "checkpoints/checkpoint.h"
 
 /* Shapes as GGUF writes them, {columns, rows}: y = W x has one output a row. */
 typedef struct LayerWeights {

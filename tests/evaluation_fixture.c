@@ -1,6 +1,7 @@
 /* See evaluation_fixture.h. */
 #include "tests/evaluation_fixture.h"
 
+#include "cpu/backend.h"
 #include "tests/fixture_files.h"
 #include "tokenizer/tokenizer.h"
 

@@ -3,7 +3,8 @@
  * in heap memory of exactly their size: AddressSanitizer then sees a read of one byte too many, which the zeros between
  * the end of a mapped file and the end of its page would hide. */
 #define _GNU_SOURCE
-#include "model/session.h"
+#include "cpu/backend.h"
+#include "session/session.h"
 #include "tests/fixture_files.h"
 
 #include <cjson/cJSON.h>

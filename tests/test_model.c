@@ -1,7 +1,8 @@
 /* Logits of tiny random models, every tensor type and container, against the float64 forward pass of
  * checkpoints/fixtures/reference_llama.py; and that batches, threads and instruction sets do not change them. */
+#include "cpu/backend.h"
+#include "cpu/packed_matrix.h"
 #include "model/model.h"
-#include "model/packed_matrix.h"
 #include "tests/fixture_files.h"
 
 #include <glob.h>

@@ -5,8 +5,9 @@
 #include "base/checked.h"
 #include "base/machine/cpu_nodes.h"
 #include "base/machine/pages.h"
+#include "cpu/backend.h"
+#include "cpu/products.h"
 #include "kvcache/kvcache.h"
-#include "model/cpu_matmul.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,7 +1,7 @@
 /* Sampling: greedy and its ties, each filter against probabilities computed by hand, frequencies against the softmax,
  * and the seed. Stop strings, which end what is sampled. */
-#include "model/sampler.h"
-#include "model/stop_strings.h"
+#include "session/sampler.h"
+#include "session/stop_strings.h"
 
 #include <math.h>
 #include <setjmp.h>

@@ -1,7 +1,7 @@
 /* The real model, SmolLM2-135M-Instruct Q4_1: perplexity against llama.cpp's, logits against the float64 forward pass,
  * the text of an answer, and the memory that a long prompt takes. Skipped, loudly, when it has not been fetched. */
 #include "eval/perplexity/evaluation.h"
-#include "model/generation.h"
+#include "session/generation.h"
 #include "tests/fixture_files.h"
 
 #include <fcntl.h>

@@ -2,7 +2,7 @@
  * kernels' exponential against libm in double; on every instruction set that this machine has. */
 #include "base/half.h"
 #include "base/tensor.h"
-#include "model/kernels.h"
+#include "cpu/kernels.h"
 #include "tests/fixture_files.h"
 
 #include <ctype.h>

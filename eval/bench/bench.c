@@ -4,9 +4,9 @@
 #include "base/machine/clock.h"
 #include "base/output_file.h"
 #include "eval/bench/bench_chart.h"
-#include "model/program.h"
-#include "model/run_report.h"
-#include "model/session.h"
+#include "session/program.h"
+#include "session/run_report.h"
+#include "session/session.h"
 
 static const char USAGE[] =
     "Usage: bench --checkpoint_path PATH [flags]\n"

@@ -2,7 +2,7 @@
 #include "eval/bench/bench_report.h"
 
 #include "eval/statistics.h"
-#include "model/run_report.h"
+#include "session/run_report.h"
 
 #include <math.h>
 

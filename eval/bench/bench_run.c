@@ -5,7 +5,7 @@
 #include "eval/proof.h"
 #include "eval/statistics.h"
 #include "kvcache/ledger.h"
-#include "model/sampler.h"
+#include "session/sampler.h"
 
 #include <stdio.h>
 #include <stdlib.h>

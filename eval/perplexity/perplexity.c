@@ -3,9 +3,9 @@
 #include "base/output_file.h"
 #include "eval/perplexity/perplexity_report.h"
 #include "eval/perplexity/text_rows.h"
-#include "model/program.h"
-#include "model/run_report.h"
-#include "model/session.h"
+#include "session/program.h"
+#include "session/run_report.h"
+#include "session/session.h"
 
 #include <stdlib.h>
 

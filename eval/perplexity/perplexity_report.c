@@ -1,7 +1,7 @@
 /* See perplexity_report.h. */
 #include "eval/perplexity/perplexity_report.h"
 
-#include "model/run_report.h"
+#include "session/run_report.h"
 
 #include <math.h>
 #include <stdlib.h>

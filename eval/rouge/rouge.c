@@ -4,8 +4,8 @@
 #include "eval/progress.h"
 #include "eval/rouge/rouge_report.h"
 #include "eval/rouge/rouge_settings.h"
-#include "model/program.h"
-#include "model/run_report.h"
+#include "session/program.h"
+#include "session/run_report.h"
 
 #include <stdlib.h>
 

@@ -1,7 +1,7 @@
 /* See rouge_report.h. */
 #include "eval/rouge/rouge_report.h"
 
-#include "model/run_report.h"
+#include "session/run_report.h"
 
 static const char *stemming(const RougeOptions *options) {
     return options->stem ? "stemmed" : "not stemmed";

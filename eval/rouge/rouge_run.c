@@ -2,7 +2,7 @@
 #include "eval/rouge/rouge_run.h"
 
 #include "eval/proof.h"
-#include "model/run_report.h"
+#include "session/run_report.h"
 
 #include <stdlib.h>
 #include <xxhash.h>

@@ -10,7 +10,7 @@
 #define STOWKV_ROUGE_SAMPLES_H
 
 #include "eval/rouge/jsonl.h"
-#include "model/prompt.h"
+#include "session/prompt.h"
 
 #include <signal.h>
 

@@ -9,7 +9,7 @@
 #define STOWKV_ROUGE_SETTINGS_H
 
 #include "eval/rouge/rouge_score.h"
-#include "model/session.h"
+#include "session/session.h"
 
 #define ROUGE_SEED_UNSET UINT64_MAX
 

@@ -1,0 +1,140 @@
+/* Opening of checkpoints: chooses the reader, then checks what holds for every container; see checkpoint.h. */
+#include "checkpoints/reader.h"
+
+#include <stdlib.h>
+#include <xxhash.h>
+
+static const CheckpointReader *const READERS[] = {&GGUF_READER, &LLAMA2C_READER};
+
+const MappedFile *checkpoint_map(Checkpoint *checkpoint, const char *path, Error *error) {
+    MappedFile file;
+    if (mapped_file_open(&file, path, error) < 0)
+        return NULL;
+    MappedFile *files = realloc(checkpoint->files, (checkpoint->n_files + 1) * sizeof *files);
+    if (files == NULL) {
+        mapped_file_close(&file);
+        error_memory(error, "the list of files", sizeof *files);
+        return NULL;
+    }
+    checkpoint->files = files;
+    files[checkpoint->n_files] = file;
+    return &files[checkpoint->n_files++];
+}
+
+void *checkpoint_allocate(Checkpoint *checkpoint, size_t count, size_t size, const char *what, Error *error) {
+    void **allocations = realloc(checkpoint->allocations, (checkpoint->n_allocations + 1) * sizeof *allocations);
+    if (allocations != NULL) {
+        checkpoint->allocations = allocations;
+        void *memory = calloc(count > 0 ? count : 1, size);
+        if (memory != NULL)
+            return allocations[checkpoint->n_allocations++] = memory;
+    }
+    error_memory(error, what, (unsigned long long)count * size);
+    return NULL;
+}
+
+Tensor *checkpoint_add_tensors(Checkpoint *checkpoint, size_t count, Error *error) {
+    Tensor *tensors = realloc(checkpoint->tensors, (checkpoint->n_tensors + count) * sizeof *tensors);
+    if (tensors == NULL) {
+        error_memory(error, "the list of tensors", (unsigned long long)count * sizeof *tensors);
+        return NULL;
+    }
+    checkpoint->tensors = tensors;
+    checkpoint->n_tensors += count;
+    return memset(tensors + checkpoint->n_tensors - count, 0, count * sizeof *tensors);
+}
+
+const Tensor *checkpoint_tensor(const Checkpoint *checkpoint, const char *name) {
+    for (size_t i = 0; i < checkpoint->n_tensors; i++)
+        if (sv_is(checkpoint->tensors[i].name, name))
+            return &checkpoint->tensors[i];
+    return NULL;
+}
+
+static int by_name(const void *a, const void *b) {
+    StringView x = (*(const Tensor *const *)a)->name, y = (*(const Tensor *const *)b)->name;
+    size_t common = x.length < y.length ? x.length : y.length;
+    int order = memcmp(x.bytes, y.bytes, common);
+    return order != 0 ? order : (x.length > y.length) - (x.length < y.length);
+}
+
+static int by_address(const void *a, const void *b) {
+    const uint8_t *x = (*(const Tensor *const *)a)->data, *y = (*(const Tensor *const *)b)->data;
+    return (x > y) - (x < y);
+}
+
+/* Two names for one tensor, or two tensors in the same bytes: the file is not what it says. */
+static int check_tensors_distinct(const Checkpoint *checkpoint, const char *path, Error *error) {
+    size_t n = checkpoint->n_tensors;
+    const Tensor **sorted = malloc((n > 0 ? n : 1) * sizeof *sorted);
+    if (sorted == NULL)
+        return error_memory(error, "the list of tensors", (unsigned long long)n * sizeof *sorted);
+    for (size_t i = 0; i < n; i++)
+        sorted[i] = &checkpoint->tensors[i];
+    int status = 0;
+    qsort(sorted, n, sizeof *sorted, by_name);
+    for (size_t i = 1; i < n && status == 0; i++)
+        if (sv_equal(sorted[i - 1]->name, sorted[i]->name))
+            status = error_set(error, ERROR_FORMAT, "%s: duplicate tensor %.*s; the file is damaged", path,
+                               SV_ARGS(sorted[i]->name));
+    qsort(sorted, n, sizeof *sorted, by_address);
+    for (size_t i = 1; i < n && status == 0; i++)
+        if (sorted[i]->data < sorted[i - 1]->data + sorted[i - 1]->size_bytes)
+            status = error_set(error, ERROR_FORMAT, "%s: tensors %.*s and %.*s overlap; the file is damaged", path,
+                               SV_ARGS(sorted[i - 1]->name), SV_ARGS(sorted[i]->name));
+    free(sorted);
+    return status;
+}
+
+static int read_checkpoint(Checkpoint *checkpoint, const char *path, Error *error) {
+    const MappedFile *file = checkpoint_map(checkpoint, path, error);
+    if (file == NULL)
+        return error->code;
+    const CheckpointReader *reader = NULL;
+    for (size_t i = 0; i < sizeof READERS / sizeof *READERS && reader == NULL; i++)
+        if (READERS[i]->recognises(file, path))
+            reader = READERS[i];
+    if (reader == NULL)
+        return error_set(error, ERROR_UNSUPPORTED,
+                         "%s: wrong magic, neither GGUF nor a llama2.c .bin; convert the checkpoint to GGUF", path);
+    if (reader->read(checkpoint, path, error) < 0)
+        return error->code;
+    if (model_config_check(&checkpoint->config, path, error) < 0)
+        return error->code;
+    for (size_t i = 0; i < checkpoint->n_tensors; i++)
+        checkpoint->weights_bytes += checkpoint->tensors[i].size_bytes;
+    return check_tensors_distinct(checkpoint, path, error);
+}
+
+int checkpoint_open(Checkpoint *checkpoint, const char *path, Error *error) {
+    *checkpoint = (Checkpoint){0};
+    int status = read_checkpoint(checkpoint, path, error);
+    if (status < 0)
+        checkpoint_close(checkpoint);
+    return status;
+}
+
+void checkpoint_close(Checkpoint *checkpoint) {
+    for (size_t i = 0; i < checkpoint->n_files; i++)
+        mapped_file_close(&checkpoint->files[i]);
+    for (size_t i = 0; i < checkpoint->n_allocations; i++)
+        free(checkpoint->allocations[i]);
+    free(checkpoint->files);
+    free(checkpoint->allocations);
+    free(checkpoint->tensors);
+    *checkpoint = (Checkpoint){0};
+}
+
+uint64_t checkpoint_fingerprint(const Checkpoint *checkpoint) {
+    uint64_t hash = 0;
+    for (size_t i = 0; i < checkpoint->n_tensors; i++) {
+        const Tensor *t = &checkpoint->tensors[i];
+        const uint64_t head[] = {(uint64_t)t->type, t->shape[0], t->shape[1], t->shape[2], t->shape[3], t->group};
+        hash = XXH3_64bits_withSeed(t->name.bytes, t->name.length, hash);
+        hash = XXH3_64bits_withSeed(head, sizeof head, hash);
+        hash = XXH3_64bits_withSeed(t->data, t->size_bytes, hash);
+        if (t->scales != NULL)
+            hash = XXH3_64bits_withSeed(t->scales, t->size_bytes / t->group * sizeof *t->scales, hash);
+    }
+    return hash;
+}

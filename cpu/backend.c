@@ -1,0 +1,311 @@
+/* The CPU backend: spreads rows, tokens and heads over threads and calls the kernels of one instruction set.
+ * How work is split never changes a sum, so results do not depend on the number of threads. */
+#include "cpu/backend.h"
+
+#include "attention/attention.h"
+#include "base/checked.h"
+#include "base/machine/pages.h"
+#include "cpu/kernels.h"
+#include "cpu/products.h"
+
+#include <stdlib.h>
+
+#define SMALL_WORK    16384 /* numbers below which sharing costs more than it saves */
+#define PLACED_TOKENS 256   /* at a time: a few pages of each KV head */
+#define PIECES        16    /* a thread's share of a loop at its end, so that threads are through at the same time */
+
+typedef struct CpuBackend {
+    Backend base;
+    const Kernels *kernels;
+    const AttentionKernels *attention;
+    ThreadPool *pool;
+    CpuMatmul matmul;
+    char *attention_scratch; /* (n_threads, attention_scratch_bytes()) */
+    float *partials;         /* attention_partial_bytes() */
+} CpuBackend;
+
+static CpuBackend *cpu(Backend *backend) {
+    return (CpuBackend *)backend;
+}
+
+/* Mapped, not malloc'd: pages that a long context never reaches are never taken from the machine. */
+static void *cpu_allocate(Backend *backend, size_t size_bytes, const char *what, Error *error) {
+    void *memory = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) {
+        error_memory(error, what, size_bytes);
+        return NULL;
+    }
+    if (thread_pool_n_nodes(cpu(backend)->pool) > 1) /* a huge page would put several KV heads near one thread */
+        pages_ask(memory, size_bytes, PAGES_ORDINARY);
+    return memory;
+}
+
+static void cpu_release(Backend *backend, void *memory, size_t size_bytes) {
+    (void)backend;
+    if (memory != NULL)
+        munmap(memory, size_bytes);
+}
+
+static void cpu_close(Backend *backend) {
+    if (backend == NULL)
+        return;
+    thread_pool_close(cpu(backend)->pool);
+    cpu_matmul_close(&cpu(backend)->matmul);
+    cpu_release(backend, cpu(backend)->attention_scratch, (size_t)backend->n_threads * attention_scratch_bytes());
+    cpu_release(backend, cpu(backend)->partials, attention_partial_bytes());
+    free(backend);
+}
+
+/* Calls `task` for all of [0, n): by all threads where `n_numbers` is worth it. */
+static void spread(const CpuBackend *b, size_t n, size_t n_numbers, ThreadTask *task, void *job) {
+    if (n_numbers <= SMALL_WORK)
+        thread_pool_run(b->pool, n, n, task, job);
+    else
+        thread_pool_halve(b->pool, n, PIECES, task, job);
+}
+
+static int cpu_upload(Backend *backend, Tensor *const *tensors, size_t n_tensors, TensorUse use, Error *error) {
+    return use == TENSOR_MATRIX ? cpu_weights_pack(&cpu(backend)->matmul.weights, tensors, n_tensors, error) : 0;
+}
+
+static int cpu_reserve(Backend *backend, size_t n_tokens, Error *error) {
+    return cpu_matmul_reserve(&cpu(backend)->matmul, n_tokens, error);
+}
+
+static void cpu_write(Backend *backend, float *to, const float *host, size_t n) {
+    (void)backend;
+    memcpy(to, host, n * sizeof *to);
+}
+
+static void cpu_read(Backend *backend, float *host, const float *from, size_t n) {
+    (void)backend;
+    memcpy(host, from, n * sizeof *host);
+}
+
+static void cpu_embed(Backend *backend, const Tensor *embedding, const int32_t *tokens, size_t n_tokens, float *x) {
+    TensorDecode *decode = tensor_decoder(embedding->type, backend->level);
+    size_t n_embd = embedding->shape[0];
+    for (size_t t = 0; t < n_tokens; t++, x += n_embd) {
+        if (embedding->uploaded != NULL)
+            packed_matrix_row(embedding->uploaded, (size_t)tokens[t], x);
+        else
+            decode(embedding, (size_t)tokens[t] * n_embd, n_embd, x);
+    }
+}
+
+static void cpu_matmul(Backend *backend, const WeightProduct *products, size_t n_products, const float *x,
+                       size_t n_tokens) {
+    cpu_matmul_run(&cpu(backend)->matmul, products, n_products, x, n_tokens);
+}
+
+typedef struct NormJob {
+    const CpuBackend *b;
+    const float *x, *gains;
+    float eps;
+    size_t n;
+    float *y;
+} NormJob;
+
+static void norm_tokens(void *context, size_t begin, size_t end, int thread) {
+    const NormJob *job = context;
+    (void)thread;
+    for (size_t t = begin; t < end; t++)
+        job->b->kernels->rmsnorm(job->x + t * job->n, job->gains, job->eps, job->n, job->y + t * job->n);
+}
+
+static void cpu_rmsnorm(Backend *backend, const float *x, const Tensor *gain, float eps, size_t n_tokens, float *y) {
+    const CpuBackend *b = cpu(backend);
+    const float *gains = (const float *)(const void *)gain->data; /* F32, see weights.c */
+    size_t n = gain->shape[0];
+    spread(b, n_tokens, n_tokens * n, norm_tokens, &(NormJob){b, x, gains, eps, n, y});
+}
+
+typedef struct RopeJob {
+    const CpuBackend *b;
+    float *x;
+    size_t n_heads, head_dim;
+    RopePairing pairing;
+    const float *rotation;
+} RopeJob;
+
+static void rotate_tokens(void *context, size_t begin, size_t end, int thread) {
+    const RopeJob *job = context;
+    (void)thread;
+    for (size_t t = begin; t < end; t++)
+        job->b->kernels->rope(job->x + t * job->n_heads * job->head_dim, job->n_heads, job->head_dim, job->pairing,
+                              job->rotation + t * job->head_dim);
+}
+
+static void cpu_rope(Backend *backend, float *x, size_t n_tokens, size_t n_heads, size_t head_dim, RopePairing pairing,
+                     const float *rotation) {
+    RopeJob job = {cpu(backend), x, n_heads, head_dim, pairing, rotation};
+    spread(cpu(backend), n_tokens, n_tokens * n_heads * head_dim, rotate_tokens, &job);
+}
+
+typedef struct HeadsJob {
+    KvCache *cache;
+    size_t layer, n_tokens;
+    const float *k, *v; /* for append_heads() */
+} HeadsJob;
+
+static void append_heads(void *context, size_t begin, size_t end, int thread) {
+    const HeadsJob *job = context;
+    (void)thread;
+    for (size_t kv_head = begin; kv_head < end; kv_head++)
+        kvcache_append(job->cache, job->layer, kv_head, job->n_tokens, job->k, job->v);
+}
+
+static void commit_heads(void *context, size_t begin, size_t end, int thread) {
+    const HeadsJob *job = context;
+    (void)thread;
+    for (size_t kv_head = begin; kv_head < end; kv_head++)
+        kvcache_commit(job->cache, job->layer, kv_head, job->n_tokens);
+}
+
+static void spread_heads(const CpuBackend *b, HeadsJob *job, ThreadTask *task) {
+    size_t n_kv_heads = job->cache->shape.n_kv_heads;
+    spread(b, n_kv_heads, job->n_tokens * n_kv_heads * job->cache->shape.head_dim, task, job);
+}
+
+typedef struct PlaceJob {
+    KvCache *cache;
+    size_t begin, end; /* tokens */
+} PlaceJob;
+
+static void place_heads(void *context, size_t begin, size_t end, int thread) {
+    const PlaceJob *job = context;
+    (void)thread;
+    for (size_t kv_head = begin; kv_head < end; kv_head++)
+        kvcache_touch(job->cache, kv_head, job->begin, job->end);
+}
+
+/* Where some memory is nearer than other memory, a KV head's lies near the threads that will attend to it: they share
+ * out heads in order, see attention_n_items(). Tokens come from whichever thread is free, so their pages are touched
+ * before, some tokens ahead. */
+static void place_batch(const CpuBackend *b, KvCache *cache, size_t n_tokens) {
+    PlaceJob job = {cache, round_up(cache->n_tokens, PLACED_TOKENS),
+                    round_up(cache->n_tokens + n_tokens, PLACED_TOKENS)};
+    if (thread_pool_n_nodes(b->pool) > 1 && job.begin < job.end)
+        thread_pool_each(b->pool, cache->shape.n_kv_heads, place_heads, &job);
+}
+
+static void cpu_append(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, const float *k,
+                       const float *v) {
+    if (layer == 0) /* for all layers */
+        place_batch(cpu(backend), cache, n_tokens);
+    spread_heads(cpu(backend), &(HeadsJob){cache, layer, n_tokens, k, v}, append_heads);
+}
+
+typedef struct AttentionJob {
+    const CpuBackend *b;
+    const AttentionBatch *batch;
+} AttentionJob;
+
+static AttentionScratch *attention_scratch(const CpuBackend *b, int thread) {
+    return (AttentionScratch *)(void *)(b->attention_scratch + (size_t)thread * attention_scratch_bytes());
+}
+
+static void attend_items(void *context, size_t begin, size_t end, int thread) {
+    const AttentionJob *job = context;
+    attention_items(job->batch, begin, end, job->b->attention, attention_scratch(job->b, thread));
+}
+
+static void merge_heads(void *context, size_t begin, size_t end, int thread) {
+    const AttentionJob *job = context;
+    attention_merge(job->batch, begin, end, job->b->attention, attention_scratch(job->b, thread));
+}
+
+/* Blocks of queries are large enough to be handed out one by one; tiles of a single query share what is done first. */
+static void cpu_attention(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
+                          RopePairing pairing, const float *q, const float *shift_rotation, float *out) {
+    const CpuBackend *b = cpu(backend);
+    AttentionBatch batch = {cache, layer, n_tokens, n_heads, pairing, q, shift_rotation, out, b->partials};
+    AttentionJob job = {b, &batch};
+    size_t n_numbers = (cache->n_tokens + n_tokens) * n_tokens * n_heads * cache->shape.head_dim;
+    if (n_tokens > 1 && n_numbers > SMALL_WORK)
+        thread_pool_run(b->pool, attention_n_items(&batch), 1, attend_items, &job);
+    else
+        spread(b, attention_n_items(&batch), n_numbers, attend_items, &job);
+    size_t n_kv_heads = cache->shape.n_kv_heads, n_merged = attention_n_items(&batch) * (n_heads / n_kv_heads);
+    if (n_tokens == 1)
+        spread(b, n_kv_heads, n_merged * cache->shape.head_dim, merge_heads, &job);
+    spread_heads(b, &(HeadsJob){.cache = cache, .layer = layer, .n_tokens = n_tokens}, commit_heads);
+}
+
+/* Two arrays of as many numbers, the first of which changes. */
+typedef struct ElementsJob {
+    void (*kernel)(float *x, const float *y, size_t n);
+    float *x;
+    const float *y;
+    size_t n;
+} ElementsJob;
+
+static void element_pieces(void *context, size_t begin, size_t end, int thread) {
+    const ElementsJob *job = context;
+    size_t first = begin * SMALL_WORK, last = end * SMALL_WORK < job->n ? end * SMALL_WORK : job->n;
+    (void)thread;
+    job->kernel(job->x + first, job->y + first, last - first);
+}
+
+static void spread_elements(const CpuBackend *b, ElementsJob *job) {
+    spread(b, (job->n + SMALL_WORK - 1) / SMALL_WORK, job->n, element_pieces, job);
+}
+
+static void cpu_swiglu(Backend *backend, float *gate, const float *up, size_t n) {
+    const CpuBackend *b = cpu(backend);
+    spread_elements(b, &(ElementsJob){b->kernels->swiglu, gate, up, n});
+}
+
+static void add(float *x, const float *y, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        x[i] += y[i];
+}
+
+static void cpu_add(Backend *backend, float *x, const float *y, size_t n) {
+    spread_elements(cpu(backend), &(ElementsJob){add, x, y, n});
+}
+
+static const BackendOps CPU_OPS = {
+    .close = cpu_close,
+    .allocate = cpu_allocate,
+    .release = cpu_release,
+    .upload = cpu_upload,
+    .reserve = cpu_reserve,
+    .write = cpu_write,
+    .read = cpu_read,
+    .embed = cpu_embed,
+    .matmul = cpu_matmul,
+    .rmsnorm = cpu_rmsnorm,
+    .rope = cpu_rope,
+    .append = cpu_append,
+    .attention = cpu_attention,
+    .swiglu = cpu_swiglu,
+    .add = cpu_add,
+};
+
+int cpu_backend_open(Backend **out, SimdLevel level, int n_threads, Error *error) {
+    static const Kernels *const KERNELS[SIMD_LEVEL_COUNT] = SIMD_ADDRESSES(model_kernels);
+    CpuBackend *b = calloc(1, sizeof *b);
+    if (b == NULL)
+        return error_memory(error, "the CPU backend", sizeof *b);
+    b->base = (Backend){.ops = &CPU_OPS,
+                        .device = "cpu",
+                        .level = level,
+                        .n_threads = n_threads > 0 ? n_threads : cpu_physical_cores()};
+    b->kernels = KERNELS[level];
+    b->attention = attention_kernels(level);
+    if (thread_pool_open(&b->pool, b->base.n_threads, error) < 0) {
+        free(b);
+        return error->code;
+    }
+    b->attention_scratch = cpu_allocate(&b->base, (size_t)b->base.n_threads * attention_scratch_bytes(),
+                                        "the scratch memory of attention", error);
+    b->partials = cpu_allocate(&b->base, attention_partial_bytes(), "the scratch memory of attention", error);
+    if (b->attention_scratch == NULL || b->partials == NULL) {
+        cpu_close(&b->base);
+        return error->code;
+    }
+    cpu_matmul_open(&b->matmul, level, b->pool);
+    *out = &b->base;
+    return 0;
+}

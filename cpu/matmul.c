@@ -1,0 +1,218 @@
+/* Products with many tokens, and the table of all products, compiled once for each instruction set; see matmul.h. */
+#include "cpu/packed_vectors.h"
+
+/* Vectors of rows that a tile of tokens meets at once. */
+#if VEC_LANES == 16
+#define PAIR_VECS 2 /* a vector is the rows of a panel */
+#elif VEC_LANES == 8
+#define PAIR_VECS 2 /* two vectors are a panel: a pair goes in two turns */
+#else
+#define PAIR_VECS 4
+#endif
+
+/* A pair of panels as the products of many tokens read it, in `room`. */
+typedef struct Unpacked {
+    uint8_t *codes; /* (2, n_blocks, PACKED_STEPS, PIECE_BYTES) */
+    float *scales;  /* (2, n_runs, PANEL_ROWS) */
+    float *minima;  /* the same */
+    size_t n_blocks, n_runs;
+} Unpacked;
+
+/* Codes take a quarter of the room; scales and minima of runs of 16 columns or more an eighth of it. */
+static Unpacked lay_out(const PackedFormat *format, size_t n_columns, void *room) {
+    size_t n_blocks = n_columns / PACKED_BLOCK, n_runs = n_columns / format->run;
+    uint8_t *codes = room;
+    float *scales = (float *)(void *)(codes + 2 * n_blocks * PACKED_STEPS * PIECE_BYTES);
+    return (Unpacked){codes, scales, scales + 2 * n_runs * PANEL_ROWS, n_blocks, n_runs};
+}
+
+INLINE void unpack_block(const PackedFormat *format, const uint8_t *block, uint8_t *codes) {
+    for (size_t s = 0; s < PACKED_STEPS; s++)
+        for (size_t v = 0; v < PANEL_VECS; v++)
+            vec_int_store(codes + s * PIECE_BYTES + v * sizeof(VecInt), step_codes(format, block, s, v));
+}
+
+INLINE void unpack_run(const PackedFormat *format, const uint8_t *stripe, size_t run, float *scales, float *minima) {
+    for (size_t v = 0; v < PANEL_VECS; v++) {
+        Vec scale, minimum;
+        run_scales(format, stripe, run, v, &scale, &minimum);
+        vec_store(scales + v * VEC_LANES, scale);
+        if (packed_has_minima(format))
+            vec_store(minima + v * VEC_LANES, minimum);
+    }
+}
+
+INLINE void unpack_panel(const PackedFormat *format, const uint8_t *panel, size_t index, const Unpacked *out) {
+    size_t stripe_blocks = packed_stripe_blocks(format), n_runs = PACKED_BLOCK / format->run;
+    for (size_t b = 0; b < out->n_blocks; b++) {
+        const uint8_t *stripe = panel + b / stripe_blocks * packed_stripe_bytes(format);
+        size_t in_stripe = b % stripe_blocks, first = index * out->n_runs + b * n_runs;
+        unpack_block(format, stripe + packed_scales_bytes(format) + in_stripe * packed_block_bytes(format),
+                     out->codes + (index * out->n_blocks + b) * PACKED_STEPS * PIECE_BYTES);
+        for (size_t run = 0; run < n_runs; run++)
+            unpack_run(format, stripe, in_stripe * n_runs + run, out->scales + (first + run) * PANEL_ROWS,
+                       out->minima + (first + run) * PANEL_ROWS);
+    }
+}
+
+/* Vector v of a turn over a pair: which panel, and which vector of it. */
+INLINE size_t panel_of(size_t turn, size_t v) {
+    return (turn * PAIR_VECS + v) / PANEL_VECS;
+}
+
+INLINE size_t vec_of(size_t turn, size_t v) {
+    return (turn * PAIR_VECS + v) % PANEL_VECS;
+}
+
+/* sums += one part of the products of some steps. */
+INLINE void dot_part(const PackedFormat *format, size_t n_tokens, const uint8_t *const codes[PAIR_VECS],
+                     const int32_t *words, size_t part, size_t first, size_t n_steps,
+                     VecInt sums[TOKEN_TILE][PAIR_VECS]) {
+#pragma GCC unroll 1 /* unrolled, GCC 12 keeps the sums in memory */
+    for (size_t s = first; s < first + n_steps; s++) {
+        VecInt steps[PAIR_VECS];
+        for (size_t v = 0; v < PAIR_VECS; v++)
+            steps[v] = code_part(vec_int_load(codes[v] + s * PIECE_BYTES), part);
+        for (size_t t = 0; t < n_tokens; t++) {
+            VecInt x = vec_int_set1(words[number_word(PACKED_STEPS, s, part) * TOKEN_TILE + t]);
+            for (size_t v = 0; v < PAIR_VECS; v++)
+                sums[t][v] = code_dot(has_wide_codes(format), sums[t][v], steps[v], x);
+        }
+    }
+}
+
+/* A turn over a pair by a tile of tokens. One part's sums become the other's beginning. A constant n_tokens keeps them
+ * in registers. */
+INLINE void tile_coded(const PackedFormat *format, size_t n_tokens, const Unpacked *w, size_t turn, const int32_t *tile,
+                       Vec totals[TOKEN_TILE][PAIR_VECS]) {
+    size_t n_runs = PACKED_BLOCK / format->run, run_steps = PACKED_STEPS / n_runs;
+    const uint8_t *codes[PAIR_VECS];
+    for (size_t v = 0; v < PAIR_VECS; v++)
+        codes[v] =
+            w->codes + panel_of(turn, v) * w->n_blocks * PACKED_STEPS * PIECE_BYTES + vec_of(turn, v) * sizeof(VecInt);
+    for (size_t b = 0; b < w->n_blocks; b++, tile += TILE_INTS * TOKEN_TILE) {
+        for (size_t run = 0; run < n_runs; run++) {
+            VecInt sums[TOKEN_TILE][PAIR_VECS];
+            for (size_t t = 0; t < n_tokens; t++)
+                for (size_t v = 0; v < PAIR_VECS; v++)
+                    sums[t][v] = vec_int_zero();
+            dot_part(format, n_tokens, codes, tile + TILE_WORDS * TOKEN_TILE, 0, run * run_steps, run_steps, sums);
+            for (size_t t = 0; t < n_tokens; t++)
+                for (size_t v = 0; v < PAIR_VECS; v++)
+                    sums[t][v] = code_weigh(sums[t][v]);
+            dot_part(format, n_tokens, codes, tile + TILE_WORDS * TOKEN_TILE, 1, run * run_steps, run_steps, sums);
+            for (size_t v = 0; v < PAIR_VECS; v++) {
+                size_t at =
+                    (panel_of(turn, v) * w->n_runs + b * n_runs + run) * PANEL_ROWS + vec_of(turn, v) * VEC_LANES;
+                Vec scale = vec_load(w->scales + at);
+                Vec minimum = packed_has_minima(format) ? vec_load(w->minima + at) : vec_zero();
+                for (size_t t = 0; t < n_tokens; t++)
+                    totals[t][v] = add_run(format, totals[t][v], sums[t][v], scale, minimum, tile + t, TOKEN_TILE,
+                                           n_runs == 1 ? 0 : run + 1);
+            }
+        }
+        for (size_t v = 0; v < PAIR_VECS; v++)
+            codes[v] += PACKED_STEPS * PIECE_BYTES;
+    }
+}
+
+INLINE void tile_numbers(size_t n_tokens, const float *numbers, size_t n_columns, size_t turn, const float *columns,
+                         Vec totals[TOKEN_TILE][PAIR_VECS]) {
+    for (size_t c = 0; c < n_columns; c++) {
+        Vec w[PAIR_VECS];
+        for (size_t v = 0; v < PAIR_VECS; v++)
+            w[v] = vec_load(numbers + (panel_of(turn, v) * n_columns + c) * PANEL_ROWS + vec_of(turn, v) * VEC_LANES);
+        for (size_t t = 0; t < n_tokens; t++) {
+            Vec x = vec_set1(columns[c * TOKEN_TILE + t]);
+            for (size_t v = 0; v < PAIR_VECS; v++)
+                totals[t][v] = vec_fma(w[v], x, totals[t][v]);
+        }
+    }
+}
+
+/* One turn by one tile, for a constant number of tokens, to y from the tile's first token on. `format` NULL: numbers.
+ */
+INLINE void turn_by_tile(const PackedFormat *format, size_t n_computed, const PackedMatrix *w, const Unpacked *unpacked,
+                         size_t pair, size_t turn, const void *tile, size_t n_tokens, float *y) {
+    Vec totals[TOKEN_TILE][PAIR_VECS];
+    for (size_t t = 0; t < n_computed; t++)
+        for (size_t v = 0; v < PAIR_VECS; v++)
+            totals[t][v] = vec_zero();
+    if (format != NULL)
+        tile_coded(format, n_computed, unpacked, turn, tile, totals);
+    else
+        tile_numbers(n_computed, (const float *)(const void *)unpacked->codes, w->n_columns, turn, tile, totals);
+    for (size_t t = 0; t < n_tokens; t++)
+        for (size_t v = 0; v < PAIR_VECS; v++) {
+            size_t row = (2 * pair + panel_of(turn, v)) * PANEL_ROWS + vec_of(turn, v) * VEC_LANES;
+            float *out = y + t * w->n_rows + row;
+            if (row + VEC_LANES <= w->n_rows)
+                vec_store(out, totals[t][v]);
+            else if (row < w->n_rows)
+                vec_store_partial(out, totals[t][v], w->n_rows - row);
+        }
+}
+
+/* A pair that is unpacked by all tokens. The last tile may be computed narrower. */
+INLINE void pair_by_tokens(const PackedFormat *format, const PackedMatrix *w, const Unpacked *unpacked, size_t pair,
+                           const void *tiles, size_t n_tokens, float *y) {
+    size_t tile_words = matmul_tile_words(w->type, w->n_columns, TOKEN_TILE);
+    for (size_t t = 0; t < n_tokens; t += TOKEN_TILE) {
+        const int32_t *tile = (const int32_t *)tiles + t / TOKEN_TILE * tile_words;
+        float *out = y + t * w->n_rows;
+        size_t n = n_tokens - t < TOKEN_TILE ? n_tokens - t : TOKEN_TILE;
+        for (size_t turn = 0; turn < 2 * PANEL_VECS / PAIR_VECS; turn++) {
+            if (n <= TOKEN_TILE / 3)
+                turn_by_tile(format, TOKEN_TILE / 3, w, unpacked, pair, turn, tile, n, out);
+            else if (n <= TOKEN_TILE * 2 / 3)
+                turn_by_tile(format, TOKEN_TILE * 2 / 3, w, unpacked, pair, turn, tile, n, out);
+            else
+                turn_by_tile(format, TOKEN_TILE, w, unpacked, pair, turn, tile, n, out);
+        }
+    }
+}
+
+INLINE void matmul_coded(const PackedFormat *format, const PackedMatrix *w, const void *tiles, size_t n_tokens,
+                         size_t begin, size_t end, void *room, float *y) {
+    Unpacked unpacked = lay_out(format, w->n_columns, room);
+    for (size_t pair = begin; pair < end; pair++) {
+        for (size_t i = 0; i < 2; i++)
+            unpack_panel(format, w->data + (2 * pair + i) * w->panel_bytes, i, &unpacked);
+        pair_by_tokens(format, w, &unpacked, pair, tiles, n_tokens, y);
+    }
+}
+
+INLINE void matmul_numbers(TensorType type, const PackedMatrix *w, const void *tiles, size_t n_tokens, size_t begin,
+                           size_t end, void *room, float *y) {
+    float *numbers = room;
+    size_t panel_numbers = w->n_columns * PANEL_ROWS;
+    for (size_t pair = begin; pair < end; pair++) {
+        for (size_t i = 0; i < 2; i++)
+            for (size_t j = 0; j < panel_numbers; j += VEC_LANES)
+                vec_store(numbers + i * panel_numbers + j,
+                          load_numbers(type, w->data + (2 * pair + i) * w->panel_bytes, j));
+        pair_by_tokens(NULL, w, &(Unpacked){.codes = room}, pair, tiles, n_tokens, y);
+    }
+}
+
+#define CODED_MATMUL(type)                                                                                             \
+    case type:                                                                                                         \
+        matmul_coded(&PACKED_FORMATS[type], w, tiles, n_tokens, begin, end, room, y);                                  \
+        break;
+#define NUMBER_MATMUL(type)                                                                                            \
+    case type:                                                                                                         \
+        matmul_numbers(type, w, tiles, n_tokens, begin, end, room, y);                                                 \
+        break;
+
+static void matmul(const PackedMatrix *w, const void *tiles, size_t n_tokens, size_t begin, size_t end, void *room,
+                   float *y) {
+    switch (w->type) {
+        CODED_TYPES(CODED_MATMUL)
+        NUMBER_TYPES(NUMBER_MATMUL)
+    default:
+        break;
+    }
+}
+
+const MatmulKernels SIMD_NAME(matmul_kernels) = {TOKEN_TILE, SIMD_NAME(to_tile), SIMD_NAME(to_columns),
+                                                 SIMD_NAME(matvec), matmul};

@@ -1,0 +1,104 @@
+/* Packed weights in registers, for the sources of matmul.h's table: to be included by sources of stowkv_simd_library()
+ * only. A format is a constant there: inlined with a row of PACKED_FORMATS each function is left with that format's
+ * steps. */
+#ifndef STOWKV_PACKED_VECTORS_H
+#define STOWKV_PACKED_VECTORS_H
+
+#include "base/simd/codes.h"
+#include "cpu/matmul.h"
+
+#define PANEL_VECS (PANEL_ROWS / VEC_LANES)
+
+/* Tokens of a tile: what is held in registers is sums of TOKEN_TILE tokens by 2 (4) vectors of rows. */
+#if VEC_LANES == 16
+#define TOKEN_TILE 12
+#else
+#define TOKEN_TILE 4
+#endif
+
+#define CODED_TYPES(DO)                                                                                                \
+    DO(TYPE_Q4_0)                                                                                                      \
+    DO(TYPE_Q4_1)                                                                                                      \
+    DO(TYPE_Q5_0)                                                                                                      \
+    DO(TYPE_Q5_1)                                                                                                      \
+    DO(TYPE_Q8_0) DO(TYPE_Q2_K) DO(TYPE_Q3_K) DO(TYPE_Q4_K) DO(TYPE_Q5_K) DO(TYPE_Q6_K) DO(TYPE_I8_GROUPED)
+#define NUMBER_TYPES(DO) DO(TYPE_F32) DO(TYPE_F16) DO(TYPE_BF16)
+
+INLINE VecInt plane_step(const uint8_t *plane, size_t bits, size_t step, size_t vec) {
+    VecInt piece = vec_int_load(plane + step % bits * PIECE_BYTES + vec * sizeof(VecInt));
+    if (bits == 8)
+        return piece;
+    return vec_int_and(vec_int_shift_right(piece, (int)(step / bits * bits)),
+                       vec_int_set1(((1 << bits) - 1) * 0x01010101));
+}
+
+/* Codes of the four columns of a step, VEC_LANES rows from vector `vec` of the panel on. */
+INLINE VecInt step_codes(const PackedFormat *format, const uint8_t *block, size_t step, size_t vec) {
+    VecInt codes = plane_step(block, format->low_bits, step, vec);
+    if (format->high_bits > 0) {
+        VecInt high = plane_step(block + PIECE_BYTES * format->low_bits, format->high_bits, step, vec);
+        codes = vec_int_or(codes, vec_int_shift_left(high, format->low_bits));
+    }
+    return codes;
+}
+
+static inline bool has_wide_codes(const PackedFormat *format) {
+    return format->low_bits == 8;
+}
+
+/* Scales and minima of run `run` of a stripe, in F32. */
+INLINE void run_scales(const PackedFormat *format, const uint8_t *scales, size_t run, size_t vec, Vec *scale,
+                       Vec *minimum) {
+    const uint16_t *halves = (const uint16_t *)(const void *)scales + vec * VEC_LANES;
+    *minimum = vec_zero();
+    if (format->scales == PACKED_HALF) {
+        *scale = vec_load_half(halves + run * PANEL_ROWS);
+    } else if (format->scales == PACKED_HALF_MIN) {
+        *scale = vec_load_half(halves);
+        *minimum = vec_load_half(halves + PANEL_ROWS);
+    } else if (format->scales == PACKED_FLOAT) {
+        *scale = vec_load((const float *)(const void *)scales + vec * VEC_LANES);
+    } else {
+        size_t kinds = packed_has_minima(format) ? 2 : 1;
+        const uint8_t *factors = scales + packed_k_factors(format) + run * kinds * PANEL_ROWS + vec * VEC_LANES;
+        *scale = vec_mul(vec_load_half(halves), vec_load_i8((const int8_t *)factors));
+        if (kinds == 2)
+            *minimum = vec_mul(vec_mul(vec_load_half(halves + PANEL_ROWS), vec_load_u8(factors + PANEL_ROWS)),
+                               vec_set1(-1.0f));
+    }
+}
+
+INLINE float tile_float(const int32_t *tile, size_t stride, size_t word) {
+    float value;
+    memcpy(&value, tile + word * stride, sizeof value);
+    return value;
+}
+
+/* total += scale * s * (sum - bias * sum of x) + minimum * s * (sum of x); `part` 0: the block, 1 and 2: its halves. */
+INLINE Vec add_run(const PackedFormat *format, Vec total, VecInt sum, Vec scale, Vec minimum, const int32_t *tile,
+                   size_t stride, size_t part) {
+    if (format->bias > 0)
+        sum = vec_int_sub(sum, vec_int_set1(format->bias * tile[(TILE_SUMS + part) * stride]));
+    scale = vec_mul(scale, vec_set1(tile_float(tile, stride, TILE_SCALE)));
+    total = vec_fma(vec_int_to_float(sum), scale, total);
+    if (packed_has_minima(format))
+        total = vec_fma(minimum, vec_set1(tile_float(tile, stride, TILE_OFFSETS + part)), total);
+    return total;
+}
+
+INLINE Vec load_numbers(TensorType type, const uint8_t *numbers, size_t index) {
+    const uint16_t *halves = (const uint16_t *)(const void *)numbers + index;
+    if (type == TYPE_F16)
+        return vec_load_half(halves);
+    return type == TYPE_BF16 ? vec_load_bf16(halves) : vec_load((const float *)(const void *)numbers + index);
+}
+
+typedef void ToTile(const float *x, size_t n_tokens, size_t n_columns, size_t stride, int32_t *tile);
+typedef void ToColumns(const float *x, size_t n_tokens, size_t n_columns, float *columns);
+typedef void Matvec(const PackedMatrix *w, const void *x, size_t panel_begin, size_t panel_end, float *y);
+
+SIMD_DECLARE(ToTile, to_tile, );
+SIMD_DECLARE(ToColumns, to_columns, );
+SIMD_DECLARE(Matvec, matvec, );
+
+#endif

@@ -1,0 +1,151 @@
+/* See products.h. How work is split changes no sum, so that results do not depend on the number of threads. */
+#include "cpu/products.h"
+
+#include "base/checked.h"
+
+#include <stdlib.h>
+
+/* Pieces of a thread's share of a loop: the smaller, the less it waits for others in the end. */
+#define MATVEC_PIECES 8
+#define MATMUL_PIECES 16
+
+void cpu_matmul_open(CpuMatmul *matmul, SimdLevel level, ThreadPool *pool) {
+    static const MatmulKernels *const KERNELS[SIMD_LEVEL_COUNT] = SIMD_ADDRESSES(matmul_kernels);
+    *matmul = (CpuMatmul){.kernels = KERNELS[level], .pool = pool};
+    cpu_weights_open(&matmul->weights, pool);
+}
+
+static void free_room(CpuMatmul *matmul) {
+    free(matmul->tiles);
+    free(matmul->columns);
+    free(matmul->rooms);
+    matmul->tiles = NULL;
+    matmul->columns = NULL;
+    matmul->rooms = NULL;
+    matmul->n_tokens = 0;
+}
+
+void cpu_matmul_close(CpuMatmul *matmul) {
+    free_room(matmul);
+    cpu_weights_close(&matmul->weights);
+}
+
+/* ---- Room for activations */
+
+int cpu_matmul_reserve(CpuMatmul *matmul, size_t n_tokens, Error *error) {
+    if (n_tokens <= matmul->n_tokens)
+        return 0;
+    free_room(matmul);
+    size_t columns = round_up(matmul->weights.max_columns, PACKED_BLOCK),
+           tokens = round_up(n_tokens, matmul->kernels->token_tile);
+    size_t tiles_bytes = round_up(columns / PACKED_BLOCK * TILE_INTS * tokens * sizeof *matmul->tiles, 64);
+    size_t columns_bytes = round_up(columns * tokens * sizeof *matmul->columns, 64);
+    matmul->room_bytes = round_up(matmul_room_bytes(columns), 64);
+    size_t rooms_bytes = matmul->room_bytes * (size_t)thread_pool_size(matmul->pool);
+    matmul->tiles = aligned_alloc(64, tiles_bytes);
+    matmul->columns = aligned_alloc(64, columns_bytes);
+    matmul->rooms = aligned_alloc(64, rooms_bytes);
+    if (matmul->tiles == NULL || matmul->columns == NULL || matmul->rooms == NULL) {
+        free_room(matmul);
+        return error_memory(error, "activations of a batch", tiles_bytes + columns_bytes + rooms_bytes);
+    }
+    matmul->n_tokens = n_tokens;
+    return cpu_weights_ready(&matmul->weights, error);
+}
+
+/* ---- Products */
+
+typedef struct MatmulJob {
+    const CpuMatmul *matmul;
+    const WeightProduct *products;
+    size_t n_products;
+    const float *x;
+    size_t n_columns, n_tokens;
+    size_t n_chunks, chunk; /* of tokens, a multiple of the token tile each */
+} MatmulJob;
+
+static const PackedMatrix *packed_of(const WeightProduct *product) {
+    return product->w->uploaded;
+}
+
+static size_t n_pairs(const PackedMatrix *w) {
+    return w->n_panels / 2;
+}
+
+static void matvec_panels(void *context, size_t begin, size_t end, int thread) {
+    const MatmulJob *job = context;
+    (void)thread;
+    for (size_t i = 0, first = 0; i < job->n_products; i++) {
+        const PackedMatrix *w = packed_of(&job->products[i]);
+        WeightPart part = weight_part(begin, end, first, weight_panels(w));
+        if (part.from < part.to)
+            job->matmul->kernels->matvec(w, packed_is_coded(w->type) ? (const void *)job->matmul->tiles : job->x,
+                                         part.from, part.to, job->products[i].y);
+        first += weight_panels(w);
+    }
+}
+
+static void matmul_item(const MatmulJob *job, const WeightProduct *product, size_t pair, size_t chunk, void *room) {
+    const PackedMatrix *w = packed_of(product);
+    const CpuMatmul *matmul = job->matmul;
+    size_t first = chunk * job->chunk, rest = job->n_tokens - first;
+    const int32_t *tiles = packed_is_coded(w->type) ? matmul->tiles : (const int32_t *)(const void *)matmul->columns;
+    tiles +=
+        first / matmul->kernels->token_tile * matmul_tile_words(w->type, w->n_columns, matmul->kernels->token_tile);
+    matmul->kernels->matmul(w, tiles, rest < job->chunk ? rest : job->chunk, pair, pair + 1, room,
+                            product->y + first * w->n_rows);
+}
+
+static void matmul_items(void *context, size_t begin, size_t end, int thread) {
+    const MatmulJob *job = context;
+    void *room = job->matmul->rooms + (size_t)thread * job->matmul->room_bytes;
+    for (size_t i = 0, first = 0; i < job->n_products; i++) {
+        size_t n = n_pairs(packed_of(&job->products[i])) * job->n_chunks;
+        WeightPart part = weight_part(begin, end, first, n);
+        for (size_t item = part.from; item < part.to; item++)
+            matmul_item(job, &job->products[i], item / job->n_chunks, item % job->n_chunks, room);
+        first += n;
+    }
+}
+
+static void prepare_tiles(void *context, size_t begin, size_t end, int thread) {
+    const MatmulJob *job = context;
+    const CpuMatmul *matmul = job->matmul;
+    size_t tile = matmul->kernels->token_tile, columns = job->n_columns;
+    bool coded = false, numbers = false;
+    (void)thread;
+    for (size_t i = 0; i < job->n_products; i++) {
+        coded = coded || packed_is_coded(packed_of(&job->products[i])->type);
+        numbers = numbers || !packed_is_coded(packed_of(&job->products[i])->type);
+    }
+    for (size_t t = begin; t < end; t++) {
+        size_t rest = job->n_tokens - t * tile, n = rest < tile ? rest : tile;
+        const float *x = job->x + t * tile * columns;
+        if (coded)
+            matmul->kernels->to_tile(x, n, columns, job->n_tokens == 1 ? 1 : tile,
+                                     matmul->tiles + t * tile * (columns / PACKED_BLOCK * TILE_INTS));
+        if (numbers && job->n_tokens > 1)
+            matmul->kernels->to_columns(x, n, columns, matmul->columns + t * tile * columns);
+    }
+}
+
+void cpu_matmul_run(CpuMatmul *matmul, const WeightProduct *products, size_t n_products, const float *x,
+                    size_t n_tokens) {
+    size_t tile = matmul->kernels->token_tile, n_tiles = (n_tokens + tile - 1) / tile, panels = 0, pairs = 0;
+    MatmulJob job = {matmul, products, n_products, x, products[0].w->shape[0], n_tokens, 1, n_tiles * tile};
+    for (size_t i = 0; i < n_products; i++) {
+        panels += weight_panels(packed_of(&products[i]));
+        pairs += n_pairs(packed_of(&products[i]));
+    }
+    thread_pool_share(matmul->pool, n_tiles, MATMUL_PIECES, prepare_tiles, &job);
+    if (n_tokens == 1) {
+        cpu_weights_begin(&matmul->weights, packed_of(&products[0]));
+        thread_pool_halve(matmul->pool, panels, MATVEC_PIECES, matvec_panels, &job);
+        return;
+    }
+    /* Few rows for many threads: tokens are shared out too, and each thread unpacks its rows. */
+    size_t wanted = (size_t)thread_pool_size(matmul->pool) * 4, chunks = (wanted + pairs - 1) / pairs;
+    job.chunk = (n_tiles + chunks - 1) / chunks * tile;
+    job.n_chunks = (n_tiles * tile + job.chunk - 1) / job.chunk;
+    thread_pool_share(matmul->pool, pairs * job.n_chunks, MATMUL_PIECES, matmul_items, &job);
+}

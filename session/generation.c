@@ -1,0 +1,153 @@
+/* The generation loop; see generation.h. */
+#include "session/generation.h"
+
+#include "base/machine/clock.h"
+#include "session/stop_strings.h"
+
+#include <stdlib.h>
+
+static bool interrupted(const Generation *run) {
+    return run->interrupted != NULL && *run->interrupted;
+}
+
+static void add_speed(GenerationSpeed *speed, double start, size_t n_tokens, size_t depth) {
+    if (speed->n_tokens == 0)
+        speed->depth_begin = depth - n_tokens;
+    speed->n_tokens += n_tokens;
+    speed->depth_end = depth;
+    speed->seconds += clock_seconds() - start;
+}
+
+int generation_read(Generation *run, const int32_t *tokens, size_t n_tokens, Error *error) {
+    Context *context = &run->session->context;
+    if (!kvcache_has_room(&context->cache, n_tokens))
+        return error_set(error, ERROR_ARGUMENT,
+                         "the prompt has %zu tokens, the context room for %zu of %zu; shorten it "
+                         "or use a larger --n_ctx",
+                         n_tokens, context->n_ctx - context->cache.n_tokens, context->n_ctx);
+    for (size_t done = 0; done < n_tokens;) {
+        if (interrupted(run))
+            return error_set(error, ERROR_INTERRUPTED, "interrupted");
+        double start = clock_seconds();
+        size_t n = context_batch(context, n_tokens - done);
+        LogitsWanted wanted = done + n == n_tokens ? LOGITS_LAST : LOGITS_NONE;
+        if (forward(context, tokens + done, n, wanted, error) < 0)
+            return error->code;
+        for (size_t i = 0; i < n; i++)
+            if (token_list_append(&run->prompt, tokens[done + i], error) < 0)
+                return error->code;
+        done += n;
+        add_speed(&run->prefill, start, n, context->cache.n_tokens);
+        if (run->on_progress != NULL)
+            run->on_progress(run->user, done, n_tokens);
+    }
+    return 0;
+}
+
+static int emit(Generation *run, StringView text, Error *error) {
+    if (text.length == 0)
+        return 0;
+    char *all = realloc(run->text, run->text_length + text.length + 1);
+    if (all == NULL)
+        return error_memory(error, "generated text", run->text_length + text.length + 1);
+    run->text = all;
+    memcpy(all + run->text_length, text.bytes, text.length);
+    run->text_length += text.length;
+    all[run->text_length] = '\0';
+    return run->on_text == NULL ? 0 : run->on_text(run->user, text, error);
+}
+
+/* What one generation_continue() carries from token to token. */
+typedef struct Streams {
+    TextStream text;
+    StopStrings stops;
+} Streams;
+
+/* Appends the token and gives out the text that it completes. */
+static int accept_token(Generation *run, Streams *streams, int32_t token, Error *error) {
+    if (token_list_append(&run->generated, token, error) < 0)
+        return error->code;
+    error->code = 0;
+    StringView text = text_stream_next(&streams->text, token, error), released;
+    if (error->code < 0)
+        return error->code;
+    bool stopped;
+    if (stop_strings_feed(&streams->stops, text, &released, &stopped, error) < 0 || emit(run, released, error) < 0)
+        return error->code;
+    if (stopped)
+        run->end = END_STOP_STRING;
+    return 0;
+}
+
+static int run_loop(Generation *run, const GenerationOptions *options, Streams *streams, Error *error) {
+    Context *context = &run->session->context;
+    for (size_t n = 0; run->end == END_NONE; n++) {
+        if (n == options->max_new_tokens) {
+            run->end = END_MAX_TOKENS;
+            break;
+        }
+        if (interrupted(run)) {
+            run->end = END_INTERRUPTED;
+            break;
+        }
+        double start = clock_seconds();
+        int32_t token = sampler_next(run->sampler, context->logits);
+        if (!options->ignore_eos && tokenizer_is_end(run->session->tokenizer, token)) {
+            run->end = END_OF_TEXT;
+            run->end_token = token;
+            break;
+        }
+        if (accept_token(run, streams, token, error) < 0)
+            return error->code;
+        if (run->end != END_NONE || n + 1 == options->max_new_tokens)
+            continue; /* the last token is not read yet: perhaps nothing follows it */
+        if (!kvcache_has_room(&context->cache, 1)) {
+            run->end = END_CONTEXT_FULL;
+            break;
+        }
+        if (forward(context, &token, 1, LOGITS_LAST, error) < 0)
+            return error->code;
+        add_speed(&run->decode, start, 1, context->cache.n_tokens);
+    }
+    return 0;
+}
+
+int generation_continue(Generation *run, const GenerationOptions *options, Error *error) {
+    Streams streams = {.text = text_stream_start(run->session->tokenizer, run->prompt.ids, run->prompt.count),
+                       .stops = {.stops = options->stops}};
+    run->end = END_NONE;
+    run->end_token = -1;
+    int status = run_loop(run, options, &streams, error);
+    if (status == 0 && run->end != END_STOP_STRING) {
+        StringView released;
+        bool stopped;
+        status = stop_strings_feed(&streams.stops, text_stream_finish(&streams.text), &released, &stopped, error);
+        if (status == 0)
+            status = emit(run, released, error);
+        if (status == 0 && !stopped)
+            status = emit(run, stop_strings_finish(&streams.stops), error);
+    }
+    text_stream_free(&streams.text);
+    stop_strings_free(&streams.stops);
+    return status;
+}
+
+const char *generation_end_name(GenerationEnd end) {
+    static const char *const NAMES[] = {
+        [END_NONE] = "nothing generated",
+        [END_OF_TEXT] = "end of text",
+        [END_MAX_TOKENS] = "--max_new_tokens reached",
+        [END_STOP_STRING] = "stop string",
+        [END_CONTEXT_FULL] = "the context is full; use a larger --n_ctx",
+        [END_INTERRUPTED] = "interrupted",
+    };
+    return NAMES[end];
+}
+
+void generation_free(Generation *run) {
+    token_list_free(&run->prompt);
+    token_list_free(&run->generated);
+    free(run->text);
+    run->text = NULL;
+    run->text_length = 0;
+}

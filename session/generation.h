@@ -1,0 +1,63 @@
+/* Reading a prompt and generating text from it.
+ *
+ *     Generation run = {.session = &session, .on_text = print_text};
+ *     if (generation_read(&run, prompt.ids, prompt.count, &error) < 0 || generation_continue(&run, &options, &error) <
+ * 0) … generation_free(&run);
+ */
+#ifndef STOWKV_GENERATION_H
+#define STOWKV_GENERATION_H
+
+#include "session/sampler.h"
+#include "session/session.h"
+
+#include <signal.h>
+
+typedef struct GenerationOptions {
+    size_t max_new_tokens;
+    bool ignore_eos;         /* go on behind the model's end-of-text tokens */
+    const StringList *stops; /* text that ends the generation and is not part of it */
+} GenerationOptions;
+
+typedef enum GenerationEnd {
+    END_NONE,    /* nothing was generated yet */
+    END_OF_TEXT, /* the model ended its text */
+    END_MAX_TOKENS,
+    END_STOP_STRING,
+    END_CONTEXT_FULL,
+    END_INTERRUPTED
+} GenerationEnd;
+
+/* Speed is told with the depth, the number of tokens in the cache, at which it was measured. */
+typedef struct GenerationSpeed {
+    size_t n_tokens;
+    double seconds;
+    size_t depth_begin, depth_end;
+} GenerationSpeed;
+
+typedef struct Generation {
+    Session *session;                                                /* not owned */
+    Sampler *sampler;                                                /* not owned */
+    void *user;                                                      /* for the callbacks */
+    int (*on_text)(void *user, StringView text, Error *error);       /* text as it comes; NULL: none wanted */
+    void (*on_progress)(void *user, size_t n_read, size_t n_prompt); /* after each batch of a prompt; may be NULL */
+    const volatile sig_atomic_t *interrupted;                        /* stop when it is set; may be NULL */
+
+    TokenList prompt;    /* all that was read */
+    TokenList generated; /* all that was generated, without the token that ended it */
+    char *text;          /* all that on_text was given, NUL-terminated */
+    size_t text_length;
+    int32_t end_token; /* the end-of-text token that was generated last, or -1 */
+    GenerationEnd end;
+    GenerationSpeed prefill, decode;
+} Generation;
+
+/* Reads tokens into the cache; ERROR_INTERRUPTED where the caller asked to stop. */
+int generation_read(Generation *run, const int32_t *tokens, size_t n_tokens, Error *error);
+
+/* Generates from where the cache ends, which must be after a generation_read(). */
+int generation_continue(Generation *run, const GenerationOptions *options, Error *error);
+
+const char *generation_end_name(GenerationEnd end); /* for a summary: "end of text" */
+void generation_free(Generation *run);
+
+#endif

@@ -1,0 +1,22 @@
+/* From a user's text to the tokens that a model reads: as it is, or as the first message of a conversation.
+ *
+ *     const ChatTemplate *chat;
+ *     TokenList tokens = {0};
+ *     if (prompt_chat_template(&vocabulary, NULL, &chat, &error) < 0) …
+ *     if (prompt_encode(&session, chat, NULL, sv("Why is the sky blue?"), &tokens, &error) < 0) …
+ */
+#ifndef STOWKV_PROMPT_H
+#define STOWKV_PROMPT_H
+
+#include "session/session.h"
+
+/* The chat template of that name, or the checkpoint's own where it is NULL. An error where there is none, or none that
+ * is known here. */
+int prompt_chat_template(const Vocabulary *vocabulary, const char *name, const ChatTemplate **out, Error *error);
+
+/* Appends the tokens of a prompt. Without `chat` that is BOS, where the model's rule puts it, and the text; with it the
+ * system message, or the checkpoint's own where `system` is NULL, and the text as the user's message. */
+int prompt_encode(const Session *session, const ChatTemplate *chat, const char *system, StringView text,
+                  TokenList *tokens, Error *error);
+
+#endif

@@ -1,0 +1,196 @@
+/* Reports of a run; see run_report.h. */
+#include "session/run_report.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+
+static void add_name(KernelNames *out, const char *operation, const char *type, const char *simd) {
+    char name[KERNEL_NAME_BYTES];
+    snprintf(name, sizeof name, "%s%s%s_%s", operation, type[0] ? "_" : "", type, simd);
+    for (char *c = name; *c != '\0'; c++)
+        *c = (char)tolower((unsigned char)*c);
+    for (size_t i = 0; i < out->count; i++)
+        if (strcmp(out->names[i], name) == 0)
+            return;
+    memcpy(out->names[out->count++], name, sizeof name);
+}
+
+void kernel_names(const Model *model, const KvCache *cache, KernelNames *out) {
+    const Checkpoint *checkpoint = &model->checkpoint;
+    const char *simd = simd_level_name(model->backend->level);
+    out->count = 0;
+    for (size_t i = 0; i < checkpoint->n_tensors; i++)
+        if (checkpoint->tensors[i].n_dims > 1)
+            add_name(out, "matmul", tensor_type_info(checkpoint->tensors[i].type)->name, simd);
+    for (size_t rule = 0; rule < cache->policy.n_rules; rule++)
+        for (size_t t = 0; t < cache->policy.rules[rule].policy.n_tiers; t++) {
+            const KvTier *tier = &cache->policy.rules[rule].policy.tiers[t];
+            add_name(out, "attention", kv_codec_name(kv_codec(tier->k)), simd);
+            add_name(out, "attention", kv_codec_name(kv_codec(tier->v)), simd);
+        }
+    add_name(out, "rmsnorm", "", simd);
+    add_name(out, "swiglu", "", simd);
+}
+
+static double rate(const GenerationSpeed *speed) {
+    return speed->seconds > 0 ? (double)speed->n_tokens / speed->seconds : 0;
+}
+
+static cJSON *token_array(const TokenList *tokens) {
+    return cJSON_CreateIntArray(tokens->ids != NULL ? tokens->ids : (const int[]){0}, (int)tokens->count);
+}
+
+cJSON *ledger_json(const KvLedger *ledger) {
+    cJSON *tiers = cJSON_CreateArray();
+    for (size_t i = 0; i < ledger->n_rows; i++) {
+        const KvLedgerRow *row = &ledger->rows[i];
+        char text[KV_ROW_NAME];
+        cJSON *tier = cJSON_CreateObject();
+        cJSON_AddStringToObject(tier, "name", kv_ledger_row_name(row, text));
+        cJSON_AddStringToObject(tier, "codec_k", kv_codec_name(kv_codec(row->k)));
+        cJSON_AddStringToObject(tier, "codec_v", kv_codec_name(kv_codec(row->v)));
+        cJSON_AddNumberToObject(tier, "bits_per_element", row->bits);
+        cJSON_AddBoolToObject(tier, "rotated_k", row->rotated_k);
+        cJSON_AddBoolToObject(tier, "rotated_v", row->rotated_v);
+        cJSON_AddNumberToObject(tier, "layers", (double)row->n_layers);
+        cJSON_AddNumberToObject(tier, "tokens", (double)row->tokens);
+        cJSON_AddNumberToObject(tier, "bytes", (double)row->bytes);
+        cJSON_AddNumberToObject(tier, "bytes_held", (double)row->bytes_held);
+        cJSON_AddNumberToObject(tier, "bytes_read", (double)row->bytes_read);
+        cJSON_AddNumberToObject(tier, "tokens_encoded", (double)row->tokens_encoded);
+        cJSON_AddItemToArray(tiers, tier);
+    }
+    return tiers;
+}
+
+cJSON *kernels_json(const Model *model, const KvCache *cache) {
+    KernelNames kernels;
+    kernel_names(model, cache, &kernels);
+    cJSON *names = cJSON_CreateArray();
+    for (size_t i = 0; i < kernels.count; i++)
+        cJSON_AddItemToArray(names, cJSON_CreateString(kernels.names[i]));
+    return names;
+}
+
+void policy_json(cJSON *root, const KvPolicy *policy) {
+    char text[KV_POLICY_TEXT];
+    kv_policy_print(policy, text, sizeof text);
+    cJSON_AddStringToObject(root, "mode", kv_policy_mode(policy));
+    cJSON_AddStringToObject(root, "policy", text);
+    cJSON_AddNumberToObject(root, "kv_block_size", (double)policy->group);
+}
+
+cJSON *run_report_json(const Generation *run, const char *model_path, uint64_t seed) {
+    const Model *model = &run->session->model;
+    const Context *context = &run->session->context;
+    KvLedger ledger;
+    kv_ledger(&context->cache, &ledger);
+    char seed_text[24];
+    snprintf(seed_text, sizeof seed_text, "%llu", (unsigned long long)seed);
+    cJSON *root = cJSON_CreateObject();
+    cJSON_AddStringToObject(root, "model", model_path);
+    cJSON_AddStringToObject(root, "device", model->backend->device);
+    cJSON_AddNumberToObject(root, "threads", model->backend->n_threads);
+    cJSON_AddStringToObject(root, "simd", simd_level_name(model->backend->level));
+    policy_json(root, &context->cache.policy);
+    cJSON_AddNumberToObject(root, "n_ctx", (double)context->n_ctx);
+    cJSON_AddRawToObject(root, "seed", seed_text); /* 64 bits do not fit cJSON's double */
+    cJSON_AddNumberToObject(root, "n_prompt", (double)run->prompt.count);
+    cJSON_AddItemToObject(root, "prompt_tokens", token_array(&run->prompt));
+    cJSON_AddNumberToObject(root, "n_generated", (double)run->generated.count);
+    cJSON_AddStringToObject(root, "text", run->text != NULL ? run->text : "");
+    cJSON_AddItemToObject(root, "tokens", token_array(&run->generated));
+    cJSON_AddStringToObject(root, "end", generation_end_name(run->end));
+    cJSON_AddNumberToObject(root, "prefill_tokens_per_second", rate(&run->prefill));
+    cJSON_AddNumberToObject(root, "decode_tokens_per_second", rate(&run->decode));
+    cJSON_AddNumberToObject(root, "kv_bytes", (double)ledger.bytes);
+    cJSON_AddNumberToObject(root, "kv_bytes_full", (double)ledger.bytes_full);
+    cJSON_AddNumberToObject(root, "weights_bytes", (double)model->checkpoint.weights_bytes);
+    cJSON_AddItemToObject(root, "tiers", ledger_json(&ledger));
+    cJSON_AddItemToObject(root, "kernels", kernels_json(model, &context->cache));
+    return root;
+}
+
+int json_write(cJSON *root, FILE *stream, Error *error) {
+    char *text = cJSON_Print(root);
+    cJSON_Delete(root);
+    if (text == NULL)
+        return error_memory(error, "the JSON report", 0);
+    fprintf(stream, "%s\n", text);
+    free(text);
+    return 0;
+}
+
+int json_commit(cJSON *root, OutputFile *file, Error *error) {
+    return json_write(root, file->stream, error) < 0 ? error->code : output_file_commit(file, error);
+}
+
+static void print_speed(const char *what, const GenerationSpeed *speed, FILE *stream) {
+    if (speed->n_tokens == 0)
+        return;
+    fprintf(stream, "%s: %zu tokens in %.2f s, %.1f tokens/s at depth %zu to %zu\n", what, speed->n_tokens,
+            speed->seconds, rate(speed), speed->depth_begin, speed->depth_end);
+}
+
+void ledger_print(const KvLedger *ledger, FILE *stream) {
+    fprintf(stream, "%-16s %8s %10s %10s %14s %14s\n", "cache tier", "layers", "bits", "tokens", "bytes held",
+            "bytes taken");
+    for (size_t i = 0; i < ledger->n_rows; i++) {
+        const KvLedgerRow *row = &ledger->rows[i];
+        char text[KV_ROW_NAME];
+        const char *rotation = row->rotated_k && row->rotated_v ? "  rotated"
+                               : row->rotated_k                 ? "  K rotated"
+                               : row->rotated_v                 ? "  V rotated"
+                                                                : "";
+        fprintf(stream, "%-16s %8zu %10.3f %10zu %14zu %14zu%s\n", kv_ledger_row_name(row, text), row->n_layers,
+                row->bits, row->tokens, row->bytes_held, row->bytes, rotation);
+    }
+    if (ledger->unrotatable > 0)
+        fprintf(stream, "note: head_dim %zu is no power of two, so its codecs below 8 bits stay unrotated\n",
+                ledger->unrotatable);
+    fprintf(stream, "%-16s %62zu  %.4f of full (%zu)\n", "sum", ledger->bytes,
+            (double)ledger->bytes / (double)ledger->bytes_full, ledger->bytes_full);
+}
+
+void run_report_print(const Generation *run, FILE *stream) {
+    const Model *model = &run->session->model;
+    const KvCache *cache = &run->session->context.cache;
+    char policy[KV_POLICY_TEXT];
+    KvLedger ledger;
+    kv_ledger(cache, &ledger);
+    kv_policy_print(&cache->policy, policy, sizeof policy);
+    print_speed("prompt", &run->prefill, stream);
+    print_speed("generation", &run->decode, stream);
+    fprintf(stream, "ended: %s\n", generation_end_name(run->end));
+    fprintf(stream, "computed by: %s, %s, %d thread%s; weights %.1f MB\n", model->backend->device,
+            simd_level_name(model->backend->level), model->backend->n_threads,
+            model->backend->n_threads == 1 ? "" : "s", (double)model->checkpoint.weights_bytes / 1e6);
+    fprintf(stream, "mode: %s, policy %s, %zu tokens of context\n", kv_policy_mode(&cache->policy), policy,
+            run->session->context.n_ctx);
+    ledger_print(&ledger, stream);
+}
+
+RunSummary run_summarise(const Generation *run) {
+    const KvCache *cache = &run->session->context.cache;
+    KvLedger ledger;
+    kv_ledger(cache, &ledger);
+    RunSummary summary = {.prefill_rate = rate(&run->prefill),
+                          .decode_rate = rate(&run->decode),
+                          .depth = run->decode.depth_end,
+                          .kv_bytes = ledger.bytes,
+                          .kv_bytes_full = ledger.bytes_full};
+    for (size_t i = 0; i < ledger.n_rows; i++)
+        summary.kv_bytes_held += ledger.rows[i].bytes_held;
+    snprintf(summary.mode, sizeof summary.mode, "%s", kv_policy_mode(&cache->policy));
+    kv_policy_print(&cache->policy, summary.policy, sizeof summary.policy);
+    return summary;
+}
+
+void run_summaries_print(const RunSummary *runs, size_t n, FILE *stream) {
+    fprintf(stream, "%-12s %-24s %12s %12s %8s %12s %12s %8s\n", "mode", "policy", "prompt tok/s", "decode tok/s",
+            "depth", "bytes held", "bytes taken", "of full");
+    for (size_t i = 0; i < n; i++)
+        fprintf(stream, "%-12s %-24s %12.1f %12.1f %8zu %12zu %12zu %8.3f\n", runs[i].mode, runs[i].policy,
+                runs[i].prefill_rate, runs[i].decode_rate, runs[i].depth, runs[i].kv_bytes_held, runs[i].kv_bytes,
+                (double)runs[i].kv_bytes / (double)runs[i].kv_bytes_full);
+}

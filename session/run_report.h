@@ -1,0 +1,53 @@
+/* What a run tells of itself: the JSON object, the summary lines, and the table that compares runs. */
+#ifndef STOWKV_RUN_REPORT_H
+#define STOWKV_RUN_REPORT_H
+
+#include "base/output_file.h"
+#include "kvcache/ledger.h"
+#include "session/generation.h"
+
+#include <cjson/cJSON.h>
+#include <stdio.h>
+
+/* Names of the kernels that computed a run, "matmul_q4_1_avx512" …. */
+#define KERNEL_NAME_BYTES 40
+typedef struct KernelNames {
+    char names[TENSOR_TYPE_COUNT + KV_CODEC_COUNT + 2][KERNEL_NAME_BYTES];
+    size_t count;
+} KernelNames;
+
+void kernel_names(const Model *model, const KvCache *cache, KernelNames *out);
+
+/* The run as a JSON object (the names are a contract: README, "JSON"); NULL out of memory. `seed` is the one used. */
+cJSON *run_report_json(const Generation *run, const char *model_path, uint64_t seed);
+
+/* Adds "mode", "policy" and "kv_block_size". */
+void policy_json(cJSON *root, const KvPolicy *policy);
+
+/* Names of the kernels, as "kernels" of a run. */
+cJSON *kernels_json(const Model *model, const KvCache *cache);
+
+/* The ledger's rows, as "tiers" of a run and of a memory plan. */
+cJSON *ledger_json(const KvLedger *ledger);
+
+int json_write(cJSON *root, FILE *stream, Error *error); /* frees root; an error where it is NULL */
+
+/* The same as the whole of a result file, which is then committed. */
+int json_commit(cJSON *root, OutputFile *file, Error *error);
+
+/* Speeds with their depth, the ledger, and what computed it: a few lines for people. */
+void run_report_print(const Generation *run, FILE *stream);
+void ledger_print(const KvLedger *ledger, FILE *stream);
+
+/* One line of a comparison. */
+typedef struct RunSummary {
+    char mode[16];
+    char policy[128]; /* cut where it is longer */
+    double prefill_rate, decode_rate;
+    size_t depth, kv_bytes, kv_bytes_held, kv_bytes_full;
+} RunSummary;
+
+RunSummary run_summarise(const Generation *run);
+void run_summaries_print(const RunSummary *runs, size_t n, FILE *stream);
+
+#endif

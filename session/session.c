@@ -1,0 +1,96 @@
+/* Opening what a command line names; see session.h. */
+#include "session/session.h"
+
+#include "cpu/backend.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+static int open_backend(Backend **out, const SessionOptions *options, Error *error) {
+    static const char *const DEVICES[] = {"auto", "cpu", "cuda", NULL};
+    if (strcmp(options->device, "cuda") == 0)
+        return error_set(error, ERROR_UNSUPPORTED, "--device cuda: this build has no CUDA backend; use --device cpu");
+    if (strcmp(options->device, "auto") != 0 && strcmp(options->device, "cpu") != 0)
+        return error_set(error, ERROR_USAGE, "--device %s: unknown; did you mean %s? Devices: auto, cpu",
+                         options->device, nearest_name(options->device, DEVICES));
+    SimdLevel level;
+    if (cpu_parse_simd_level(options->simd, &level, error) < 0)
+        return error->code;
+    return cpu_backend_open(out, level, (int)options->threads, error);
+}
+
+/* Writes DIRECTORY-OF-path/name into `out`; whether such a file is there. */
+static bool file_beside(const char *path, const char *name, char *out, size_t size) {
+    const char *slash = strrchr(path, '/');
+    int length = slash == NULL ? 0 : (int)(slash - path) + 1;
+    int written = snprintf(out, size, "%.*s%s", length, path, name);
+    return written > 0 && (size_t)written < size && access(out, F_OK) == 0;
+}
+
+/* llama2.c calls a tokenizer "tokenizer.model", or "tok512.model" by its vocabulary's size. */
+static int open_tokenizer(Session *session, const SessionOptions *options, Error *error) {
+    const Checkpoint *checkpoint = &session->model.checkpoint;
+    char beside[4096], sized[32];
+    snprintf(sized, sizeof sized, "tok%zu.model", checkpoint->config.n_vocab);
+    if (options->tokenizer_path != NULL)
+        return tokenizer_open_file(&session->tokenizer, options->tokenizer_path, error);
+    if (checkpoint->vocabulary.kind != VOCABULARY_NONE)
+        return tokenizer_open_vocabulary(&session->tokenizer, &checkpoint->vocabulary, error);
+    if (file_beside(options->checkpoint_path, "tokenizer.model", beside, sizeof beside) ||
+        file_beside(options->checkpoint_path, sized, beside, sizeof beside))
+        return tokenizer_open_file(&session->tokenizer, beside, error);
+    return error_set(error, ERROR_ARGUMENT,
+                     "%s carries no tokenizer, and neither tokenizer.model nor %s is beside it; "
+                     "name one with --tokenizer_path",
+                     options->checkpoint_path, sized);
+}
+
+int session_n_ctx(const SessionOptions *options, const ModelConfig *config, size_t *out, Error *error) {
+    if (options->n_ctx > config->n_ctx_train)
+        return error_set(error, ERROR_ARGUMENT, "--n_ctx %zu: the model was trained for %zu tokens; use at most that",
+                         options->n_ctx, config->n_ctx_train);
+    *out = options->n_ctx > 0 ? options->n_ctx : config->n_ctx_train;
+    return 0;
+}
+
+static int check_options(const Session *session, const SessionOptions *options, Error *error) {
+    const ModelConfig *config = &session->model.checkpoint.config;
+    if (tokenizer_n_tokens(session->tokenizer) != config->n_vocab)
+        return error_set(error, ERROR_ARGUMENT,
+                         "the tokenizer has a vocabulary of %zu tokens, the model of %zu; use "
+                         "the model's own with --tokenizer_path",
+                         tokenizer_n_tokens(session->tokenizer), config->n_vocab);
+    size_t n_ctx = 0;
+    return session_n_ctx(options, config, &n_ctx, error);
+}
+
+int session_open(Session *session, const SessionOptions *options, Error *error) {
+    *session = (Session){0};
+    if (options->checkpoint_path == NULL)
+        return error_set(error, ERROR_USAGE, "--checkpoint_path is required; checkpoints/fetch.sh fetches a model");
+    Backend *backend;
+    if (open_backend(&backend, options, error) < 0 ||
+        model_open(&session->model, options->checkpoint_path, backend, error) < 0)
+        return error->code;
+    int status = open_tokenizer(session, options, error);
+    if (status == 0)
+        status = check_options(session, options, error);
+    if (status < 0)
+        session_close(session);
+    return status;
+}
+
+int session_set_policy(Session *session, const SessionOptions *options, const KvPolicy *policy, Error *error) {
+    size_t n_ctx = 0;
+    if (session_n_ctx(options, &session->model.checkpoint.config, &n_ctx, error) < 0)
+        return error->code;
+    context_close(&session->context);
+    return context_open(&session->context, &session->model, policy, n_ctx, 0, error);
+}
+
+void session_close(Session *session) {
+    context_close(&session->context);
+    tokenizer_free(session->tokenizer);
+    model_close(&session->model);
+    *session = (Session){0};
+}
