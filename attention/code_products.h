@@ -1,4 +1,4 @@
-/* Attention straight from woven codes (kvcache/codec_weave.h), in integers: queries, and weights times scales, become
+/* Attention straight from woven codes (kvcache/codec/weave.h), in integers: queries, and weights times scales, become
  * 16-bit numbers, one scale to 64 of them; the sums of their products with codes are exact. So a query that is alone
  * and a block of them give the same bits on every instruction set, whatever the order.
  *
@@ -10,7 +10,7 @@
 #include "attention/attention.h"
 #include "attention/tile.h"
 #include "base/simd/levels.h"
-#include "kvcache/codec_weave.h"
+#include "kvcache/codec/weave.h"
 
 #define NUMBERS      64
 #define NUMBER_STEPS (NUMBERS / 4)

@@ -6,7 +6,7 @@
 #include "attention/attention.h"
 #include "base/checked.h"
 #include "base/simd/integers.h"
-#include "kvcache/codec_format.h"
+#include "kvcache/codec/format.h"
 
 #include <math.h>
 

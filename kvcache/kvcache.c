@@ -4,7 +4,7 @@
 #include "base/checked.h"
 #include "base/half.h"
 #include "base/machine/pages.h"
-#include "kvcache/codec_weave.h"
+#include "kvcache/codec/weave.h"
 
 #include <stdlib.h>
 

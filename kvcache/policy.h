@@ -12,7 +12,7 @@
 #ifndef STOWKV_POLICY_H
 #define STOWKV_POLICY_H
 
-#include "kvcache/codec.h"
+#include "kvcache/codec/codec.h"
 
 #define KV_MAX_TIERS 8
 #define KV_MAX_RULES 32

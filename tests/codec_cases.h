@@ -2,7 +2,7 @@
 #ifndef STOWKV_CODEC_CASES_H
 #define STOWKV_CODEC_CASES_H
 
-#include "kvcache/codec.h"
+#include "kvcache/codec/codec.h"
 
 typedef enum CodecData {
     DATA_GAUSSIAN,

@@ -1,7 +1,7 @@
 /* Attention against hand-computed one-hot cases and against double precision, on every instruction set. */
 #include "attention/attend.h"
 #include "base/half.h"
-#include "kvcache/codec_weave.h"
+#include "kvcache/codec/weave.h"
 
 #include <math.h>
 #include <setjmp.h>

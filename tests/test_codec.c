@@ -1,10 +1,10 @@
 /* The codecs: what they write against the `gguf` package and against a numpy reading of their layout, bit for bit; what
  * they decode against the layout, one element at a time, on every instruction set; what is not finite, large or tiny;
  * rotation; shapes. How far a round trip may be off is test_codec_bounds.c's subject. */
-#include "kvcache/codec.h"
-#include "kvcache/codec_format.h"
-#include "kvcache/codec_fp8.h"
-#include "kvcache/codec_half.h"
+#include "kvcache/codec/codec.h"
+#include "kvcache/codec/format.h"
+#include "kvcache/codec/fp8.h"
+#include "kvcache/codec/half.h"
 #include "tests/codec_cases.h"
 #include "tests/fixture_files.h"
 
@@ -229,7 +229,7 @@ static unsigned code_of(const uint8_t *codes, size_t i, int bits) {
     return (unsigned)codes[i / per_byte] >> i % per_byte * (size_t)bits & ((1u << bits) - 1);
 }
 
-/* Element i of a record by codec_format.h's description; each operation rounds to F32. */
+/* Element i of a record by kvcache/codec/format.h's description; each operation rounds to F32. */
 static float element_of(KvCodecId id, KvSide side, const KvGroup *group, const uint8_t *record, size_t i) {
     size_t scales = n_scales(id, side, group), k = scale_index(id, side, group, i);
     int bits = EXPECTED[id].bits;

@@ -2,7 +2,7 @@
  * model's logits do not depend on them; streaming agrees with the slow way; the ledger and the counters are right. */
 #include "base/half.h"
 #include "cpu/backend.h"
-#include "kvcache/codec_weave.h"
+#include "kvcache/codec/weave.h"
 #include "kvcache/ledger.h"
 #include "model/model.h"
 #include "tests/fixture_files.h"

@@ -1,6 +1,6 @@
-/* Woven records, read by the description in codec_weave.h, against what the codec decodes. */
-#include "kvcache/codec_half.h"
-#include "kvcache/codec_weave.h"
+/* Woven records, read by the description in kvcache/codec/weave.h, against what the codec decodes. */
+#include "kvcache/codec/half.h"
+#include "kvcache/codec/weave.h"
 #include "tests/codec_cases.h"
 
 #include <setjmp.h>

@@ -2,7 +2,7 @@
 #include "eval/perplexity/attribution.h"
 
 #include "base/half.h"
-#include "kvcache/codec_weave.h"
+#include "kvcache/codec/weave.h"
 
 #include <math.h>
 #include <stdlib.h>

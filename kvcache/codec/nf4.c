@@ -2,8 +2,8 @@
  * minimum and one step for the record. Minimum rounded down, step and scales rounded up: a stored scale is never below
  * the block's largest magnitude, so nothing is clipped, and at most a step above it. A number is therefore off by at
  * most 0.152 (half of the widest gap between levels) times (largest magnitude + step). */
-#include "kvcache/codec_encode.h"
-#include "kvcache/codec_half.h"
+#include "kvcache/codec/encode.h"
+#include "kvcache/codec/half.h"
 
 #include <math.h>
 

@@ -1,14 +1,14 @@
 /* Decoding of every codec, compiled once for each instruction set. A row goes in pieces: codes are unpacked to bytes,
  * then scaled a vector at a time, with a product and a sum that round apart, so that the instruction sets agree bit for
  * bit. One function does all scaled formats: inlined with a row of KV_FORMATS, it is left with that format's steps. */
-#include "kvcache/codec_decode.h"
+#include "kvcache/codec/decode.h"
 
 #include "base/block_decode.h"
 #include "base/checked.h"
 #include "base/simd/integers.h"
-#include "kvcache/codec_format.h"
-#include "kvcache/codec_fp8.h"
-#include "kvcache/codec_half.h"
+#include "kvcache/codec/format.h"
+#include "kvcache/codec/fp8.h"
+#include "kvcache/codec/half.h"
 
 /* Vector types rather than loops over bytes: see block_decode.c. */
 typedef uint8_t Bytes __attribute__((vector_size(16)));

@@ -1,8 +1,8 @@
-/* Weaving: what both directions move is described once; see codec_weave.h. */
-#include "kvcache/codec_weave.h"
+/* Weaving: what both directions move is described once; see weave.h. */
+#include "kvcache/codec/weave.h"
 
 #include "base/block_codes.h"
-#include "kvcache/codec_encode.h"
+#include "kvcache/codec/encode.h"
 
 #define TOKENS  KV_WOVEN_TOKENS
 #define BLOCK   KV_WOVEN_BLOCK

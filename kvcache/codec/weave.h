@@ -15,7 +15,7 @@
 #ifndef STOWKV_CODEC_WEAVE_H
 #define STOWKV_CODEC_WEAVE_H
 
-#include "kvcache/codec_format.h"
+#include "kvcache/codec/format.h"
 
 #define KV_WOVEN_BLOCK  32 /* elements */
 #define KV_WOVEN_TOKENS 16

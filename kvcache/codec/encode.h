@@ -4,15 +4,15 @@
 #define STOWKV_CODEC_ENCODE_H
 
 #include "base/simd/levels.h"
-#include "kvcache/codec_format.h"
+#include "kvcache/codec/format.h"
 
 typedef void KvEncode(const KvFormat *format, KvSide side, const KvGroup *group,
                       const float *values, // (n_tokens, head_dim)
                       uint8_t *record);
 
-SIMD_DECLARE(KvEncode, kv_encode_tensor, ); /* codec_tensor.c */
-SIMD_DECLARE(KvEncode, kv_encode_scaled, ); /* codec_scaled.c */
-SIMD_DECLARE(KvEncode, kv_encode_nf4, );    /* codec_nf4.c */
+SIMD_DECLARE(KvEncode, kv_encode_tensor, ); /* tensor.c */
+SIMD_DECLARE(KvEncode, kv_encode_scaled, ); /* scaled.c */
+SIMD_DECLARE(KvEncode, kv_encode_nf4, );    /* nf4.c */
 
 /* To the nearest integer, ties to even, for |x| < 2^22; unlike rintf() it vectorizes on every machine. */
 static inline float round_even(float x) {

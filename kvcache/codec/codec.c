@@ -1,8 +1,8 @@
-/* The table of codecs, and what is common to them; see codec.h. How records are laid out is in codec_format.h. */
-#include "kvcache/codec.h"
+/* The table of codecs, and what is common to them; see codec.h. How records are laid out is in format.h. */
+#include "kvcache/codec/codec.h"
 
-#include "kvcache/codec_decode.h"
-#include "kvcache/codec_encode.h"
+#include "kvcache/codec/decode.h"
+#include "kvcache/codec/encode.h"
 
 #include <stdio.h>
 

@@ -1,6 +1,6 @@
 /* The fast Walsh-Hadamard transform: n log2(n) additions instead of a product with the matrix whose element (i, j) is
  * (-1)^popcount(i & j) / sqrt(n). It spreads an outlier over all elements, which codes of few bits need. */
-#include "kvcache/codec.h"
+#include "kvcache/codec/codec.h"
 
 #include <math.h>
 #include <string.h>

@@ -1,9 +1,9 @@
 /* Encoding with FP16 scales (int8, int8g, int4, int2, fp8, binary): the range of what shares a scale is measured, a
  * scale and a minimum are fitted to it, then codes are chosen against the scale and minimum as stored. So a number is
  * off by half a stored scale at most, whatever the rounding of scale and minimum did. */
-#include "kvcache/codec_encode.h"
-#include "kvcache/codec_fp8.h"
-#include "kvcache/codec_half.h"
+#include "kvcache/codec/encode.h"
+#include "kvcache/codec/fp8.h"
+#include "kvcache/codec/half.h"
 
 /* The ranges of up to KV_PIECE columns. */
 typedef struct Ranges {

@@ -13,7 +13,7 @@
 #define STOWKV_CODEC_FORMAT_H
 
 #include "base/tensor.h"
-#include "kvcache/codec.h"
+#include "kvcache/codec/codec.h"
 
 typedef enum KvCodeKind {
     KV_CODE_TENSOR,   /* rows of a tensor type */
