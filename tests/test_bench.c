@@ -2,9 +2,9 @@
  * bandwidth measurement reads every byte, on every instruction set of this machine. */
 #include "eval/bench/bandwidth.h"
 #include "eval/bench/bandwidth_sum.h"
-#include "eval/bench/bench_depths.h"
-#include "eval/bench/bench_figures.h"
-#include "eval/bench/bench_run.h"
+#include "eval/bench/depths.h"
+#include "eval/bench/figures.h"
+#include "eval/bench/run.h"
 
 #include <math.h>
 #include <setjmp.h>

@@ -5,8 +5,8 @@
 #include "eval/rouge/jsonl.h"
 #include "eval/rouge/lcs.h"
 #include "eval/rouge/porter_stemmer.h"
-#include "eval/rouge/rouge_score.h"
-#include "eval/rouge/rouge_tokens.h"
+#include "eval/rouge/score.h"
+#include "eval/rouge/tokens.h"
 #include "tests/fixture_files.h"
 #include "tokenizer/utf8.h"
 

@@ -3,7 +3,7 @@
  */
 #include "base/machine/clock.h"
 #include "base/output_file.h"
-#include "eval/bench/bench_chart.h"
+#include "eval/bench/chart.h"
 #include "session/program.h"
 #include "session/run_report.h"
 #include "session/session.h"

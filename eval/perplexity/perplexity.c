@@ -1,7 +1,7 @@
 /* The program: perplexity of a text under one or several cache policies, and how far each is from the full cache. The
  * table goes to stdout, progress and notes to stderr. Only main() picks the exit status. */
 #include "base/output_file.h"
-#include "eval/perplexity/perplexity_report.h"
+#include "eval/perplexity/report.h"
 #include "eval/perplexity/text_rows.h"
 #include "session/program.h"
 #include "session/run_report.h"

@@ -2,8 +2,8 @@
  * The result goes to stdout, progress and notes to stderr. Only main() picks the exit status. */
 #include "base/output_file.h"
 #include "eval/progress.h"
-#include "eval/rouge/rouge_report.h"
-#include "eval/rouge/rouge_settings.h"
+#include "eval/rouge/report.h"
+#include "eval/rouge/settings.h"
 #include "session/program.h"
 #include "session/run_report.h"
 

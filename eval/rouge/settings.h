@@ -8,7 +8,7 @@
 #ifndef STOWKV_ROUGE_SETTINGS_H
 #define STOWKV_ROUGE_SETTINGS_H
 
-#include "eval/rouge/rouge_score.h"
+#include "eval/rouge/score.h"
 #include "session/session.h"
 
 #define ROUGE_SEED_UNSET UINT64_MAX

@@ -16,7 +16,7 @@
 #define STOWKV_BENCH_RUN_H
 
 #include "eval/bench/bandwidth.h"
-#include "eval/bench/bench_depths.h"
+#include "eval/bench/depths.h"
 #include "eval/progress.h"
 #include "model/model.h"
 #include "tokenizer/tokenizer.h"

@@ -1,5 +1,5 @@
-/* See perplexity_report.h. */
-#include "eval/perplexity/perplexity_report.h"
+/* See report.h. */
+#include "eval/perplexity/report.h"
 
 #include "session/run_report.h"
 

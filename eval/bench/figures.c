@@ -1,5 +1,5 @@
-/* See bench_figures.h. */
-#include "eval/bench/bench_figures.h"
+/* See figures.h. */
+#include "eval/bench/figures.h"
 
 #include "eval/statistics.h"
 

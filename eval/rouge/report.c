@@ -1,5 +1,5 @@
-/* See rouge_report.h. */
-#include "eval/rouge/rouge_report.h"
+/* See report.h. */
+#include "eval/rouge/report.h"
 
 #include "session/run_report.h"
 

@@ -1,7 +1,7 @@
-/* See rouge_texts.h. */
-#include "eval/rouge/rouge_texts.h"
+/* See texts.h. */
+#include "eval/rouge/texts.h"
 
-#include "eval/rouge/rouge_tokens.h"
+#include "eval/rouge/tokens.h"
 
 #include <stdlib.h>
 

@@ -3,7 +3,7 @@
 #ifndef STOWKV_BENCH_CHART_H
 #define STOWKV_BENCH_CHART_H
 
-#include "eval/bench/bench_report.h"
+#include "eval/bench/report.h"
 
 void bench_svg(const Bench *bench, FILE *stream);
 

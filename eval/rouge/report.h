@@ -2,8 +2,8 @@
 #ifndef STOWKV_ROUGE_REPORT_H
 #define STOWKV_ROUGE_REPORT_H
 
-#include "eval/rouge/rouge_pairs.h"
-#include "eval/rouge/rouge_run.h"
+#include "eval/rouge/pairs.h"
+#include "eval/rouge/run.h"
 
 void rouge_pairs_print(const RougePairs *pairs, const RougeOptions *options, FILE *stream);
 cJSON *rouge_pairs_json(const RougePairs *pairs, const RougeOptions *options);

@@ -1,6 +1,6 @@
-/* Splitting texts into words and numbering them; see rouge_tokens.h. Bytes suffice: of all characters outside ASCII
+/* Splitting texts into words and numbering them; see tokens.h. Bytes suffice: of all characters outside ASCII
  * two alone have an ASCII letter in lower case. */
-#include "eval/rouge/rouge_tokens.h"
+#include "eval/rouge/tokens.h"
 
 #include "base/checked.h"
 #include "eval/rouge/porter_stemmer.h"

@@ -1,5 +1,5 @@
-/* See rouge_samples.h. */
-#include "eval/rouge/rouge_samples.h"
+/* See samples.h. */
+#include "eval/rouge/samples.h"
 
 #include "base/checked.h"
 

@@ -1,7 +1,7 @@
-/* See rouge_settings.h. */
-#include "eval/rouge/rouge_settings.h"
+/* See settings.h. */
+#include "eval/rouge/settings.h"
 
-#include "eval/rouge/rouge_samples.h"
+#include "eval/rouge/samples.h"
 
 #define DEFAULT_SEED    1
 #define DEFAULT_SAMPLES 200

@@ -1,5 +1,5 @@
-/* See rouge_pairs.h. */
-#include "eval/rouge/rouge_pairs.h"
+/* See pairs.h. */
+#include "eval/rouge/pairs.h"
 
 #include <stdlib.h>
 

@@ -1,5 +1,5 @@
-/* See rouge_results.h. */
-#include "eval/rouge/rouge_results.h"
+/* See results.h. */
+#include "eval/rouge/results.h"
 
 #include "base/mapped_file.h"
 #include "eval/rouge/jsonl.h"

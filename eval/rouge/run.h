@@ -9,9 +9,9 @@
 #define STOWKV_ROUGE_RUN_H
 
 #include "eval/rouge/bootstrap.h"
-#include "eval/rouge/rouge_results.h"
-#include "eval/rouge/rouge_samples.h"
-#include "eval/rouge/rouge_texts.h"
+#include "eval/rouge/results.h"
+#include "eval/rouge/samples.h"
+#include "eval/rouge/texts.h"
 
 /* What all policies share. */
 typedef struct RougeWork {

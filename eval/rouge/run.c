@@ -1,5 +1,5 @@
-/* See rouge_run.h. Fresh and saved texts take one way: each becomes a record, and records are scored and summed. */
-#include "eval/rouge/rouge_run.h"
+/* See run.h. Fresh and saved texts take one way: each becomes a record, and records are scored and summed. */
+#include "eval/rouge/run.h"
 
 #include "eval/proof.h"
 #include "session/run_report.h"

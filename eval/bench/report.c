@@ -1,5 +1,5 @@
-/* See bench_report.h. */
-#include "eval/bench/bench_report.h"
+/* See report.h. */
+#include "eval/bench/report.h"
 
 #include "eval/statistics.h"
 #include "session/run_report.h"

@@ -1,5 +1,5 @@
-/* See bench_run.h. */
-#include "eval/bench/bench_run.h"
+/* See run.h. */
+#include "eval/bench/run.h"
 
 #include "base/machine/clock.h"
 #include "eval/proof.h"

@@ -1,5 +1,5 @@
-/* See bench_depths.h. */
-#include "eval/bench/bench_depths.h"
+/* See depths.h. */
+#include "eval/bench/depths.h"
 
 #include <errno.h>
 #include <stdlib.h>

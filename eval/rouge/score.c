@@ -1,9 +1,9 @@
-/* Counting what two texts share; see rouge_score.h. */
-#include "eval/rouge/rouge_score.h"
+/* Counting what two texts share; see score.h. */
+#include "eval/rouge/score.h"
 
 #include "base/options.h"
 #include "eval/rouge/lcs.h"
-#include "eval/rouge/rouge_tokens.h"
+#include "eval/rouge/tokens.h"
 
 #include <stdlib.h>
 

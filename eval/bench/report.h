@@ -1,9 +1,9 @@
-/* What a benchmark tells: a table for people, JSON for programs; bench_chart.h draws it. */
+/* What a benchmark tells: a table for people, JSON for programs; chart.h draws it. */
 #ifndef STOWKV_BENCH_REPORT_H
 #define STOWKV_BENCH_REPORT_H
 
-#include "eval/bench/bench_figures.h"
-#include "eval/bench/bench_run.h"
+#include "eval/bench/figures.h"
+#include "eval/bench/run.h"
 
 #include <cjson/cJSON.h>
 #include <stdio.h>

@@ -7,7 +7,7 @@
 #ifndef STOWKV_ROUGE_PAIRS_H
 #define STOWKV_ROUGE_PAIRS_H
 
-#include "eval/rouge/rouge_texts.h"
+#include "eval/rouge/texts.h"
 
 #include <signal.h>
 #include <stdbool.h>

@@ -1,6 +1,6 @@
-/* See bench_chart.h. The middle of a line's marks is the median of the repetitions, the bar through it goes from the
+/* See chart.h. The middle of a line's marks is the median of the repetitions, the bar through it goes from the
  * slowest to the fastest. */
-#include "eval/bench/bench_chart.h"
+#include "eval/bench/chart.h"
 
 #include "tokenizer/utf8.h"
 

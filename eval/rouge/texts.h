@@ -8,7 +8,7 @@
 #define STOWKV_ROUGE_TEXTS_H
 
 #include "eval/rouge/jsonl.h"
-#include "eval/rouge/rouge_score.h"
+#include "eval/rouge/score.h"
 
 /* Lines whose references or prediction have no word, and which score 0 for that reason. */
 #define BLANK_LINES_SHOWN 8
