@@ -63,18 +63,18 @@ cache_directory() {
     printf '%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}/stowkv"
 }
 
-# Prints the path of a Python that has checkpoints/requirements.txt; it is made anew when those or python3 change.
+# Prints the path of a Python that has tests/fixtures/requirements.txt; it is made anew when those or python3 change.
 python_environment() {
     local venv wanted
     venv=$(cache_directory)/test-venv
-    wanted=$(python3 --version; cat checkpoints/requirements.txt)
+    wanted=$(python3 --version; cat tests/fixtures/requirements.txt)
     mkdir -p "${venv%/*}"
     exec 8>"$venv.lock"
     flock 8
     if [[ ! -x $venv/bin/python || ! -r $venv/made-from || $(<"$venv/made-from") != "$wanted" ]]; then
         run python3 -m venv --clear "$venv" >&2 &&
             run "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-                --requirement checkpoints/requirements.txt >&2 &&
+                --requirement tests/fixtures/requirements.txt >&2 &&
             printf '%s\n' "$wanted" >"$venv/made-from" || return 1
     fi
     exec 8>&-

@@ -1,5 +1,5 @@
 /* Figures of a series, and what logits say about a token, against numpy in float64
- * (checkpoints/fixtures/perplexity_cases.py). */
+ * (tests/fixtures/perplexity_cases.py). */
 #include "eval/perplexity/token_score.h"
 #include "eval/statistics.h"
 #include "tests/fixture_files.h"

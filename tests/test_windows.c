@@ -1,5 +1,5 @@
 /* The three definitions of perplexity: windows, scored tokens and weights, by hand on small texts and against the loops
- * that each definition was published with (checkpoints/fixtures/perplexity_cases.py). */
+ * that each definition was published with (tests/fixtures/perplexity_cases.py). */
 #include "eval/perplexity/windows.h"
 #include "tests/fixture_files.h"
 
