@@ -107,7 +107,7 @@ static void multiply(const Matrix *m, SimdLevel level, int n_threads, const floa
     cpu_matmul_close(&matmul);
 }
 
-/* Coded weights: rounding a block of activations to planes moves each by at most s / 2, s the largest of them / 32639.
+/* Coded weights: rounding a block of activations to 16 bits moves each by at most s / 2, s the largest of them / 32639.
  * The sums of n_blocks runs are rounded 2^-24 each time, relative to terms that scale and minimum make apart: with
  * random codes a minimum is below four times the largest weight of its run. Numbers: n products, each rounded once. */
 static double tolerance(const Matrix *m, const float *w, const float *x) {

@@ -15,10 +15,10 @@
 #ifndef STOWKV_SIMD_CODES_H
 #define STOWKV_SIMD_CODES_H
 
-#define NUMBER_MOST 32639.0f /* 127 * 256 + 127: what two planes hold */
+#define NUMBER_MOST 32639.0f /* 127 * 256 + 127: what two signed digits hold */
 
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__) || defined(__ARM_FEATURE_DOTPROD)
-#include "base/simd/planes.h"
+#include "base/simd/digits.h"
 #else
 #include "base/simd/pairs.h"
 #endif

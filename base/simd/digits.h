@@ -1,10 +1,10 @@
-/* Numbers as two planes of bytes, 256 h + l: part 0 of a product is that with h. For instruction sets with a dot
- * product of bytes; see codes.h.
+/* Numbers as two signed digits to the base 256, 256 h + l: part 0 of a product is that with h. For instruction sets with
+ * a dot product of bytes; see codes.h.
  *
  * vec_dot4(sum, codes, x) adds to each lane the products of its four unsigned codes, each below 128, with four signed
  * bytes; vec_dot4_wide() takes codes up to 255. vec_int_store_bytes() keeps the lowest byte of each lane. */
-#ifndef STOWKV_SIMD_PLANES_H
-#define STOWKV_SIMD_PLANES_H
+#ifndef STOWKV_SIMD_DIGITS_H
+#define STOWKV_SIMD_DIGITS_H
 
 #include "base/simd/integers.h"
 
