@@ -17,7 +17,7 @@ INLINE void round_block(const float x[PACKED_BLOCK], float inverse, int32_t *wor
         VecInt sum = vec_int_zero();
         for (size_t j = half * 16; j < half * 16 + 16; j += VEC_LANES) {
             VecInt whole = vec_int_round(vec_mul(vec_load(x + j), vec_set1(inverse)));
-            store_words(words, PACKED_STEPS, j, whole);
+            store_words(words, PLANE_STEPS, j, whole);
             sum = vec_int_add(sum, whole);
         }
         sums[half] = vec_int_sum(sum);

@@ -12,7 +12,7 @@
 
 /* A pair of panels as the products of many tokens read it, in `room`. */
 typedef struct Unpacked {
-    uint8_t *codes; /* (2, n_blocks, PACKED_STEPS, PIECE_BYTES) */
+    uint8_t *codes; /* (2, n_blocks, PLANE_STEPS, PIECE_BYTES) */
     float *scales;  /* (2, n_runs, PANEL_ROWS) */
     float *minima;  /* the same */
     size_t n_blocks, n_runs;
@@ -22,12 +22,12 @@ typedef struct Unpacked {
 static Unpacked lay_out(const PackedFormat *format, size_t n_columns, void *room) {
     size_t n_blocks = n_columns / PACKED_BLOCK, n_runs = n_columns / format->run;
     uint8_t *codes = room;
-    float *scales = (float *)(void *)(codes + 2 * n_blocks * PACKED_STEPS * PIECE_BYTES);
+    float *scales = (float *)(void *)(codes + 2 * n_blocks * PLANE_STEPS * PIECE_BYTES);
     return (Unpacked){codes, scales, scales + 2 * n_runs * PANEL_ROWS, n_blocks, n_runs};
 }
 
 INLINE void unpack_block(const PackedFormat *format, const uint8_t *block, uint8_t *codes) {
-    for (size_t s = 0; s < PACKED_STEPS; s++)
+    for (size_t s = 0; s < PLANE_STEPS; s++)
         for (size_t v = 0; v < PANEL_VECS; v++)
             vec_int_store(codes + s * PIECE_BYTES + v * sizeof(VecInt), step_codes(format, block, s, v));
 }
@@ -48,7 +48,7 @@ INLINE void unpack_panel(const PackedFormat *format, const uint8_t *panel, size_
         const uint8_t *stripe = panel + b / stripe_blocks * packed_stripe_bytes(format);
         size_t in_stripe = b % stripe_blocks, first = index * out->n_runs + b * n_runs;
         unpack_block(format, stripe + packed_scales_bytes(format) + in_stripe * packed_block_bytes(format),
-                     out->codes + (index * out->n_blocks + b) * PACKED_STEPS * PIECE_BYTES);
+                     out->codes + (index * out->n_blocks + b) * PLANE_STEPS * PIECE_BYTES);
         for (size_t run = 0; run < n_runs; run++)
             unpack_run(format, stripe, in_stripe * n_runs + run, out->scales + (first + run) * PANEL_ROWS,
                        out->minima + (first + run) * PANEL_ROWS);
@@ -74,7 +74,7 @@ INLINE void dot_part(const PackedFormat *format, size_t n_tokens, const uint8_t 
         for (size_t v = 0; v < PAIR_VECS; v++)
             steps[v] = code_part(vec_int_load(codes[v] + s * PIECE_BYTES), part);
         for (size_t t = 0; t < n_tokens; t++) {
-            VecInt x = vec_int_set1(words[number_word(PACKED_STEPS, s, part) * TOKEN_TILE + t]);
+            VecInt x = vec_int_set1(words[number_word(PLANE_STEPS, s, part) * TOKEN_TILE + t]);
             for (size_t v = 0; v < PAIR_VECS; v++)
                 sums[t][v] = code_dot(has_wide_codes(format), sums[t][v], steps[v], x);
         }
@@ -85,11 +85,11 @@ INLINE void dot_part(const PackedFormat *format, size_t n_tokens, const uint8_t 
  * in registers. */
 INLINE void tile_coded(const PackedFormat *format, size_t n_tokens, const Unpacked *w, size_t turn, const int32_t *tile,
                        Vec totals[TOKEN_TILE][PAIR_VECS]) {
-    size_t n_runs = PACKED_BLOCK / format->run, run_steps = PACKED_STEPS / n_runs;
+    size_t n_runs = PACKED_BLOCK / format->run, run_steps = PLANE_STEPS / n_runs;
     const uint8_t *codes[PAIR_VECS];
     for (size_t v = 0; v < PAIR_VECS; v++)
         codes[v] =
-            w->codes + panel_of(turn, v) * w->n_blocks * PACKED_STEPS * PIECE_BYTES + vec_of(turn, v) * sizeof(VecInt);
+            w->codes + panel_of(turn, v) * w->n_blocks * PLANE_STEPS * PIECE_BYTES + vec_of(turn, v) * sizeof(VecInt);
     for (size_t b = 0; b < w->n_blocks; b++, tile += TILE_INTS * TOKEN_TILE) {
         for (size_t run = 0; run < n_runs; run++) {
             VecInt sums[TOKEN_TILE][PAIR_VECS];
@@ -112,7 +112,7 @@ INLINE void tile_coded(const PackedFormat *format, size_t n_tokens, const Unpack
             }
         }
         for (size_t v = 0; v < PAIR_VECS; v++)
-            codes[v] += PACKED_STEPS * PIECE_BYTES;
+            codes[v] += PLANE_STEPS * PIECE_BYTES;
     }
 }
 
@@ -195,7 +195,7 @@ INLINE void matmul_numbers(TensorType type, const PackedMatrix *w, const void *t
     }
 }
 
-#define CODED_MATMUL(type)                                                                                             \
+#define CODED_MATMUL(type, ...)                                                                                        \
     case type:                                                                                                         \
         matmul_coded(&PACKED_FORMATS[type], w, tiles, n_tokens, begin, end, room, y);                                  \
         break;
@@ -209,7 +209,7 @@ static void matmul(const PackedMatrix *w, const void *tiles, size_t n_tokens, si
     switch (w->type) {
         CODED_TYPES(CODED_MATMUL)
         NUMBER_TYPES(NUMBER_MATMUL)
-    default:
+    case TENSOR_TYPE_COUNT:
         break;
     }
 }

@@ -17,7 +17,7 @@ INLINE VecInt dot_run(const PackedFormat *format, const uint8_t *block, size_t v
 #pragma GCC unroll 2
         for (size_t part = 0; part < 2; part++) {
             VecInt *sum = &sums[s % 2][part % CODE_SUMS];
-            VecInt x = vec_int_set1(words[number_word(PACKED_STEPS, s, part)]);
+            VecInt x = vec_int_set1(words[number_word(PLANE_STEPS, s, part)]);
             *sum = code_dot(has_wide_codes(format), *sum, code_part(codes, part), x);
         }
     }
@@ -31,7 +31,7 @@ INLINE void ask_ahead(const uint8_t *from, size_t n) {
 
 INLINE void matvec_panel(const PackedFormat *format, const uint8_t *stripe, size_t n_blocks, const int32_t *tile,
                          float y[PANEL_ROWS]) {
-    size_t n_runs = PACKED_BLOCK / format->run, run_steps = PACKED_STEPS / n_runs;
+    size_t n_runs = PACKED_BLOCK / format->run, run_steps = PLANE_STEPS / n_runs;
     size_t stripe_blocks = packed_stripe_blocks(format), block_bytes = packed_block_bytes(format);
     Vec totals[PANEL_VECS];
     for (size_t v = 0; v < PANEL_VECS; v++)
@@ -100,7 +100,7 @@ INLINE void matvec_numbers(TensorType type, const PackedMatrix *w, const float *
     }
 }
 
-#define CODED_MATVEC(type)                                                                                             \
+#define CODED_MATVEC(type, ...)                                                                                        \
     case type:                                                                                                         \
         matvec_coded(&PACKED_FORMATS[type], w, x, begin, end, y);                                                      \
         break;
@@ -112,7 +112,7 @@ void SIMD_NAME(matvec)(const PackedMatrix *w, const void *x, size_t begin, size_
     switch (w->type) {
         CODED_TYPES(CODED_MATVEC)
         NUMBER_TYPES(NUMBER_MATVEC)
-    default:
+    case TENSOR_TYPE_COUNT:
         break;
     }
 }

@@ -9,8 +9,8 @@
 
 /* 32 numbers of a row, as integers. */
 typedef struct Run {
-    const uint8_t *low_plane; /* where the file has the row's low plane as it is packed; else NULL */
-    uint8_t codes[PACKED_BLOCK];
+    const uint8_t *plane; /* where the file has the row's plane as it is packed; else NULL */
+    uint8_t codes[LANE_CODES];
     uint16_t scale, minimum; /* FP16; of a K format those of its 256 numbers */
     float scale_f32;         /* PACKED_FLOAT */
     int8_t factors[2];       /* of the scale: K formats, one for each run of 16 or 32 */
@@ -19,12 +19,12 @@ typedef struct Run {
 
 /* GGML's nibbles are a plane: byte j holds codes j and j + 16, which are those of steps j / 4 and j / 4 + 4. */
 static void run_q4_0(const BlockQ4_0 *block, Run *run) {
-    run->low_plane = block->codes;
+    run->plane = block->codes;
     run->scale = block->d;
 }
 
 static void run_q4_1(const BlockQ4_1 *block, Run *run) {
-    run->low_plane = block->codes;
+    run->plane = block->codes;
     run->scale = block->d;
     run->minimum = block->m;
 }
@@ -145,29 +145,20 @@ static void read_run(const Tensor *tensor, size_t first, Run *run) {
     case TYPE_I8_GROUPED:
         run_i8_grouped(tensor, first, run);
         break;
-    default:
+    case TYPE_F32:
+    case TYPE_F16:
+    case TYPE_BF16:
+    case TENSOR_TYPE_COUNT:
         assert(!"a type without codes");
     }
 }
 
-/* The `bits` bits from `shift` on of a block's codes, as a plane, for one row. */
-static void put_plane(const uint8_t codes[PACKED_BLOCK], size_t shift, size_t bits, size_t row, uint8_t *plane) {
-    uint32_t steps[PACKED_STEPS], mask = ((1u << bits) - 1) * 0x01010101u;
-    memcpy(steps, codes, sizeof steps);
-    for (size_t piece = 0; piece < bits; piece++) {
-        uint32_t packed = 0;
-        for (size_t s = piece; s < PACKED_STEPS; s += bits)
-            packed |= (steps[s] >> shift & mask) << (s / bits * bits);
-        memcpy(plane + piece * PIECE_BYTES + row * sizeof packed, &packed, sizeof packed);
-    }
-}
-
-static void put_low_plane(const PackedFormat *format, const Run *run, size_t row, uint8_t *plane) {
-    if (run->low_plane == NULL)
-        put_plane(run->codes, 0, format->low_bits, row, plane);
+static void put_codes(const PackedFormat *format, const Run *run, size_t row, uint8_t *tile) {
+    if (run->plane == NULL)
+        planes_put(format->bits, run->codes, row, tile);
     else
-        for (size_t piece = 0; piece < format->low_bits; piece++)
-            memcpy(plane + piece * PIECE_BYTES + row * 4, run->low_plane + piece * 4, 4);
+        for (size_t piece = 0; piece < format->bits; piece++)
+            memcpy(tile + piece * PIECE_BYTES + row * 4, run->plane + piece * 4, 4);
 }
 
 static void put_k_scales(const PackedFormat *format, const Run *run, size_t block, size_t row, uint8_t *scales) {
@@ -213,11 +204,9 @@ static void fill_codes(const PackedMatrix *packed, const Tensor *tensor, size_t 
                 packed->data + panel * packed->panel_bytes + b / stripe_blocks * packed_stripe_bytes(format);
             uint8_t *codes = scales + packed_scales_bytes(format) + b % stripe_blocks * packed_block_bytes(format);
             Run run;
-            run.low_plane = NULL;
+            run.plane = NULL;
             read_run(tensor, (panel * PANEL_ROWS + r) * packed->n_columns + b * PACKED_BLOCK, &run);
-            put_low_plane(format, &run, r, codes);
-            if (format->high_bits > 0)
-                put_plane(run.codes, format->low_bits, format->high_bits, r, codes + PIECE_BYTES * format->low_bits);
+            put_codes(format, &run, r, codes);
             put_scales(format, &run, b % stripe_blocks, r, scales);
         }
 }
@@ -254,12 +243,6 @@ void packed_matrix_fill(const PackedMatrix *packed, const Tensor *tensor, size_t
 
 /* ---- Looking rows up */
 
-static unsigned code_at(const uint8_t *plane, size_t bits, size_t row, size_t column) {
-    size_t step = column / 4;
-    unsigned piece = plane[step % bits * PIECE_BYTES + row * 4 + column % 4];
-    return piece >> (step / bits * bits) & ((1u << bits) - 1);
-}
-
 static float half_at(const uint8_t *halves, size_t index) {
     uint16_t half;
     memcpy(&half, halves + index * sizeof half, sizeof half);
@@ -294,20 +277,19 @@ static void scales_at(const PackedFormat *format, const uint8_t *scales, size_t 
 
 static void coded_row(const PackedMatrix *packed, const PackedFormat *format, const uint8_t *panel, size_t row,
                       float *out) {
-    size_t stripe_columns = packed_stripe_blocks(format) * PACKED_BLOCK;
-    float scale = 0.0f, minimum = 0.0f;
-    for (size_t c = 0; c < packed->n_columns; c++) {
-        const uint8_t *scales = panel + c / stripe_columns * packed_stripe_bytes(format);
-        const uint8_t *block =
-            scales + packed_scales_bytes(format) + c % stripe_columns / PACKED_BLOCK * packed_block_bytes(format);
-        if (c % format->run == 0)
-            scales_at(format, scales, c % stripe_columns / format->run, row, &scale, &minimum);
-        unsigned code = code_at(block, format->low_bits, row, c % PACKED_BLOCK);
-        if (format->high_bits > 0)
-            code |= code_at(block + PIECE_BYTES * format->low_bits, format->high_bits, row, c % PACKED_BLOCK)
-                    << format->low_bits;
-        float value = scale * (float)((int)code - format->bias);
-        out[c] = packed_has_minima(format) ? value + minimum : value;
+    size_t stripe_blocks = packed_stripe_blocks(format), n_runs = PACKED_BLOCK / format->run;
+    for (size_t b = 0; b < packed->n_columns / PACKED_BLOCK; b++, out += PACKED_BLOCK) {
+        const uint8_t *scales = panel + b / stripe_blocks * packed_stripe_bytes(format);
+        uint8_t codes[LANE_CODES];
+        float scale = 0, minimum = 0;
+        planes_get(format->bits, scales + packed_scales_bytes(format) + b % stripe_blocks * packed_block_bytes(format),
+                   row, codes);
+        for (size_t c = 0; c < PACKED_BLOCK; c++) {
+            if (c % format->run == 0)
+                scales_at(format, scales, b % stripe_blocks * n_runs + c / format->run, row, &scale, &minimum);
+            float value = scale * (float)((int)codes[c] - format->bias);
+            out[c] = packed_has_minima(format) ? value + minimum : value;
+        }
     }
 }
 

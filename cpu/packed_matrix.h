@@ -10,20 +10,17 @@
  * blocks of 32 columns each: first the stripe's scales, then its blocks' codes.
  *
  *     scales  by PackedScales, 16 rows side by side; filled up to a multiple of 64 bytes
- *     codes   planes of 8, 4, 2 or 1 bits: a plane of b bits is b times 64 bytes. The four columns of step s (of 8) are
- *             in piece s mod b, from bit s / b * b of each byte on; byte 4 r + c of a piece is row r, column 4 s + c.
- *             The low bits of all columns of the block come first, then the high ones.
+ *     codes   a tile of bit planes (base/bit_planes.h): rows are its lanes, four columns a step
  *
  * Panel of a type without codes (F32, F16, BF16): for each column the 16 rows' numbers. */
 #ifndef STOWKV_PACKED_MATRIX_H
 #define STOWKV_PACKED_MATRIX_H
 
+#include "base/bit_planes.h"
 #include "base/tensor.h"
 
-#define PANEL_ROWS   16
-#define PACKED_BLOCK 32 /* columns */
-#define PACKED_STEPS 8  /* of 4 columns, in a block */
-#define PIECE_BYTES  64 /* a step's codes in 8 bits: 4 columns of 16 rows */
+#define PANEL_ROWS   PLANE_LANES
+#define PACKED_BLOCK LANE_CODES /* columns */
 
 typedef enum PackedScales {
     PACKED_HALF,     /* FP16 scale of each run */
@@ -35,27 +32,35 @@ typedef enum PackedScales {
 
 /* A number is scale * (code - bias), or scale * code + minimum; PACKED_K_MIN: minus the minimum. */
 typedef struct PackedFormat {
-    uint8_t low_bits, high_bits; /* of a code, in two planes; both 0: numbers, not codes */
+    uint8_t bits; /* of a code; 0: numbers, not codes */
     uint8_t bias;
     uint8_t run; /* columns that share a scale: 16 or 32 */
     PackedScales scales;
 } PackedFormat;
 
-static const PackedFormat PACKED_FORMATS[TENSOR_TYPE_COUNT] = {
-    [TYPE_Q4_0] = {4, 0, 8, 32, PACKED_HALF},   [TYPE_Q4_1] = {4, 0, 0, 32, PACKED_HALF_MIN},
-    [TYPE_Q5_0] = {4, 1, 16, 32, PACKED_HALF},  [TYPE_Q5_1] = {4, 1, 0, 32, PACKED_HALF_MIN},
-    [TYPE_Q8_0] = {8, 0, 128, 32, PACKED_HALF}, [TYPE_I8_GROUPED] = {8, 0, 128, 32, PACKED_FLOAT},
-    [TYPE_Q2_K] = {2, 0, 0, 16, PACKED_K_MIN},  [TYPE_Q3_K] = {2, 1, 4, 16, PACKED_K},
-    [TYPE_Q4_K] = {4, 0, 0, 32, PACKED_K_MIN},  [TYPE_Q5_K] = {4, 1, 0, 32, PACKED_K_MIN},
-    [TYPE_Q6_K] = {4, 2, 32, 16, PACKED_K},
-};
+/* clang-format off */
+#define CODED_TYPES(DO)                                                                                                \
+    /* type         bits bias run scales */                                                                            \
+    DO(TYPE_Q4_0,       4,   8, 32, PACKED_HALF)                                                                       \
+    DO(TYPE_Q4_1,       4,   0, 32, PACKED_HALF_MIN)                                                                   \
+    DO(TYPE_Q5_0,       5,  16, 32, PACKED_HALF)                                                                       \
+    DO(TYPE_Q5_1,       5,   0, 32, PACKED_HALF_MIN)                                                                   \
+    DO(TYPE_Q8_0,       8, 128, 32, PACKED_HALF)                                                                       \
+    DO(TYPE_Q2_K,       2,   0, 16, PACKED_K_MIN)                                                                      \
+    DO(TYPE_Q3_K,       3,   4, 16, PACKED_K)                                                                          \
+    DO(TYPE_Q4_K,       4,   0, 32, PACKED_K_MIN)                                                                      \
+    DO(TYPE_Q5_K,       5,   0, 32, PACKED_K_MIN)                                                                      \
+    DO(TYPE_Q6_K,       6,  32, 16, PACKED_K)                                                                          \
+    DO(TYPE_I8_GROUPED, 8, 128, 32, PACKED_FLOAT)
+#define NUMBER_TYPES(DO) DO(TYPE_F32) DO(TYPE_F16) DO(TYPE_BF16)
+/* clang-format on */
 
-static inline size_t packed_code_bits(const PackedFormat *format) {
-    return (size_t)format->low_bits + format->high_bits;
-}
+#define PACKED_FORMAT(type, bits, bias, run, scales) [type] = {bits, bias, run, scales},
+static const PackedFormat PACKED_FORMATS[TENSOR_TYPE_COUNT] = {CODED_TYPES(PACKED_FORMAT)};
+#undef PACKED_FORMAT
 
 static inline bool packed_is_coded(TensorType type) {
-    return packed_code_bits(&PACKED_FORMATS[type]) > 0;
+    return PACKED_FORMATS[type].bits > 0;
 }
 
 static inline bool packed_has_minima(const PackedFormat *format) {
@@ -79,7 +84,7 @@ static inline size_t packed_scales_bytes(const PackedFormat *format) {
 }
 
 static inline size_t packed_block_bytes(const PackedFormat *format) {
-    return PIECE_BYTES * packed_code_bits(format);
+    return planes_bytes(format->bits);
 }
 
 static inline size_t packed_stripe_bytes(const PackedFormat *format) {

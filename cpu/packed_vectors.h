@@ -4,6 +4,7 @@
 #ifndef STOWKV_PACKED_VECTORS_H
 #define STOWKV_PACKED_VECTORS_H
 
+#include "base/simd/bit_planes.h"
 #include "base/simd/codes.h"
 #include "cpu/matmul.h"
 
@@ -16,34 +17,13 @@
 #define TOKEN_TILE 4
 #endif
 
-#define CODED_TYPES(DO)                                                                                                \
-    DO(TYPE_Q4_0)                                                                                                      \
-    DO(TYPE_Q4_1)                                                                                                      \
-    DO(TYPE_Q5_0)                                                                                                      \
-    DO(TYPE_Q5_1)                                                                                                      \
-    DO(TYPE_Q8_0) DO(TYPE_Q2_K) DO(TYPE_Q3_K) DO(TYPE_Q4_K) DO(TYPE_Q5_K) DO(TYPE_Q6_K) DO(TYPE_I8_GROUPED)
-#define NUMBER_TYPES(DO) DO(TYPE_F32) DO(TYPE_F16) DO(TYPE_BF16)
-
-INLINE VecInt plane_step(const uint8_t *plane, size_t bits, size_t step, size_t vec) {
-    VecInt piece = vec_int_load(plane + step % bits * PIECE_BYTES + vec * sizeof(VecInt));
-    if (bits == 8)
-        return piece;
-    return vec_int_and(vec_int_shift_right(piece, (int)(step / bits * bits)),
-                       vec_int_set1(((1 << bits) - 1) * 0x01010101));
-}
-
 /* Codes of the four columns of a step, VEC_LANES rows from vector `vec` of the panel on. */
 INLINE VecInt step_codes(const PackedFormat *format, const uint8_t *block, size_t step, size_t vec) {
-    VecInt codes = plane_step(block, format->low_bits, step, vec);
-    if (format->high_bits > 0) {
-        VecInt high = plane_step(block + PIECE_BYTES * format->low_bits, format->high_bits, step, vec);
-        codes = vec_int_or(codes, vec_int_shift_left(high, format->low_bits));
-    }
-    return codes;
+    return planes_step(block + vec * sizeof(VecInt), format->bits, step);
 }
 
 static inline bool has_wide_codes(const PackedFormat *format) {
-    return format->low_bits == 8;
+    return format->bits == 8;
 }
 
 /* Scales and minima of run `run` of a stripe, in F32. */
