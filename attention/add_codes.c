@@ -23,17 +23,16 @@ static void scale_weights(const Side *side, const Group *group, const float *con
 /* Adds the products of a tile's 16 tokens with 2 * VEC_LANES elements. */
 INLINE void add_value_tile(size_t n_rows, size_t bits, const Side *side, const uint8_t *from,
                            const NumberBlock *numbers, size_t row_stride, size_t first_step, Sums sums) {
-    size_t n = kv_woven_low_bits(bits);
-    VecInt fifth = bits == 5 ? load_ahead(side, from + FIFTH_BITS) : vec_int_zero();
+    size_t n = widest_plane(bits);
+    ask_ahead(bits, side, from);
 #pragma GCC unroll 4
     for (size_t i = 0; i < n; i += VECS) {
-        VecInt packed[VECS] = {load_ahead(side, from + i * 64)}, codes[VECS];
-        packed[1] = n == 1 ? packed[0] : load_ahead(side, from + (i + 1) * 64);
 #pragma GCC unroll 4
-        for (size_t vector = i; vector < 8; vector += n == 1 ? VECS : n) {
+        for (size_t step = i; step < PLANE_STEPS; step += n == 1 ? VECS : n) { /* those that share a piece together */
+            VecInt codes[VECS];
             for (size_t v = 0; v < VECS; v++)
-                codes[v] = unpack_codes(bits, packed[v], fifth, vector + v);
-            add_step(n_rows, VECS, bits == 8, codes, numbers, row_stride, first_step + vector / VECS, sums);
+                codes[v] = planes_step(from, bits, step + v);
+            add_step(n_rows, VECS, bits == 8, codes, numbers, row_stride, first_step + step / VECS, sums);
         }
     }
 }
@@ -68,17 +67,12 @@ INLINE void add_group(size_t n_rows, size_t bits, const Side *side, const Group 
 
 INLINE void add_row_block(const Side *side, const Group *group, size_t first, size_t end, const GroupWeights *w,
                           size_t n_rows, float *out, size_t stride) {
-#define ADD_GROUP(bits) WITH_CODE_ROWS(n_rows, add_group, bits, side, group, first, end, w, out, stride)
-    if (side->woven.bits == 8)
-        ADD_GROUP(8);
-    else if (side->woven.bits == 5)
-        ADD_GROUP(5);
-    else if (side->woven.bits == 4)
-        ADD_GROUP(4);
-    else if (side->woven.bits == 2)
-        ADD_GROUP(2);
-    else
-        ADD_GROUP(1);
+#define ADD_GROUP(bits)                                                                                                \
+    case bits:                                                                                                         \
+        if (KV_HAS_VALUES(bits))                                                                                       \
+            WITH_CODE_ROWS(n_rows, add_group, bits, side, group, first, end, w, out, stride);                          \
+        break;
+    switch (side->woven.bits) { KV_WIDTHS(ADD_GROUP) }
 }
 
 /* A row of weights with a whole group's tokens, of which `seen` stand in `weights`, from token `first` on; the others

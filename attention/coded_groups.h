@@ -4,6 +4,7 @@
 #define STOWKV_CODED_GROUPS_H
 
 #include "attention/number_rows.h"
+#include "base/simd/bit_planes.h"
 
 #define GROUP_TOKENS 64 /* at most */
 
@@ -19,7 +20,7 @@ typedef struct Side {
     KvSide side;
     KvWoven woven;
     size_t head_dim, group_tokens;
-    size_t ahead; /* from what is read to what is asked for: whole records, or lines would be left out */
+    size_t ahead; /* prefetch distance in bytes, a multiple of the record size, so that no cache line is skipped */
 } Side;
 
 static inline Side side_of(const KvSpan *span, KvSide side) {
@@ -49,28 +50,13 @@ static inline Group group_at(const Side *side, size_t token) {
 /* Codes of a block of 32 elements of the 16 tokens that `token` is among. */
 INLINE const uint8_t *tile_at(size_t bits, const Side *side, const Group *group, size_t token, size_t block) {
     size_t tile = token / KV_WOVEN_TOKENS * (side->head_dim / KV_WOVEN_BLOCK) + block;
-    return group->codes + tile * KV_WOVEN_TILE(bits);
+    return group->codes + tile * planes_bytes(bits);
 }
 
-INLINE VecInt load_ahead(const Side *side, const uint8_t *from) {
-    __builtin_prefetch(from + side->ahead);
-    return vec_int_load(from);
-}
-
-#define FIFTH_BITS KV_WOVEN_TILE(4) /* where they are in a tile */
-
-/* Vector number `vector` of a tile's codes, of which `packed` holds the low bits and `fifth` the fifth. */
-INLINE VecInt unpack_codes(size_t bits, VecInt packed, VecInt fifth, size_t vector) {
-    size_t n = kv_woven_low_bits(bits);
-    if (bits == 8)
-        return packed;
-    int32_t mask = ((1 << n) - 1) * 0x01010101;
-    VecInt codes = vec_int_and(vec_int_shift_right(packed, (int)(vector / n * n)), vec_int_set1(mask));
-    if (bits == 5) {
-        VecInt high = vec_int_and(vec_int_shift_right(fifth, (int)vector), vec_int_set1(0x01010101));
-        codes = vec_int_or(codes, vec_int_shift_left(high, 4));
-    }
-    return codes;
+/* Asks for the codes that lie where the next groups have those of this tile. */
+INLINE void ask_ahead(size_t bits, const Side *side, const uint8_t *tile) {
+    for (size_t i = 0; i < planes_bytes(bits); i += 64)
+        __builtin_prefetch(tile + side->ahead + i);
 }
 
 #define VECS 2 /* of tokens, or of elements, whose sums are held at once */

@@ -4,23 +4,20 @@
 /* Adds the products of a block of 32 elements with `n_vecs` vectors of tokens from vector `vec` of a group on. */
 INLINE void add_key_block(size_t n_rows, size_t n_vecs, size_t bits, const Side *side, const Group *group, size_t vec,
                           size_t block, const NumberBlock *numbers, size_t row_blocks, Sums sums) {
-    size_t first = block * 8 % NUMBER_STEPS, n = kv_woven_low_bits(bits);
+    size_t first = block * PLANE_STEPS % NUMBER_STEPS, n = widest_plane(bits);
     const uint8_t *from[VECS];
-    VecInt fifth[VECS];
     for (size_t v = 0; v < n_vecs; v++) {
         size_t token = (vec + v) * VEC_LANES;
         from[v] = tile_at(bits, side, group, token, block) + token % KV_WOVEN_TOKENS * 4;
-        fifth[v] = bits == 5 ? load_ahead(side, from[v] + FIFTH_BITS) : vec_int_zero();
+        ask_ahead(bits, side, from[v]);
     }
 #pragma GCC unroll 8
     for (size_t i = 0; i < n; i++) {
-        VecInt packed[VECS], codes[VECS];
-        for (size_t v = 0; v < n_vecs; v++)
-            packed[v] = load_ahead(side, from[v] + i * 64);
 #pragma GCC unroll 8
-        for (size_t step = i; step < 8; step += n) {
+        for (size_t step = i; step < PLANE_STEPS; step += n) { /* those that share a piece together */
+            VecInt codes[VECS];
             for (size_t v = 0; v < n_vecs; v++)
-                codes[v] = unpack_codes(bits, packed[v], fifth[v], step);
+                codes[v] = planes_step(from[v], bits, step);
             add_step(n_rows, n_vecs, bits == 8, codes, numbers, row_blocks, first + step, sums);
         }
     }
@@ -71,26 +68,20 @@ INLINE void score_group(size_t n_rows, size_t bits, bool by_channel, const Side 
         score_vectors(n_rows, 1, bits, by_channel, side, group, vec, numbers, offsets, out, stride);
 }
 
-/* Scales by channel, or by token, and bits, of the codecs that there are. */
 INLINE void score_row_block(const Side *side, const Group *group, size_t first, size_t end, const NumberBlock *numbers,
                             const float *offsets, size_t n_rows, float *out, size_t stride) {
 #define SCORE_GROUP(bits, by_channel)                                                                                  \
+    if (KV_HAS_KEYS(bits, by_channel))                                                                                 \
     WITH_CODE_ROWS(n_rows, score_group, bits, by_channel, side, group, first, end, numbers, offsets, out, stride)
-    size_t bits = side->woven.bits;
-    if (side->woven.by_channel && bits == 8)
-        SCORE_GROUP(8, true);
-    else if (side->woven.by_channel && bits == 4)
-        SCORE_GROUP(4, true);
-    else if (side->woven.by_channel && bits == 2)
-        SCORE_GROUP(2, true);
-    else if (side->woven.by_channel)
-        SCORE_GROUP(1, true);
-    else if (bits == 8)
-        SCORE_GROUP(8, false);
-    else if (bits == 5)
-        SCORE_GROUP(5, false);
-    else
-        SCORE_GROUP(4, false);
+#define SCORE_WIDTH(bits)                                                                                              \
+    case bits:                                                                                                         \
+        if (side->woven.by_channel) {                                                                                  \
+            SCORE_GROUP(bits, true);                                                                                   \
+        } else {                                                                                                       \
+            SCORE_GROUP(bits, false);                                                                                  \
+        }                                                                                                              \
+        break;
+    switch (side->woven.bits) { KV_WIDTHS(SCORE_WIDTH) }
 }
 
 /* Numbers of the queries times the channels' scales, and what the channels' minima add to a score. */

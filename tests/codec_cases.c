@@ -75,9 +75,16 @@ CodecUnit codec_unit(KvCodecId id, KvSide side, const KvGroup *group) {
         return token;
     case KV_NF4:
         return (CodecUnit){1, 64};
-    default:
+    case KV_Q8_0:
+    case KV_Q5_1:
+    case KV_Q5_0:
+    case KV_Q4_1:
+    case KV_Q4_0:
         return (CodecUnit){1, 32};
+    case KV_CODEC_COUNT:
+        break;
     }
+    abort();
 }
 
 void for_each_codec_shape(CodecCheck *check) {

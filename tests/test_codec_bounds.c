@@ -81,9 +81,12 @@ static double bound(KvCodecId id, const Range *range, double x) {
         return ggml_asymmetric(range, 4);
     case KV_NF4:
         return nf4(range);
-    default:
+    case KV_BINARY:
         return fabs(fabs(x) - range->mean) + half_error(range->mean);
+    case KV_CODEC_COUNT:
+        break;
     }
+    abort();
 }
 
 /* Of a unit whose first element is *x. */

@@ -12,19 +12,25 @@
 
 #include <cmocka.h>
 
-/* The bits of a tile that is packed with n bits for each code. */
-static unsigned bits_at(const uint8_t *tile, size_t n, size_t vector, size_t word, size_t byte) {
-    return tile[(vector % n * 16 + word) * 4 + byte] >> vector / n * n & ((1u << n) - 1);
+/* By the description in base/bit_planes.h: the planes of a width are its binary digits. */
+static unsigned code_in_tile(const uint8_t *tile, size_t bits, size_t lane, size_t step, size_t place) {
+    unsigned code = 0, shift = 0;
+    for (size_t plane = 8; plane > 0; plane /= 2) {
+        if ((bits & plane) == 0)
+            continue;
+        unsigned piece = tile[step % plane * 64 + lane * 4 + place];
+        code |= (piece >> step / plane * plane & ((1u << plane) - 1)) << shift;
+        shift += (unsigned)plane;
+        tile += plane * 64;
+    }
+    return code;
 }
 
 static unsigned code_at(const uint8_t *codes, size_t bits, KvSide side, size_t head_dim, size_t token, size_t element) {
     const uint8_t *tile = codes + (token / 16 * (head_dim / 32) + element / 32) * 64 * bits;
     size_t t = token % 16, i = element % 32;
-    size_t vector = side == KV_KEYS ? i / 4 : t / 4 * 2 + i / 16, word = side == KV_KEYS ? t : i % 16;
-    size_t byte = side == KV_KEYS ? i % 4 : t % 4;
-    if (bits == 5)
-        return bits_at(tile, 4, vector, word, byte) | bits_at(tile + 4 * 64, 1, vector, word, byte) << 4;
-    return bits_at(tile, bits, vector, word, byte);
+    return side == KV_KEYS ? code_in_tile(tile, bits, t, i / 4, i % 4)
+                           : code_in_tile(tile, bits, i % 16, t / 4 * 2 + i / 16, t % 4);
 }
 
 static float element_at(const KvWoven *woven, const KvGroup *group, KvSide side, const uint8_t *record, size_t token,
@@ -73,7 +79,28 @@ static void test_every_codec(void **state) {
     assert_true(n_woven > 50);
 }
 
+/* Widths that no codec has too: any codes, one lane after the other, against the description and back. */
+static void test_bit_planes_of_every_width(void **state) {
+    (void)state;
+    for (size_t bits = 1; bits <= 8; bits++) {
+        uint8_t tile[8 * 64], codes[PLANE_LANES][LANE_CODES], back[LANE_CODES];
+        assert_int_equal(planes_bytes(bits), bits * 64);
+        for (size_t i = 0; i < sizeof codes; i++)
+            codes[i / LANE_CODES][i % LANE_CODES] = (uint8_t)((i * 2654435761u >> 13) & ((1u << bits) - 1));
+        memset(tile, 0xa5, sizeof tile);
+        for (size_t lane = 0; lane < PLANE_LANES; lane++)
+            planes_put(bits, codes[lane], lane, tile);
+        for (size_t lane = 0; lane < PLANE_LANES; lane++) {
+            for (size_t i = 0; i < LANE_CODES; i++)
+                assert_int_equal(code_in_tile(tile, bits, lane, i / 4, i % 4), codes[lane][i]);
+            planes_get(bits, tile, lane, back);
+            assert_memory_equal(back, codes[lane], LANE_CODES);
+        }
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_codec)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_bit_planes_of_every_width),
+                                       cmocka_unit_test(test_every_codec)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,4 @@
-/* The table of codecs, and what is common to them; see codec.h. How records are laid out is in format.h. */
+/* What is common to all codecs; see codec.h. The table is in table.h, how records are laid out in format.h. */
 #include "kvcache/codec/codec.h"
 
 #include "kvcache/codec/decode.h"
@@ -8,32 +8,34 @@
 
 struct KvCodec {
     const char *name, *purpose;
-    KvEncode *const *encoders; /* by SimdLevel */
 };
 
-static KvEncode *const TENSOR[SIMD_LEVEL_COUNT] = SIMD_TABLE(kv_encode_tensor);
-static KvEncode *const SCALED[SIMD_LEVEL_COUNT] = SIMD_TABLE(kv_encode_scaled);
-static KvEncode *const NF4[SIMD_LEVEL_COUNT] = SIMD_TABLE(kv_encode_nf4);
+#define CODEC(id, name, kind, bits, keys, block, layout, purpose) [KV_##id] = {name, purpose},
+static const KvCodec CODECS[KV_CODEC_COUNT] = {KV_CODECS(CODEC)};
 
-static const KvCodec CODECS[KV_CODEC_COUNT] = {
-    [KV_F16] = {"f16", "exact", TENSOR},
-    [KV_INT8] = {"int8", "nearly exact; the usual choice", SCALED},
-    [KV_INT8G] = {"int8g", "nearly exact where values lie far from zero", SCALED},
-    [KV_Q8_0] = {"q8_0", "nearly exact; GGML's format", TENSOR},
-    [KV_FP8] = {"fp8", "E4M3, for values of very different size", SCALED},
-    [KV_Q5_1] = {"q5_1", "values, and keys with care; GGML's format", TENSOR},
-    [KV_Q5_0] = {"q5_0", "values, and keys with care; GGML's format", TENSOR},
-    [KV_INT4] = {"int4", "the best 4 bits for keys, and good for values", SCALED},
-    [KV_Q4_1] = {"q4_1", "values, rotated; GGML's format", TENSOR},
-    [KV_Q4_0] = {"q4_0", "values, rotated; GGML's format", TENSOR},
-    [KV_NF4] = {"nf4", "values, rotated; the fewest bits of the 4-bit codecs", NF4},
-    [KV_INT2] = {"int2", "values of old tokens, at a price (KIVI)", SCALED},
-    [KV_BINARY] = {"binary", "experiments: signs and a mean magnitude", SCALED},
-};
+#define NAME(id, name, ...) name,
+static const char *const NAMES[KV_CODEC_COUNT + 1] = {KV_CODECS(NAME) NULL};
 
-static const char *const NAMES[KV_CODEC_COUNT + 1] = {
-    "f16", "int8", "int8g", "q8_0", "fp8", "q5_1", "q5_0", "int4", "q4_1", "q4_0", "nf4", "int2", "binary", NULL,
-};
+/* What encoders and decoders have. */
+#define HAS_WIDTH(kind, bits)                                                                                          \
+    ((kind) == KV_CODE_HALF                               ? (bits) == 16                                               \
+     : (kind) == KV_CODE_SIGNED || (kind) == KV_CODE_E4M3 ? (bits) == 8                                                \
+     : (kind) == KV_CODE_NF4                              ? (bits) == 4                                                \
+     : (kind) == KV_CODE_SIGN                             ? (bits) == 1                                                \
+                                                          : (bits) >= 1 && (bits) <= 8)
+#define HAS_LAYOUT(kind, bits, block, layout)                                                                          \
+    ((layout) == KV_SCALED   ? (kind) != KV_CODE_HALF && (kind) != KV_CODE_OFFSET                                      \
+     : (layout) == TYPE_F16  ? (kind) == KV_CODE_HALF && (block) == 1                                                  \
+     : (layout) == TYPE_Q8_0 ? (kind) == KV_CODE_SIGNED && (block) == 32                                               \
+     : (layout) == TYPE_Q4_0 ? (kind) == KV_CODE_OFFSET && (block) == 32 && (bits) == 4                                \
+     : (layout) == TYPE_Q5_0 ? (kind) == KV_CODE_OFFSET && (block) == 32 && (bits) == 5                                \
+     : (layout) == TYPE_Q4_1 ? (kind) == KV_CODE_UNSIGNED && (block) == 32 && (bits) == 4                              \
+     : (layout) == TYPE_Q5_1 ? (kind) == KV_CODE_UNSIGNED && (block) == 32 && (bits) == 5                              \
+                             : false)
+#define CHECK_ROW(id, name, kind, bits, keys, block, layout, purpose)                                                  \
+    _Static_assert(HAS_WIDTH(kind, bits), "codec " name ": codes of this kind do not have " #bits " bits");            \
+    _Static_assert(HAS_LAYOUT(kind, bits, block, layout), "codec " name ": no record of this layout has such codes");
+KV_CODECS(CHECK_ROW)
 
 const KvCodec *kv_codec(KvCodecId id) {
     return &CODECS[id];
@@ -70,16 +72,15 @@ int kv_codec_nominal_bits(const KvCodec *codec) {
     return format_of(codec)->bits;
 }
 
-/* What head_dim must be a multiple of. A block is never larger than head_dim, but has at least 8 elements. */
+/* What head_dim must be a multiple of. A chosen block is never larger than head_dim, but has at least 8 elements. */
 static size_t head_dim_multiple(const KvFormat *format, const KvGroup *group) {
-    size_t codes_per_byte = format->bits < 8 ? 8 / (size_t)format->bits : 1;
-    if (format->kind == KV_CODE_TENSOR)
-        return tensor_type_info(format->type)->block_elements;
-    if (format->kind == KV_CODE_NF4)
-        return KV_NF4_BLOCK;
+    if (format->block == KV_WHOLE_ROW)
+        return kv_codes_of_whole_bytes(format->bits);
     if (format->block != KV_GROUP_BLOCK)
-        return codes_per_byte;
-    return group->head_dim < 8 ? 8 : group->head_dim < group->block ? codes_per_byte : group->block;
+        return format->block;
+    return group->head_dim < 8              ? 8
+           : group->head_dim < group->block ? kv_codes_of_whole_bytes(format->bits)
+                                            : group->block;
 }
 
 static bool suits(const KvFormat *format, const KvGroup *group) {
@@ -125,6 +126,15 @@ double kv_codec_bits(const KvCodec *codec_k, const KvCodec *codec_v, const KvGro
     return (double)bytes * 8 / (double)(2 * group->n_tokens * group->head_dim);
 }
 
+static KvEncode *encoder_of(const KvFormat *format, SimdLevel level) {
+    static KvEncode *const TENSOR[SIMD_LEVEL_COUNT] = SIMD_TABLE(kv_encode_tensor);
+    static KvEncode *const SCALED[SIMD_LEVEL_COUNT] = SIMD_TABLE(kv_encode_scaled);
+    static KvEncode *const NF4[SIMD_LEVEL_COUNT] = SIMD_TABLE(kv_encode_nf4);
+    if (format->type != KV_SCALED)
+        return TENSOR[level];
+    return format->kind == KV_CODE_NF4 ? NF4[level] : SCALED[level];
+}
+
 void kv_codec_encode(const KvCodec *codec, SimdLevel level, KvSide side, const KvGroup *group, const float *values,
                      float *scratch, uint8_t *record) {
     if (group->rotated) {
@@ -132,7 +142,7 @@ void kv_codec_encode(const KvCodec *codec, SimdLevel level, KvSide side, const K
         kv_rotate(scratch, group->n_tokens, group->head_dim);
         values = scratch;
     }
-    codec->encoders[level](format_of(codec), side, group, values, record);
+    encoder_of(format_of(codec), level)(format_of(codec), side, group, values, record);
 }
 
 KvDecode *kv_codec_decoder(const KvCodec *codec, SimdLevel level) {

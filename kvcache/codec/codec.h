@@ -1,5 +1,5 @@
-/* Codecs: how a group of tokens of one KV head is kept in fewer bits. A codec is a row of one table; nothing else in the
- * program knows what a codec does.
+/* Codecs: how a group of tokens of one KV head is kept in fewer bits. A codec is a row of one table (table.h); nothing
+ * else in the program knows what a codec does.
  *
  *     const KvCodec *codec = kv_codec_named(sv("int8"));
  *     KvGroup group = {.n_tokens = 64, .head_dim = 128, .block = 64, .rotated = false};
@@ -15,26 +15,13 @@
 
 #include "base/machine/cpu.h"
 #include "base/string_view.h"
+#include "kvcache/codec/table.h"
 
 #include <stdint.h>
 
-/* In the order of the table, and of --list_codecs. */
-typedef enum KvCodecId {
-    KV_F16,
-    KV_INT8,   /* symmetric; K: a scale per channel over the group, V: a scale per token */
-    KV_INT8G,  /* asymmetric, scale and minimum; K: per channel over the group, V: per token over `block` elements */
-    KV_Q8_0,   /* GGML's blocks of 32 along head_dim, bit for bit */
-    KV_FP8,    /* E4M3, a scale per token */
-    KV_Q5_1,
-    KV_Q5_0,
-    KV_INT4,   /* as int8g in 4 bits */
-    KV_Q4_1,
-    KV_Q4_0,
-    KV_NF4,    /* QLoRA's 16 levels, blocks of 64 along head_dim, scales quantized to 8 bits */
-    KV_INT2,   /* as int8g in 2 bits (KIVI) */
-    KV_BINARY, /* the sign, and the mean magnitude; K: per channel, V: per token */
-    KV_CODEC_COUNT
-} KvCodecId;
+#define KV_CODEC_ID(id, ...) KV_##id,
+typedef enum KvCodecId { KV_CODECS(KV_CODEC_ID) KV_CODEC_COUNT } KvCodecId;
+#undef KV_CODEC_ID
 
 typedef enum KvSide { KV_KEYS, KV_VALUES } KvSide;
 #define KV_SIDES 2
@@ -56,7 +43,7 @@ const char *const *kv_codec_names(void);        /* NULL-terminated, for suggesti
 KvCodecId kv_codec_id(const KvCodec *codec);
 const char *kv_codec_name(const KvCodec *codec);
 const char *kv_codec_purpose(const KvCodec *codec); /* what it is good for, a few words */
-int kv_codec_nominal_bits(const KvCodec *codec);    /* of a code: 16, 8, 5, 4, 2, 1 */
+int kv_codec_nominal_bits(const KvCodec *codec);    /* of a code: 16, or 1 to 8 */
 
 /* Whether the codec can encode groups of this shape; the message says what it needs. */
 int kv_codec_check(const KvCodec *codec, const KvGroup *group, Error *error);

@@ -30,12 +30,18 @@ INLINE void split_bytes(const uint8_t *bytes, size_t n, int bits, uint8_t *out) 
 }
 
 /* `width` codes (16, 32 or 64), one a byte: in `room`, or where they are. */
-INLINE const uint8_t *unpack_codes(const uint8_t *packed, int bits, size_t width, uint8_t room[KV_PIECE]) {
-    uint8_t bytes[KV_PIECE] = {0}, nibbles[KV_PIECE], pairs[KV_PIECE];
+INLINE const uint8_t *codes_of(const uint8_t *packed, int bits, size_t width, uint8_t room[KV_PIECE]) {
+    uint8_t bytes[KV_PIECE + 1] = {0}, nibbles[KV_PIECE], pairs[KV_PIECE];
     if (bits == 8)
         return packed;
     memcpy(bytes, packed, width * (size_t)bits / 8);
-    if (bits == 4) {
+    if (8 % bits != 0) {
+        for (size_t j = 0; j < width; j++) {
+            uint16_t two; /* codes lie in two bytes at most */
+            memcpy(&two, bytes + j * (size_t)bits / 8, sizeof two);
+            room[j] = (uint8_t)(two >> j * (size_t)bits % 8 & ((1u << bits) - 1));
+        }
+    } else if (bits == 4) {
         split_bytes(bytes, width / 2, 4, room);
     } else if (bits == 2) {
         split_bytes(bytes, width / 4, 4, nibbles);
@@ -60,23 +66,34 @@ INLINE void fp8_to_halves(const uint8_t *codes, size_t width, uint16_t halves[KV
     }
 }
 
-/* What `width` codes are multiplied with and added to: one number each by channel, else one for all. */
-typedef struct Steps {
-    float scale[KV_PIECE], minimum[KV_PIECE];
-} Steps;
+INLINE Vec vector_of_codes(KvCodeKind kind, const uint8_t *codes, const uint16_t *halves) {
+    switch (kind) {
+    case KV_CODE_SIGNED:
+        return vec_load_i8((const int8_t *)codes);
+    case KV_CODE_UNSIGNED:
+    case KV_CODE_SIGN:
+        return vec_load_u8(codes);
+    case KV_CODE_E4M3:
+        return vec_load_half(halves);
+    case KV_CODE_NF4:
+        return vec_lookup(vec_table(KV_NF4_LEVELS), vec_u8_codes(codes));
+    case KV_CODE_HALF: /* rows of tensor types */
+    case KV_CODE_OFFSET:
+        break;
+    }
+    return vec_zero();
+}
 
-INLINE void decode_piece(const KvFormat *format, const uint8_t *packed, size_t width, const Steps *steps,
+/* Steps are one for each code by channel, else the first is for all. */
+INLINE void decode_piece(const KvFormat *format, const uint8_t *packed, size_t width, const KvSteps *steps,
                          bool by_channel, float *out) {
     uint8_t room[KV_PIECE];
     uint16_t halves[KV_PIECE];
-    const uint8_t *codes = unpack_codes(packed, format->bits, width, room);
+    const uint8_t *codes = codes_of(packed, format->bits, width, room);
     if (format->kind == KV_CODE_E4M3)
         fp8_to_halves(codes, width, halves);
     for (size_t j = 0; j < width; j += VEC_LANES) {
-        Vec code = format->kind == KV_CODE_E4M3     ? vec_load_half(halves + j)
-                   : format->kind == KV_CODE_NF4    ? vec_lookup(vec_table(KV_NF4_LEVELS), vec_u8_codes(codes + j))
-                   : format->kind == KV_CODE_SIGNED ? vec_load_i8((const int8_t *)codes + j)
-                                                    : vec_load_u8(codes + j);
+        Vec code = vector_of_codes(format->kind, codes + j, halves + j);
         Vec y = vec_mul(by_channel ? vec_load(steps->scale + j) : vec_set1(steps->scale[0]), code);
         if (format->kind == KV_CODE_UNSIGNED || format->kind == KV_CODE_SIGN)
             y = vec_add(y, by_channel ? vec_load(steps->minimum + j) : vec_set1(steps->minimum[0]));
@@ -85,7 +102,7 @@ INLINE void decode_piece(const KvFormat *format, const uint8_t *packed, size_t w
 }
 
 /* A piece of any width up to KV_PIECE: the usual ones have their own code, others are padded. */
-INLINE void decode_piece_of(const KvFormat *format, const uint8_t *packed, size_t width, const Steps *steps,
+INLINE void decode_piece_of(const KvFormat *format, const uint8_t *packed, size_t width, const KvSteps *steps,
                             bool by_channel, float *out) {
     if (width == 64) {
         decode_piece(format, packed, 64, steps, by_channel, out);
@@ -111,7 +128,7 @@ INLINE void load_halves(const uint8_t *from, size_t n, float *out) {
 /* n scales from number `first` on, in the form that decode_piece() takes: a sign is scale - 2 * scale * bit, and E4M3
  * comes as halves of 2^-8 times the number. */
 INLINE void load_steps(const KvFormat *format, const KvLayout *layout, const uint8_t *record, size_t first, size_t n,
-                       Steps *steps) {
+                       KvSteps *steps) {
     if (format->kind == KV_CODE_NF4) {
         uint8_t code = record[KV_NF4_SCALES + first];
         float scale = half_load(record) + half_load(record + 2) * (float)code;
@@ -136,7 +153,7 @@ INLINE void decode_scaled(const KvFormat *format, KvSide side, const KvGroup *gr
     KvLayout layout = kv_layout(format, side, group);
     size_t head_dim = group->head_dim, bits = (size_t)format->bits;
     const uint8_t *rows = record + layout.codes + first * layout.row_bytes;
-    Steps steps = {0};
+    KvSteps steps = {0};
     if (format->keys_by_channel && layout.by_channel) {
         for (size_t begin = 0; begin < head_dim; begin += KV_PIECE) {
             size_t width = at_most(head_dim - begin, KV_PIECE);
@@ -161,33 +178,15 @@ INLINE void decode_tensor(const KvFormat *format, const KvGroup *group, const ui
     SIMD_NAME(tensor_decoders)[format->type](&rows, first * group->head_dim, count * group->head_dim, out);
 }
 
-#define DEFINE_DECODER(id)                                                                                             \
+#define DEFINE_DECODER(id, ...)                                                                                        \
     static void decode_##id(KvSide side, const KvGroup *group, const uint8_t *record, size_t first, size_t count,      \
                             float *out) {                                                                              \
-        if (KV_FORMATS[id].kind == KV_CODE_TENSOR)                                                                     \
-            decode_tensor(&KV_FORMATS[id], group, record, first, count, out);                                          \
+        if (KV_FORMATS[KV_##id].type != KV_SCALED)                                                                     \
+            decode_tensor(&KV_FORMATS[KV_##id], group, record, first, count, out);                                     \
         else                                                                                                           \
-            decode_scaled(&KV_FORMATS[id], side, group, record, first, count, out);                                    \
+            decode_scaled(&KV_FORMATS[KV_##id], side, group, record, first, count, out);                               \
     }
+KV_CODECS(DEFINE_DECODER)
 
-DEFINE_DECODER(KV_F16)
-DEFINE_DECODER(KV_INT8)
-DEFINE_DECODER(KV_INT8G)
-DEFINE_DECODER(KV_Q8_0)
-DEFINE_DECODER(KV_FP8)
-DEFINE_DECODER(KV_Q5_1)
-DEFINE_DECODER(KV_Q5_0)
-DEFINE_DECODER(KV_INT4)
-DEFINE_DECODER(KV_Q4_1)
-DEFINE_DECODER(KV_Q4_0)
-DEFINE_DECODER(KV_NF4)
-DEFINE_DECODER(KV_INT2)
-DEFINE_DECODER(KV_BINARY)
-
-KvDecode *const SIMD_NAME(kv_decoders)[KV_CODEC_COUNT] = {
-    [KV_F16] = decode_KV_F16,       [KV_INT8] = decode_KV_INT8, [KV_INT8G] = decode_KV_INT8G,
-    [KV_Q8_0] = decode_KV_Q8_0,     [KV_FP8] = decode_KV_FP8,   [KV_Q5_1] = decode_KV_Q5_1,
-    [KV_Q5_0] = decode_KV_Q5_0,     [KV_INT4] = decode_KV_INT4, [KV_Q4_1] = decode_KV_Q4_1,
-    [KV_Q4_0] = decode_KV_Q4_0,     [KV_NF4] = decode_KV_NF4,   [KV_INT2] = decode_KV_INT2,
-    [KV_BINARY] = decode_KV_BINARY,
-};
+#define DECODER(id, ...) [KV_##id] = decode_##id,
+KvDecode *const SIMD_NAME(kv_decoders)[KV_CODEC_COUNT] = {KV_CODECS(DECODER)};

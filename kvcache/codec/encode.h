@@ -3,6 +3,7 @@
 #ifndef STOWKV_CODEC_ENCODE_H
 #define STOWKV_CODEC_ENCODE_H
 
+#include "base/block_codes.h"
 #include "base/simd/levels.h"
 #include "kvcache/codec/format.h"
 
@@ -25,14 +26,31 @@ static inline float clamp(float x, float low, float high) {
     return x < high ? x : high;
 }
 
-/* n codes below 2^bits to n * bits / 8 bytes, the first code in the lowest bits. */
+/* n codes below 2^bits to n * bits / 8 bytes, the first code in the lowest bits. Bytes of whole codes vectorize. */
 static inline void pack_codes(const uint8_t *codes, size_t n, int bits, uint8_t *packed) {
-    size_t per_byte = 8 / (size_t)bits;
-    for (size_t i = 0; i < n / per_byte; i++) {
+    size_t per_byte = 8 / (size_t)bits, n_bytes = n * (size_t)bits / 8;
+    unsigned stream = 0;
+    int n_bits = 0; /* in the stream */
+    for (size_t i = 0; i < n_bytes && 8 % bits == 0; i++) {
         unsigned byte = 0;
         for (size_t j = 0; j < per_byte; j++)
             byte |= (unsigned)codes[i * per_byte + j] << j * (size_t)bits;
         packed[i] = (uint8_t)byte;
+    }
+    for (size_t i = 0; i < n && 8 % bits != 0; i++) {
+        stream |= (unsigned)codes[i] << n_bits;
+        for (n_bits += bits; n_bits >= 8; n_bits -= 8, stream >>= 8)
+            *packed++ = (uint8_t)stream;
+    }
+}
+
+static inline void unpack_codes(const uint8_t *packed, size_t n, int bits, uint8_t *codes) {
+    unsigned stream = 0;
+    int n_bits = 0;
+    for (size_t i = 0; i < n; i++, stream >>= bits, n_bits -= bits) {
+        for (; n_bits < bits; n_bits += 8)
+            stream |= (unsigned)*packed++ << n_bits;
+        codes[i] = (uint8_t)(stream & ((1u << bits) - 1));
     }
 }
 
@@ -48,6 +66,12 @@ static inline void pack_block(const uint8_t codes[32], int bits, uint8_t *to) {
     }
     for (size_t j = 0; j < 16; j++)
         to[j] = (uint8_t)((codes[j] & 15) | codes[j + 16] << 4);
+}
+
+static inline void unpack_block(const uint8_t *from, int bits, uint8_t codes[32]) {
+    unpack_nibbles(bits == 5 ? from + 4 : from, codes);
+    if (bits == 5)
+        add_fifth_bits(from, codes);
 }
 
 #endif

@@ -1,12 +1,13 @@
-/* The layout of an encoded record, for encoders, decoders and whoever reads records without them. Two families:
+/* The formats of the table of codecs, and the layout of an encoded record, for encoders, decoders and whoever reads
+ * records without them. There are two layouts:
  *
- * - rows of a tensor type of base (f16 and GGML's blocks), token after token;
- * - scales, then minima where the codec has them, then codes, each part beginning at an even offset:
+ * - rows of a tensor type of base/tensor.h (f16 and GGML's blocks), token after token;
+ * - KV_SCALED: scales, then minima where the codec has them, then codes, each part beginning at an even offset:
  *
  *       scales  FP16: by channel (head_dim), or by token (n_tokens, head_dim / block)
  *       minima  FP16: the same
- *       codes   (n_tokens, head_dim) of `bits` bits; element j of a row is in the bits from j % (8 / bits) * bits on of
- *               byte j * bits / 8
+ *       codes   (n_tokens, head_dim) of `bits` bits, each row a stream of bits: element j of a row is in bits
+ *               j * bits to (j + 1) * bits - 1 of it, of which bit i is bit i % 8 of byte i / 8
  *
  *   nf4 has its scales in 8 bits behind two FP16 constants: scale = minimum + step * code, and 255 is NaN. */
 #ifndef STOWKV_CODEC_FORMAT_H
@@ -16,23 +17,33 @@
 #include "kvcache/codec/codec.h"
 
 typedef enum KvCodeKind {
-    KV_CODE_TENSOR,   /* rows of a tensor type */
+    KV_CODE_HALF,     /* FP16 itself, without a scale */
     KV_CODE_SIGNED,   /* scale * code, two's complement */
+    KV_CODE_OFFSET,   /* scale * (code - 2^(bits - 1)) */
     KV_CODE_UNSIGNED, /* minimum + scale * code */
     KV_CODE_SIGN,     /* scale, or -scale where the bit is set */
     KV_CODE_E4M3,     /* scale * the number that the byte is in E4M3 */
     KV_CODE_NF4       /* scale * the level that the code names */
 } KvCodeKind;
 
+/* Whether numbers are a linear function of their codes, so that products with codes are integer products. */
+#define KV_IS_LINEAR(kind)                                                                                             \
+    ((kind) == KV_CODE_SIGNED || (kind) == KV_CODE_OFFSET || (kind) == KV_CODE_UNSIGNED || (kind) == KV_CODE_SIGN)
+
+/* What the table's columns are made of. */
+#define KV_BY_CHANNEL  true
+#define KV_BY_TOKEN    false
+#define KV_WHOLE_ROW   0
+#define KV_GROUP_BLOCK SIZE_MAX
+#define KV_SCALED      TENSOR_TYPE_COUNT
+
 typedef struct KvFormat {
     KvCodeKind kind;
-    TensorType type;      /* KV_CODE_TENSOR only */
     int bits;             /* of a code */
     bool keys_by_channel; /* K has a scale for each channel over the group's tokens */
-    size_t block;         /* otherwise, elements of a row that share a scale; 0: all; KV_GROUP_BLOCK: KvGroup.block */
+    size_t block;         /* otherwise, elements of a row that share a scale; or KV_WHOLE_ROW, KV_GROUP_BLOCK */
+    TensorType type;      /* whose rows the record has; or KV_SCALED */
 } KvFormat;
-
-#define KV_GROUP_BLOCK SIZE_MAX
 
 #define KV_PIECE 64 /* elements of a row that are encoded and decoded at once */
 
@@ -42,21 +53,9 @@ typedef struct KvFormat {
 #define KV_NF4_SCALE_NAN 255
 #define KV_NF4_ZERO      7 /* the code of the level 0 */
 
-static const KvFormat KV_FORMATS[KV_CODEC_COUNT] = {
-    [KV_F16] = {.kind = KV_CODE_TENSOR, .type = TYPE_F16, .bits = 16},
-    [KV_INT8] = {.kind = KV_CODE_SIGNED, .bits = 8, .keys_by_channel = true},
-    [KV_INT8G] = {.kind = KV_CODE_UNSIGNED, .bits = 8, .keys_by_channel = true, .block = KV_GROUP_BLOCK},
-    [KV_Q8_0] = {.kind = KV_CODE_TENSOR, .type = TYPE_Q8_0, .bits = 8},
-    [KV_FP8] = {.kind = KV_CODE_E4M3, .bits = 8},
-    [KV_Q5_1] = {.kind = KV_CODE_TENSOR, .type = TYPE_Q5_1, .bits = 5},
-    [KV_Q5_0] = {.kind = KV_CODE_TENSOR, .type = TYPE_Q5_0, .bits = 5},
-    [KV_INT4] = {.kind = KV_CODE_UNSIGNED, .bits = 4, .keys_by_channel = true, .block = KV_GROUP_BLOCK},
-    [KV_Q4_1] = {.kind = KV_CODE_TENSOR, .type = TYPE_Q4_1, .bits = 4},
-    [KV_Q4_0] = {.kind = KV_CODE_TENSOR, .type = TYPE_Q4_0, .bits = 4},
-    [KV_NF4] = {.kind = KV_CODE_NF4, .bits = 4, .block = KV_NF4_BLOCK},
-    [KV_INT2] = {.kind = KV_CODE_UNSIGNED, .bits = 2, .keys_by_channel = true, .block = KV_GROUP_BLOCK},
-    [KV_BINARY] = {.kind = KV_CODE_SIGN, .bits = 1, .keys_by_channel = true},
-};
+#define KV_FORMAT(id, name, kind, bits, keys, block, layout, purpose) [KV_##id] = {kind, bits, keys, block, layout},
+static const KvFormat KV_FORMATS[KV_CODEC_COUNT] = {KV_CODECS(KV_FORMAT)};
+#undef KV_FORMAT
 
 /* QLoRA's 16 levels (Dettmers et al. 2023, appendix E): quantiles of the normal distribution, scaled to [-1, 1], with
  * an exact zero. */
@@ -79,6 +78,16 @@ static const float KV_NF4_LEVELS[16] = {
     1.0f,
 };
 
+/* What the codes of a piece of a row are multiplied with and added to. */
+typedef struct KvSteps {
+    float scale[KV_PIECE], minimum[KV_PIECE];
+} KvSteps;
+
+/* Codes that fill whole bytes. */
+static inline size_t kv_codes_of_whole_bytes(int bits) {
+    return bits % 8 == 0 ? 1 : bits % 4 == 0 ? 2 : bits % 2 == 0 ? 4 : 8;
+}
+
 typedef struct KvLayout {
     bool by_channel;
     size_t block;          /* elements of a row that share a scale, where not by_channel */
@@ -91,7 +100,7 @@ typedef struct KvLayout {
 /* Elements of a row that share a scale, where scales are not by channel. */
 static inline size_t kv_format_block(const KvFormat *format, const KvGroup *group) {
     size_t block = format->block == KV_GROUP_BLOCK ? group->block : format->block;
-    return block == 0 || block > group->head_dim ? group->head_dim : block;
+    return block == KV_WHOLE_ROW || block > group->head_dim ? group->head_dim : block;
 }
 
 static inline KvLayout kv_layout(const KvFormat *format, KvSide side, const KvGroup *group) {
@@ -100,7 +109,7 @@ static inline KvLayout kv_layout(const KvFormat *format, KvSide side, const KvGr
     layout.blocks_per_row = group->head_dim / layout.block;
     layout.row_bytes = group->head_dim * (size_t)format->bits / 8;
     size_t n_scales = layout.by_channel ? group->head_dim : group->n_tokens * layout.blocks_per_row;
-    if (format->kind == KV_CODE_TENSOR) {
+    if (format->type != KV_SCALED) {
         const TensorTypeInfo *info = tensor_type_info(format->type);
         layout.row_bytes = group->head_dim / info->block_elements * info->block_bytes;
     } else if (format->kind == KV_CODE_NF4) {

@@ -1,4 +1,4 @@
-/* Encoding with FP16 scales (int8, int8g, int4, int2, fp8, binary): the range of what shares a scale is measured, a
+/* Encoding to KV_SCALED records with FP16 scales (all but nf4): the range of what shares a scale is measured, a
  * scale and a minimum are fitted to it, then codes are chosen against the scale and minimum as stored. So a number is
  * off by half a stored scale at most, whatever the rounding of scale and minimum did. */
 #include "kvcache/codec/encode.h"
@@ -67,9 +67,14 @@ static Fit fit_range(const KvFormat *format, const Ranges *ranges, size_t j, siz
     case KV_CODE_SIGN:
         fit.scale = half_saturated(ranges->sum[j] / (float)n);
         break;
-    default: /* from a minimum that is not above any number */
+    case KV_CODE_UNSIGNED: /* from a minimum that is not above any number */
         fit.minimum = half_floor(low);
         fit.scale = fit_scale(high - half_to_float(fit.minimum), (float)((1 << format->bits) - 1), 0.5f);
+        break;
+    case KV_CODE_HALF: /* tensor.c */
+    case KV_CODE_OFFSET:
+    case KV_CODE_NF4: /* nf4.c */
+        break;
     }
     return fit;
 }
@@ -99,31 +104,40 @@ static void store_scales(const KvFormat *format, const KvLayout *layout, const K
     }
 }
 
-/* What the codes of a piece are relative to. */
-typedef struct Steps {
-    float scale[KV_PIECE], minimum[KV_PIECE];
-} Steps;
+static void round_codes(const float *x, size_t width, const KvSteps *steps, float low, float high, uint8_t *codes) {
+    for (size_t j = 0; j < width; j++) {
+        float code = round_even(clamp((x[j] - steps->minimum[j]) / steps->scale[j], low, high));
+        codes[j] = (uint8_t)(int)(steps->scale[j] > 0 ? code : 0.0f);
+    }
+}
 
 /* Codes are 0 where the scale is 0 or NaN. */
-static void choose_codes(const KvFormat *format, const float *x, size_t width, const Steps *steps, uint8_t *codes) {
-    float low = format->kind == KV_CODE_SIGNED ? -127.0f : 0.0f;
-    float high = format->kind == KV_CODE_SIGNED ? 127.0f : (float)((1 << format->bits) - 1);
-    if (format->kind == KV_CODE_SIGN)
+static void choose_codes(const KvFormat *format, const float *x, size_t width, const KvSteps *steps, uint8_t *codes) {
+    switch (format->kind) {
+    case KV_CODE_SIGNED:
+        round_codes(x, width, steps, -127.0f, 127.0f, codes);
+        break;
+    case KV_CODE_UNSIGNED:
+        round_codes(x, width, steps, 0.0f, (float)((1 << format->bits) - 1), codes);
+        break;
+    case KV_CODE_SIGN:
         for (size_t j = 0; j < width; j++)
             codes[j] = x[j] < 0;
-    else if (format->kind == KV_CODE_E4M3)
+        break;
+    case KV_CODE_E4M3:
         for (size_t j = 0; j < width; j++)
             codes[j] = steps->scale[j] > 0 ? fp8_from_float(x[j] / steps->scale[j]) : 0;
-    else
-        for (size_t j = 0; j < width; j++) {
-            float code = round_even(clamp((x[j] - steps->minimum[j]) / steps->scale[j], low, high));
-            codes[j] = (uint8_t)(int)(steps->scale[j] > 0 ? code : 0.0f);
-        }
+        break;
+    case KV_CODE_HALF: /* tensor.c */
+    case KV_CODE_OFFSET:
+    case KV_CODE_NF4: /* nf4.c */
+        break;
+    }
 }
 
 /* Scale and minimum number `index` of the record, for elements [begin, end) of a piece. */
 static void load_step(const KvFormat *format, const KvLayout *layout, const uint8_t *record, size_t index, size_t begin,
-                      size_t end, Steps *steps) {
+                      size_t end, KvSteps *steps) {
     float scale = half_load(record + index * sizeof(uint16_t)), minimum = 0.0f;
     if (format->kind == KV_CODE_UNSIGNED)
         minimum = half_load(record + layout->minima + index * sizeof(uint16_t));
@@ -136,7 +150,7 @@ static void load_step(const KvFormat *format, const KvLayout *layout, const uint
 static void encode_piece(const KvFormat *format, const KvLayout *layout, const KvGroup *group, const float *values,
                          size_t begin, size_t width, uint8_t *record) {
     uint8_t *packed = record + layout->codes + begin * (size_t)format->bits / 8, codes[KV_PIECE];
-    Steps steps;
+    KvSteps steps;
     for (size_t j = 0; j < width && layout->by_channel; j++)
         load_step(format, layout, record, begin + j, j, j + 1, &steps);
     for (size_t t = 0; t < group->n_tokens; t++) {

@@ -68,13 +68,13 @@ static bool all_finite(const float *x, size_t n) {
 }
 
 static void encode_block(const KvFormat *format, const float x[BLOCK], uint8_t *block) {
-    bool has_minimum = format->type == TYPE_Q4_1 || format->type == TYPE_Q5_1;
+    bool has_minimum = format->kind == KV_CODE_UNSIGNED;
     if (!all_finite(x, BLOCK)) {
         memset(block, 0, tensor_type_info(format->type)->block_bytes);
         half_store(block, HALF_NAN);
         if (has_minimum)
             half_store(block + 2, HALF_NAN);
-    } else if (format->type == TYPE_Q8_0) {
+    } else if (format->kind == KV_CODE_SIGNED) {
         encode_q8_0(x, block);
     } else {
         encode_small(x, format->bits, has_minimum, block);
@@ -88,7 +88,7 @@ void SIMD_NAME(kv_encode_tensor)(const KvFormat *format, KvSide side, const KvGr
     size_t n_blocks = group->n_tokens * group->head_dim / info->block_elements;
     for (size_t i = 0; i < n_blocks; i++) {
         uint8_t *block = record + i * info->block_bytes;
-        if (format->type == TYPE_F16)
+        if (format->kind == KV_CODE_HALF)
             half_store(block, isfinite(values[i]) ? half_saturated(values[i]) : HALF_NAN);
         else
             encode_block(format, values + i * BLOCK, block);

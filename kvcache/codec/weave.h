@@ -1,43 +1,49 @@
-/* Woven records: how the cache keeps what integer products read. A codec's record has row after row; woven, the same
- * bits stand so that a vector load has what an instruction multiplies: four codes in each of 16 words.
+/* Woven records: how the CPU keeps what its integer products read. A codec's record has row after row; woven, the same
+ * bits stand so that a vector load has what an instruction multiplies.
  *
  *     scales, minima  as in the record where they are by channel; else (n_blocks, n_tokens), a half each
- *     codes           (n_tokens / 16, head_dim / 32) tiles, of 8 vectors of 16 words of four codes:
- *                     of keys    word t of vector v has elements 4 v to 4 v + 3 of token t
- *                     of values  word i of vector v has element i + v % 2 * 16 of tokens v / 2 * 4 to v / 2 * 4 + 3
- *
- * with the first element or token in the lowest byte. A code of n < 8 bits leaves room in its byte: a tile has n
- * vectors then, and vector v is in bits [s, s + n) of vector v % n, where s = v / n * n. Codes of 5 bits are a tile of
- * their 4 low bits and, behind it, one of their fifth.
+ *     codes           (n_tokens / 16, head_dim / 32) tiles of bit planes (base/bit_planes.h):
+ *                     of keys    lane t has the 32 elements of token t
+ *                     of values  lane i has elements i and i + 16 of all 16 tokens: step s has element i + s % 2 * 16
+ * of tokens s / 2 * 4 to s / 2 * 4 + 3
  *
  * Two's complement becomes unsigned, and a sign a bit that is 1 for +: every form is
  * element = minimum + scale * (factor * code - bias). */
 #ifndef STOWKV_CODEC_WEAVE_H
 #define STOWKV_CODEC_WEAVE_H
 
+#include "base/bit_planes.h"
 #include "kvcache/codec/format.h"
 
-#define KV_WOVEN_BLOCK  32 /* elements */
-#define KV_WOVEN_TOKENS 16
-
-/* Bytes of a tile of codes. */
-#define KV_WOVEN_TILE(bits) ((size_t)64 * (bits))
-
-/* Bits of a code in the vectors in front: the fifth is behind them. Kernels unroll loops over it only where it is
- * inlined whatever GCC thinks of that. */
-static inline __attribute__((always_inline)) size_t kv_woven_low_bits(size_t bits) {
-    return bits == 5 ? 4 : bits;
-}
+#define KV_WOVEN_BLOCK  LANE_CODES /* elements */
+#define KV_WOVEN_TOKENS PLANE_LANES
 
 typedef struct KvWoven {
-    size_t bits;      /* 8, 5, 4, 2 or 1 */
+    size_t bits;      /* 1 to 8 */
     int bias, factor; /* factor: 1 or 2 */
     bool has_minima, by_channel;
     size_t block, n_blocks; /* elements of a row that share a scale, and such blocks in a row, where not by_channel */
     size_t minima, codes;   /* offsets; scales are at 0 */
 } KvWoven;
 
-/* Whether the cache weaves a codec's records. */
+/* What the rows of the table come to: kernels are made of these alone.
+ *
+ *     KV_HAS_KEYS(bits, by_channel)   whether a woven codec has keys of this width, with scales by channel or by token
+ *     KV_HAS_VALUES(bits)             whether a woven codec has this width
+ *
+ * Constants for widths from 1 to 8: a kernel that no codec needs is not compiled. */
+#define KV_WIDTH_BIT(bits, by_channel) (1u << (((bits)-1) % 8 + ((by_channel) ? 8 : 0)))
+#define KV_WIDTHS_OF(id, name, kind, bits, keys, block, layout, purpose)                                               \
+    | (KV_IS_LINEAR(kind) ? KV_WIDTH_BIT(bits, keys) : 0)
+enum { KV_WOVEN_WIDTHS = 0 KV_CODECS(KV_WIDTHS_OF) };
+#undef KV_WIDTHS_OF
+#define KV_HAS_KEYS(bits, by_channel) ((KV_WOVEN_WIDTHS & KV_WIDTH_BIT(bits, by_channel)) != 0)
+#define KV_HAS_VALUES(bits)           (KV_HAS_KEYS(bits, true) || KV_HAS_KEYS(bits, false))
+
+/* Calls DO with every width that a kernel may be asked for. */
+#define KV_WIDTHS(DO) DO(8) DO(7) DO(6) DO(5) DO(4) DO(3) DO(2) DO(1)
+
+/* Whether a codec's records are woven. */
 bool kv_is_woven(KvCodecId id, size_t head_dim);
 
 /* For those alone. */
