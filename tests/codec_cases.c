@@ -68,7 +68,9 @@ CodecUnit codec_unit(KvCodecId id, KvSide side, const KvGroup *group) {
     case KV_BINARY:
         return side == KV_KEYS ? channel : token;
     case KV_INT8G:
+    case KV_INT6:
     case KV_INT4:
+    case KV_INT3:
     case KV_INT2:
         return side == KV_KEYS ? channel : block;
     case KV_FP8:

@@ -31,6 +31,7 @@ typedef struct Expected {
 static const Expected EXPECTED[KV_CODEC_COUNT] = {
     [KV_F16] = {"f16", HALVES, 16, 16},         [KV_INT8] = {"int8", SYMMETRIC, 8, 8.25},
     [KV_INT8G] = {"int8g", ASYMMETRIC, 8, 8.5}, [KV_Q8_0] = {"q8_0", BLOCKS, 8, 8.5},
+    [KV_INT6] = {"int6", ASYMMETRIC, 6, 6.5},   [KV_INT3] = {"int3", ASYMMETRIC, 3, 3.5},
     [KV_FP8] = {"fp8", E4M3, 8, 8.25},          [KV_Q5_1] = {"q5_1", BLOCKS, 5, 6},
     [KV_Q5_0] = {"q5_0", BLOCKS, 5, 5.5},       [KV_INT4] = {"int4", ASYMMETRIC, 4, 4.5},
     [KV_Q4_1] = {"q4_1", BLOCKS, 4, 5},         [KV_Q4_0] = {"q4_0", BLOCKS, 4, 4.5},

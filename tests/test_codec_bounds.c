@@ -67,8 +67,12 @@ static double bound(KvCodecId id, const Range *range, double x) {
         return range->magnitude / 127 / 2 + 127 * half_error(range->magnitude / 127);
     case KV_INT8G:
         return asymmetric(range, 8);
+    case KV_INT6:
+        return asymmetric(range, 6);
     case KV_INT4:
         return asymmetric(range, 4);
+    case KV_INT3:
+        return asymmetric(range, 3);
     case KV_INT2:
         return asymmetric(range, 2);
     case KV_Q5_0:

@@ -24,6 +24,8 @@
        "nearly exact; GGML's format")                                                                                  \
     DO(FP8,    "fp8",    KV_CODE_E4M3,      8, KV_BY_TOKEN,   KV_WHOLE_ROW,   KV_SCALED,                               \
        "E4M3, for values of very different size")                                                                      \
+    DO(INT6,   "int6",   KV_CODE_UNSIGNED,  6, KV_BY_CHANNEL, KV_GROUP_BLOCK, KV_SCALED,                               \
+       "close to int8 in a fifth fewer bits")                                                                          \
     DO(Q5_1,   "q5_1",   KV_CODE_UNSIGNED,  5, KV_BY_TOKEN,   32,             TYPE_Q5_1,                               \
        "values, and keys with care; GGML's format")                                                                    \
     DO(Q5_0,   "q5_0",   KV_CODE_OFFSET,    5, KV_BY_TOKEN,   32,             TYPE_Q5_0,                               \
@@ -36,6 +38,8 @@
        "values, rotated; GGML's format")                                                                               \
     DO(NF4,    "nf4",    KV_CODE_NF4,       4, KV_BY_TOKEN,   64,             KV_SCALED,                               \
        "values, rotated; the fewest bits of the 4-bit codecs")                                                         \
+    DO(INT3,   "int3",   KV_CODE_UNSIGNED,  3, KV_BY_CHANNEL, KV_GROUP_BLOCK, KV_SCALED,                               \
+       "values of old tokens, at less of a price than int2")                                                           \
     DO(INT2,   "int2",   KV_CODE_UNSIGNED,  2, KV_BY_CHANNEL, KV_GROUP_BLOCK, KV_SCALED,                               \
        "values of old tokens, at a price (KIVI)")                                                                      \
     DO(BINARY, "binary", KV_CODE_SIGN,      1, KV_BY_CHANNEL, KV_WHOLE_ROW,   KV_SCALED,                               \
