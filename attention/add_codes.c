@@ -32,7 +32,7 @@ INLINE void add_value_tile(size_t n_rows, size_t bits, const Side *side, const u
             VecInt codes[VECS];
             for (size_t v = 0; v < VECS; v++)
                 codes[v] = planes_step(from, bits, step + v);
-            add_step(n_rows, VECS, bits == 8, codes, numbers, row_stride, first_step + step / VECS, sums);
+            add_step(n_rows, bits == 8, codes, numbers, row_stride, first_step + step / VECS, sums);
         }
     }
 }
@@ -43,7 +43,7 @@ INLINE void add_elements(size_t n_rows, size_t bits, const Side *side, const Gro
     Sums sums;
     size_t scale_block = d / side->woven.block, n_blocks = side->woven.n_blocks;
     const NumberBlock *numbers = w->numbers + scale_block;
-    clear_sums(n_rows, VECS, sums);
+    clear_sums(n_rows, sums);
     for (size_t token = first / KV_WOVEN_TOKENS * KV_WOVEN_TOKENS; token < end; token += KV_WOVEN_TOKENS)
         add_value_tile(n_rows, bits, side, tile_at(bits, side, group, token, d / KV_WOVEN_BLOCK) + i * 4, numbers,
                        n_blocks, token / 4, sums);

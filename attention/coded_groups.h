@@ -64,23 +64,23 @@ INLINE void ask_ahead(size_t bits, const Side *side, const uint8_t *tile) {
 typedef VecInt Sums[CODE_ROWS][VECS][CODE_SUMS];
 
 /* Adds the products of one step, of which codes[v] are the codes. */
-INLINE void add_step(size_t n_rows, size_t n_vecs, bool wide, const VecInt codes[VECS], const NumberBlock *numbers,
-                     size_t row_stride, size_t step, Sums sums) {
+INLINE void add_step(size_t n_rows, bool wide, const VecInt codes[VECS], const NumberBlock *numbers, size_t row_stride,
+                     size_t step, Sums sums) {
     VecInt parts[VECS][2];
-    for (size_t v = 0; v < n_vecs; v++)
+    for (size_t v = 0; v < VECS; v++)
         for (size_t part = 0; part < 2; part++)
             parts[v][part] = code_part(codes[v], part);
     for (size_t r = 0; r < n_rows; r++)
         for (size_t part = 0; part < 2; part++) {
             VecInt x = vec_int_set1(numbers[r * row_stride].words[number_word(NUMBER_STEPS, step, part)]);
-            for (size_t v = 0; v < n_vecs; v++)
+            for (size_t v = 0; v < VECS; v++)
                 sums[r][v][part % CODE_SUMS] = code_dot(wide, sums[r][v][part % CODE_SUMS], parts[v][part], x);
         }
 }
 
-INLINE void clear_sums(size_t n_rows, size_t n_vecs, Sums sums) {
+INLINE void clear_sums(size_t n_rows, Sums sums) {
     for (size_t r = 0; r < n_rows; r++)
-        for (size_t v = 0; v < n_vecs; v++)
+        for (size_t v = 0; v < VECS; v++)
             for (size_t i = 0; i < CODE_SUMS; i++)
                 sums[r][v][i] = vec_int_zero();
 }

@@ -1,14 +1,14 @@
 /* Queries times codes of keys, compiled once for each instruction set; see code_products.h. Tokens stand in lanes. */
 #include "attention/coded_groups.h"
 
-/* Adds the products of a block of 32 elements with `n_vecs` vectors of tokens from vector `vec` of a group on. */
-INLINE void add_key_block(size_t n_rows, size_t n_vecs, size_t bits, const Side *side, const Group *group, size_t vec,
-                          size_t block, const NumberBlock *numbers, size_t row_blocks, Sums sums) {
+/* Adds the products of a block of 32 elements with the vectors of tokens from `token` of a group on. */
+INLINE void add_key_block(size_t n_rows, size_t bits, const Side *side, const Group *group, size_t token, size_t block,
+                          const NumberBlock *numbers, size_t row_blocks, Sums sums) {
     size_t first = block * PLANE_STEPS % NUMBER_STEPS, n = widest_plane(bits);
     const uint8_t *from[VECS];
-    for (size_t v = 0; v < n_vecs; v++) {
-        size_t token = (vec + v) * VEC_LANES;
-        from[v] = tile_at(bits, side, group, token, block) + token % KV_WOVEN_TOKENS * 4;
+    for (size_t v = 0; v < VECS; v++) {
+        size_t t = token + v * VEC_LANES;
+        from[v] = tile_at(bits, side, group, t, block) + t % KV_WOVEN_TOKENS * 4;
         ask_ahead(bits, side, from[v]);
     }
 #pragma GCC unroll 8
@@ -16,33 +16,32 @@ INLINE void add_key_block(size_t n_rows, size_t n_vecs, size_t bits, const Side 
 #pragma GCC unroll 8
         for (size_t step = i; step < PLANE_STEPS; step += n) { /* those that share a piece together */
             VecInt codes[VECS];
-            for (size_t v = 0; v < n_vecs; v++)
+            for (size_t v = 0; v < VECS; v++)
                 codes[v] = planes_step(from[v], bits, step);
-            add_step(n_rows, n_vecs, bits == 8, codes, numbers, row_blocks, first + step, sums);
+            add_step(n_rows, bits == 8, codes, numbers, row_blocks, first + step, sums);
         }
     }
 }
 
-/* The scores of `n_vecs` vectors of tokens from vector `vec` of a group on. */
-INLINE void score_vectors(size_t n_rows, size_t n_vecs, size_t bits, bool by_channel, const Side *side,
-                          const Group *group, size_t vec, const NumberBlock *numbers, const float *offsets, float *out,
-                          size_t stride) {
+/* The scores of the vectors of tokens from `token` of a group on. */
+INLINE void score_vectors(size_t n_rows, size_t bits, bool by_channel, const Side *side, const Group *group,
+                          size_t token, const NumberBlock *numbers, const float *offsets, float *out, size_t stride) {
     Vec totals[CODE_ROWS][VECS];
     Sums sums;
     size_t n_blocks = side->head_dim / KV_WOVEN_BLOCK, row_blocks = blocks_of(side->head_dim);
     for (size_t r = 0; r < n_rows; r++)
-        for (size_t v = 0; v < n_vecs; v++)
+        for (size_t v = 0; v < VECS; v++)
             totals[r][v] = vec_set1(by_channel ? offsets[r] : 0.0f);
     for (size_t block = 0, run; block < n_blocks; block += run) {
         const NumberBlock *x = numbers + block / 2;
         run = by_channel && n_blocks - block >= 2 ? 2 : 1;
-        clear_sums(n_rows, n_vecs, sums);
+        clear_sums(n_rows, sums);
         for (size_t b = block; b < block + run; b++)
-            add_key_block(n_rows, n_vecs, bits, side, group, vec, b, x, row_blocks, sums);
+            add_key_block(n_rows, bits, side, group, token, b, x, row_blocks, sums);
         for (size_t r = 0; r < n_rows; r++, x += row_blocks) {
             int32_t sum = by_channel ? x->sums[0] : x->sums[block % 2];
-            for (size_t v = 0; v < n_vecs; v++) {
-                size_t t = block * side->group_tokens + (vec + v) * VEC_LANES;
+            for (size_t v = 0; v < VECS; v++) {
+                size_t t = block * side->group_tokens + v * VEC_LANES + token;
                 VecInt total = biased_total(side, sums[r][v], sum);
                 Vec scale = vec_set1(x->scale);
                 if (!by_channel)
@@ -55,17 +54,16 @@ INLINE void score_vectors(size_t n_rows, size_t n_vecs, size_t bits, bool by_cha
         }
     }
     for (size_t r = 0; r < n_rows; r++)
-        for (size_t v = 0; v < n_vecs; v++)
-            vec_store(out + r * stride + (vec + v) * VEC_LANES, totals[r][v]);
+        for (size_t v = 0; v < VECS; v++)
+            vec_store(out + r * stride + token + v * VEC_LANES, totals[r][v]);
 }
 
+/* Of tokens [first, end) and their neighbours in the same vectors. */
 INLINE void score_group(size_t n_rows, size_t bits, bool by_channel, const Side *side, const Group *group, size_t first,
                         size_t end, const NumberBlock *numbers, const float *offsets, float *out, size_t stride) {
-    size_t vec = first / VEC_LANES, n = (end + VEC_LANES - 1) / VEC_LANES;
-    for (; vec + VECS <= n; vec += VECS)
-        score_vectors(n_rows, VECS, bits, by_channel, side, group, vec, numbers, offsets, out, stride);
-    for (; vec < n; vec++)
-        score_vectors(n_rows, 1, bits, by_channel, side, group, vec, numbers, offsets, out, stride);
+    const size_t step = VECS * VEC_LANES; /* groups are whole steps */
+    for (size_t token = first / step * step; token < end; token += step)
+        score_vectors(n_rows, bits, by_channel, side, group, token, numbers, offsets, out, stride);
 }
 
 INLINE void score_row_block(const Side *side, const Group *group, size_t first, size_t end, const NumberBlock *numbers,
