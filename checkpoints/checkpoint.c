@@ -1,4 +1,5 @@
 /* Opening of checkpoints: chooses the reader, then checks what holds for every container; see checkpoint.h. */
+#include "base/name_list.h"
 #include "checkpoints/reader.h"
 
 #include <stdlib.h>
@@ -91,12 +92,15 @@ static int read_checkpoint(Checkpoint *checkpoint, const char *path, Error *erro
     if (file == NULL)
         return error->code;
     const CheckpointReader *reader = NULL;
-    for (size_t i = 0; i < sizeof READERS / sizeof *READERS && reader == NULL; i++)
+    NameList supported = {0};
+    for (size_t i = 0; i < sizeof READERS / sizeof *READERS && reader == NULL; i++) {
         if (READERS[i]->recognises(file, path))
             reader = READERS[i];
+        name_list_add(&supported, READERS[i]->name);
+    }
     if (reader == NULL)
-        return error_set(error, ERROR_UNSUPPORTED,
-                         "%s: wrong magic, neither GGUF nor a llama2.c .bin; convert the checkpoint to GGUF", path);
+        return error_set(error, ERROR_UNSUPPORTED, "%s: wrong magic, none of %s; convert the checkpoint to %s", path,
+                         supported.text, READERS[0]->name);
     if (reader->read(checkpoint, path, error) < 0)
         return error->code;
     if (model_config_check(&checkpoint->config, path, error) < 0)

@@ -1,19 +1,31 @@
 /* The table of model families and the checks of a configuration; see config.h. */
 #include "checkpoints/config.h"
 
+#include "base/name_list.h"
+
 #include <math.h>
 
 static const ModelFamily FAMILIES[] = {
-    {"llama", ROPE_INTERLEAVED}, /* Llama 1 to 3, TinyLlama, SmolLM, Mistral: GGUF stores them all under this name */
+    {"llama", "Llama 1 to 3, TinyLlama, SmolLM, Mistral", ROPE_INTERLEAVED, false},
 };
 
+const ModelFamily *model_family_at(size_t index) {
+    return index < sizeof FAMILIES / sizeof *FAMILIES ? &FAMILIES[index] : NULL;
+}
+
 const ModelFamily *model_family_find(StringView name, const char *path, Error *error) {
-    for (size_t i = 0; i < sizeof FAMILIES / sizeof *FAMILIES; i++)
-        if (sv_is(name, FAMILIES[i].name))
-            return &FAMILIES[i];
-    error_set(error, ERROR_UNSUPPORTED,
-              "%s: model family '%.*s' is not supported; supported: llama (Llama 1 to 3, TinyLlama, SmolLM, Mistral)",
-              path, SV_ARGS(name));
+    NameList supported = {0};
+    const ModelFamily *family;
+    for (size_t i = 0; (family = model_family_at(i)) != NULL; i++) {
+        if (sv_is(name, family->name))
+            return family;
+        name_list_add(&supported, family->name);
+        name_list_put(&supported, " (");
+        name_list_put(&supported, family->members);
+        name_list_put(&supported, ")");
+    }
+    error_set(error, ERROR_UNSUPPORTED, "%s: model family '%.*s' is not supported; supported: %s", path, SV_ARGS(name),
+              supported.text);
     return NULL;
 }
 

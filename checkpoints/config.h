@@ -7,8 +7,16 @@
 #include "base/rope.h"
 #include "base/string_view.h"
 
+/* What a family adds to the Llama architecture. A further family is a further row, plus the fields that it needs. */
+typedef struct ModelFamily {
+    const char *name;    /* general.architecture of GGUF */
+    const char *members; /* for messages */
+    RopePairing rope_pairing;
+    bool qkv_bias; /* the projections to q, k and v have biases */
+} ModelFamily;
+
 typedef struct ModelConfig {
-    const char *family; /* a name of the family table */
+    const ModelFamily *family;
     size_t n_layers;
     size_t n_embd;     /* width of the residual stream */
     size_t n_ffn;      /* hidden width of the feed-forward network */
@@ -18,20 +26,15 @@ typedef struct ModelConfig {
     size_t n_vocab;
     size_t n_ctx_train; /* positions that the model was trained for */
     float norm_eps;
-    RopePairing rope_pairing;
     double rope_theta;
     double rope_scale; /* positions are divided by this (linear scaling); 1: none */
 } ModelConfig;
 
-/* What a family adds to the Llama architecture. A further family is a further row, plus the configuration fields that
- * it needs. */
-typedef struct ModelFamily {
-    const char *name; /* general.architecture of GGUF */
-    RopePairing rope_pairing;
-} ModelFamily;
-
 /* NULL, and an error that names the supported families, where `name` is none of them. */
 const ModelFamily *model_family_find(StringView name, const char *path, Error *error);
+
+/* The rows of the table one by one, then NULL. */
+const ModelFamily *model_family_at(size_t index);
 
 /* Checks what the readers have filled in from an untrusted file; `path` is for the message. */
 int model_config_check(const ModelConfig *config, const char *path, Error *error);

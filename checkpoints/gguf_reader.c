@@ -2,6 +2,7 @@
  * that gguf-split makes of one. */
 #include "checkpoints/gguf.h"
 #include "checkpoints/reader.h"
+#include "checkpoints/roles.h"
 
 #include <stdio.h>
 
@@ -14,7 +15,7 @@ static bool gguf_recognises(const MappedFile *file, const char *path) {
 
 /* A family's own key: "llama.block_count". */
 static const char *family_key(const ModelConfig *config, const char *name, char key[MAX_KEY]) {
-    snprintf(key, MAX_KEY, "%s.%s", config->family, name);
+    snprintf(key, MAX_KEY, "%s.%s", config->family->name, name);
     return key;
 }
 
@@ -30,7 +31,7 @@ static int get_double(const Gguf *gguf, const ModelConfig *config, const char *n
     return gguf_get_double(gguf, family_key(config, name, key), required, out, error);
 }
 
-/* What a "llama" file can ask for that changes the arithmetic and that the forward pass does not have. */
+/* What a file can ask for that changes the arithmetic and that the forward pass does not have. */
 static int refuse_unsupported(const Gguf *gguf, const ModelConfig *config, Error *error) {
     size_t n_experts = 0, rope_dims = config->head_dim, value_length = config->head_dim, window = 0;
     StringView scaling = sv("none");
@@ -67,11 +68,9 @@ static int read_config(const Gguf *gguf, ModelConfig *config, Error *error) {
     StringView architecture;
     if (gguf_get_string(gguf, "general.architecture", true, &architecture, error) < 0)
         return error->code;
-    const ModelFamily *family = model_family_find(architecture, gguf->path, error);
-    if (family == NULL)
+    config->family = model_family_find(architecture, gguf->path, error);
+    if (config->family == NULL)
         return error->code;
-    config->family = family->name;
-    config->rope_pairing = family->rope_pairing;
     double norm_eps = 0;
     config->rope_theta = 10000;
     config->rope_scale = 1;
@@ -198,16 +197,16 @@ static int add_tensors(Checkpoint *checkpoint, const Gguf *gguf, Error *error) {
 
 /* The embedding table has the vocabulary's size, whether the metadata repeats it or not. */
 static int read_vocabulary_size(Checkpoint *checkpoint, const char *path, Error *error) {
-    const Tensor *embedding = checkpoint_tensor(checkpoint, "token_embd.weight");
+    const Tensor *embedding = checkpoint_tensor(checkpoint, TOKEN_EMBD_NAME);
     if (embedding == NULL)
-        return error_set(error, ERROR_FORMAT, "%s: missing tensor token_embd.weight; convert the checkpoint again",
+        return error_set(error, ERROR_FORMAT, "%s: missing tensor " TOKEN_EMBD_NAME "; convert the checkpoint again",
                          path);
     checkpoint->config.n_vocab = embedding->shape[1];
     const Vocabulary *vocabulary = &checkpoint->vocabulary;
     if (vocabulary->kind != VOCABULARY_NONE && vocabulary->n_tokens != embedding->shape[1])
         return error_set(error, ERROR_FORMAT,
-                         "%s: the tokenizer has a vocabulary of %zu tokens, token_embd.weight of "
-                         "%zu; convert the checkpoint again",
+                         "%s: the tokenizer has a vocabulary of %zu tokens, " TOKEN_EMBD_NAME
+                         " of %zu; convert the checkpoint again",
                          path, vocabulary->n_tokens, embedding->shape[1]);
     return 0;
 }
@@ -294,4 +293,4 @@ static int gguf_read(Checkpoint *checkpoint, const char *path, Error *error) {
     return status;
 }
 
-const CheckpointReader GGUF_READER = {"gguf", gguf_recognises, gguf_read};
+const CheckpointReader GGUF_READER = {"GGUF", gguf_recognises, gguf_read};

@@ -2,13 +2,13 @@
  * files carry no names: each tensor's place follows from the header, so the file's size must fit it exactly. */
 #include "base/checked.h"
 #include "checkpoints/reader.h"
+#include "checkpoints/roles.h"
 
-#include <stdio.h>
+#include <assert.h>
 
 #define MAGIC        0x616b3432 /* "ak42" */
 #define HEADER_BYTES 256        /* of versions 1 and 2 */
 #define HEADER_INTS  7
-#define NAME_BYTES   48
 
 static bool has_magic(const MappedFile *file) {
     uint32_t magic = 0;
@@ -29,15 +29,16 @@ typedef struct Layout {
     size_t position; /* in the file */
     size_t group;    /* numbers a scale, or 0: F32 */
     Tensor *next;    /* the description to fill */
-    char *next_name; /* (NAME_BYTES) room for its name */
+    char *next_name; /* (ROLE_NAME_BYTES) room for its name */
     bool fits;       /* every tensor so far lies inside the file */
 } Layout;
 
-/* Adds the tensor named layout->next_name, of shape {columns, rows}. Norms are F32 in every version. */
-static void place_next(Layout *layout, size_t columns, size_t rows, bool norm) {
+/* Vectors are F32 in every version. */
+static void place(Layout *layout, const TensorRole *role, size_t layer) {
     const MappedFile *file = &layout->checkpoint->files[0];
-    size_t n_elements, bytes;
-    bool int8 = layout->group > 0 && !norm;
+    const ModelConfig *config = &layout->checkpoint->config;
+    size_t columns = role_length(role->columns, config), rows = role_length(role->rows, config), n_elements, bytes;
+    bool int8 = layout->group > 0 && role->use != TENSOR_VECTOR;
     if (!layout->fits || !checked_mul(columns, rows, &n_elements) || !checked_mul(n_elements, sizeof(float), &bytes)) {
         layout->fits = false;
         return;
@@ -48,7 +49,7 @@ static void place_next(Layout *layout, size_t columns, size_t rows, bool norm) {
     if (!layout->fits)
         return;
     const uint8_t *data = file->data + layout->position;
-    *layout->next = (Tensor){.name = sv(layout->next_name),
+    *layout->next = (Tensor){.name = sv(role_name(role, layer, layout->next_name)),
                              .type = int8 ? TYPE_I8_GROUPED : TYPE_F32,
                              .n_dims = rows > 1 ? 2 : 1,
                              .shape = {columns, rows, 1, 1},
@@ -57,61 +58,36 @@ static void place_next(Layout *layout, size_t columns, size_t rows, bool norm) {
                              .scales = int8 ? (const float *)(const void *)(data + n_elements) : NULL,
                              .group = layout->group};
     layout->next++;
-    layout->next_name += NAME_BYTES;
+    layout->next_name += ROLE_NAME_BYTES;
     layout->position += bytes;
 }
 
-static void place(Layout *layout, const char *role, size_t columns, size_t rows, bool norm) {
-    snprintf(layout->next_name, NAME_BYTES, "%s.weight", role);
-    place_next(layout, columns, rows, norm);
+/* The order of tensors, each for all layers. Behind them comes the output matrix, unless it is the embedding. */
+enum { ORDERED_ROLES = 11 };
+static const char *const VERSION_0[ORDERED_ROLES] = {TOKEN_EMBD_NAME,   "attn_norm.weight",  "attn_q.weight",
+                                                     "attn_k.weight",   "attn_v.weight",     "attn_output.weight",
+                                                     "ffn_norm.weight", "ffn_gate.weight",   "ffn_down.weight",
+                                                     "ffn_up.weight",   "output_norm.weight"};
+static const char *const VERSIONS_1_AND_2[ORDERED_ROLES] = {
+    "attn_norm.weight", "ffn_norm.weight",    "output_norm.weight", TOKEN_EMBD_NAME,   "attn_q.weight", "attn_k.weight",
+    "attn_v.weight",    "attn_output.weight", "ffn_gate.weight",    "ffn_down.weight", "ffn_up.weight"};
+
+static void place_all_layers(Layout *layout, const char *name) {
+    const TensorRole *role = tensor_role(sv(name));
+    assert(role != NULL);
+    for (size_t layer = 0; layer < role_copies(role, &layout->checkpoint->config) && layout->fits; layer++)
+        place(layout, role, layer);
 }
 
-static void place_layers(Layout *layout, const char *role, size_t columns, size_t rows, bool norm) {
-    for (size_t layer = 0; layer < layout->checkpoint->config.n_layers && layout->fits; layer++) {
-        snprintf(layout->next_name, NAME_BYTES, "blk.%zu.%s.weight", layer, role);
-        place_next(layout, columns, rows, norm);
-    }
-}
-
-static void place_matrices(Layout *layout) {
+static void place_tensors(Layout *layout, int32_t version, bool tied) {
     const ModelConfig *config = &layout->checkpoint->config;
-    size_t q_dim = config->n_heads * config->head_dim, kv_dim = config->n_kv_heads * config->head_dim;
-    place_layers(layout, "attn_q", config->n_embd, q_dim, false);
-    place_layers(layout, "attn_k", config->n_embd, kv_dim, false);
-    place_layers(layout, "attn_v", config->n_embd, kv_dim, false);
-    place_layers(layout, "attn_output", q_dim, config->n_embd, false);
-}
-
-static void place_feed_forward(Layout *layout) {
-    const ModelConfig *config = &layout->checkpoint->config;
-    place_layers(layout, "ffn_gate", config->n_embd, config->n_ffn, false);
-    place_layers(layout, "ffn_down", config->n_ffn, config->n_embd, false);
-    place_layers(layout, "ffn_up", config->n_embd, config->n_ffn, false);
-}
-
-static void place_version_0(Layout *layout, bool tied) {
-    const ModelConfig *config = &layout->checkpoint->config;
-    place(layout, "token_embd", config->n_embd, config->n_vocab, false);
-    place_layers(layout, "attn_norm", config->n_embd, 1, true);
-    place_matrices(layout);
-    place_layers(layout, "ffn_norm", config->n_embd, 1, true);
-    place_feed_forward(layout);
-    place(layout, "output_norm", config->n_embd, 1, true);
-    layout->position += config->n_ctx_train * config->head_dim * sizeof(float); /* RoPE tables that nothing reads */
+    const char *const *order = version == 0 ? VERSION_0 : VERSIONS_1_AND_2;
+    for (size_t i = 0; i < ORDERED_ROLES; i++)
+        place_all_layers(layout, order[i]);
+    if (version == 0) /* RoPE tables that nothing reads */
+        layout->position += config->n_ctx_train * config->head_dim * sizeof(float);
     if (!tied)
-        place(layout, "output", config->n_embd, config->n_vocab, false);
-}
-
-static void place_versions_1_and_2(Layout *layout, bool tied) {
-    const ModelConfig *config = &layout->checkpoint->config;
-    place_layers(layout, "attn_norm", config->n_embd, 1, true);
-    place_layers(layout, "ffn_norm", config->n_embd, 1, true);
-    place(layout, "output_norm", config->n_embd, 1, true);
-    place(layout, "token_embd", config->n_embd, config->n_vocab, false);
-    place_matrices(layout);
-    place_feed_forward(layout);
-    if (!tied)
-        place(layout, "output", config->n_embd, config->n_vocab, false);
+        place_all_layers(layout, "output.weight");
 }
 
 /* Fills the configuration from the 7 numbers at `ints`: dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size,
@@ -128,8 +104,7 @@ static int read_config(ModelConfig *config, const uint8_t *ints, bool *tied, con
             return error_set(error, ERROR_FORMAT,
                              "%s: header number %d is %d, expected above 0; is it a llama2.c file?", path, i + 1,
                              header[i]);
-    const ModelFamily *family = model_family_find(sv("llama"), path, error);
-    *config = (ModelConfig){.family = family->name,
+    *config = (ModelConfig){.family = model_family_find(sv("llama"), path, error),
                             .n_embd = (size_t)header[0],
                             .n_ffn = (size_t)header[1],
                             .n_layers = (size_t)header[2],
@@ -139,7 +114,6 @@ static int read_config(ModelConfig *config, const uint8_t *ints, bool *tied, con
                             .n_vocab = (size_t)header[5],
                             .n_ctx_train = (size_t)header[6],
                             .norm_eps = 1e-5f,
-                            .rope_pairing = family->rope_pairing,
                             .rope_theta = 10000,
                             .rope_scale = 1};
     if (header[0] % header[3] != 0)
@@ -191,14 +165,11 @@ static int llama2c_read(Checkpoint *checkpoint, const char *path, Error *error) 
                      .position = needed,
                      .group = version == 2 ? (size_t)group : 0,
                      .next = checkpoint_add_tensors(checkpoint, n_tensors, error),
-                     .next_name = checkpoint_allocate(checkpoint, n_tensors, NAME_BYTES, "tensor names", error),
+                     .next_name = checkpoint_allocate(checkpoint, n_tensors, ROLE_NAME_BYTES, "tensor names", error),
                      .fits = true};
     if (layout.next == NULL || layout.next_name == NULL)
         return error->code;
-    if (version == 0)
-        place_version_0(&layout, tied);
-    else
-        place_versions_1_and_2(&layout, tied);
+    place_tensors(&layout, version, tied);
     if (!layout.fits || layout.position > file->size)
         return error_set(error, ERROR_FORMAT,
                          "%s: truncated, or not a llama2.c file: %zu bytes are less than its header "
@@ -210,4 +181,4 @@ static int llama2c_read(Checkpoint *checkpoint, const char *path, Error *error) 
     return 0;
 }
 
-const CheckpointReader LLAMA2C_READER = {"llama2.c", llama2c_recognises, llama2c_read};
+const CheckpointReader LLAMA2C_READER = {"llama2.c .bin", llama2c_recognises, llama2c_read};

@@ -6,7 +6,7 @@
 #include "checkpoints/checkpoint.h"
 
 typedef struct CheckpointReader {
-    const char *name;
+    const char *name; /* of the format, for messages */
     bool (*recognises)(const MappedFile *file, const char *path);
     /* Fills config, vocabulary and tensors from checkpoint->files[0], which is mapped already; may map further files.
      * On failure the caller closes the checkpoint. */

@@ -72,15 +72,28 @@ static size_t n_pairs(const PackedMatrix *w) {
     return w->n_panels / 2;
 }
 
+/* y += bias for the rows of some panels: one rounding of the whole sum, whatever the number of tokens or threads. */
+static void add_bias(const WeightProduct *product, size_t panel_begin, size_t panel_end, size_t n_tokens, float *y) {
+    if (product->bias == NULL)
+        return;
+    const float *bias = (const float *)(const void *)product->bias->data; /* F32, see model/weights.c */
+    size_t n_rows = packed_of(product)->n_rows, end = at_most(panel_end * PANEL_ROWS, n_rows);
+    for (size_t t = 0; t < n_tokens; t++, y += n_rows)
+        for (size_t row = panel_begin * PANEL_ROWS; row < end; row++)
+            y[row] += bias[row];
+}
+
 static void matvec_panels(void *context, size_t begin, size_t end, int thread) {
     const MatmulJob *job = context;
     (void)thread;
     for (size_t i = 0, first = 0; i < job->n_products; i++) {
         const PackedMatrix *w = packed_of(&job->products[i]);
         WeightPart part = weight_part(begin, end, first, weight_panels(w));
-        if (part.from < part.to)
+        if (part.from < part.to) {
             job->matmul->kernels->matvec(w, packed_is_coded(w->type) ? (const void *)job->matmul->tiles : job->x,
                                          part.from, part.to, job->products[i].y);
+            add_bias(&job->products[i], part.from, part.to, 1, job->products[i].y);
+        }
         first += weight_panels(w);
     }
 }
@@ -88,12 +101,13 @@ static void matvec_panels(void *context, size_t begin, size_t end, int thread) {
 static void matmul_item(const MatmulJob *job, const WeightProduct *product, size_t pair, size_t chunk, void *room) {
     const PackedMatrix *w = packed_of(product);
     const CpuMatmul *matmul = job->matmul;
-    size_t first = chunk * job->chunk, rest = job->n_tokens - first;
+    size_t first = chunk * job->chunk, n_tokens = at_most(job->n_tokens - first, job->chunk);
+    float *y = product->y + first * w->n_rows;
     const int32_t *tiles = packed_is_coded(w->type) ? matmul->tiles : (const int32_t *)(const void *)matmul->columns;
     tiles +=
         first / matmul->kernels->token_tile * matmul_tile_words(w->type, w->n_columns, matmul->kernels->token_tile);
-    matmul->kernels->matmul(w, tiles, rest < job->chunk ? rest : job->chunk, pair, pair + 1, room,
-                            product->y + first * w->n_rows);
+    matmul->kernels->matmul(w, tiles, n_tokens, pair, pair + 1, room, y);
+    add_bias(product, 2 * pair, 2 * pair + 2, n_tokens, y);
 }
 
 static void matmul_items(void *context, size_t begin, size_t end, int thread) {

@@ -4,7 +4,7 @@
  *
  *     Backend *backend;
  *     if (cpu_backend_open(&backend, &options, &error) < 0) …
- *     backend->ops->matmul(backend, &(WeightProduct){&weight, y}, 1, x, n_tokens);
+ *     backend->ops->matmul(backend, &(WeightProduct){&weight, y, NULL}, 1, x, n_tokens);
  *     backend->ops->close(backend);
  */
 #ifndef STOWKV_BACKEND_H
@@ -12,21 +12,15 @@
 
 #include "kvcache/kvcache.h"
 #include "base/tensor.h"
-#include "checkpoints/config.h"
+#include "checkpoints/roles.h"
 
 typedef struct Backend Backend;
 
-/* What a weight tensor is for. */
-typedef enum TensorUse {
-    TENSOR_MATRIX, /* of products */
-    TENSOR_ROWS,   /* rows are looked up: the token embedding */
-    TENSOR_VECTOR  /* gains of a norm */
-} TensorUse;
-
-/* y = x w^T */
+/* y = x w^T + bias */
 typedef struct WeightProduct {
-    const Tensor *w; /* {n_columns, n_rows} TENSOR_MATRIX */
-    float *y;        /* (n_tokens, n_rows) */
+    const Tensor *w;    /* {n_columns, n_rows} TENSOR_MATRIX */
+    float *y;           /* (n_tokens, n_rows) */
+    const Tensor *bias; /* {n_rows} TENSOR_VECTOR, added in F32 to each whole sum; NULL: none */
 } WeightProduct;
 
 typedef struct BackendOps {
@@ -37,8 +31,8 @@ typedef struct BackendOps {
     void (*release)(Backend *backend, void *memory, size_t size_bytes); /* NULL is fine */
 
     /* Sets each tensor's `uploaded` where the backend wants a form of its own; it does not read the bytes that the tensor
-     * views again then. A matrix can be used for rows too. Matrices that one matmul() will be asked for come together,
-     * in its order: each thread's part of them can lie near it then. */
+     * views again then. A matrix can be used for rows too. Matrices of one Product come together, as one matmul() will be
+     * asked for them, and in its order: each thread's part of them can lie near it then. */
     int (*upload)(Backend *backend, Tensor *const *tensors, size_t n_tensors, TensorUse use, Error *error);
 
     /* Room for batches of up to n_tokens; after all uploads, before the first batch. */

@@ -46,23 +46,33 @@ static const float *prepare_shift(Context *context, size_t layer, size_t positio
     return context->shift_rotation;
 }
 
+/* Not every family has all tensors. */
+static const Tensor *where_bound(const Tensor *tensor) {
+    return tensor->data != NULL ? tensor : NULL;
+}
+
+/* The matrices of a matmul() are those of a Product of the table of roles, in its order: they were uploaded so. */
 static void attention_block(Context *context, size_t layer, size_t position, size_t n_tokens) {
     const ModelConfig *config = &context->model->checkpoint.config;
     const LayerWeights *w = &context->model->weights.layers[layer];
     Backend *b = context->model->backend;
     const BackendOps *ops = b->ops;
-    const WeightProduct qkv[] = {{&w->attn_q, context->q}, {&w->attn_k, context->k}, {&w->attn_v, context->v}};
+    const WeightProduct qkv[] = {{&w->attn_q, context->q, where_bound(&w->attn_q_bias)},
+                                 {&w->attn_k, context->k, where_bound(&w->attn_k_bias)},
+                                 {&w->attn_v, context->v, where_bound(&w->attn_v_bias)}};
 
     ops->rmsnorm(b, context->x, &w->attn_norm, config->norm_eps, n_tokens, context->normed);
     ops->matmul(b, qkv, 3, context->normed, n_tokens);
-    ops->rope(b, context->q, n_tokens, config->n_heads, config->head_dim, config->rope_pairing, context->rotation);
-    ops->rope(b, context->k, n_tokens, config->n_kv_heads, config->head_dim, config->rope_pairing, context->rotation);
+    ops->rope(b, context->q, n_tokens, config->n_heads, config->head_dim, config->family->rope_pairing,
+              context->rotation);
+    ops->rope(b, context->k, n_tokens, config->n_kv_heads, config->head_dim, config->family->rope_pairing,
+              context->rotation);
     ops->append(b, &context->cache, layer, n_tokens, context->k, context->v);
-    ops->attention(b, &context->cache, layer, n_tokens, config->n_heads, config->rope_pairing, context->q,
+    ops->attention(b, &context->cache, layer, n_tokens, config->n_heads, config->family->rope_pairing, context->q,
                    prepare_shift(context, layer, position, n_tokens), context->attended);
     if (context->on_attended != NULL)
         context->on_attended(context->on_attended_user, layer, n_tokens);
-    ops->matmul(b, &(WeightProduct){&w->attn_output, context->normed}, 1, context->attended, n_tokens);
+    ops->matmul(b, &(WeightProduct){&w->attn_output, context->normed, NULL}, 1, context->attended, n_tokens);
     ops->add(b, context->x, context->normed, n_tokens * config->n_embd);
 }
 
@@ -71,12 +81,12 @@ static void feed_forward_block(Context *context, size_t layer, size_t n_tokens) 
     const LayerWeights *w = &context->model->weights.layers[layer];
     Backend *b = context->model->backend;
     const BackendOps *ops = b->ops;
-    const WeightProduct gate_up[] = {{&w->ffn_gate, context->gate}, {&w->ffn_up, context->up}};
+    const WeightProduct gate_up[] = {{&w->ffn_gate, context->gate, NULL}, {&w->ffn_up, context->up, NULL}};
 
     ops->rmsnorm(b, context->x, &w->ffn_norm, config->norm_eps, n_tokens, context->normed);
     ops->matmul(b, gate_up, 2, context->normed, n_tokens);
     ops->swiglu(b, context->gate, context->up, n_tokens * config->n_ffn);
-    ops->matmul(b, &(WeightProduct){&w->ffn_down, context->normed}, 1, context->gate, n_tokens);
+    ops->matmul(b, &(WeightProduct){&w->ffn_down, context->normed, NULL}, 1, context->gate, n_tokens);
     ops->add(b, context->x, context->normed, n_tokens * config->n_embd);
 }
 
@@ -108,7 +118,7 @@ static int compute_logits(Context *context, size_t n_tokens, size_t n_rows, Erro
     const float *x = context->x + (n_tokens - n_rows) * config->n_embd;
 
     b->ops->rmsnorm(b, x, &w->output_norm, config->norm_eps, n_rows, context->normed);
-    b->ops->matmul(b, &(WeightProduct){&w->output, context->device_logits}, 1, context->normed, n_rows);
+    b->ops->matmul(b, &(WeightProduct){&w->output, context->device_logits, NULL}, 1, context->normed, n_rows);
     b->ops->read(b, context->logits, context->device_logits, n_rows * config->n_vocab);
     return all_finite(context->logits, n_rows * config->n_vocab) ? 0 : explain_nonfinite(context, error);
 }

@@ -1,6 +1,7 @@
 /* Opening of models and contexts; see model.h. */
 #include "model/model.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -14,20 +15,43 @@ static int upload_tensors(Model *model, Tensor *const *tensors, size_t n_tensors
     return 0;
 }
 
-static int upload_tensor(Model *model, Tensor *tensor, TensorUse use, Error *error) {
-    return upload_tensors(model, &tensor, 1, use, error);
+enum { MOST_MATRICES = 8 }; /* of a product */
+
+/* The matrices of one product, as forward.c asks for them. */
+static int upload_product(Model *model, Product product, size_t layer, Error *error) {
+    Tensor *matrices[MOST_MATRICES];
+    size_t n = 0;
+    for (size_t i = 0; i < TENSOR_ROLE_COUNT; i++)
+        if (TENSOR_ROLES[i].product == product && TENSOR_ROLES[i].use == TENSOR_MATRIX) {
+            assert(n < MOST_MATRICES);
+            matrices[n++] = role_tensor(&TENSOR_ROLES[i], &model->weights, layer);
+        }
+    return upload_tensors(model, matrices, n, TENSOR_MATRIX, error);
 }
 
-/* By products, as forward.c asks for them. */
-static int upload_layer(Model *model, LayerWeights *l, Error *error) {
-    Tensor *norms[] = {&l->attn_norm, &l->ffn_norm};
-    Tensor *matrices[] = {&l->attn_q, &l->attn_k, &l->attn_v, &l->attn_output, &l->ffn_gate, &l->ffn_up, &l->ffn_down};
-    const size_t product_sizes[] = {3, 1, 2, 1};
-    Tensor **next = matrices;
-    if (upload_tensors(model, norms, 2, TENSOR_VECTOR, error) < 0)
-        return error->code;
-    for (size_t i = 0; i < sizeof product_sizes / sizeof *product_sizes; next += product_sizes[i++])
-        if (upload_tensors(model, next, product_sizes[i], TENSOR_MATRIX, error) < 0)
+static bool begins_product(const TensorRole *role) {
+    return role == TENSOR_ROLES || role[-1].use != TENSOR_MATRIX || role[-1].product != role->product;
+}
+
+static int upload_role(Model *model, const TensorRole *role, size_t layer, Error *error) {
+    Tensor *tensor = role_tensor(role, &model->weights, layer);
+    bool tied = tensor->data == model->weights.output.data;
+    switch (role->use) {
+    case TENSOR_MATRIX:
+        return begins_product(role) ? upload_product(model, role->product, layer, error) : 0;
+    case TENSOR_ROWS:
+        return tied ? 0 : upload_tensors(model, &tensor, 1, TENSOR_ROWS, error);
+    case TENSOR_VECTOR:
+        return tensor->data != NULL ? upload_tensors(model, &tensor, 1, TENSOR_VECTOR, error) : 0;
+    case TENSOR_HOST:
+        return 0;
+    }
+    return 0;
+}
+
+static int upload_roles(Model *model, bool in_layer, size_t layer, Error *error) {
+    for (size_t i = 0; i < TENSOR_ROLE_COUNT; i++)
+        if (TENSOR_ROLES[i].in_layer == in_layer && upload_role(model, &TENSOR_ROLES[i], layer, error) < 0)
             return error->code;
     return 0;
 }
@@ -36,14 +60,12 @@ static int upload_layer(Model *model, LayerWeights *l, Error *error) {
 static int upload(Model *model, Error *error) {
     Weights *w = &model->weights;
     for (size_t layer = 0; layer < model->checkpoint.config.n_layers; layer++)
-        if (upload_layer(model, &w->layers[layer], error) < 0)
+        if (upload_roles(model, true, layer, error) < 0)
             return error->code;
-    if (upload_tensor(model, &w->output_norm, TENSOR_VECTOR, error) < 0 ||
-        upload_tensor(model, &w->output, TENSOR_MATRIX, error) < 0)
+    if (upload_roles(model, false, 0, error) < 0)
         return error->code;
-    if (w->token_embd.data != w->output.data)
-        return upload_tensor(model, &w->token_embd, TENSOR_ROWS, error);
-    w->token_embd = w->output;
+    if (w->token_embd.data == w->output.data)
+        w->token_embd = w->output;
     return 0;
 }
 

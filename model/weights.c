@@ -1,18 +1,25 @@
-/* Binding of tensors to roles by table; see weights.h. */
+/* Binding of tensors to roles; see weights.h. */
 #include "model/weights.h"
 
+#include "base/name_list.h"
+
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 
-/* A tensor that every layer has. */
-typedef struct LayerRole {
-    const char *suffix;
-    size_t offset; /* in LayerWeights */
-    size_t columns, rows;
-} LayerRole;
+/* What a role's tensor is looked for in, and which of the checkpoint's tensors have found a role. */
+typedef struct Binding {
+    const Checkpoint *checkpoint;
+    const char *path; /* for messages */
+    bool *bound;      /* (checkpoint->n_tensors) */
+} Binding;
 
-static int check_shape(const Tensor *tensor, size_t columns, size_t rows, const char *path, Error *error) {
+static int check_tensor(const Tensor *tensor, const TensorRole *role, const ModelConfig *config, const char *path,
+                        Error *error) {
+    size_t columns = role_length(role->columns, config), rows = role_length(role->rows, config);
+    bool f32_only = role->use == TENSOR_VECTOR || role->use == TENSOR_HOST; /* every converter leaves them in F32 */
+    if (f32_only && tensor->type != TYPE_F32)
+        return error_set(error, ERROR_UNSUPPORTED, "%s: %.*s: is %s, expected %s; convert the checkpoint again", path,
+                         SV_ARGS(tensor->name), tensor_type_info(tensor->type)->name, tensor_type_info(TYPE_F32)->name);
     if (tensor->shape[0] == columns && tensor_n_rows(tensor) == rows && tensor->shape[1] == rows)
         return 0;
     bool transposed = tensor->shape[0] == rows && tensor->shape[1] == columns;
@@ -21,76 +28,85 @@ static int check_shape(const Tensor *tensor, size_t columns, size_t rows, const 
                      transposed ? "was it exported transposed?" : "its metadata belongs to another model");
 }
 
-static int bind(Tensor *out, const Checkpoint *checkpoint, const char *name, size_t columns, size_t rows,
-                const char *path, Error *error) {
+static int bind_role(Binding *binding, const TensorRole *role, size_t layer, Tensor *out, Error *error) {
+    const Checkpoint *checkpoint = binding->checkpoint;
+    char space[ROLE_NAME_BYTES];
+    const char *name = role_name(role, layer, space);
     const Tensor *tensor = checkpoint_tensor(checkpoint, name);
+    if (tensor == NULL && role->otherwise != NULL)
+        tensor = checkpoint_tensor(checkpoint, role->otherwise);
+    if (tensor == NULL && role->presence == ROLE_OPTIONAL)
+        return 0;
     if (tensor == NULL)
-        return error_set(error, ERROR_FORMAT, "%s: missing tensor %s; convert the checkpoint again", path, name);
+        return error_set(error, ERROR_FORMAT,
+                         "%s: missing tensor %s of model family '%s'; convert the checkpoint again", binding->path,
+                         name, checkpoint->config.family->name);
+    binding->bound[tensor - checkpoint->tensors] = true;
     *out = *tensor;
-    if (rows == 1 && tensor->type != TYPE_F32) /* norms and RoPE factors: every converter leaves them in F32 */
-        return error_set(error, ERROR_UNSUPPORTED, "%s: %s: is %s, expected F32; convert the checkpoint again", path,
-                         name, tensor_type_info(tensor->type)->name);
-    return check_shape(tensor, columns, rows, path, error);
+    return check_tensor(tensor, role, &checkpoint->config, binding->path, error);
 }
 
-static int bind_layers(Weights *weights, const Checkpoint *checkpoint, const char *path, Error *error) {
-    const ModelConfig *c = &checkpoint->config;
-    size_t q_dim = c->n_heads * c->head_dim, kv_dim = c->n_kv_heads * c->head_dim;
-    const LayerRole roles[] = {
-        {"attn_norm", offsetof(LayerWeights, attn_norm), c->n_embd, 1},
-        {"attn_q", offsetof(LayerWeights, attn_q), c->n_embd, q_dim},
-        {"attn_k", offsetof(LayerWeights, attn_k), c->n_embd, kv_dim},
-        {"attn_v", offsetof(LayerWeights, attn_v), c->n_embd, kv_dim},
-        {"attn_output", offsetof(LayerWeights, attn_output), q_dim, c->n_embd},
-        {"ffn_norm", offsetof(LayerWeights, ffn_norm), c->n_embd, 1},
-        {"ffn_gate", offsetof(LayerWeights, ffn_gate), c->n_embd, c->n_ffn},
-        {"ffn_up", offsetof(LayerWeights, ffn_up), c->n_embd, c->n_ffn},
-        {"ffn_down", offsetof(LayerWeights, ffn_down), c->n_ffn, c->n_embd},
-    };
-    for (size_t layer = 0; layer < c->n_layers; layer++)
-        for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) {
-            char name[64];
-            snprintf(name, sizeof name, "blk.%zu.%s.weight", layer, roles[i].suffix);
-            Tensor *out = (Tensor *)(void *)((char *)&weights->layers[layer] + roles[i].offset);
-            if (bind(out, checkpoint, name, roles[i].columns, roles[i].rows, path, error) < 0)
-                return error->code;
-        }
-    return 0;
-}
+/* ---- What is left over */
 
-/* Tensors that no role takes would be ignored in silence, and the text would be wrong: attention biases, say. */
-static int refuse_unknown(const Checkpoint *checkpoint, const char *path, Error *error) {
-    for (size_t i = 0; i < checkpoint->n_tensors; i++) {
-        StringView name = checkpoint->tensors[i].name;
-        StringView bias = sv(".bias");
-        if (name.length > bias.length && sv_find(name, bias, 0) == name.length - bias.length)
-            return error_set(error, ERROR_UNSUPPORTED,
-                             "%s: %.*s: biases are not supported in this model family; use a "
-                             "checkpoint without them",
-                             path, SV_ARGS(name));
+/* The role whose name follows "blk.N.", where there is one. */
+static const TensorRole *find_role_of_layers(StringView name) {
+    for (size_t i = 0; i < TENSOR_ROLE_COUNT; i++) {
+        StringView ending = sv(TENSOR_ROLES[i].name);
+        if (TENSOR_ROLES[i].in_layer && name.length > ending.length && sv_starts_with(name, sv("blk.")) &&
+            name.bytes[name.length - ending.length - 1] == '.' &&
+            memcmp(name.bytes + name.length - ending.length, ending.bytes, ending.length) == 0)
+            return &TENSOR_ROLES[i];
     }
+    return NULL;
+}
+
+/* Left out, it would change the text in silence: the bias of a product, say, or a layer beyond the last. */
+static int refuse(const Binding *binding, StringView name, Error *error) {
+    const ModelConfig *config = &binding->checkpoint->config;
+    const TensorRole *role = find_role_of_layers(name);
+    NameList families = {0};
+    const ModelFamily *family;
+    for (size_t i = 0; role != NULL && (family = model_family_at(i)) != NULL; i++)
+        if (role_in_family(role, family))
+            name_list_add(&families, family->name);
+    if (role != NULL && !role_in_family(role, config->family))
+        return error_set(error, ERROR_UNSUPPORTED,
+                         "%s: %.*s: models of family '%s' have no such tensor, those of %s have; "
+                         "use a checkpoint without it",
+                         binding->path, SV_ARGS(name), config->family->name, families.text);
+    return error_set(error, ERROR_UNSUPPORTED,
+                     "%s: %.*s: is no part of a '%s' model of %zu layers, and the text would be wrong without it; "
+                     "use a checkpoint without it",
+                     binding->path, SV_ARGS(name), config->family->name, config->n_layers);
+}
+
+static int refuse_left_over(const Binding *binding, Error *error) {
+    const Checkpoint *checkpoint = binding->checkpoint;
+    for (size_t i = 0; i < checkpoint->n_tensors; i++)
+        if (!binding->bound[i] && tensor_harmless(checkpoint->tensors[i].name) == NULL)
+            return refuse(binding, checkpoint->tensors[i].name, error);
     return 0;
 }
 
-static int bind_all(Weights *weights, const Checkpoint *checkpoint, const char *path, Error *error) {
-    const ModelConfig *config = &checkpoint->config;
-    const char *output = checkpoint_tensor(checkpoint, "output.weight") != NULL ? "output.weight" : "token_embd.weight";
-    if (refuse_unknown(checkpoint, path, error) < 0 ||
-        bind(&weights->token_embd, checkpoint, "token_embd.weight", config->n_embd, config->n_vocab, path, error) < 0 ||
-        bind(&weights->output_norm, checkpoint, "output_norm.weight", config->n_embd, 1, path, error) < 0 ||
-        bind(&weights->output, checkpoint, output, config->n_embd, config->n_vocab, path, error) < 0)
-        return error->code;
-    if (checkpoint_tensor(checkpoint, "rope_freqs.weight") != NULL &&
-        bind(&weights->rope_freqs, checkpoint, "rope_freqs.weight", config->head_dim / 2, 1, path, error) < 0)
-        return error->code;
-    return bind_layers(weights, checkpoint, path, error);
+static int bind_all(Binding *binding, Weights *weights, Error *error) {
+    const ModelConfig *config = &binding->checkpoint->config;
+    for (size_t i = 0; i < TENSOR_ROLE_COUNT; i++) {
+        const TensorRole *role = &TENSOR_ROLES[i];
+        for (size_t layer = 0; role_in_family(role, config->family) && layer < role_copies(role, config); layer++)
+            if (bind_role(binding, role, layer, role_tensor(role, weights, layer), error) < 0)
+                return error->code;
+    }
+    return refuse_left_over(binding, error);
 }
 
 int weights_bind(Weights *weights, const Checkpoint *checkpoint, const char *path, Error *error) {
     *weights = (Weights){.layers = calloc(checkpoint->config.n_layers, sizeof *weights->layers)};
     if (weights->layers == NULL)
         return error_memory(error, "the list of layers", checkpoint->config.n_layers * sizeof *weights->layers);
-    int status = bind_all(weights, checkpoint, path, error);
+    Binding binding = {checkpoint, path, calloc(checkpoint->n_tensors + 1, sizeof *binding.bound)};
+    int status = binding.bound == NULL ? error_memory(error, "the list of tensors", checkpoint->n_tensors)
+                                       : bind_all(&binding, weights, error);
+    free(binding.bound);
     if (status < 0)
         weights_free(weights);
     return status;
@@ -101,17 +117,23 @@ void weights_free(Weights *weights) {
     *weights = (Weights){0};
 }
 
-size_t weights_bytes_per_token(const Weights *weights, size_t n_layers) {
-    const Tensor *embedding = &weights->token_embd;
-    size_t bytes = embedding->size_bytes / tensor_n_rows(embedding);
-    bytes += weights->output_norm.size_bytes + weights->output.size_bytes;
-    for (size_t layer = 0; layer < n_layers; layer++) {
-        const LayerWeights *w = &weights->layers[layer];
-        const Tensor *tensors[] = {&w->attn_norm, &w->attn_q,   &w->attn_k, &w->attn_v,  &w->attn_output,
-                                   &w->ffn_norm,  &w->ffn_gate, &w->ffn_up, &w->ffn_down};
-        for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
-            bytes += tensors[i]->size_bytes;
-    }
+size_t weights_bytes_per_token(const Weights *weights, const ModelConfig *config) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < TENSOR_ROLE_COUNT; i++)
+        for (size_t layer = 0; layer < role_copies(&TENSOR_ROLES[i], config); layer++) {
+            const Tensor *tensor = role_tensor(&TENSOR_ROLES[i], weights, layer);
+            switch (TENSOR_ROLES[i].use) {
+            case TENSOR_MATRIX:
+            case TENSOR_VECTOR:
+                bytes += tensor->size_bytes;
+                break;
+            case TENSOR_ROWS:
+                bytes += tensor->size_bytes / tensor_n_rows(tensor);
+                break;
+            case TENSOR_HOST:
+                break;
+            }
+        }
     return bytes;
 }
 

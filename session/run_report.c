@@ -15,13 +15,19 @@ static void add_name(KernelNames *out, const char *operation, const char *type, 
     memcpy(out->names[out->count++], name, sizeof name);
 }
 
+static void add_products(KernelNames *out, const Model *model, const TensorRole *role, const char *simd) {
+    for (size_t layer = 0; role->use == TENSOR_MATRIX && layer < role_copies(role, &model->checkpoint.config);
+         layer++) {
+        const Tensor *tensor = role_tensor(role, &model->weights, layer);
+        add_name(out, "matmul", tensor_type_info(tensor->type)->name, simd);
+    }
+}
+
 void kernel_names(const Model *model, const KvCache *cache, KernelNames *out) {
-    const Checkpoint *checkpoint = &model->checkpoint;
     const char *simd = simd_level_name(model->backend->level);
     out->count = 0;
-    for (size_t i = 0; i < checkpoint->n_tensors; i++)
-        if (checkpoint->tensors[i].n_dims > 1)
-            add_name(out, "matmul", tensor_type_info(checkpoint->tensors[i].type)->name, simd);
+    for (size_t i = 0; i < TENSOR_ROLE_COUNT; i++)
+        add_products(out, model, &TENSOR_ROLES[i], simd);
     for (size_t rule = 0; rule < cache->policy.n_rules; rule++)
         for (size_t t = 0; t < cache->policy.rules[rule].policy.n_tiers; t++) {
             const KvTier *tier = &cache->policy.rules[rule].policy.tiers[t];

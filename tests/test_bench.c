@@ -137,16 +137,32 @@ static void test_tokens(void **state) {
 /* Matrices of made-up sizes: all are read once, of the embedding a row. */
 static void test_weights_bytes(void **state) {
     (void)state;
-    Tensor matrix = {.shape = {64, 8, 1, 1}, .size_bytes = 1000};
-    LayerWeights layer = {matrix, matrix, matrix, matrix, matrix, matrix, matrix, matrix, matrix};
+    Tensor matrix = {.shape = {64, 8, 1, 1}, .size_bytes = 1000}, none = {0};
+    LayerWeights layer = {.attn_norm = matrix,
+                          .attn_q = matrix,
+                          .attn_k = matrix,
+                          .attn_v = matrix,
+                          .attn_q_bias = {.size_bytes = 1},
+                          .attn_k_bias = {.size_bytes = 2},
+                          .attn_v_bias = {.size_bytes = 4},
+                          .attn_output = matrix,
+                          .ffn_norm = matrix,
+                          .ffn_gate = matrix,
+                          .ffn_up = matrix,
+                          .ffn_down = matrix};
     LayerWeights layers[] = {layer, layer, layer};
+    ModelConfig config = {.n_layers = 3};
     Weights weights = {.token_embd = {.shape = {64, 100, 1, 1}, .size_bytes = 7000},
                        .output_norm = {.size_bytes = 20},
                        .output = {.size_bytes = 3000},
+                       .rope_freqs = {.size_bytes = 100000},
                        .layers = layers};
-    assert_int_equal(weights_bytes_per_token(&weights, 3), 70 + 20 + 3000 + 3 * 9 * 1000);
+    assert_int_equal(weights_bytes_per_token(&weights, &config), 70 + 20 + 3000 + 3 * (9 * 1000 + 7));
     weights.output = weights.token_embd;
-    assert_int_equal(weights_bytes_per_token(&weights, 1), 70 + 20 + 7000 + 9 * 1000);
+    config.n_layers = 1;
+    assert_int_equal(weights_bytes_per_token(&weights, &config), 70 + 20 + 7000 + 9 * 1000 + 7);
+    layers[0].attn_q_bias = layers[0].attn_k_bias = layers[0].attn_v_bias = none;
+    assert_int_equal(weights_bytes_per_token(&weights, &config), 70 + 20 + 7000 + 9 * 1000);
 }
 
 static void test_sums(void **state) {

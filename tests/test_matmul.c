@@ -92,7 +92,8 @@ static void free_matrix(Matrix *m) {
 }
 
 /* A product by threads, as the backend does it. */
-static void multiply(const Matrix *m, SimdLevel level, int n_threads, const float *x, size_t n_tokens, float *y) {
+static void multiply_biased(const Matrix *m, SimdLevel level, int n_threads, const float *x, size_t n_tokens, float *y,
+                            const Tensor *bias) {
     Error error = {0};
     Tensor w = m->tensor;
     ThreadPool *pool;
@@ -102,9 +103,13 @@ static void multiply(const Matrix *m, SimdLevel level, int n_threads, const floa
     cpu_matmul_open(&matmul, level, pool);
     matmul.weights.max_columns = m->packed.n_columns;
     assert_int_equal(cpu_matmul_reserve(&matmul, n_tokens, &error), 0);
-    cpu_matmul_run(&matmul, &(WeightProduct){&w, y}, 1, x, n_tokens);
+    cpu_matmul_run(&matmul, &(WeightProduct){&w, y, bias}, 1, x, n_tokens);
     thread_pool_close(pool);
     cpu_matmul_close(&matmul);
+}
+
+static void multiply(const Matrix *m, SimdLevel level, int n_threads, const float *x, size_t n_tokens, float *y) {
+    multiply_biased(m, level, n_threads, x, n_tokens, y, NULL);
 }
 
 /* Coded weights: rounding a block of activations to 16 bits moves each by at most s / 2, s the largest of them / 32639.
@@ -195,6 +200,36 @@ static void test_products(void **state) {
     }
 }
 
+/* A bias is one addition in F32 to what the product is without it, for one token and for many, by any number of
+ * threads; rows that are no whole panel or pair of panels included. */
+static void test_bias(void **state) {
+    (void)state;
+    enum { COLUMNS = 256, MOST_ROWS = 70, MOST_TOKENS = 26 };
+    static const TensorType TYPES[] = {TYPE_F32, TYPE_BF16, TYPE_Q4_1, TYPE_Q8_0, TYPE_Q6_K};
+    static const size_t ROWS[] = {1, 16, 24, 48, MOST_ROWS}, TOKENS[] = {1, 2, 13, MOST_TOKENS};
+    static float x[MOST_TOKENS * COLUMNS], y[MOST_TOKENS * MOST_ROWS], biased[MOST_TOKENS * MOST_ROWS];
+    float bias[MOST_ROWS];
+    for (size_t i = 0; i < MOST_TOKENS * COLUMNS; i++)
+        x[i] = random_float();
+    for (size_t i = 0; i < MOST_ROWS; i++)
+        bias[i] = 100 * random_float();
+    for (size_t i = 0; i < 5 * 5 * 4; i++) {
+        size_t n_rows = ROWS[i / 4 % 5], n_tokens = TOKENS[i % 4];
+        Matrix m = make_matrix(TYPES[i / 20], COLUMNS, n_rows);
+        Tensor b = {.type = TYPE_F32, .n_dims = 1, .shape = {n_rows, 1, 1, 1}, .data = (const uint8_t *)bias};
+        for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
+            multiply(&m, level, 1, x, n_tokens, y);
+            for (size_t j = 0; j < n_tokens * n_rows; j++)
+                y[j] += bias[j % n_rows];
+            for (int n_threads = 1; n_threads <= 7; n_threads += 3) {
+                multiply_biased(&m, level, n_threads, x, n_tokens, biased, &b);
+                assert_memory_equal(biased, y, n_tokens * n_rows * sizeof *y);
+            }
+        }
+        free_matrix(&m);
+    }
+}
+
 /* Matrices that are packed together, by threads: the same bytes as each by itself, and the same products. Their panels
  * are of different sizes and of odd numbers. */
 static void test_packed_together(void **state) {
@@ -217,7 +252,7 @@ static void test_packed_together(void **state) {
             matrices[i] = make_matrix(TYPES[i], COLUMNS, ROWS[i]);
             tensors[i] = matrices[i].tensor;
             together[i] = &tensors[i];
-            products[i] = (WeightProduct){&tensors[i], y[i]};
+            products[i] = (WeightProduct){&tensors[i], y[i], NULL};
         }
         assert_int_equal(thread_pool_open(&pool, n_threads, &error), 0);
         cpu_matmul_open(&matmul, level, pool);
@@ -337,9 +372,13 @@ static void test_extreme_activations(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_products),   cmocka_unit_test(test_packed_together),
-        cmocka_unit_test(test_rows),       cmocka_unit_test(test_one_hot),
-        cmocka_unit_test(test_odd_groups), cmocka_unit_test(test_extreme_activations),
+        cmocka_unit_test(test_products),
+        cmocka_unit_test(test_bias),
+        cmocka_unit_test(test_packed_together),
+        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_one_hot),
+        cmocka_unit_test(test_odd_groups),
+        cmocka_unit_test(test_extreme_activations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

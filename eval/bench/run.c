@@ -70,7 +70,7 @@ static int open_mode(Bench *bench, BenchMode *mode, const KvPolicy *policy, size
 
 int bench_open(Bench *bench, const KvPolicy *policies, size_t n_policies, size_t n_ctx, Error *error) {
     size_t n_reads = bench->depths.count * bench->n_repetitions, rates_of_mode = BENCH_RATES * n_reads;
-    bench->weights_bytes = weights_bytes_per_token(&bench->model->weights, bench->model->checkpoint.config.n_layers);
+    bench->weights_bytes = weights_bytes_per_token(&bench->model->weights, &bench->model->checkpoint.config);
     bench->n_modes = n_policies;
     bench->modes = calloc(n_policies, sizeof *bench->modes);
     bench->rates = calloc(n_policies * rates_of_mode, sizeof *bench->rates);

@@ -50,7 +50,7 @@ static void on_attended(void *user, size_t layer, size_t n_tokens) {
     size_t n_heads = config->n_heads, head_dim = config->head_dim, n_group = n_heads / config->n_kv_heads;
     size_t position = a->full.n_tokens, row = n_heads * head_dim;
     b->ops->append(b, &a->full, layer, n_tokens, c->k, c->v);
-    b->ops->attention(b, &a->full, layer, n_tokens, n_heads, config->rope_pairing, c->q, NULL, a->output);
+    b->ops->attention(b, &a->full, layer, n_tokens, n_heads, config->family->rope_pairing, c->q, NULL, a->output);
     if (layer + 1 == config->n_layers)
         kvcache_advance(&a->full, n_tokens);
     b->ops->read(b, a->host[0], c->attended, n_tokens * row);

@@ -1,0 +1,105 @@
+/* The table of roles; see roles.h. */
+#include "checkpoints/roles.h"
+
+#include <stdint.h>
+#include <stdio.h>
+
+#define MODEL(member) false, offsetof(Weights, member)
+#define LAYER(member) true, offsetof(LayerWeights, member)
+
+/* clang-format off */
+const TensorRole TENSOR_ROLES[] = {
+    /* name, field, {columns, rows}, use, product, presence, what serves otherwise */
+    {TOKEN_EMBD_NAME,      MODEL(token_embd),  LENGTH_EMBD,     LENGTH_VOCAB,    TENSOR_ROWS,   PRODUCT_NONE,        ROLE_ALWAYS,   NULL},
+    {"attn_norm.weight",   LAYER(attn_norm),   LENGTH_EMBD,     LENGTH_ONE,      TENSOR_VECTOR, PRODUCT_NONE,        ROLE_ALWAYS,   NULL},
+    {"attn_q.weight",      LAYER(attn_q),      LENGTH_EMBD,     LENGTH_HEADS,    TENSOR_MATRIX, PRODUCT_QKV,         ROLE_ALWAYS,   NULL},
+    {"attn_k.weight",      LAYER(attn_k),      LENGTH_EMBD,     LENGTH_KV_HEADS, TENSOR_MATRIX, PRODUCT_QKV,         ROLE_ALWAYS,   NULL},
+    {"attn_v.weight",      LAYER(attn_v),      LENGTH_EMBD,     LENGTH_KV_HEADS, TENSOR_MATRIX, PRODUCT_QKV,         ROLE_ALWAYS,   NULL},
+    {"attn_q.bias",        LAYER(attn_q_bias), LENGTH_HEADS,    LENGTH_ONE,      TENSOR_VECTOR, PRODUCT_QKV,         ROLE_QKV_BIAS, NULL},
+    {"attn_k.bias",        LAYER(attn_k_bias), LENGTH_KV_HEADS, LENGTH_ONE,      TENSOR_VECTOR, PRODUCT_QKV,         ROLE_QKV_BIAS, NULL},
+    {"attn_v.bias",        LAYER(attn_v_bias), LENGTH_KV_HEADS, LENGTH_ONE,      TENSOR_VECTOR, PRODUCT_QKV,         ROLE_QKV_BIAS, NULL},
+    {"attn_output.weight", LAYER(attn_output), LENGTH_HEADS,    LENGTH_EMBD,     TENSOR_MATRIX, PRODUCT_ATTN_OUTPUT, ROLE_ALWAYS,   NULL},
+    {"ffn_norm.weight",    LAYER(ffn_norm),    LENGTH_EMBD,     LENGTH_ONE,      TENSOR_VECTOR, PRODUCT_NONE,        ROLE_ALWAYS,   NULL},
+    {"ffn_gate.weight",    LAYER(ffn_gate),    LENGTH_EMBD,     LENGTH_FFN,      TENSOR_MATRIX, PRODUCT_GATE_UP,     ROLE_ALWAYS,   NULL},
+    {"ffn_up.weight",      LAYER(ffn_up),      LENGTH_EMBD,     LENGTH_FFN,      TENSOR_MATRIX, PRODUCT_GATE_UP,     ROLE_ALWAYS,   NULL},
+    {"ffn_down.weight",    LAYER(ffn_down),    LENGTH_FFN,      LENGTH_EMBD,     TENSOR_MATRIX, PRODUCT_FFN_DOWN,    ROLE_ALWAYS,   NULL},
+    {"output_norm.weight", MODEL(output_norm), LENGTH_EMBD,     LENGTH_ONE,      TENSOR_VECTOR, PRODUCT_NONE,        ROLE_ALWAYS,   NULL},
+    {"output.weight",      MODEL(output),      LENGTH_EMBD,     LENGTH_VOCAB,    TENSOR_MATRIX, PRODUCT_LOGITS,      ROLE_OPTIONAL, TOKEN_EMBD_NAME},
+    {"rope_freqs.weight",  MODEL(rope_freqs),  LENGTH_PAIRS,    LENGTH_ONE,      TENSOR_HOST,   PRODUCT_NONE,        ROLE_OPTIONAL, NULL},
+};
+/* clang-format on */
+
+const size_t TENSOR_ROLE_COUNT = sizeof TENSOR_ROLES / sizeof *TENSOR_ROLES;
+
+const TensorRole *tensor_role(StringView name) {
+    for (size_t i = 0; i < TENSOR_ROLE_COUNT; i++)
+        if (sv_is(name, TENSOR_ROLES[i].name))
+            return &TENSOR_ROLES[i];
+    return NULL;
+}
+
+size_t role_copies(const TensorRole *role, const ModelConfig *config) {
+    return role->in_layer ? config->n_layers : 1;
+}
+
+Tensor *role_tensor(const TensorRole *role, const Weights *weights, size_t layer) {
+    uintptr_t base = role->in_layer ? (uintptr_t)&weights->layers[layer] : (uintptr_t)weights;
+    return (Tensor *)(base + role->field);
+}
+
+const char *role_name(const TensorRole *role, size_t layer, char name[ROLE_NAME_BYTES]) {
+    if (!role->in_layer)
+        return role->name;
+    snprintf(name, ROLE_NAME_BYTES, "blk.%zu.%s", layer, role->name);
+    return name;
+}
+
+size_t role_length(RoleLength length, const ModelConfig *config) {
+    switch (length) {
+    case LENGTH_ONE:
+        return 1;
+    case LENGTH_EMBD:
+        return config->n_embd;
+    case LENGTH_FFN:
+        return config->n_ffn;
+    case LENGTH_HEADS:
+        return config->n_heads * config->head_dim;
+    case LENGTH_KV_HEADS:
+        return config->n_kv_heads * config->head_dim;
+    case LENGTH_PAIRS:
+        return config->head_dim / 2;
+    case LENGTH_VOCAB:
+        return config->n_vocab;
+    }
+    return 0;
+}
+
+bool role_in_family(const TensorRole *role, const ModelFamily *family) {
+    switch (role->presence) {
+    case ROLE_ALWAYS:
+    case ROLE_OPTIONAL:
+        return true;
+    case ROLE_QKV_BIAS:
+        return family->qkv_bias;
+    }
+    return false;
+}
+
+/* Ends of names. */
+static const struct {
+    const char *ending, *why;
+} HARMLESS[] = {
+    {".attn_rot_embd", "RoPE's frequencies, computed from the configuration"},
+    {".attn_rot_embd.weight", "the same"},
+    {".rotary_emb.inv_freq", "the same, under Hugging Face's name"},
+};
+
+const char *tensor_harmless(StringView name) {
+    for (size_t i = 0; i < sizeof HARMLESS / sizeof *HARMLESS; i++) {
+        StringView ending = sv(HARMLESS[i].ending);
+        if (name.length >= ending.length &&
+            memcmp(name.bytes + name.length - ending.length, ending.bytes, ending.length) == 0)
+            return HARMLESS[i].why;
+    }
+    return NULL;
+}

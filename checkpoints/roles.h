@@ -1,0 +1,113 @@
+/* What tensors a model is made of: a table of roles, one row each, that all read who bind, upload, count, place or
+ * refuse tensors. A further tensor is a field here and a row of TENSOR_ROLES, and what the forward pass does with it.
+ *
+ *     for (size_t i = 0; i < TENSOR_ROLE_COUNT; i++)
+ *         for (size_t layer = 0; layer < role_copies(&TENSOR_ROLES[i], &config); layer++)
+ *             const Tensor *tensor = role_tensor(&TENSOR_ROLES[i], &weights, layer);
+ */
+#ifndef STOWKV_ROLES_H
+#define STOWKV_ROLES_H
+
+#include "base/tensor.h"
+#include "checkpoints/config.h"
+
+/* Shapes as GGUF writes them, {columns, rows}: y = W x has one output a row. `data` is NULL where there is no tensor.
+ */
+typedef struct LayerWeights {
+    Tensor attn_norm;   /* {n_embd} */
+    Tensor attn_q;      /* {n_embd, n_heads * head_dim} */
+    Tensor attn_k;      /* {n_embd, n_kv_heads * head_dim} */
+    Tensor attn_v;      /* {n_embd, n_kv_heads * head_dim} */
+    Tensor attn_q_bias; /* {n_heads * head_dim}, where the family has biases */
+    Tensor attn_k_bias; /* {n_kv_heads * head_dim} */
+    Tensor attn_v_bias; /* {n_kv_heads * head_dim} */
+    Tensor attn_output; /* {n_heads * head_dim, n_embd} */
+    Tensor ffn_norm;    /* {n_embd} */
+    Tensor ffn_gate;    /* {n_embd, n_ffn} */
+    Tensor ffn_up;      /* {n_embd, n_ffn} */
+    Tensor ffn_down;    /* {n_ffn, n_embd} */
+} LayerWeights;
+
+typedef struct Weights {
+    Tensor token_embd;    /* {n_embd, n_vocab} */
+    Tensor output_norm;   /* {n_embd} */
+    Tensor output;        /* {n_embd, n_vocab}; token_embd where the checkpoint ties them */
+    Tensor rope_freqs;    /* {head_dim / 2} divisors of RoPE's frequencies (Llama 3.1) */
+    LayerWeights *layers; /* (n_layers), owned */
+} Weights;
+
+/* A length that follows from the configuration. */
+typedef enum RoleLength {
+    LENGTH_ONE, /* rows of a vector */
+    LENGTH_EMBD,
+    LENGTH_FFN,
+    LENGTH_HEADS,    /* n_heads * head_dim */
+    LENGTH_KV_HEADS, /* n_kv_heads * head_dim */
+    LENGTH_PAIRS,    /* head_dim / 2 */
+    LENGTH_VOCAB
+} RoleLength;
+
+/* What a weight tensor is for. */
+typedef enum TensorUse {
+    TENSOR_MATRIX, /* of products */
+    TENSOR_ROWS,   /* rows are looked up: the token embedding */
+    TENSOR_VECTOR, /* F32: gains of a norm, the bias of a product */
+    TENSOR_HOST    /* F32, read once when a context opens: no backend sees it */
+} TensorUse;
+
+/* Matrices that meet the same activations: one matmul() of a backend takes them together, in the table's order. */
+typedef enum Product {
+    PRODUCT_NONE,
+    PRODUCT_QKV,
+    PRODUCT_ATTN_OUTPUT,
+    PRODUCT_GATE_UP,
+    PRODUCT_FFN_DOWN,
+    PRODUCT_LOGITS
+} Product;
+
+/* Which checkpoints have it. */
+typedef enum RolePresence {
+    ROLE_ALWAYS,
+    ROLE_OPTIONAL,
+    ROLE_QKV_BIAS /* where the family's row says qkv_bias */
+} RolePresence;
+
+typedef struct TensorRole {
+    const char *name; /* GGUF's; in a layer, what follows "blk.N." */
+    bool in_layer;
+    size_t field; /* offset in LayerWeights, or in Weights */
+    RoleLength columns, rows;
+    TensorUse use;
+    Product product; /* of a bias, too: that of its matrix */
+    RolePresence presence;
+    const char *otherwise; /* name of the role whose tensor serves where it is absent; NULL: none does */
+} TensorRole;
+
+extern const TensorRole TENSOR_ROLES[]; /* (TENSOR_ROLE_COUNT) in the order in which a token meets them */
+extern const size_t TENSOR_ROLE_COUNT;
+
+#define TOKEN_EMBD_NAME "token_embd.weight"
+
+/* The role of this name of the table; NULL where there is none. */
+const TensorRole *tensor_role(StringView name);
+
+/* 1, or the number of layers. */
+size_t role_copies(const TensorRole *role, const ModelConfig *config);
+
+/* The field; as strchr() does, it leaves to the caller whether the weights are constant. */
+Tensor *role_tensor(const TensorRole *role, const Weights *weights, size_t layer);
+
+#define ROLE_NAME_BYTES 64
+
+/* "blk.3.attn_q.weight" */
+const char *role_name(const TensorRole *role, size_t layer, char name[ROLE_NAME_BYTES]);
+
+size_t role_length(RoleLength length, const ModelConfig *config);
+
+/* Whether models of this family have it (ROLE_OPTIONAL: may have it). */
+bool role_in_family(const TensorRole *role, const ModelFamily *family);
+
+/* Why a tensor that has no role can be left out without changing anything; NULL where nobody knows. */
+const char *tensor_harmless(StringView name);
+
+#endif
