@@ -7,6 +7,7 @@
 
 static const ModelFamily FAMILIES[] = {
     {"llama", "Llama 1 to 3, TinyLlama, SmolLM, Mistral", ROPE_INTERLEAVED, false},
+    {"qwen2", "Qwen2, Qwen2.5", ROPE_HALVES, true},
 };
 
 const ModelFamily *model_family_at(size_t index) {
