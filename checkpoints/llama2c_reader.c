@@ -72,6 +72,13 @@ static const char *const VERSIONS_1_AND_2[ORDERED_ROLES] = {
     "attn_norm.weight", "ffn_norm.weight",    "output_norm.weight", TOKEN_EMBD_NAME,   "attn_q.weight", "attn_k.weight",
     "attn_v.weight",    "attn_output.weight", "ffn_gate.weight",    "ffn_down.weight", "ffn_up.weight"};
 
+static size_t count_tensors(const ModelConfig *config, bool tied) {
+    size_t n = tied ? 0 : 1;
+    for (size_t i = 0; i < ORDERED_ROLES; i++)
+        n += role_copies(tensor_role(sv(VERSION_0[i])), config);
+    return n;
+}
+
 static void place_all_layers(Layout *layout, const char *name) {
     const TensorRole *role = tensor_role(sv(name));
     assert(role != NULL);
@@ -160,7 +167,7 @@ static int llama2c_read(Checkpoint *checkpoint, const char *path, Error *error) 
     } else if (read_config(config, file->data, &tied, path, error) < 0) {
         return error->code;
     }
-    size_t n_tensors = 9 * config->n_layers + (tied ? 2 : 3);
+    size_t n_tensors = count_tensors(config, tied);
     Layout layout = {.checkpoint = checkpoint,
                      .position = needed,
                      .group = version == 2 ? (size_t)group : 0,
