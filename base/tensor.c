@@ -22,8 +22,12 @@ TensorType tensor_type_from_ggml(uint32_t ggml_type) {
     return type;
 }
 
-const char *tensor_type_names(void) {
-    return "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K";
+NameList tensor_type_names(void) {
+    NameList names = {0};
+    for (TensorType type = 0; type < TENSOR_TYPE_COUNT; type++)
+        if (TYPES[type].ggml_type >= 0)
+            name_list_add(&names, TYPES[type].name);
+    return names;
 }
 
 TensorDecode *tensor_decoder(TensorType type, SimdLevel level) {

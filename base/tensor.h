@@ -3,6 +3,7 @@
 #define STOWKV_TENSOR_H
 
 #include "base/machine/cpu.h"
+#include "base/name_list.h"
 #include "base/string_view.h"
 
 #include <stdint.h>
@@ -36,7 +37,9 @@ const TensorTypeInfo *tensor_type_info(TensorType type);
 
 /* The type with this GGML number, or TENSOR_TYPE_COUNT where it is not supported. */
 TensorType tensor_type_from_ggml(uint32_t ggml_type);
-const char *tensor_type_names(void); /* "F32, F16, …" for messages */
+
+/* "F32, F16, …": the types of a GGUF file, for messages. */
+NameList tensor_type_names(void);
 
 #define TENSOR_MAX_DIMS 4
 

@@ -146,7 +146,7 @@ static int parse_tensor(const Gguf *gguf, Cursor *cursor, Tensor *tensor, size_t
     tensor->type = tensor_type_from_ggml(ggml_type);
     if (tensor->type == TENSOR_TYPE_COUNT)
         return error_set(error, ERROR_UNSUPPORTED, "%s: %.*s: tensor type %u is not supported; use a file with %s",
-                         gguf->path, SV_ARGS(tensor->name), ggml_type, tensor_type_names());
+                         gguf->path, SV_ARGS(tensor->name), ggml_type, tensor_type_names().text);
     const TensorTypeInfo *info = tensor_type_info(tensor->type);
     if (tensor->shape[0] % info->block_elements != 0)
         return error_set(error, ERROR_FORMAT,
