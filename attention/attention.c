@@ -23,7 +23,7 @@ size_t attention_partial_bytes(void) {
 }
 
 static AttentionShape shape_of(const AttentionBatch *batch) {
-    const KvShape *shape = &batch->cache->shape;
+    const KvShape *shape = &batch->cache->layout.shape;
     return (AttentionShape){batch->n_heads / shape->n_kv_heads, shape->head_dim, batch->pairing};
 }
 
@@ -40,7 +40,7 @@ static size_t block_tokens(const AttentionBatch *batch) {
 
 /* Floats of the partials of one tile, over all heads. */
 static size_t tile_floats(const AttentionBatch *batch) {
-    return batch->n_heads * PARTIAL_FLOATS(batch->cache->shape.head_dim);
+    return batch->n_heads * PARTIAL_FLOATS(batch->cache->layout.shape.head_dim);
 }
 
 /* The tiles that a single query is cut into, or 0: the batch goes block by block. */
@@ -54,7 +54,7 @@ static size_t split_tiles(const AttentionBatch *batch) {
 
 size_t attention_n_items(const AttentionBatch *batch) {
     size_t n_tiles = split_tiles(batch);
-    return batch->cache->shape.n_kv_heads * (n_tiles > 0 ? n_tiles : blocks_per_head(batch));
+    return batch->cache->layout.shape.n_kv_heads * (n_tiles > 0 ? n_tiles : blocks_per_head(batch));
 }
 
 /* What token `t` of the batch asks of a KV head. */
@@ -69,7 +69,7 @@ static AttentionQuery query_at(const AttentionBatch *batch, size_t t, size_t kv_
 static void attend_block(const AttentionBatch *batch, size_t index, const AttentionKernels *kernels,
                          AttentionScratch *scratch) {
     KvCache *cache = batch->cache;
-    size_t n_kv_heads = cache->shape.n_kv_heads;
+    size_t n_kv_heads = cache->layout.shape.n_kv_heads;
     AttentionShape shape = shape_of(batch);
     size_t begin = index / n_kv_heads * block_tokens(batch), end = begin + block_tokens(batch), n = 0;
     for (size_t t = begin; t < end && t < batch->n_tokens; t++, n++) {

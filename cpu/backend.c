@@ -163,8 +163,8 @@ static void commit_heads(void *context, size_t begin, size_t end, int thread) {
 }
 
 static void spread_heads(const CpuBackend *b, HeadsJob *job, ThreadTask *task) {
-    size_t n_kv_heads = job->cache->shape.n_kv_heads;
-    spread(b, n_kv_heads, job->n_tokens * n_kv_heads * job->cache->shape.head_dim, task, job);
+    size_t n_kv_heads = job->cache->layout.shape.n_kv_heads;
+    spread(b, n_kv_heads, job->n_tokens * n_kv_heads * job->cache->layout.shape.head_dim, task, job);
 }
 
 typedef struct PlaceJob {
@@ -186,7 +186,7 @@ static void place_batch(const CpuBackend *b, KvCache *cache, size_t n_tokens) {
     PlaceJob job = {cache, round_up(cache->n_tokens, PLACED_TOKENS),
                     round_up(cache->n_tokens + n_tokens, PLACED_TOKENS)};
     if (thread_pool_n_nodes(b->pool) > 1 && job.begin < job.end)
-        thread_pool_each(b->pool, cache->shape.n_kv_heads, place_heads, &job);
+        thread_pool_each(b->pool, cache->layout.shape.n_kv_heads, place_heads, &job);
 }
 
 static void cpu_append(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, const float *k,
@@ -221,14 +221,14 @@ static void cpu_attention(Backend *backend, KvCache *cache, size_t layer, size_t
     const CpuBackend *b = cpu(backend);
     AttentionBatch batch = {cache, layer, n_tokens, n_heads, pairing, q, shift_rotation, out, b->partials};
     AttentionJob job = {b, &batch};
-    size_t n_numbers = (cache->n_tokens + n_tokens) * n_tokens * n_heads * cache->shape.head_dim;
+    size_t n_numbers = (cache->n_tokens + n_tokens) * n_tokens * n_heads * cache->layout.shape.head_dim;
     if (n_tokens > 1 && n_numbers > SMALL_WORK)
         thread_pool_run(b->pool, attention_n_items(&batch), 1, attend_items, &job);
     else
         spread(b, attention_n_items(&batch), n_numbers, attend_items, &job);
-    size_t n_kv_heads = cache->shape.n_kv_heads, n_merged = attention_n_items(&batch) * (n_heads / n_kv_heads);
+    size_t n_kv_heads = cache->layout.shape.n_kv_heads, n_merged = attention_n_items(&batch) * (n_heads / n_kv_heads);
     if (n_tokens == 1)
-        spread(b, n_kv_heads, n_merged * cache->shape.head_dim, merge_heads, &job);
+        spread(b, n_kv_heads, n_merged * cache->layout.shape.head_dim, merge_heads, &job);
     spread_heads(b, &(HeadsJob){.cache = cache, .layer = layer, .n_tokens = n_tokens}, commit_heads);
 }
 

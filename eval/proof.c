@@ -2,8 +2,8 @@
 #include "eval/proof.h"
 
 bool policy_changes_query(const KvCache *cache, size_t n_tokens) {
-    for (size_t layer = 0; layer < cache->shape.n_layers; layer++) {
-        KvPlan plan = kv_plan(cache->layers[layer].policy, cache->policy.group, n_tokens);
+    for (size_t layer = 0; layer < cache->layout.shape.n_layers; layer++) {
+        KvPlan plan = kvcache_layer_plan(&cache->layout, layer, n_tokens);
         if (plan.entered[1] > 0)
             return true;
     }
@@ -12,16 +12,16 @@ bool policy_changes_query(const KvCache *cache, size_t n_tokens) {
 
 /* The ledger shows what one layer holds for all that share a rule, so here every layer is asked, to the KV head. */
 static int check_entered(const KvCache *cache, size_t layer, size_t n_tokens, Error *error) {
-    const KvLayer *l = &cache->layers[layer];
-    KvPlan plan = kv_plan(l->policy, cache->policy.group, n_tokens);
-    for (size_t row = 0; row <= plan.n_tiers; row++) {
-        size_t expected = cache->shape.n_kv_heads * (row == 0 ? plan.n_sink : plan.entered[row - 1]);
-        size_t entered = l->counters.tokens_encoded[row];
+    const KvLayerLayout *l = &cache->layout.layers[layer];
+    KvPlan plan = kvcache_layer_plan(&cache->layout, layer, n_tokens);
+    for (size_t s = 0; s < l->n_stores; s++) {
+        size_t expected = cache->layout.shape.n_kv_heads * kv_store_entered(&plan, s);
+        size_t entered = cache->counters[layer].tokens_encoded[s];
         if (entered != expected)
             return error_set(error, ERROR_FORMAT,
                              "layer %zu: %zu tokens of all KV heads entered the %s, where the plan says %zu; this is a "
                              "bug, and no figure of this run can be trusted",
-                             layer, entered, row == 0 ? "sink" : kv_codec_name(kv_codec(l->policy->tiers[row - 1].k)),
+                             layer, entered, s == KV_SINK ? "sink" : kv_codec_name(l->stores[s].side[KV_KEYS].codec),
                              expected);
     }
     return 0;
@@ -31,7 +31,7 @@ int proof_check(const KvCache *cache, size_t n_tokens, Error *error) {
     KvLedger measured, predicted;
     char name[KV_ROW_NAME];
     kv_ledger(cache, &measured);
-    kv_ledger_predict(cache, n_tokens, &predicted);
+    kv_ledger_predict(&cache->layout, n_tokens, &predicted);
     for (size_t i = 0; i < measured.n_rows; i++) {
         const KvLedgerRow *m = &measured.rows[i], *p = &predicted.rows[i];
         if (m->bytes_read != p->bytes_read)
@@ -40,7 +40,7 @@ int proof_check(const KvCache *cache, size_t n_tokens, Error *error) {
                              "of this run can be trusted",
                              kv_ledger_row_name(m, name), m->bytes_read, p->bytes_read);
     }
-    for (size_t layer = 0; layer < cache->shape.n_layers; layer++)
+    for (size_t layer = 0; layer < cache->layout.shape.n_layers; layer++)
         if (check_entered(cache, layer, n_tokens, error) < 0)
             return error->code;
     return 0;

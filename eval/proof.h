@@ -2,7 +2,7 @@
 #ifndef STOWKV_PROOF_H
 #define STOWKV_PROOF_H
 
-#include "kvcache/ledger.h"
+#include "kvcache/kvcache.h"
 
 /* Whether a query that sees n_tokens has tokens behind it that left the first tier. */
 bool policy_changes_query(const KvCache *cache, size_t n_tokens);

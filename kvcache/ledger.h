@@ -1,19 +1,18 @@
-/* The byte ledger: what each tier of a cache takes and holds, scales included. Predicted from the policy alone, and the
- * same numbers that are allocated: both come from one layout.
+/* The byte ledger: what each tier of a cache takes and holds, scales included, and what must be counted while it is
+ * used. All of it follows from the layout that the storage has too; no cache is needed.
  *
- *     KvCache cache;
- *     if (kvcache_open(&cache, &shape, &policy, &error) < 0) …      // no storage needed
- *     kv_ledger(&cache, &ledger);
- */
+ *     kv_ledger_at(&layout, n_tokens, &ledger);
+ *
+ * What was counted is added by kv_ledger() (kvcache.h). */
 #ifndef STOWKV_LEDGER_H
 #define STOWKV_LEDGER_H
 
-#include "kvcache/kvcache.h"
+#include "kvcache/layout.h"
 
 /* One tier of the layers that share a rule of the policy. */
 typedef struct KvLedgerRow {
-    size_t rule; /* index into KvPolicy.rules */
-    size_t row;  /* 0: the sink, t + 1: tier t */
+    size_t rule;  /* index into KvPolicy.rules */
+    size_t store; /* KV_SINK, KV_TIER(t) */
     KvCodecId k, v;
     size_t n_layers;
     size_t bytes;          /* allocated, over the rule's layers */
@@ -26,7 +25,7 @@ typedef struct KvLedgerRow {
 } KvLedgerRow;
 
 typedef struct KvLedger {
-    KvLedgerRow rows[KV_MAX_RULES * KV_MAX_ROWS];
+    KvLedgerRow rows[KV_MAX_RULES * KV_MAX_STORES];
     size_t n_rows;
     size_t bytes;         /* of all rows: what the cache takes */
     size_t working_bytes; /* of the batch under way */
@@ -34,14 +33,12 @@ typedef struct KvLedger {
     size_t unrotatable;   /* head_dim, where it is no power of two and codecs would be rotated otherwise; else 0 */
 } KvLedger;
 
-void kv_ledger(const KvCache *cache, KvLedger *out);
+/* Of a cache that holds n_tokens, without counters: what a query at position n_tokens - 1 reads. */
+void kv_ledger_at(const KvCacheLayout *layout, size_t n_tokens, KvLedger *out);
 
-/* The same for a cache that holds n_tokens, without counters: what a query at position n_tokens - 1 reads. */
-void kv_ledger_at(const KvCache *cache, size_t n_tokens, KvLedger *out);
-
-/* What the ledger of `cache` must say once n_tokens have gone through it from empty, each attended from once: the
+/* What the ledger of a cache must say once n_tokens have gone through it from empty, each attended from once: the
  * plan's arithmetic, summed over positions, against which counters are checked. */
-void kv_ledger_predict(const KvCache *cache, size_t n_tokens, KvLedger *out);
+void kv_ledger_predict(const KvCacheLayout *layout, size_t n_tokens, KvLedger *out);
 
 /* Adds the counters of `run` to those of `sum`, of the same cache or of one laid out alike; what is held is `run`'s. */
 void kv_ledger_add(KvLedger *sum, const KvLedger *run);

@@ -36,12 +36,12 @@ static const float *prepare_shift(Context *context, size_t layer, size_t positio
     size_t head_dim = context->model->checkpoint.config.head_dim;
     if (kvcache_dropped(cache, layer, position + n_tokens - 1) == 0)
         return NULL;
-    if (context->shift_policy != cache->layers[layer].policy) {
+    if (context->shift_policy != kvcache_layer_policy(&cache->layout, layer)) {
         for (size_t t = 0; t < n_tokens; t++)
             fill_rotation(context, -(double)kvcache_dropped(cache, layer, position + t),
                           context->host_rotation + t * head_dim);
         write_rotation(context, n_tokens, context->shift_rotation);
-        context->shift_policy = cache->layers[layer].policy;
+        context->shift_policy = kvcache_layer_policy(&cache->layout, layer);
     }
     return context->shift_rotation;
 }

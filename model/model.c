@@ -141,7 +141,7 @@ static int allocate(Context *context, const KvPolicy *policy, Error *error) {
         kvcache_open(&context->cache, &shape, policy, error) < 0)
         return error->code;
     context->cache.level = b->level;
-    context->kv_bytes = context->cache.kept_bytes + context->cache.working_bytes;
+    context->kv_bytes = kvcache_bytes(&context->cache);
     context->kv_memory = b->ops->allocate(b, context->kv_bytes, "the KV cache", error);
     if (context->kv_memory == NULL)
         return error->code;

@@ -58,10 +58,11 @@ static int shape_from_checkpoint(const SessionOptions *options, KvShape *shape, 
     return status;
 }
 
-static int write_json(const KvCache *cache, const KvLedger *ledger, size_t weights_bytes, FILE *stream, Error *error) {
+static int write_json(const KvCacheLayout *layout, const KvLedger *ledger, size_t weights_bytes, FILE *stream,
+                      Error *error) {
     cJSON *root = cJSON_CreateObject();
-    policy_json(root, &cache->policy);
-    cJSON_AddNumberToObject(root, "n_ctx", (double)cache->shape.n_ctx);
+    policy_json(root, &layout->policy);
+    cJSON_AddNumberToObject(root, "n_ctx", (double)layout->shape.n_ctx);
     cJSON_AddItemToObject(root, "tiers", ledger_json(ledger));
     cJSON_AddNumberToObject(root, "kv_bytes", (double)ledger->bytes);
     cJSON_AddNumberToObject(root, "kv_bytes_full", (double)ledger->bytes_full);
@@ -69,11 +70,11 @@ static int write_json(const KvCache *cache, const KvLedger *ledger, size_t weigh
     return json_write(root, stream, error);
 }
 
-static void write_table(const KvCache *cache, const KvLedger *ledger, size_t weights_bytes, FILE *stream) {
+static void write_table(const KvCacheLayout *layout, const KvLedger *ledger, size_t weights_bytes, FILE *stream) {
     char policy[KV_POLICY_TEXT];
-    kv_policy_print(&cache->policy, policy, sizeof policy);
-    fprintf(stream, "policy %s, %zu tokens: %zu layers, %zu KV heads of %zu\n", policy, cache->shape.n_ctx,
-            cache->shape.n_layers, cache->shape.n_kv_heads, cache->shape.head_dim);
+    kv_policy_print(&layout->policy, policy, sizeof policy);
+    fprintf(stream, "policy %s, %zu tokens: %zu layers, %zu KV heads of %zu\n", policy, layout->shape.n_ctx,
+            layout->shape.n_layers, layout->shape.n_kv_heads, layout->shape.head_dim);
     ledger_print(ledger, stream);
     fprintf(stream, "%-16s %62zu  while a batch is read\n", "working", ledger->working_bytes);
     if (weights_bytes > 0)
@@ -83,7 +84,7 @@ static void write_table(const KvCache *cache, const KvLedger *ledger, size_t wei
 int memory_plan(const SessionOptions *options, const char *shape_text, bool json, FILE *stream, Error *error) {
     KvShape shape = {0};
     KvPolicy policy;
-    KvCache cache;
+    KvCacheLayout layout;
     KvLedger ledger;
     size_t weights_bytes = 0;
     int status = shape_text != NULL ? parse_shape(shape_text, &shape, error)
@@ -93,15 +94,13 @@ int memory_plan(const SessionOptions *options, const char *shape_text, bool json
     shape.n_batch = DEFAULT_BATCH;
     if (policy_from_options(&options->kv, &policy, error) < 0 ||
         kv_policy_check(&policy, shape.n_layers, shape.head_dim, shape.n_ctx, error) < 0 ||
-        kvcache_open(&cache, &shape, &policy, error) < 0)
+        kvcache_layout_open(&layout, &shape, &policy, error) < 0)
         return error->code;
-    cache.n_tokens = shape.n_ctx; /* what is held once the context is full */
-    kv_ledger(&cache, &ledger);
-    cache.n_tokens = 0;
+    kv_ledger_at(&layout, shape.n_ctx, &ledger); /* what is held once the context is full */
     if (json)
-        status = write_json(&cache, &ledger, weights_bytes, stream, error);
+        status = write_json(&layout, &ledger, weights_bytes, stream, error);
     else
-        write_table(&cache, &ledger, weights_bytes, stream);
-    kvcache_close(&cache);
+        write_table(&layout, &ledger, weights_bytes, stream);
+    kvcache_layout_close(&layout);
     return status;
 }

@@ -28,9 +28,9 @@ void kernel_names(const Model *model, const KvCache *cache, KernelNames *out) {
     out->count = 0;
     for (size_t i = 0; i < TENSOR_ROLE_COUNT; i++)
         add_products(out, model, &TENSOR_ROLES[i], simd);
-    for (size_t rule = 0; rule < cache->policy.n_rules; rule++)
-        for (size_t t = 0; t < cache->policy.rules[rule].policy.n_tiers; t++) {
-            const KvTier *tier = &cache->policy.rules[rule].policy.tiers[t];
+    for (size_t rule = 0; rule < cache->layout.policy.n_rules; rule++)
+        for (size_t t = 0; t < cache->layout.policy.rules[rule].policy.n_tiers; t++) {
+            const KvTier *tier = &cache->layout.policy.rules[rule].policy.tiers[t];
             add_name(out, "attention", kv_codec_name(kv_codec(tier->k)), simd);
             add_name(out, "attention", kv_codec_name(kv_codec(tier->v)), simd);
         }
@@ -98,7 +98,7 @@ cJSON *run_report_json(const Generation *run, const char *model_path, uint64_t s
     cJSON_AddStringToObject(root, "device", model->backend->device);
     cJSON_AddNumberToObject(root, "threads", model->backend->n_threads);
     cJSON_AddStringToObject(root, "simd", simd_level_name(model->backend->level));
-    policy_json(root, &context->cache.policy);
+    policy_json(root, &context->cache.layout.policy);
     cJSON_AddNumberToObject(root, "n_ctx", (double)context->n_ctx);
     cJSON_AddRawToObject(root, "seed", seed_text); /* 64 bits do not fit cJSON's double */
     cJSON_AddNumberToObject(root, "n_prompt", (double)run->prompt.count);
@@ -164,14 +164,14 @@ void run_report_print(const Generation *run, FILE *stream) {
     char policy[KV_POLICY_TEXT];
     KvLedger ledger;
     kv_ledger(cache, &ledger);
-    kv_policy_print(&cache->policy, policy, sizeof policy);
+    kv_policy_print(&cache->layout.policy, policy, sizeof policy);
     print_speed("prompt", &run->prefill, stream);
     print_speed("generation", &run->decode, stream);
     fprintf(stream, "ended: %s\n", generation_end_name(run->end));
     fprintf(stream, "computed by: %s, %s, %d thread%s; weights %.1f MB\n", model->backend->device,
             simd_level_name(model->backend->level), model->backend->n_threads,
             model->backend->n_threads == 1 ? "" : "s", (double)model->checkpoint.weights_bytes / 1e6);
-    fprintf(stream, "mode: %s, policy %s, %zu tokens of context\n", kv_policy_mode(&cache->policy), policy,
+    fprintf(stream, "mode: %s, policy %s, %zu tokens of context\n", kv_policy_mode(&cache->layout.policy), policy,
             run->session->context.n_ctx);
     ledger_print(&ledger, stream);
 }
@@ -187,8 +187,8 @@ RunSummary run_summarise(const Generation *run) {
                           .kv_bytes_full = ledger.bytes_full};
     for (size_t i = 0; i < ledger.n_rows; i++)
         summary.kv_bytes_held += ledger.rows[i].bytes_held;
-    snprintf(summary.mode, sizeof summary.mode, "%s", kv_policy_mode(&cache->policy));
-    kv_policy_print(&cache->policy, summary.policy, sizeof summary.policy);
+    snprintf(summary.mode, sizeof summary.mode, "%s", kv_policy_mode(&cache->layout.policy));
+    kv_policy_print(&cache->layout.policy, summary.policy, sizeof summary.policy);
     return summary;
 }
 

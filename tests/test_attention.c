@@ -237,7 +237,7 @@ static void check_codecs(KvCodecId k, KvCodecId v, bool rotated, size_t head_dim
     enum { SINK = 13, TAIL = 45 };
     size_t n_encoded = (TILE_TOKENS / group_tokens + 1) * group_tokens, n_tokens = SINK + n_encoded + TAIL;
     const KvCodecId ids[KV_SIDES] = {k, v};
-    KvSpan encoded = {.n_tokens = n_encoded, .row = 2};
+    KvSpan encoded = {.n_tokens = n_encoded, .store = KV_TIER(1)};
     for (KvSide side = 0; side < KV_SIDES; side++) {
         KvGroup group = {group_tokens, head_dim, group_tokens, rotated && ids[side] != KV_F16};
         if (kv_codec_check(kv_codec(ids[side]), &group, NULL) < 0)

@@ -49,7 +49,7 @@ static void open_cache(KvCache *cache, const Case *c, void **memory) {
     if (kv_policy_check(&policy, N_LAYERS, c->head_dim, N_TOKENS, &error) < 0 ||
         kvcache_open(cache, &shape, &policy, &error) < 0)
         fail_msg("%s: %s", c->policy, error.message);
-    size_t bytes = cache->kept_bytes + cache->working_bytes;
+    size_t bytes = kvcache_bytes(cache);
     *memory = aligned_alloc(64, bytes);
     memset(*memory, 0xff, bytes); /* NaN wherever nothing was written */
     kvcache_set_memory(cache, *memory);
@@ -57,7 +57,7 @@ static void open_cache(KvCache *cache, const Case *c, void **memory) {
 
 /* RoPE by minus the tokens dropped, with some frequencies. */
 static void fill_shift(const KvCache *cache, size_t layer, size_t n_tokens) {
-    size_t half = cache->shape.head_dim / 2;
+    size_t half = cache->layout.shape.head_dim / 2;
     for (size_t t = 0; t < n_tokens; t++)
         for (size_t i = 0; i < half; i++) {
             double angle = -(double)kvcache_dropped(cache, layer, cache->n_tokens + t) * pow(0.8, (double)i);
@@ -68,7 +68,8 @@ static void fill_shift(const KvCache *cache, size_t layer, size_t n_tokens) {
 
 static void attend_alone(const AttentionKernels *kernels, const AttentionBatch *batch, size_t t, size_t kv_head) {
     KvSpan spans[KV_MAX_SPANS];
-    size_t head_dim = batch->cache->shape.head_dim, n_group = batch->n_heads / batch->cache->shape.n_kv_heads;
+    size_t head_dim = batch->cache->layout.shape.head_dim,
+           n_group = batch->n_heads / batch->cache->layout.shape.n_kv_heads;
     size_t n_spans = kvcache_view(batch->cache, batch->layer, kv_head, batch->cache->n_tokens + t, spans);
     size_t first = (t * batch->n_heads + kv_head * n_group) * head_dim;
     AttentionShape shape = {n_group, head_dim, batch->pairing};
@@ -83,7 +84,7 @@ static void attend_in_parts(const AttentionBatch *batch, const AttentionKernels 
         begin = end > n ? end - n : 0;
         attention_items(batch, begin, end, kernels, scratch);
     }
-    for (size_t kv_head = batch->cache->shape.n_kv_heads; kv_head-- > 0;)
+    for (size_t kv_head = batch->cache->layout.shape.n_kv_heads; kv_head-- > 0;)
         attention_merge(batch, kv_head, kv_head + 1, kernels, scratch);
 }
 

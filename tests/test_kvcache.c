@@ -101,7 +101,7 @@ static void check_view(const KvCache *cache, const Forms *forms, size_t head, si
     static float keys[MAX_VIEW][DIM], values[MAX_VIEW][DIM];
     KvSpan spans[KV_MAX_SPANS];
     size_t n_spans = kvcache_view(cache, 0, head, position, spans), n = read_view(spans, n_spans, keys, values), at = 0;
-    KvPlan plan = kv_plan(cache->layers[0].policy, cache->policy.group, position + 1);
+    KvPlan plan = kvcache_layer_plan(&cache->layout, 0, position + 1);
     assert_true(n_spans <= KV_MAX_SPANS);
     for (size_t t = 0; t < plan.n_sink; t++, at++) {
         assert_memory_equal(keys[at], forms->keys[0][t], sizeof *keys);
@@ -116,7 +116,7 @@ static void check_view(const KvCache *cache, const Forms *forms, size_t head, si
 }
 
 static void *cache_memory(const KvCache *cache) {
-    size_t bytes = cache->kept_bytes + cache->working_bytes;
+    size_t bytes = kvcache_bytes(cache);
     void *memory = aligned_alloc(64, bytes + 64);
     memset(memory, 0xff, bytes + 64); /* NaN wherever nothing was written */
     return memory;
@@ -151,17 +151,17 @@ static void check_policy(const char *text, size_t group, size_t n_batch) {
         kvcache_advance(&cache, n);
         first += n;
     }
-    KvPlan plan = kv_plan(cache.layers[0].policy, group, N_TOKENS);
+    KvPlan plan = kvcache_layer_plan(&cache.layout, 0, N_TOKENS);
     KvLedger ledger;
     kv_ledger(&cache, &ledger);
-    assert_int_equal(ledger.bytes, cache.kept_bytes);
+    assert_int_equal(ledger.bytes, cache.layout.kept_bytes);
     size_t n_sinks = policy.rules[0].policy.sink > 0; /* without a sink, no row for it */
     assert_int_equal(ledger.n_rows, plan.n_tiers + n_sinks);
     for (size_t i = 0; i < ledger.n_rows; i++) {
         const KvLedgerRow *row = &ledger.rows[i];
-        assert_int_equal(row->row, i + 1 - n_sinks);
-        assert_int_equal(row->tokens_encoded, row->row == 0 ? plan.n_sink : plan.entered[row->row - 1]);
-        assert_int_equal(row->tokens, row->row == 0 ? plan.n_sink : kv_plan_held(&plan, row->row - 1));
+        assert_int_equal(row->store, i + 1 - n_sinks);
+        assert_int_equal(row->tokens_encoded, row->store == 0 ? plan.n_sink : plan.entered[row->store - 1]);
+        assert_int_equal(row->tokens, row->store == 0 ? plan.n_sink : kv_plan_held(&plan, row->store - 1));
         assert_true(row->bytes_held <= row->bytes);
     }
     kvcache_close(&cache);
@@ -342,12 +342,12 @@ static void test_counters(void **state) {
     const KvCache *cache = &run.context.cache;
     KvLedger ledger;
     kv_ledger(cache, &ledger);
-    size_t n_heads = cache->shape.n_layers * cache->shape.n_kv_heads, read[4] = {0};
+    size_t n_heads = cache->layout.shape.n_layers * cache->layout.shape.n_kv_heads, read[4] = {0};
     for (size_t i = 1; i <= N; i++) {
-        KvPlan plan = kv_plan(cache->layers[0].policy, 32, i);
+        KvPlan plan = kvcache_layer_plan(&cache->layout, 0, i);
         read[0] += n_heads * plan.n_sink * 64 * 2 * 2;
         for (size_t tier = 0; tier < 3; tier++) {
-            const KvTierStore *store = &cache->layers[0].tiers[tier];
+            const KvStore *store = &cache->layout.layers[0].stores[KV_TIER(tier)];
             size_t token_bytes = tier == 0 ? 64 * 2 * 2 : 0, held = kv_plan_held(&plan, tier);
             read[tier + 1] +=
                 n_heads * (tier == 0
@@ -399,7 +399,7 @@ static void test_ledger_of_smollm2(void **state) {
         assert_true(ledger.rows[2].bits <= cases[i].bits);
         assert_true((double)ledger.bytes <= cases[i].share * (double)ledger.bytes_full);
         assert_int_equal(ledger.bytes_full, 30 * 3 * 64 * 2 * 2 * 8192);
-        assert_int_equal(ledger.bytes, cache.kept_bytes);
+        assert_int_equal(ledger.bytes, cache.layout.kept_bytes);
         kvcache_close(&cache);
     }
 }

@@ -82,7 +82,7 @@ static void check_cache(const char *text, size_t n_tokens) {
     KvCache cache;
     if (kv_policy_parse(text, &policy, &error) < 0 || kvcache_open(&cache, &shape, &policy, &error) < 0)
         fail_msg("%s", error.message);
-    size_t bytes = cache.kept_bytes + cache.working_bytes, kept = cache.kept_bytes / page_bytes() * page_bytes();
+    size_t bytes = kvcache_bytes(&cache), kept = cache.layout.kept_bytes / page_bytes() * page_bytes();
     uint8_t *memory = map(bytes);
     kvcache_set_memory(&cache, memory);
     for (size_t end = STEP; end - STEP < n_tokens; end += STEP) {
@@ -208,7 +208,7 @@ static void check_cache_of_backend(int n_threads, size_t n_kv_heads) {
     cpu_nodes_read(&nodes, "", cpu_allowed());
     assert_int_equal(cpu_backend_open(&b, SIMD_SCALAR, n_threads, &error), 0);
     assert_int_equal(kvcache_open(&cache, &shape, &policy, &error), 0);
-    void *memory = b->ops->allocate(b, cache.kept_bytes + cache.working_bytes, "the cache", &error);
+    void *memory = b->ops->allocate(b, kvcache_bytes(&cache), "the cache", &error);
     kvcache_set_memory(&cache, memory);
     for (; cache.n_tokens < n_tokens; kvcache_advance(&cache, 1))
         for (size_t layer = 0; layer < N_LAYERS; layer++) {
@@ -221,13 +221,14 @@ static void check_cache_of_backend(int n_threads, size_t n_kv_heads) {
             size_t begin = n_kv_heads * (size_t)thread / (size_t)n_threads;
             size_t end = n_kv_heads * (size_t)(thread + 1) / (size_t)n_threads;
             for (size_t head = begin; head < end; head++) {
-                const uint16_t *keys = cache.layers[layer].tail[KV_KEYS] + head * cache.layers[layer].tail_slots * DIM;
-                n_pages += check_run((const uint8_t *)keys, (const uint8_t *)(keys + n_tokens * DIM), page_bytes(),
+                const KvArray *tail = &cache.layout.layers[layer].stores[KV_TIER(0)].array[KV_KEYS];
+                const uint8_t *keys = cache.memory + kv_array_at(tail, head, 0);
+                n_pages += check_run(keys, keys + n_tokens * tail->slot_bytes, page_bytes(),
                                      cpu_nodes_of_thread(&nodes, thread, n_threads));
             }
         }
     assert_true(n_pages > N_LAYERS * n_kv_heads * (n_tokens * DIM * sizeof *rows / 2 / page_bytes() - 2));
-    b->ops->release(b, memory, cache.kept_bytes + cache.working_bytes);
+    b->ops->release(b, memory, kvcache_bytes(&cache));
     kvcache_close(&cache);
     b->ops->close(b);
     free(rows);

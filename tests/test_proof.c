@@ -153,11 +153,11 @@ static void test_tampered_counters_are_noticed(void **state) {
         run_case(&run, CASES[i].policy, 64);
         KvCache *cache = &run.e.modes[0].context.cache;
         size_t n_tokens = cache->n_tokens;
-        for (size_t l = 0; l < cache->shape.n_layers; l++) {
-            KvLayer *layer = &cache->layers[l];
-            for (size_t row = layer->policy->sink == 0; row <= layer->policy->n_tiers; row++) {
-                check_tampered(cache, &layer->counters.bytes_read[row], n_tokens);
-                check_tampered(cache, &layer->counters.tokens_encoded[row], n_tokens);
+        for (size_t l = 0; l < cache->layout.shape.n_layers; l++) {
+            size_t first = kvcache_layer_policy(&cache->layout, l)->sink > 0 ? KV_SINK : KV_TIER(0);
+            for (size_t store = first; store < cache->layout.layers[l].n_stores; store++) {
+                check_tampered(cache, &cache->counters[l].bytes_read[store], n_tokens);
+                check_tampered(cache, &cache->counters[l].tokens_encoded[store], n_tokens);
             }
         }
         assert_int_equal(proof_check(cache, n_tokens - 1, &error), ERROR_FORMAT);
@@ -170,7 +170,7 @@ static void add_a_byte(void *user, size_t layer, size_t n_tokens) {
     (void)n_tokens;
     KvCache *cache = user;
     if (layer == 1 && cache->n_tokens == 128)
-        cache->layers[layer].counters.bytes_read[2]++;
+        cache->counters[layer].bytes_read[KV_TIER(1)]++;
 }
 
 static void test_evaluation_stops(void **state) {

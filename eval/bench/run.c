@@ -20,7 +20,7 @@
 static size_t kv_bytes_read(const KvCache *cache, size_t n_tokens) {
     KvLedger ledger;
     size_t bytes = 0;
-    kv_ledger_at(cache, n_tokens, &ledger);
+    kv_ledger_at(&cache->layout, n_tokens, &ledger);
     for (size_t i = 0; i < ledger.n_rows; i++)
         bytes += ledger.rows[i].bytes_held;
     return bytes;
@@ -31,7 +31,8 @@ static void plan_point(const Bench *bench, const KvCache *cache, size_t depth, B
     for (size_t n = depth + 1; n <= depth + bench->n_generate; n++) /* a token reads itself too */
         sum += kv_bytes_read(cache, n);
     point->kv_bytes = (double)sum / (double)bench->n_generate;
-    point->still_full = !kv_policy_is_full(&cache->policy) && !policy_changes_query(cache, depth + bench->n_generate);
+    point->still_full =
+        !kv_policy_is_full(&cache->layout.policy) && !policy_changes_query(cache, depth + bench->n_generate);
 }
 
 static int check_room(const Bench *bench, const KvPolicy *policy, size_t n_ctx, Error *error) {

@@ -38,7 +38,7 @@ static void add_squares(Squares *sums, const float *x, const float *exact, size_
 }
 
 static HeadSums *sums_of(const Attribution *a, size_t layer, size_t kv_head) {
-    return &a->sums[layer * a->full.shape.n_kv_heads + kv_head];
+    return &a->sums[layer * a->full.layout.shape.n_kv_heads + kv_head];
 }
 
 /* Lets the batch's queries attend to the full cache too. Nothing is ever dropped there, so no query is shifted. */
@@ -65,11 +65,11 @@ static void on_attended(void *user, size_t layer, size_t n_tokens) {
 static int allocate(Attribution *a, Error *error) {
     Context *c = a->context;
     Backend *b = c->model->backend;
-    const KvShape *shape = &c->cache.shape;
-    size_t row = c->model->checkpoint.config.n_heads * shape->head_dim, group = c->cache.policy.group;
+    const KvShape *shape = &c->cache.layout.shape;
+    size_t row = c->model->checkpoint.config.n_heads * shape->head_dim, group = c->cache.layout.policy.group;
     if (kvcache_open(&a->full, shape, &a->full_policy, error) < 0)
         return error->code;
-    a->memory_bytes = a->full.kept_bytes + a->full.working_bytes;
+    a->memory_bytes = kvcache_bytes(&a->full);
     a->output_bytes = shape->n_batch * row * sizeof(float);
     a->memory = b->ops->allocate(b, a->memory_bytes, "a second KV cache", error);
     if (a->memory != NULL)
@@ -93,7 +93,7 @@ int attribution_open(Attribution **out, Context *context, Error *error) {
         return error_memory(error, "error attribution", sizeof *a);
     a->context = context;
     a->full_policy = kv_policy_full();
-    a->full_policy.group = context->cache.policy.group;
+    a->full_policy.group = context->cache.layout.policy.group;
     if (allocate(a, error) < 0) {
         attribution_close(a);
         return error->code;
@@ -157,14 +157,14 @@ void attribution_end(Attribution *a) {
     const KvCache *cache = &a->context->cache;
     if (cache->n_tokens == 0)
         return;
-    for (size_t layer = 0; layer < cache->shape.n_layers; layer++)
-        for (size_t kv_head = 0; kv_head < cache->shape.n_kv_heads; kv_head++) {
+    for (size_t layer = 0; layer < cache->layout.shape.n_layers; layer++)
+        for (size_t kv_head = 0; kv_head < cache->layout.shape.n_kv_heads; kv_head++) {
             KvSpan spans[KV_MAX_SPANS], full[KV_MAX_SPANS];
             size_t n = kvcache_view(cache, layer, kv_head, cache->n_tokens - 1, spans), position = 0;
             kvcache_view(&a->full, layer, kv_head, cache->n_tokens - 1, full);
             size_t dropped = kvcache_dropped(cache, layer, cache->n_tokens - 1);
             for (size_t s = 0; s < n; position += spans[s++].n_tokens)
-                if (spans[s].row > 1)
+                if (spans[s].store >= KV_FIRST_ENCODED)
                     compare_span(a, &spans[s], &full[0], position + dropped, sums_of(a, layer, kv_head));
         }
 }

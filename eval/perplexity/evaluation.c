@@ -11,7 +11,7 @@
 
 /* A policy is not evaluated where no scored query of any window sees less than a full cache would show it. */
 static int check_effect(const KvCache *cache, const PplWindows *windows, Error *error) {
-    if (kv_policy_is_full(&cache->policy))
+    if (kv_policy_is_full(&cache->layout.policy))
         return 0;
     size_t longest = 0;
     for (size_t i = 0; i < windows->count; i++) {
@@ -22,12 +22,12 @@ static int check_effect(const KvCache *cache, const PplWindows *windows, Error *
             return 0;
     }
     char text[KV_POLICY_TEXT];
-    kv_policy_print(&cache->policy, text, sizeof text);
+    kv_policy_print(&cache->layout.policy, text, sizeof text);
     return error_set(error, ERROR_ARGUMENT,
                      "policy %.*s: a query sees at most %zu tokens, and all of them are in its sink and window (tokens "
                      "leave in groups of %zu), so this figure would be the full cache's; use a longer --context or a "
                      "smaller window",
-                     POLICY_CHARS, text, longest, cache->policy.group);
+                     POLICY_CHARS, text, longest, cache->layout.policy.group);
 }
 
 static int open_mode(Evaluation *e, EvalMode *mode, const KvPolicy *policy, Error *error) {
@@ -149,7 +149,7 @@ double eval_mode_old_bits(const EvalMode *mode) {
     double bits = 0, tokens = 0;
     for (size_t i = 0; i < mode->ledger.n_rows; i++) {
         const KvLedgerRow *row = &mode->ledger.rows[i];
-        if (row->row <= 1)
+        if (row->store < KV_FIRST_ENCODED)
             continue;
         bits += row->bits * (double)(row->tokens * row->n_layers);
         tokens += (double)(row->tokens * row->n_layers);

@@ -110,7 +110,7 @@ static void print_proof(const Evaluation *e, FILE *stream) {
 }
 
 static void print_attribution(const EvalMode *mode, FILE *stream) {
-    const KvShape *shape = &mode->context.cache.shape;
+    const KvShape *shape = &mode->context.cache.layout.shape;
     char policy[KV_POLICY_TEXT];
     kv_policy_print(&mode->policy, policy, sizeof policy);
     fprintf(stream, "\nrelative errors that %s causes\n", policy);
@@ -151,7 +151,7 @@ static cJSON *divergence_json(const Divergence *d) {
 }
 
 static cJSON *attribution_json(const EvalMode *mode) {
-    const KvShape *shape = &mode->context.cache.shape;
+    const KvShape *shape = &mode->context.cache.layout.shape;
     cJSON *rows = cJSON_CreateArray();
     for (size_t layer = 0; layer < shape->n_layers; layer++)
         for (size_t head = 0; head < shape->n_kv_heads; head++) {

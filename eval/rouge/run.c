@@ -29,7 +29,7 @@ static bool affects(const KvPolicy *policy, size_t n_layers, size_t n_tokens) {
 
 static size_t most_dropped(const KvCache *cache) {
     size_t most = 0;
-    for (size_t layer = 0; layer < cache->shape.n_layers; layer++) {
+    for (size_t layer = 0; layer < cache->layout.shape.n_layers; layer++) {
         size_t dropped = cache->n_tokens > 0 ? kvcache_dropped(cache, layer, cache->n_tokens - 1) : 0;
         most = dropped > most ? dropped : most;
     }
@@ -93,9 +93,10 @@ static cJSON *make_record(const Generation *run, const RougeSample *sample) {
     char policy[KV_POLICY_TEXT];
     KvLedger ledger;
     kv_ledger(cache, &ledger);
-    kv_policy_print(&cache->policy, policy, sizeof policy);
+    kv_policy_print(&cache->layout.policy, policy, sizeof policy);
     cJSON *record = cJSON_CreateObject();
-    put_text_fields(record, sample->line, kv_policy_mode(&cache->policy), policy, run->text == NULL ? "" : run->text);
+    put_text_fields(record, sample->line, kv_policy_mode(&cache->layout.policy), policy,
+                    run->text == NULL ? "" : run->text);
     cJSON_AddItemToObject(record, "reference", cJSON_Duplicate(sample->references, true));
     put_run_fields(record, run, hash_of_prompt(&sample->prompt), most_dropped(cache));
     cJSON_AddItemToObject(record, "tiers", ledger_json(&ledger));

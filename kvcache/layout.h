@@ -1,0 +1,140 @@
+/* Where the cache keeps each token: arithmetic on a shape and a policy. Places are offsets in bytes into one piece of
+ * memory, whoever has it. The storage on the host (kvcache.h), the byte ledger and --plan_memory ask here, and so does
+ * a device that has the cache in its own memory.
+ *
+ *     KvCacheLayout layout;
+ *     if (kvcache_layout_open(&layout, &shape, &policy, &error) < 0) …
+ *     memory = …                                               // layout.kept_bytes + layout.working_bytes, aligned to
+ * 64 n = kvcache_layout_view(&layout, layer, n_tokens, position, runs);              // what a query sees at =
+ * kvcache_layout_at(&layout, layer, &runs[0], KV_KEYS, kv_head);             // its oldest token
+ *     kvcache_layout_close(&layout);
+ *
+ * A layer has a store for its sink and one for each tier. Tokens come into them by way of the batch, a store of
+ * n_batch tokens that all layers share. Which token is in which tier, plan.h says alone. */
+#ifndef STOWKV_LAYOUT_H
+#define STOWKV_LAYOUT_H
+
+#include "kvcache/plan.h"
+
+#define KV_ALIGNMENT 64 /* bytes: every array begins at a multiple */
+
+typedef struct KvShape {
+    size_t n_layers, n_kv_heads, head_dim;
+    size_t n_ctx;   /* capacity in tokens, unless the policy streams */
+    size_t n_batch; /* the largest batch */
+} KvShape;
+
+/* How keys, or values, of a tier are encoded. */
+typedef struct KvEncoding {
+    const KvCodec *codec;
+    KvGroup group;       /* its shape, the same for keys and values, and whether it is rotated */
+    size_t record_bytes; /* of a group */
+} KvEncoding;
+
+/* (n_kv_heads, n_slots, slot_bytes) */
+typedef struct KvArray {
+    size_t offset; /* in bytes, of the first KV head's first slot */
+    size_t n_slots, slot_bytes;
+} KvArray;
+
+static inline size_t kv_array_at(const KvArray *array, size_t kv_head, size_t slot) {
+    return array->offset + (kv_head * array->n_slots + slot) * array->slot_bytes;
+}
+
+/* Where a layer keeps its sink, or a tier. The sink and the first tier have a slot for each token, (head_dim) in FP16,
+ * the oldest first. The other tiers are rings of records: group g is in slot g mod n_slots. */
+typedef struct KvStore {
+    KvEncoding side[KV_SIDES];
+    KvArray array[KV_SIDES]; /* with as many slots each */
+    size_t slot_tokens;      /* 1, or a group */
+    size_t bytes;            /* of both arrays, padding included */
+} KvStore;
+
+/* Numbers of a layer's stores, and of what is counted of each: the sink, then tier after tier. */
+#define KV_SINK          0
+#define KV_TIER(tier)    ((tier) + 1)
+#define KV_MAX_STORES    KV_TIER(KV_MAX_TIERS)
+#define KV_FIRST_ENCODED KV_TIER(1)
+
+typedef struct KvLayerLayout {
+    size_t rule; /* index into KvPolicy.rules */
+    size_t n_stores;
+    KvStore stores[KV_MAX_STORES];
+} KvLayerLayout;
+
+typedef struct KvCacheLayout {
+    KvShape shape;
+    KvPolicy policy;
+    KvLayerLayout *layers;   /* (n_layers), owned */
+    KvArray batch[KV_SIDES]; /* slots of a token in FP16: the batch in one layer */
+    KvArray scratch;         /* two slots of a group in F32 */
+    size_t kept_bytes;       /* of all stores */
+    size_t working_bytes;    /* behind them: the batch and scratch */
+    bool streams;            /* tokens may come for ever */
+} KvCacheLayout;
+
+/* The policy must have passed kv_policy_check(). An error where sizes do not fit into a size_t, or memory is short. */
+int kvcache_layout_open(KvCacheLayout *layout, const KvShape *shape, const KvPolicy *policy, Error *error);
+void kvcache_layout_close(KvCacheLayout *layout); /* closing twice is fine */
+
+static inline const KvLayerPolicy *kvcache_layer_policy(const KvCacheLayout *layout, size_t layer) {
+    return &layout->policy.rules[layout->layers[layer].rule].policy;
+}
+
+/* The plan of a layer once n_tokens have come. */
+static inline KvPlan kvcache_layer_plan(const KvCacheLayout *layout, size_t layer, size_t n_tokens) {
+    return kv_plan(kvcache_layer_policy(layout, layer), layout->policy.group, n_tokens);
+}
+
+/* Tokens that have entered a store so far, and those that it holds. */
+static inline size_t kv_store_entered(const KvPlan *plan, size_t store) {
+    return store == KV_SINK ? plan->n_sink : plan->entered[store - KV_TIER(0)];
+}
+
+static inline size_t kv_store_held(const KvPlan *plan, size_t store) {
+    return store == KV_SINK ? plan->n_sink : kv_plan_held(plan, store - KV_TIER(0));
+}
+
+/* The slot of a group of an encoded tier; groups are counted from the first that entered it. */
+static inline size_t kv_store_slot(const KvStore *store, size_t group) {
+    return group % store->array[KV_KEYS].n_slots;
+}
+
+/* Tokens that lie one behind the other, of each KV head. */
+typedef struct KvRun {
+    size_t store;
+    bool in_batch; /* not in the store yet: slots are the batch's */
+    bool shifted;  /* seen from position - (tokens dropped) */
+    size_t slot;   /* the first */
+    size_t n_tokens;
+} KvRun;
+
+/* Sink, two runs for each encoded tier (a ring), the first tier; the sink and the first tier may continue in the batch.
+ */
+#define KV_MAX_RUNS (2 + 2 * (KV_MAX_TIERS - 1) + 2)
+
+/* What a query at `position` sees while n_tokens are in their stores and those behind them in the batch: oldest tokens
+ * first. Returns how many runs there are. */
+size_t kvcache_layout_view(const KvCacheLayout *layout, size_t layer, size_t n_tokens, size_t position,
+                           KvRun runs[KV_MAX_RUNS]);
+
+/* Positions [begin, end) of the sink, or of the first tier as it is while n_tokens are in their stores: those behind
+ * them are in the batch. Returns how many runs there are. */
+size_t kvcache_layout_rows(const KvCacheLayout *layout, size_t layer, size_t store, size_t n_tokens, size_t begin,
+                           size_t end, KvRun runs[2]);
+
+/* The offset of a run's first slot. */
+size_t kvcache_layout_at(const KvCacheLayout *layout, size_t layer, const KvRun *run, KvSide side, size_t kv_head);
+
+/* How a batch that is through a layer goes into its sink and first tier. */
+typedef struct KvMove {
+    size_t in_sink;   /* tokens that are in the sink */
+    size_t to_sink;   /* the first tokens of the batch go behind those */
+    size_t n_leaving; /* of the first tier: the oldest, which are in the second by now, or dropped */
+    size_t n_staying; /* the others, which move to its beginning */
+    size_t to_tail;   /* tokens of the batch from this on go behind those; what is between has passed through already */
+} KvMove;
+
+KvMove kvcache_layout_move(const KvCacheLayout *layout, size_t layer, size_t n_tokens, size_t n_new);
+
+#endif
