@@ -48,7 +48,7 @@ const AttentionKernels *attention_kernels(SimdLevel level);
 
 /* A batch in one layer, between kvcache_append() and kvcache_commit(). */
 typedef struct AttentionBatch {
-    KvCache *cache; /* its counters take what each query reads */
+    KvCache *cache; /* of woven records (codec/weave.h); its counters take what each query reads */
     size_t layer, n_tokens, n_heads;
     RopePairing pairing;
     const float *q;              /* (n_tokens, n_heads, head_dim) */

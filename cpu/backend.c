@@ -7,6 +7,7 @@
 #include "base/machine/pages.h"
 #include "cpu/kernels.h"
 #include "cpu/products.h"
+#include "kvcache/codec/weave.h"
 
 #include <stdlib.h>
 
@@ -283,6 +284,10 @@ static const BackendOps CPU_OPS = {
     .add = cpu_add,
 };
 
+const KvRecordForm *cpu_backend_records(void) {
+    return &KV_WOVEN_RECORDS;
+}
+
 int cpu_backend_open(Backend **out, SimdLevel level, int n_threads, Error *error) {
     static const Kernels *const KERNELS[SIMD_LEVEL_COUNT] = SIMD_ADDRESSES(model_kernels);
     CpuBackend *b = calloc(1, sizeof *b);
@@ -291,6 +296,7 @@ int cpu_backend_open(Backend **out, SimdLevel level, int n_threads, Error *error
     b->base = (Backend){.ops = &CPU_OPS,
                         .device = "cpu",
                         .level = level,
+                        .records = cpu_backend_records(),
                         .n_threads = n_threads > 0 ? n_threads : cpu_physical_cores()};
     b->kernels = KERNELS[level];
     b->attention = attention_kernels(level);

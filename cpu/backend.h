@@ -7,4 +7,7 @@
 /* n_threads 0: one for each physical core that the process may use. */
 int cpu_backend_open(Backend **out, SimdLevel level, int n_threads, Error *error);
 
+/* The form of records that it reads: for a plan of memory, which needs no backend. */
+const KvRecordForm *cpu_backend_records(void);
+
 #endif

@@ -4,13 +4,12 @@
 #include "base/checked.h"
 #include "base/half.h"
 #include "base/machine/pages.h"
-#include "kvcache/codec/weave.h"
 
 #include <stdlib.h>
 
-int kvcache_open(KvCache *cache, const KvShape *shape, const KvPolicy *policy, Error *error) {
+int kvcache_open(KvCache *cache, const KvShape *shape, const KvPolicy *policy, const KvRecordForm *form, Error *error) {
     *cache = (KvCache){0};
-    if (kvcache_layout_open(&cache->layout, shape, policy, error) < 0)
+    if (kvcache_layout_open(&cache->layout, shape, policy, form, error) < 0)
         return error->code;
     cache->counters = calloc(shape->n_layers, sizeof *cache->counters);
     if (cache->counters != NULL)
@@ -116,27 +115,32 @@ static void load_rows(const KvCache *cache, size_t layer, size_t kv_head, size_t
     }
 }
 
-/* Group `index` of those that leave an encoded tier, as it decodes. */
+/* Group `index` of those that leave an encoded tier, as it decodes, rotated back. */
 static void load_record(const KvCache *cache, size_t layer, size_t kv_head, size_t store, size_t index, KvSide side,
                         float *out, uint8_t *room) {
     const KvEncoding *encoding = &store_of(cache, layer, store)->side[side];
-    kv_decode_kept(kv_codec_id(encoding->codec), side, &encoding->group,
-                   record_of(cache, layer, store, side, kv_head, index), room, out);
+    kv_stored_decode(cache->layout.form, kv_codec_id(encoding->codec), side, &encoding->group,
+                     record_of(cache, layer, store, side, kv_head, index), room, out);
     if (encoding->group.rotated)
         kv_rotate(out, encoding->group.n_tokens, encoding->group.head_dim);
 }
 
 static void encode_side(KvCache *cache, size_t layer, size_t kv_head, size_t tier, size_t index, KvSide side) {
     const KvEncoding *encoding = &store_of(cache, layer, KV_TIER(tier))->side[side];
+    KvCodecId id = kv_codec_id(encoding->codec);
+    KvGroup group = encoding->group;
     float *values = (float *)(void *)slot_at(cache, &cache->layout.scratch, kv_head, 0);
-    float *scratch = (float *)(void *)slot_at(cache, &cache->layout.scratch, kv_head, 1); /* a record fits in either */
-    uint8_t *to = record_of(cache, layer, KV_TIER(tier), side, kv_head, index);
+    uint8_t *record = slot_at(cache, &cache->layout.scratch, kv_head, 1); /* never more bytes than values have */
     if (tier == 1)
         load_rows(cache, layer, kv_head, index, side, values);
     else
-        load_record(cache, layer, kv_head, KV_TIER(tier - 1), index, side, values, (uint8_t *)scratch);
-    kv_codec_encode(encoding->codec, cache->level, side, &encoding->group, values, scratch, to);
-    kv_weave(kv_codec_id(encoding->codec), side, &encoding->group, to, (uint8_t *)values);
+        load_record(cache, layer, kv_head, KV_TIER(tier - 1), index, side, values, record);
+    if (group.rotated)
+        kv_rotate(values, group.n_tokens, group.head_dim);
+    group.rotated = false; /* not once more: that would need memory for a copy */
+    kv_codec_encode(encoding->codec, cache->level, side, &group, values, NULL, record);
+    cache->layout.form->store(id, side, &encoding->group, record,
+                              record_of(cache, layer, KV_TIER(tier), side, kv_head, index));
 }
 
 static void count_encoded(KvCache *cache, size_t layer, size_t store, size_t n_tokens) {

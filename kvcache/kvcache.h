@@ -25,7 +25,7 @@
 /* A run of tokens that attention reads in one encoding. */
 typedef struct KvSpan {
     KvEncoding side[KV_SIDES];
-    const uint8_t *records[KV_SIDES]; /* of whole groups, woven; FP16 spans: rows (n_tokens, head_dim) */
+    const uint8_t *records[KV_SIDES]; /* of whole groups, in the cache's form; FP16 spans: rows (n_tokens, head_dim) */
     size_t n_tokens;                  /* FP16: any number; else whole groups */
     bool shifted;                     /* seen from position - (tokens dropped): the query must be rotated back */
     size_t store;                     /* of the layer: KV_SINK, KV_TIER(t) */
@@ -47,8 +47,9 @@ typedef struct KvCache {
     size_t n_tokens;      /* that have gone through all layers */
 } KvCache;
 
-/* Lays the cache out. The policy must have passed kv_policy_check(). */
-int kvcache_open(KvCache *cache, const KvShape *shape, const KvPolicy *policy, Error *error);
+/* Lays the cache out. The policy must have passed kv_policy_check(); records are kept in the form that whoever attends
+ * to them reads, the backend's. */
+int kvcache_open(KvCache *cache, const KvShape *shape, const KvPolicy *policy, const KvRecordForm *form, Error *error);
 
 /* Of the memory that it needs, zeroed and aligned to KV_ALIGNMENT. */
 static inline size_t kvcache_bytes(const KvCache *cache) {

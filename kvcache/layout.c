@@ -49,11 +49,13 @@ static size_t tail_slots(const KvCacheLayout *layout, const KvLayerPolicy *polic
     return layout->streams ? slots : at_most(slots, behind_sink);
 }
 
-static KvEncoding encoding_of(const KvCacheLayout *layout, KvSide side, KvCodecId id) {
+/* Single tokens are rows, whatever the form of records. */
+static KvEncoding encoding_of(const KvCacheLayout *layout, KvSide side, KvCodecId id, size_t slot_tokens) {
     size_t group = layout->policy.group, head_dim = layout->shape.head_dim;
-    KvEncoding encoding = {kv_codec(id), {group, head_dim, group, false}, 0};
+    KvEncoding encoding = {.codec = kv_codec(id), .group = {group, head_dim, group, false}};
     encoding.group.rotated = kv_policy_rotates(&layout->policy, side, id, head_dim);
-    encoding.record_bytes = kv_codec_bytes(encoding.codec, side, &encoding.group);
+    encoding.record_bytes = slot_tokens == 1 ? kv_codec_bytes(encoding.codec, side, &encoding.group)
+                                             : layout->form->stored_bytes(id, side, &encoding.group);
     return encoding;
 }
 
@@ -64,7 +66,7 @@ static KvStore lay_out_store(const KvCacheLayout *layout, Arena *arena, const Kv
     KvStore store = {.slot_tokens = slot_tokens};
     size_t start = arena->used;
     for (KvSide side = 0; side < KV_SIDES; side++) {
-        store.side[side] = encoding_of(layout, side, codecs[side]);
+        store.side[side] = encoding_of(layout, side, codecs[side], slot_tokens);
         size_t slot_bytes = store.side[side].record_bytes / (layout->policy.group / slot_tokens);
         store.array[side] = carve(arena, &layout->shape, n_slots, slot_bytes);
     }
@@ -107,8 +109,10 @@ static Arena lay_out(KvCacheLayout *layout) {
     return arena;
 }
 
-int kvcache_layout_open(KvCacheLayout *layout, const KvShape *shape, const KvPolicy *policy, Error *error) {
-    *layout = (KvCacheLayout){.shape = *shape, .policy = *policy, .streams = kv_policy_streams(policy, shape->n_ctx)};
+int kvcache_layout_open(KvCacheLayout *layout, const KvShape *shape, const KvPolicy *policy, const KvRecordForm *form,
+                        Error *error) {
+    *layout = (KvCacheLayout){
+        .shape = *shape, .policy = *policy, .form = form, .streams = kv_policy_streams(policy, shape->n_ctx)};
     layout->layers = calloc(shape->n_layers, sizeof *layout->layers);
     if (layout->layers == NULL)
         return error_memory(error, "the cache's layers", shape->n_layers * sizeof *layout->layers);

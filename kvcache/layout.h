@@ -1,9 +1,9 @@
-/* Where the cache keeps each token: arithmetic on a shape and a policy. Places are offsets in bytes into one piece of
- * memory, whoever has it. The storage on the host (kvcache.h), the byte ledger and --plan_memory ask here, and so does
- * a device that has the cache in its own memory.
+/* Where the cache keeps each token: arithmetic on a shape, a policy and the size of stored records. Places are offsets
+ * in bytes into one piece of memory, whoever has it. The storage on the host (kvcache.h), the byte ledger and
+ * --plan_memory ask here, and so does a device that has the cache in its own memory.
  *
  *     KvCacheLayout layout;
- *     if (kvcache_layout_open(&layout, &shape, &policy, &error) < 0) …
+ *     if (kvcache_layout_open(&layout, &shape, &policy, &KV_PLAIN_RECORDS, &error) < 0) …
  *     memory = …                                               // layout.kept_bytes + layout.working_bytes, aligned to
  * 64 n = kvcache_layout_view(&layout, layer, n_tokens, position, runs);              // what a query sees at =
  * kvcache_layout_at(&layout, layer, &runs[0], KV_KEYS, kv_head);             // its oldest token
@@ -14,6 +14,7 @@
 #ifndef STOWKV_LAYOUT_H
 #define STOWKV_LAYOUT_H
 
+#include "kvcache/codec/record_form.h"
 #include "kvcache/plan.h"
 
 #define KV_ALIGNMENT 64 /* bytes: every array begins at a multiple */
@@ -28,7 +29,7 @@ typedef struct KvShape {
 typedef struct KvEncoding {
     const KvCodec *codec;
     KvGroup group;       /* its shape, the same for keys and values, and whether it is rotated */
-    size_t record_bytes; /* of a group */
+    size_t record_bytes; /* of a group, as it is stored */
 } KvEncoding;
 
 /* (n_kv_heads, n_slots, slot_bytes) */
@@ -65,16 +66,18 @@ typedef struct KvLayerLayout {
 typedef struct KvCacheLayout {
     KvShape shape;
     KvPolicy policy;
-    KvLayerLayout *layers;   /* (n_layers), owned */
-    KvArray batch[KV_SIDES]; /* slots of a token in FP16: the batch in one layer */
-    KvArray scratch;         /* two slots of a group in F32 */
-    size_t kept_bytes;       /* of all stores */
-    size_t working_bytes;    /* behind them: the batch and scratch */
-    bool streams;            /* tokens may come for ever */
+    const KvRecordForm *form; /* of encoded tiers */
+    KvLayerLayout *layers;    /* (n_layers), owned */
+    KvArray batch[KV_SIDES];  /* slots of a token in FP16: the batch in one layer */
+    KvArray scratch;          /* two slots of a group in F32 */
+    size_t kept_bytes;        /* of all stores */
+    size_t working_bytes;     /* behind them: the batch and scratch */
+    bool streams;             /* tokens may come for ever */
 } KvCacheLayout;
 
 /* The policy must have passed kv_policy_check(). An error where sizes do not fit into a size_t, or memory is short. */
-int kvcache_layout_open(KvCacheLayout *layout, const KvShape *shape, const KvPolicy *policy, Error *error);
+int kvcache_layout_open(KvCacheLayout *layout, const KvShape *shape, const KvPolicy *policy, const KvRecordForm *form,
+                        Error *error);
 void kvcache_layout_close(KvCacheLayout *layout); /* closing twice is fine */
 
 static inline const KvLayerPolicy *kvcache_layer_policy(const KvCacheLayout *layout, size_t layer) {

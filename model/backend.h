@@ -84,8 +84,9 @@ typedef struct BackendOps {
 
 struct Backend {
     const BackendOps *ops;
-    const char *device;     /* "cpu" */
-    SimdLevel level;        /* instruction set of the kernels */
+    const char *device;          /* "cpu" */
+    SimdLevel level;             /* instruction set of the kernels */
+    const KvRecordForm *records; /* the form in which append() stores and attention() reads them */
     int n_threads;
 };
 

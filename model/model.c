@@ -138,7 +138,7 @@ static int allocate(Context *context, const KvPolicy *policy, Error *error) {
         return error->code;
     KvShape shape = {config->n_layers, config->n_kv_heads, config->head_dim, context->n_ctx, context->n_batch};
     if (kv_policy_check(policy, config->n_layers, config->head_dim, context->n_ctx, error) < 0 ||
-        kvcache_open(&context->cache, &shape, policy, error) < 0)
+        kvcache_open(&context->cache, &shape, policy, b->records, error) < 0)
         return error->code;
     context->cache.level = b->level;
     context->kv_bytes = kvcache_bytes(&context->cache);

@@ -1,6 +1,7 @@
 /* Byte ledgers without a run; see memory_plan.h. */
 #include "session/memory_plan.h"
 
+#include "cpu/backend.h"
 #include "session/run_report.h"
 
 #include <errno.h>
@@ -94,7 +95,7 @@ int memory_plan(const SessionOptions *options, const char *shape_text, bool json
     shape.n_batch = DEFAULT_BATCH;
     if (policy_from_options(&options->kv, &policy, error) < 0 ||
         kv_policy_check(&policy, shape.n_layers, shape.head_dim, shape.n_ctx, error) < 0 ||
-        kvcache_layout_open(&layout, &shape, &policy, error) < 0)
+        kvcache_layout_open(&layout, &shape, &policy, cpu_backend_records(), error) < 0)
         return error->code;
     kv_ledger_at(&layout, shape.n_ctx, &ledger); /* what is held once the context is full */
     if (json)

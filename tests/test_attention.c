@@ -219,7 +219,8 @@ static uint8_t *encode_side(const KvEncoding *encoding, KvSide side, size_t n_to
             from[i] = half_to_float(rows[g * size + i]);
         kv_codec_encode(codec, SIMD_SCALAR, side, group, from, from + size, records + g * bytes);
         kv_codec_decoder(codec, SIMD_SCALAR)(side, group, records + g * bytes, 0, group->n_tokens, from);
-        kv_weave(kv_codec_id(codec), side, group, records + g * bytes, (uint8_t *)(from + size));
+        memcpy(from + size, records + g * bytes, bytes);
+        KV_WOVEN_RECORDS.store(kv_codec_id(codec), side, group, (uint8_t *)(from + size), records + g * bytes);
         for (size_t t = 0; t < group->n_tokens; t++)
             if (group->rotated)
                 hadamard(from + t * dim, dim, seen + g * size + t * dim);

@@ -2,6 +2,7 @@
  * over threads, against that of each query by itself: the same to the bit, on every instruction set, for every kind of
  * policy. Batches cross the borders of groups and tiles. */
 #include "attention/attend.h"
+#include "kvcache/codec/weave.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -47,7 +48,7 @@ static void open_cache(KvCache *cache, const Case *c, void **memory) {
         fail_msg("%s", error.message);
     policy.group = c->group;
     if (kv_policy_check(&policy, N_LAYERS, c->head_dim, N_TOKENS, &error) < 0 ||
-        kvcache_open(cache, &shape, &policy, &error) < 0)
+        kvcache_open(cache, &shape, &policy, &KV_WOVEN_RECORDS, &error) < 0)
         fail_msg("%s: %s", c->policy, error.message);
     size_t bytes = kvcache_bytes(cache);
     *memory = aligned_alloc(64, bytes);

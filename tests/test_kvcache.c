@@ -73,25 +73,26 @@ static void compute_forms(const KvPolicy *policy, size_t head, Forms *forms) {
 }
 
 /* Decodes a token of one side of a span. */
-static void read_token(const KvSpan *span, KvSide side, size_t token, float out[DIM]) {
+static void read_token(const KvRecordForm *form, const KvSpan *span, KvSide side, size_t token, float out[DIM]) {
     const KvCodec *codec = span->side[side].codec;
     const KvGroup *group = &span->side[side].group;
     const uint8_t *record = span->records[side] + token / group->n_tokens * span->side[side].record_bytes;
     uint8_t rows[64 * DIM * sizeof(float)];
-    if (kv_codec_id(codec) != KV_F16) {
-        kv_unweave(kv_codec_id(codec), side, group, record, rows);
+    if (span->store >= KV_FIRST_ENCODED) {
+        form->load(kv_codec_id(codec), side, group, record, rows);
         record = rows;
     }
     kv_codec_decoder(codec, SIMD_SCALAR)(side, group, record, token % group->n_tokens, 1, out);
 }
 
 /* Decodes all that a view shows, in its order. Returns the number of tokens. */
-static size_t read_view(const KvSpan *spans, size_t n_spans, float (*keys)[DIM], float (*values)[DIM]) {
+static size_t read_view(const KvRecordForm *form, const KvSpan *spans, size_t n_spans, float (*keys)[DIM],
+                        float (*values)[DIM]) {
     size_t n = 0;
     for (size_t s = 0; s < n_spans; s++)
         for (size_t t = 0; t < spans[s].n_tokens; t++, n++) {
-            read_token(&spans[s], KV_KEYS, t, keys[n]);
-            read_token(&spans[s], KV_VALUES, t, values[n]);
+            read_token(form, &spans[s], KV_KEYS, t, keys[n]);
+            read_token(form, &spans[s], KV_VALUES, t, values[n]);
         }
     return n;
 }
@@ -100,7 +101,8 @@ static size_t read_view(const KvSpan *spans, size_t n_spans, float (*keys)[DIM],
 static void check_view(const KvCache *cache, const Forms *forms, size_t head, size_t position) {
     static float keys[MAX_VIEW][DIM], values[MAX_VIEW][DIM];
     KvSpan spans[KV_MAX_SPANS];
-    size_t n_spans = kvcache_view(cache, 0, head, position, spans), n = read_view(spans, n_spans, keys, values), at = 0;
+    size_t n_spans = kvcache_view(cache, 0, head, position, spans),
+           n = read_view(cache->layout.form, spans, n_spans, keys, values), at = 0;
     KvPlan plan = kvcache_layer_plan(&cache->layout, 0, position + 1);
     assert_true(n_spans <= KV_MAX_SPANS);
     for (size_t t = 0; t < plan.n_sink; t++, at++) {
@@ -123,7 +125,7 @@ static void *cache_memory(const KvCache *cache) {
 }
 
 /* All tokens in random batches; every query's view is checked, then the counters and the ledger. */
-static void check_policy(const char *text, size_t group, size_t n_batch) {
+static void check_policy(const char *text, size_t group, size_t n_batch, const KvRecordForm *form) {
     Error error = {0};
     KvPolicy policy = kv_policy_full();
     KvShape shape = {1, N_KV_HEADS, DIM, N_TOKENS, n_batch};
@@ -132,7 +134,8 @@ static void check_policy(const char *text, size_t group, size_t n_batch) {
     if (kv_policy_parse(text, &policy, &error) < 0)
         fail_msg("%s", error.message);
     policy.group = group;
-    if (kv_policy_check(&policy, 1, DIM, N_TOKENS, &error) < 0 || kvcache_open(&cache, &shape, &policy, &error) < 0)
+    if (kv_policy_check(&policy, 1, DIM, N_TOKENS, &error) < 0 ||
+        kvcache_open(&cache, &shape, &policy, form, &error) < 0)
         fail_msg("%s", error.message);
     void *memory = cache_memory(&cache);
     kvcache_set_memory(&cache, memory);
@@ -184,9 +187,42 @@ static void test_views(void **state) {
     const size_t batches[] = {1, 7, 64, 128, 400};
     for (size_t i = 0; i < sizeof policies / sizeof *policies; i++)
         for (size_t j = 0; j < sizeof batches / sizeof *batches; j++) {
-            check_policy(policies[i], 64, batches[j]);
-            check_policy(policies[i], 32, batches[j]);
+            check_policy(policies[i], 64, batches[j], &KV_WOVEN_RECORDS);
+            check_policy(policies[i], 32, batches[j], &KV_WOVEN_RECORDS);
         }
+    check_policy("sink=5,f16:7,int8:70,q4_0:100,nf4:*", 64, 128, &KV_PLAIN_RECORDS);
+    check_policy("sink=1,f16:64,f16/int4:10", 32, 7, &KV_PLAIN_RECORDS);
+}
+
+/* A form whose records are longer than the codec's, and hold it from their end to their beginning. */
+enum { PADDING = 40 };
+
+static size_t reversed_bytes(KvCodecId id, KvSide side, const KvGroup *group) {
+    return kv_codec_bytes(kv_codec(id), side, group) + PADDING;
+}
+
+static void store_reversed(KvCodecId id, KvSide side, const KvGroup *group, const uint8_t *record, uint8_t *stored) {
+    size_t n = kv_codec_bytes(kv_codec(id), side, group);
+    for (size_t i = 0; i < n; i++)
+        stored[n - 1 - i] = record[i];
+    memset(stored + n, 0xa5, PADDING);
+}
+
+static void load_reversed(KvCodecId id, KvSide side, const KvGroup *group, const uint8_t *stored, uint8_t *record) {
+    size_t n = kv_codec_bytes(kv_codec(id), side, group);
+    for (size_t i = 0; i < n; i++)
+        record[i] = stored[n - 1 - i];
+    for (size_t i = 0; i < PADDING; i++)
+        assert_int_equal(stored[n + i], 0xa5);
+}
+
+/* The storage neither knows the form of records nor their size. */
+static void test_another_form(void **state) {
+    (void)state;
+    const KvRecordForm reversed = {reversed_bytes, store_reversed, load_reversed};
+    fill_tokens();
+    check_policy("sink=5,f16:7,int8:70,q4_0:100,nf4:*", 64, 128, &reversed);
+    check_policy("sink=16,f16:32,f16/int8g:64,q5_1:64", 32, 50, &reversed);
 }
 
 typedef struct Run {
@@ -394,7 +430,7 @@ static void test_ledger_of_smollm2(void **state) {
         KvCache cache;
         KvLedger ledger;
         policy.group = cases[i].group;
-        assert_int_equal(kvcache_open(&cache, &shape, &policy, &error), 0);
+        assert_int_equal(kvcache_open(&cache, &shape, &policy, &KV_PLAIN_RECORDS, &error), 0);
         kv_ledger(&cache, &ledger);
         assert_true(ledger.rows[2].bits <= cases[i].bits);
         assert_true((double)ledger.bytes <= cases[i].share * (double)ledger.bytes_full);
@@ -407,6 +443,7 @@ static void test_ledger_of_smollm2(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_views),
+        cmocka_unit_test(test_another_form),
         cmocka_unit_test(test_batches_change_nothing),
         cmocka_unit_test(test_window_of_the_context),
         cmocka_unit_test(test_rotation_cancels),

@@ -80,7 +80,8 @@ static void check_cache(const char *text, size_t n_tokens) {
     KvPolicy policy = kv_policy_full();
     KvShape shape = {N_LAYERS, N_KV_HEADS, DIM, N_CTX, N_BATCH};
     KvCache cache;
-    if (kv_policy_parse(text, &policy, &error) < 0 || kvcache_open(&cache, &shape, &policy, &error) < 0)
+    if (kv_policy_parse(text, &policy, &error) < 0 ||
+        kvcache_open(&cache, &shape, &policy, &KV_PLAIN_RECORDS, &error) < 0)
         fail_msg("%s", error.message);
     size_t bytes = kvcache_bytes(&cache), kept = cache.layout.kept_bytes / page_bytes() * page_bytes();
     uint8_t *memory = map(bytes);
@@ -207,7 +208,7 @@ static void check_cache_of_backend(int n_threads, size_t n_kv_heads) {
     size_t n_tokens = 600, n_pages = 0;
     cpu_nodes_read(&nodes, "", cpu_allowed());
     assert_int_equal(cpu_backend_open(&b, SIMD_SCALAR, n_threads, &error), 0);
-    assert_int_equal(kvcache_open(&cache, &shape, &policy, &error), 0);
+    assert_int_equal(kvcache_open(&cache, &shape, &policy, b->records, &error), 0);
     void *memory = b->ops->allocate(b, kvcache_bytes(&cache), "the cache", &error);
     kvcache_set_memory(&cache, memory);
     for (; cache.n_tokens < n_tokens; kvcache_advance(&cache, 1))

@@ -52,8 +52,8 @@ static void check(const KvCodec *codec, KvSide side, const KvGroup *group) {
     codec_data(DATA_GAUSSIAN, (unsigned)(n + id), group->n_tokens, group->head_dim, values);
     uint8_t *record = codec_encoded(codec, side, group, values);
     float *decoded = codec_decoded(codec, side, group, record, SIMD_SCALAR);
-    memcpy(kept, record, size);
-    kv_weave(id, side, group, kept, room);
+    assert_int_equal(KV_WOVEN_RECORDS.stored_bytes(id, side, group), size);
+    KV_WOVEN_RECORDS.store(id, side, group, record, kept);
     if (!kv_is_woven(id, group->head_dim)) {
         assert_memory_equal(kept, record, size);
     } else {
@@ -63,7 +63,7 @@ static void check(const KvCodec *codec, KvSide side, const KvGroup *group) {
             if (element_at(&woven, group, side, kept, i / group->head_dim, i % group->head_dim) != decoded[i])
                 fail_msg("%s, head_dim %zu, element %zu", kv_codec_name(codec), group->head_dim, i);
     }
-    kv_decode_kept(id, side, group, kept, room, values);
+    kv_stored_decode(&KV_WOVEN_RECORDS, id, side, group, kept, room, values);
     assert_memory_equal(room, record, size);
     assert_memory_equal(values, decoded, n * sizeof *values);
     free(values);

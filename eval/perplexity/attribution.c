@@ -2,7 +2,6 @@
 #include "eval/perplexity/attribution.h"
 
 #include "base/half.h"
-#include "kvcache/codec/weave.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -67,7 +66,7 @@ static int allocate(Attribution *a, Error *error) {
     Backend *b = c->model->backend;
     const KvShape *shape = &c->cache.layout.shape;
     size_t row = c->model->checkpoint.config.n_heads * shape->head_dim, group = c->cache.layout.policy.group;
-    if (kvcache_open(&a->full, shape, &a->full_policy, error) < 0)
+    if (kvcache_open(&a->full, shape, &a->full_policy, b->records, error) < 0)
         return error->code;
     a->memory_bytes = kvcache_bytes(&a->full);
     a->output_bytes = shape->n_batch * row * sizeof(float);
@@ -131,8 +130,8 @@ static void compare_group(Attribution *a, const KvSpan *span, KvSide side, size_
     const KvEncoding *encoding = &span->side[side];
     const KvGroup *group = &encoding->group;
     size_t n = group->n_tokens * group->head_dim;
-    kv_decode_kept(kv_codec_id(encoding->codec), side, group, span->records[side] + index * encoding->record_bytes,
-                   (uint8_t *)a->exact, a->decoded);
+    kv_stored_decode(a->context->cache.layout.form, kv_codec_id(encoding->codec), side, group,
+                     span->records[side] + index * encoding->record_bytes, (uint8_t *)a->exact, a->decoded);
     if (group->rotated)
         kv_rotate(a->decoded, group->n_tokens, group->head_dim);
     for (size_t i = 0; i < n; i++)

@@ -57,7 +57,7 @@ double kv_codec_bits(const KvCodec *codec_k, const KvCodec *codec_v, const KvGro
 /* Every level gives the same bits. */
 void kv_codec_encode(const KvCodec *codec, SimdLevel level, KvSide side, const KvGroup *group,
                      const float *values, // (n_tokens, head_dim); not rotated yet
-                     float *scratch,      // (n_tokens, head_dim)
+                     float *scratch,      // (n_tokens, head_dim); NULL where not group->rotated
                      uint8_t *record);    // (kv_codec_bytes)
 
 /* Decodes tokens [first, first + count) as they were encoded: still rotated where group->rotated. */

@@ -164,17 +164,21 @@ static void move_all(const Weave *w) {
                 weave_tile(w, tile, block);
 }
 
-void kv_weave(KvCodecId id, KvSide side, const KvGroup *group, uint8_t *record, uint8_t *room) {
+static size_t woven_bytes(KvCodecId id, KvSide side, const KvGroup *group) {
+    return kv_codec_bytes(kv_codec(id), side, group);
+}
+
+static void weave(KvCodecId id, KvSide side, const KvGroup *group, const uint8_t *record, uint8_t *woven) {
+    Weave weave = weave_of(id, side, group);
+    memcpy(woven, record, weave.layout.size_bytes);
     if (!kv_is_woven(id, group->head_dim))
         return;
-    Weave weave = weave_of(id, side, group);
-    memcpy(room, record, weave.layout.size_bytes);
-    weave.rows = room;
-    weave.kept = record;
+    weave.rows = (uint8_t *)record; /* only read from */
+    weave.kept = woven;
     move_all(&weave);
 }
 
-void kv_unweave(KvCodecId id, KvSide side, const KvGroup *group, const uint8_t *woven, uint8_t *record) {
+static void unweave(KvCodecId id, KvSide side, const KvGroup *group, const uint8_t *woven, uint8_t *record) {
     Weave weave = weave_of(id, side, group);
     memcpy(record, woven, weave.layout.size_bytes);
     if (!kv_is_woven(id, group->head_dim))
@@ -185,7 +189,4 @@ void kv_unweave(KvCodecId id, KvSide side, const KvGroup *group, const uint8_t *
     move_all(&weave);
 }
 
-void kv_decode_kept(KvCodecId id, KvSide side, const KvGroup *group, const uint8_t *kept, uint8_t *room, float *out) {
-    kv_unweave(id, side, group, kept, room);
-    kv_codec_decoder(kv_codec(id), SIMD_SCALAR)(side, group, room, 0, group->n_tokens, out);
-}
+const KvRecordForm KV_WOVEN_RECORDS = {woven_bytes, weave, unweave};

@@ -1,11 +1,11 @@
-/* Woven records: how the CPU keeps what its integer products read. A codec's record has row after row; woven, the same
- * bits stand so that a vector load has what an instruction multiplies.
+/* Woven records: the form of records that integer products on a CPU read (record_form.h). A codec's record has row
+ * after row; woven, the same bits stand so that a vector load has what an instruction multiplies.
  *
  *     scales, minima  as in the record where they are by channel; else (n_blocks, n_tokens), a half each
  *     codes           (n_tokens / 16, head_dim / 32) tiles of bit planes (base/bit_planes.h):
  *                     of keys    lane t has the 32 elements of token t
- *                     of values  lane i has elements i and i + 16 of all 16 tokens: step s has element i + s % 2 * 16
- * of tokens s / 2 * 4 to s / 2 * 4 + 3
+ *                     of values  lane i has elements i and i + 16 of all 16 tokens: step s has element
+ *                                i + s % 2 * 16 of tokens s / 2 * 4 to s / 2 * 4 + 3
  *
  * Two's complement becomes unsigned, and a sign a bit that is 1 for +: every form is
  * element = minimum + scale * (factor * code - bias). */
@@ -14,6 +14,7 @@
 
 #include "base/bit_planes.h"
 #include "kvcache/codec/format.h"
+#include "kvcache/codec/record_form.h"
 
 #define KV_WOVEN_BLOCK  LANE_CODES /* elements */
 #define KV_WOVEN_TOKENS PLANE_LANES
@@ -43,21 +44,13 @@ enum { KV_WOVEN_WIDTHS = 0 KV_CODECS(KV_WIDTHS_OF) };
 /* Calls DO with every width that a kernel may be asked for. */
 #define KV_WIDTHS(DO) DO(8) DO(7) DO(6) DO(5) DO(4) DO(3) DO(2) DO(1)
 
-/* Whether a codec's records are woven. */
+/* Whether a codec's records are woven; others stay as they are. */
 bool kv_is_woven(KvCodecId id, size_t head_dim);
 
 /* For those alone. */
 KvWoven kv_woven(KvCodecId id, KvSide side, const KvGroup *group);
 
-/* In place; `room` has the size of the record. Nothing is done where records stay as they are. */
-void kv_weave(KvCodecId id, KvSide side, const KvGroup *group, uint8_t *record, uint8_t *room);
-
-/* The codec's record, whether it was woven or not. */
-void kv_unweave(KvCodecId id, KvSide side, const KvGroup *group, const uint8_t *woven, uint8_t *record);
-
-/* A group as the cache keeps it, decoded: still rotated where group->rotated. */
-void kv_decode_kept(KvCodecId id, KvSide side, const KvGroup *group, const uint8_t *kept,
-                    uint8_t *room, /* of the record's size */
-                    float *out);   /* (n_tokens, head_dim) */
+/* Of the same size as the codec's records. */
+extern const KvRecordForm KV_WOVEN_RECORDS;
 
 #endif
