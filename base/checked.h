@@ -13,6 +13,10 @@ static inline bool checked_mul(size_t a, size_t b, size_t *out) {
     return !__builtin_mul_overflow(a, b, out);
 }
 
+static inline bool is_power_of_two(size_t n) {
+    return n != 0 && (n & (n - 1)) == 0;
+}
+
 /* a rounded up to a multiple of `alignment` (a power of two). */
 static inline bool checked_align(size_t a, size_t alignment, size_t *out) {
     size_t padded;

@@ -191,7 +191,7 @@ static int parse_tensors(Gguf *gguf, Cursor *cursor, Error *error) {
     size_t alignment = 32, data_start = 0;
     if (status == 0)
         status = gguf_get_size(gguf, "general.alignment", false, 1 << 20, &alignment, error);
-    if (status == 0 && (alignment < 8 || (alignment & (alignment - 1)) != 0))
+    if (status == 0 && (alignment < 8 || !is_power_of_two(alignment)))
         status = error_set(error, ERROR_FORMAT,
                            "%s: general.alignment is %zu, expected a power of two from 8 on; the "
                            "file is damaged",

@@ -132,8 +132,8 @@ static int read_config(ModelConfig *config, const uint8_t *ints, bool *tied, con
 }
 
 static int check_group(const ModelConfig *config, size_t group, const char *path, Error *error) {
-    bool power_of_two = group >= 8 && group <= 256 && (group & (group - 1)) == 0;
-    if (!power_of_two || config->n_embd % group != 0 || config->n_ffn % group != 0)
+    bool fits = group >= 8 && group <= 256 && is_power_of_two(group);
+    if (!fits || config->n_embd % group != 0 || config->n_ffn % group != 0)
         return error_set(error, ERROR_UNSUPPORTED,
                          "%s: INT8 groups of %zu are not supported for rows of %zu and %zu; "
                          "export with a group size that is a power of two from 8 to 256 and divides both",

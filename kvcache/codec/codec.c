@@ -1,6 +1,7 @@
 /* What is common to all codecs; see codec.h. The table is in table.h, how records are laid out in format.h. */
 #include "kvcache/codec/codec.h"
 
+#include "base/checked.h"
 #include "kvcache/codec/decode.h"
 #include "kvcache/codec/encode.h"
 
@@ -110,7 +111,7 @@ int kv_codec_check(const KvCodec *codec, const KvGroup *group, Error *error) {
                          "codec %s needs a head_dim that is a multiple of %zu, the model has %zu; use one of %s",
                          codec->name, head_dim_multiple(format_of(codec), group), head_dim, choices);
     }
-    if (group->rotated && (head_dim & (head_dim - 1)) != 0)
+    if (group->rotated && !is_power_of_two(head_dim))
         return error_set(error, ERROR_UNSUPPORTED,
                          "rotation needs a head_dim that is a power of two, the model has %zu; turn rotation off",
                          head_dim);
