@@ -1,6 +1,8 @@
 /* From flags to a policy; see policy_options.h. */
 #include "kvcache/policy_options.h"
 
+#include "kvcache/policy_text.h"
+
 #include <stdlib.h>
 
 static size_t sink_size(const PolicyOptions *options) {
@@ -23,7 +25,7 @@ static int check_flags(const PolicyOptions *options, Error *error) {
     if (options->codec != NULL && !options->quantize)
         return error_set(error, ERROR_USAGE, "--kv_codec needs --quantize_kv; add it%s",
                          options->policies.count > 0 ? ", or name the codec in --kv_policy" : "");
-    if (options->block != 32 && options->block != 64)
+    if (!kv_is_group_size(options->block))
         return error_set(error, ERROR_USAGE, "--kv_block_size %zu: expected 32 or 64", options->block);
     return 0;
 }

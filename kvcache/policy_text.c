@@ -1,4 +1,4 @@
-/* The text form of policies in both directions; see policy.h. The grammar, with white space allowed between its
+/* The text form of policies in both directions; see policy_text.h. The grammar, with white space allowed between its
  * symbols:
  *
  *     policy = {"rotate=" ("auto" | "on" | "off" | "k" | "v") "," | "block=" ("32" | "64") ","} rule {";" rule}
@@ -17,6 +17,13 @@
 static const KvTier EMPTY_F16 = {KV_F16, KV_F16, 0};
 
 /* Printing */
+
+const char *const *kv_rotation_names(void) {
+    static const char *const NAMES[KV_ROTATION_COUNT + 1] = {
+        [KV_ROTATE_AUTO] = "auto", [KV_ROTATE_ON] = "on",    [KV_ROTATE_OFF] = "off",
+        [KV_ROTATE_KEYS] = "k",    [KV_ROTATE_VALUES] = "v", [KV_ROTATION_COUNT] = NULL};
+    return NAMES;
+}
 
 typedef struct Writer {
     char *text;
@@ -281,7 +288,7 @@ static int parse_block(Parser *parser, size_t *block) {
     const char *start = parser->at;
     if (parse_number(parser, "32 or 64", block) < 0)
         return ERROR_USAGE;
-    return *block == 32 || *block == 64 ? 0 : fail_at(parser, start, "expected 32 or 64, not %zu", *block);
+    return kv_is_group_size(*block) ? 0 : fail_at(parser, start, "expected 32 or 64, not %zu", *block);
 }
 
 /* What holds for all rules, in front of them. */

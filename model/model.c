@@ -1,6 +1,8 @@
 /* Opening of models and contexts; see model.h. */
 #include "model/model.h"
 
+#include "kvcache/policy_check.h"
+
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>

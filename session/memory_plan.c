@@ -2,6 +2,8 @@
 #include "session/memory_plan.h"
 
 #include "cpu/backend.h"
+#include "kvcache/policy_check.h"
+#include "kvcache/policy_text.h"
 #include "session/run_report.h"
 
 #include <errno.h>

@@ -1,6 +1,8 @@
 /* Reports of a run; see run_report.h. */
 #include "session/run_report.h"
 
+#include "kvcache/policy_text.h"
+
 #include <ctype.h>
 #include <stdlib.h>
 

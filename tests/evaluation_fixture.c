@@ -2,6 +2,7 @@
 #include "tests/evaluation_fixture.h"
 
 #include "cpu/backend.h"
+#include "kvcache/policy_text.h"
 #include "tests/fixture_files.h"
 #include "tokenizer/tokenizer.h"
 

@@ -3,6 +3,8 @@
  * policy. Batches cross the borders of groups and tiles. */
 #include "attention/attend.h"
 #include "kvcache/codec/weave.h"
+#include "kvcache/policy_check.h"
+#include "kvcache/policy_text.h"
 
 #include <math.h>
 #include <setjmp.h>

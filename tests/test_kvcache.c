@@ -4,6 +4,8 @@
 #include "cpu/backend.h"
 #include "kvcache/codec/weave.h"
 #include "kvcache/ledger.h"
+#include "kvcache/policy_check.h"
+#include "kvcache/policy_text.h"
 #include "model/model.h"
 #include "tests/fixture_files.h"
 

@@ -1,6 +1,7 @@
 /* The layout on its own, for many random shapes, policies and sizes of records: arrays lie side by side, all sizes are
  * those of a count made here, and tokens that are moved as it says are found again where it says. */
 #include "kvcache/ledger.h"
+#include "kvcache/policy_check.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

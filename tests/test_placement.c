@@ -8,6 +8,7 @@
 #include "cpu/backend.h"
 #include "cpu/products.h"
 #include "kvcache/kvcache.h"
+#include "kvcache/policy_text.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

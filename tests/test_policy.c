@@ -1,6 +1,8 @@
 /* The text form of policies in both directions, its errors character by character, damaged text, and the check of a
  * policy against a model. Text lies in heap memory of exactly its size, so that AddressSanitizer sees a read beyond. */
 #include "kvcache/policy.h"
+#include "kvcache/policy_check.h"
+#include "kvcache/policy_text.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

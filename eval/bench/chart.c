@@ -2,6 +2,7 @@
  * slowest to the fastest. */
 #include "eval/bench/chart.h"
 
+#include "kvcache/policy_text.h"
 #include "tokenizer/utf8.h"
 
 #include <math.h>

@@ -2,6 +2,7 @@
 #include "eval/bench/report.h"
 
 #include "eval/statistics.h"
+#include "kvcache/policy_text.h"
 #include "session/run_report.h"
 
 #include <math.h>

@@ -2,6 +2,7 @@
 #include "eval/perplexity/evaluation.h"
 
 #include "eval/proof.h"
+#include "kvcache/policy_text.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,6 +1,7 @@
 /* See report.h. */
 #include "eval/perplexity/report.h"
 
+#include "kvcache/policy_text.h"
 #include "session/run_report.h"
 
 #include <math.h>

@@ -1,6 +1,7 @@
 /* See report.h. */
 #include "eval/rouge/report.h"
 
+#include "kvcache/policy_text.h"
 #include "session/run_report.h"
 
 static const char *stemming(const RougeOptions *options) {

@@ -4,6 +4,7 @@
 #include "eval/progress.h"
 #include "eval/rouge/report.h"
 #include "eval/rouge/settings.h"
+#include "kvcache/policy_text.h"
 #include "session/program.h"
 #include "session/run_report.h"
 

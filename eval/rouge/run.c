@@ -2,6 +2,8 @@
 #include "eval/rouge/run.h"
 
 #include "eval/proof.h"
+#include "kvcache/policy_check.h"
+#include "kvcache/policy_text.h"
 #include "session/run_report.h"
 
 #include <stdlib.h>
