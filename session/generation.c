@@ -3,6 +3,7 @@
 
 #include "base/machine/clock.h"
 #include "session/stop_strings.h"
+#include "tokenizer/text_stream.h"
 
 #include <stdlib.h>
 

@@ -6,6 +6,7 @@
 #include "cpu/backend.h"
 #include "session/session.h"
 #include "tests/fixture_files.h"
+#include "tokenizer/text_stream.h"
 
 #include <cjson/cJSON.h>
 #include <fcntl.h>

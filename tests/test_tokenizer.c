@@ -1,6 +1,7 @@
 /* The tokenizer against Hugging Face's tokenizers and SentencePiece (cases from the fixture maker), its streams, its
  * bounds on long words, and what it says about damaged input. */
 #include "tests/vocabulary_fixture.h"
+#include "tokenizer/text_stream.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/utf8.h"
 

@@ -12,7 +12,8 @@
 #ifndef STOWKV_BYTE_LEVEL_BPE_H
 #define STOWKV_BYTE_LEVEL_BPE_H
 
-#include "tokenizer/tokenizer.h"
+#include "tokenizer/token_list.h"
+#include "tokenizer/vocabulary.h"
 
 typedef struct ByteLevelBpe ByteLevelBpe;
 

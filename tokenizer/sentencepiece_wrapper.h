@@ -8,7 +8,8 @@
 #ifndef STOWKV_SENTENCEPIECE_WRAPPER_H
 #define STOWKV_SENTENCEPIECE_WRAPPER_H
 
-#include "tokenizer/tokenizer.h"
+#include "tokenizer/token_list.h"
+#include "tokenizer/vocabulary.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -1,6 +1,7 @@
-/* TextStream: ids back to text, a token at a time; see tokenizer.h. */
+/* See text_stream.h. */
+#include "tokenizer/text_stream.h"
+
 #include "tokenizer/byte_alphabet.h"
-#include "tokenizer/tokenizer_internal.h"
 #include "tokenizer/utf8.h"
 
 #include <stdlib.h>
@@ -9,14 +10,14 @@
 #define UNKNOWN_TEXT  " \xE2\x81\x87 " /* U+2047: SentencePiece's text for the unknown piece */
 
 static bool is_control(const Tokenizer *tokenizer, int32_t id) {
-    return id < 0 || (size_t)id >= tokenizer->n_tokens || tokenizer->types[id] == TOKEN_CONTROL;
+    return id < 0 || (size_t)id >= tokenizer_n_tokens(tokenizer) || tokenizer_type(tokenizer, id) == TOKEN_CONTROL;
 }
 
 TextStream text_stream_start(const Tokenizer *tokenizer, const int32_t *context, size_t n_context) {
     bool starts = true;
     for (size_t i = 0; i < n_context && starts; i++)
         starts = is_control(tokenizer, context[i]);
-    return (TextStream){.tokenizer = tokenizer, .strip_space = starts && tokenizer->strips_space};
+    return (TextStream){.tokenizer = tokenizer, .strip_space = starts && tokenizer_adds_space(tokenizer)};
 }
 
 /* The byte of a piece "<0x0A>", or -1. */
@@ -59,8 +60,8 @@ static size_t write_piece(TextStream *stream, StringView piece, char *out) {
 static size_t write_token(TextStream *stream, int32_t id, char *out) {
     const Tokenizer *tokenizer = stream->tokenizer;
     StringView token = tokenizer_token(tokenizer, id);
-    uint8_t type = tokenizer->types[id];
-    if (tokenizer->sp == NULL) {
+    TokenType type = tokenizer_type(tokenizer, id);
+    if (tokenizer_is_byte_level(tokenizer)) {
         if (type == TOKEN_NORMAL || type == TOKEN_UNUSED || type == TOKEN_BYTE)
             return byte_alphabet_read(token, out);
         return type == TOKEN_USER_DEFINED ? append(out, 0, token.bytes, token.length) : 0;
@@ -99,14 +100,14 @@ StringView text_stream_next(TextStream *stream, int32_t id, Error *error) {
         return nothing;
     /* Sized for the longest token at once, so that later tokens allocate nothing: the raw bytes, with those held back,
      * then three times as many for the repaired text. */
-    size_t longest = stream->tokenizer->longest_token, n_raw = sizeof stream->held + sizeof UNKNOWN_TEXT + longest;
+    size_t longest = tokenizer_longest_token(stream->tokenizer),
+           n_raw = sizeof stream->held + sizeof UNKNOWN_TEXT + longest;
     if (stream->buffer == NULL) {
         stream->buffer = malloc(4 * n_raw);
         if (stream->buffer == NULL) {
             error_memory(error, "generated text", 4 * n_raw);
             return nothing;
         }
-        stream->capacity = 4 * n_raw;
     }
     char *raw = stream->buffer;
     memcpy(raw, stream->held, stream->n_held);
@@ -123,5 +124,5 @@ StringView text_stream_finish(TextStream *stream) {
 void text_stream_free(TextStream *stream) {
     free(stream->buffer);
     stream->buffer = NULL;
-    stream->capacity = stream->n_held = 0;
+    stream->n_held = 0;
 }

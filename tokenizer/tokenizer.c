@@ -1,11 +1,26 @@
 /* What the two kinds of tokenizer have in common: opening, UTF-8 repair, special tokens, BOS and end rules. See
- * tokenizer.h; decoding is text_stream.c. */
+ * tokenizer.h. */
 #include "tokenizer/tokenizer.h"
+
+#include "tokenizer/byte_level_bpe.h"
 #include "tokenizer/sentencepiece_model.h"
-#include "tokenizer/tokenizer_internal.h"
+#include "tokenizer/sentencepiece_wrapper.h"
+#include "tokenizer/special_tokens.h"
 #include "tokenizer/utf8.h"
 
 #include <stdlib.h>
+
+struct Tokenizer {
+    SentencePiece *sp; /* one of these two */
+    ByteLevelBpe *bpe;
+    const Vocabulary *vocabulary; /* NULL for a .model file */
+    size_t n_tokens;
+    size_t longest_token; /* in bytes */
+    uint8_t *types;       /* (n_tokens) TokenType */
+    SpecialTokens special;
+    int32_t bos, eos, eot; /* -1: none */
+    bool adds_bos, adds_space;
+};
 
 /* Control tokens that mark turns and ends. Converters have stored some of them as normal or user-defined tokens; by
  * these names they are control tokens whatever the file says, as in llama.cpp. */
@@ -26,24 +41,6 @@ static const struct {
 };
 
 enum { N_MARKS = sizeof marks / sizeof marks[0] };
-
-int token_list_append(TokenList *list, int32_t id, Error *error) {
-    if (list->count == list->capacity) {
-        size_t capacity = list->capacity == 0 ? 64 : 2 * list->capacity;
-        int32_t *ids = realloc(list->ids, capacity * sizeof *ids);
-        if (ids == NULL)
-            return error_memory(error, "a list of tokens", capacity * sizeof *ids);
-        list->ids = ids;
-        list->capacity = capacity;
-    }
-    list->ids[list->count++] = id;
-    return 0;
-}
-
-void token_list_free(TokenList *list) {
-    free(list->ids);
-    *list = (TokenList){0};
-}
 
 static int find_mark(StringView token) {
     for (int i = 0; i < N_MARKS; i++)
@@ -114,7 +111,7 @@ static int open_file(Tokenizer *tokenizer, const char *path, Error *error) {
     tokenizer->eos = sentencepiece_eos(tokenizer->sp);
     tokenizer->eot = -1;
     tokenizer->adds_bos = tokenizer->bos >= 0;
-    tokenizer->strips_space = sentencepiece_adds_dummy_prefix(tokenizer->sp);
+    tokenizer->adds_space = sentencepiece_adds_dummy_prefix(tokenizer->sp);
     tokenizer->types = malloc(tokenizer->n_tokens);
     if (tokenizer->types == NULL)
         return error_memory(error, "the tokenizer", tokenizer->n_tokens);
@@ -131,7 +128,7 @@ static int open_sentencepiece(Tokenizer *tokenizer, const Vocabulary *vocabulary
         status = sentencepiece_open_proto(&tokenizer->sp, (StringView){proto, size_bytes}, "vocabulary", error);
     free(proto);
     tokenizer->adds_bos = vocabulary->add_bos != 0;
-    tokenizer->strips_space = vocabulary->add_space_prefix != 0;
+    tokenizer->adds_space = vocabulary->add_space_prefix != 0;
     return status;
 }
 
@@ -208,6 +205,22 @@ void tokenizer_free(Tokenizer *tokenizer) {
 
 StringView tokenizer_token(const Tokenizer *tokenizer, int32_t id) {
     return tokenizer->vocabulary != NULL ? tokenizer->vocabulary->tokens[id] : sentencepiece_piece(tokenizer->sp, id);
+}
+
+TokenType tokenizer_type(const Tokenizer *tokenizer, int32_t id) {
+    return (TokenType)tokenizer->types[id];
+}
+
+bool tokenizer_is_byte_level(const Tokenizer *tokenizer) {
+    return tokenizer->bpe != NULL;
+}
+
+bool tokenizer_adds_space(const Tokenizer *tokenizer) {
+    return tokenizer->adds_space;
+}
+
+size_t tokenizer_longest_token(const Tokenizer *tokenizer) {
+    return tokenizer->longest_token;
 }
 
 size_t tokenizer_n_tokens(const Tokenizer *tokenizer) {
