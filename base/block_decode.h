@@ -1,10 +1,19 @@
-/* The decoders of one instruction set, indexed by TensorType; tensor_decoder() in tensor.h chooses. */
+/* Encoded numbers to F32, for each type of tensor and each instruction set. */
 #ifndef STOWKV_BLOCK_DECODE_H
 #define STOWKV_BLOCK_DECODE_H
 
 #include "base/simd/levels.h"
 #include "base/tensor.h"
 
+/* Decodes `n` numbers from number `first` on; both are multiples of the type's block (or of the group). Every
+ * instruction set gives the same bits: GGML's formulas in F32, without fused operations. */
+typedef void TensorDecode(const Tensor *tensor, size_t first, size_t n, float *out);
+
 SIMD_DECLARE(TensorDecode *const, tensor_decoders, [TENSOR_TYPE_COUNT]);
+
+static inline TensorDecode *tensor_decoder(TensorType type, SimdLevel level) {
+    static TensorDecode *const *const DECODERS[SIMD_LEVEL_COUNT] = SIMD_TABLE(tensor_decoders);
+    return DECODERS[level][type];
+}
 
 #endif

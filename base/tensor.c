@@ -1,8 +1,6 @@
 /* The table of tensor encodings; see tensor.h. Block layouts are those of GGML (ggml-common.h). */
 #include "base/tensor.h"
 
-#include "base/block_decode.h"
-
 static const TensorTypeInfo TYPES[TENSOR_TYPE_COUNT] = {
     [TYPE_F32] = {"F32", 0, 1, 4},        [TYPE_F16] = {"F16", 1, 1, 2},          [TYPE_BF16] = {"BF16", 30, 1, 2},
     [TYPE_Q4_0] = {"Q4_0", 2, 32, 18},    [TYPE_Q4_1] = {"Q4_1", 3, 32, 20},      [TYPE_Q5_0] = {"Q5_0", 6, 32, 22},
@@ -28,9 +26,4 @@ NameList tensor_type_names(void) {
         if (TYPES[type].ggml_type >= 0)
             name_list_add(&names, TYPES[type].name);
     return names;
-}
-
-TensorDecode *tensor_decoder(TensorType type, SimdLevel level) {
-    static TensorDecode *const *const DECODERS[SIMD_LEVEL_COUNT] = SIMD_TABLE(tensor_decoders);
-    return DECODERS[level][type];
 }

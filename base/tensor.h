@@ -2,7 +2,6 @@
 #ifndef STOWKV_TENSOR_H
 #define STOWKV_TENSOR_H
 
-#include "base/machine/cpu.h"
 #include "base/name_list.h"
 #include "base/string_view.h"
 
@@ -58,11 +57,5 @@ typedef struct Tensor {
 static inline size_t tensor_n_rows(const Tensor *tensor) {
     return tensor->shape[1] * tensor->shape[2] * tensor->shape[3];
 }
-
-/* Decodes `n` numbers from number `first` on; both are multiples of the type's block (or of the group). Every
- * instruction set gives the same bits: GGML's formulas in F32, without fused operations. */
-typedef void TensorDecode(const Tensor *tensor, size_t first, size_t n, float *out);
-
-TensorDecode *tensor_decoder(TensorType type, SimdLevel level);
 
 #endif

@@ -3,6 +3,7 @@
 #include "cpu/backend.h"
 
 #include "attention/attention.h"
+#include "base/block_decode.h"
 #include "base/checked.h"
 #include "base/machine/pages.h"
 #include "cpu/kernels.h"

@@ -1,6 +1,7 @@
 /* Opening of models and contexts; see model.h. */
 #include "model/model.h"
 
+#include "base/block_decode.h"
 #include "kvcache/policy_check.h"
 
 #include <assert.h>

@@ -1,6 +1,7 @@
 /* Binding of tensors to roles; see weights.h. */
 #include "model/weights.h"
 
+#include "base/block_decode.h"
 #include "base/name_list.h"
 
 #include <math.h>

@@ -1,5 +1,6 @@
 /* Number formats: decoding of every tensor type against the `gguf` package, FP16 against its definition, and the
  * kernels' exponential against libm in double; on every instruction set that this machine has. */
+#include "base/block_decode.h"
 #include "base/half.h"
 #include "base/tensor.h"
 #include "cpu/kernels.h"
