@@ -1,11 +1,5 @@
-/* An opened checkpoint: configuration, vocabulary and tensors by name, whatever the container. Nothing is read into
- * memory: tensors are views of mapped files, each checked to lie inside its file.
- *
- *     Checkpoint checkpoint;
- *     if (checkpoint_open(&checkpoint, "SmolLM2.gguf", &error) < 0) …
- *     const Tensor *q = checkpoint_tensor(&checkpoint, "blk.0.attn_q.weight");   // GGUF's names, for every container
- *     checkpoint_close(&checkpoint);
- */
+/* A checkpoint as data: configuration, vocabulary and tensors by name, whatever the container. Nothing is read into
+ * memory: tensors are views of mapped files, each checked to lie inside its file. open.h fills it. */
 #ifndef STOWKV_CHECKPOINT_H
 #define STOWKV_CHECKPOINT_H
 
@@ -28,13 +22,23 @@ typedef struct Checkpoint {
     size_t n_allocations;
 } Checkpoint;
 
-int checkpoint_open(Checkpoint *checkpoint, const char *path, Error *error);
 void checkpoint_close(Checkpoint *checkpoint); /* closing twice is fine */
 
 /* A hash of all weights with their names, types and shapes: reads the whole checkpoint once. */
 uint64_t checkpoint_fingerprint(const Checkpoint *checkpoint);
 
-/* NULL where there is none. */
+/* By GGUF's name, "blk.0.attn_q.weight", for every container; NULL where there is none. */
 const Tensor *checkpoint_tensor(const Checkpoint *checkpoint, const char *name);
+
+/* For readers: */
+
+/* Maps a further file; NULL on failure. */
+const MappedFile *checkpoint_map(Checkpoint *checkpoint, const char *path, Error *error);
+
+/* Memory that lives as long as the checkpoint, zeroed; NULL on failure. */
+void *checkpoint_allocate(Checkpoint *checkpoint, size_t count, size_t size, const char *what, Error *error);
+
+/* Makes room for `count` more tensors and returns the first; NULL on failure. */
+Tensor *checkpoint_add_tensors(Checkpoint *checkpoint, size_t count, Error *error);
 
 #endif

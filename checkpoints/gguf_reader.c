@@ -1,7 +1,8 @@
 /* The GGUF reader: finds configuration, vocabulary and tensors of a Llama-family model in one GGUF file or in the parts
  * that gguf-split makes of one. */
+#include "checkpoints/gguf_reader.h"
+
 #include "checkpoints/gguf.h"
-#include "checkpoints/reader.h"
 #include "checkpoints/roles.h"
 
 #include <stdio.h>

@@ -1,7 +1,8 @@
 /* The llama2.c reader (karpathy/llama2.c, export.py): version 0 (F32, no magic), 1 (F32) and 2 (INT8 in groups). These
  * files carry no names: each tensor's place follows from the header, so the file's size must fit it exactly. */
+#include "checkpoints/llama2c_reader.h"
+
 #include "base/checked.h"
-#include "checkpoints/reader.h"
 #include "checkpoints/roles.h"
 
 #include <assert.h>

@@ -2,6 +2,7 @@
 #include "model/model.h"
 
 #include "base/block_decode.h"
+#include "checkpoints/open.h"
 #include "kvcache/policy_check.h"
 
 #include <assert.h>

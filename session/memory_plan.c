@@ -1,6 +1,7 @@
 /* Byte ledgers without a run; see memory_plan.h. */
 #include "session/memory_plan.h"
 
+#include "checkpoints/open.h"
 #include "cpu/backend.h"
 #include "kvcache/policy_check.h"
 #include "kvcache/policy_text.h"

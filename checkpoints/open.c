@@ -1,0 +1,76 @@
+/* Chooses the reader, then checks what holds for every container; see open.h. */
+#include "checkpoints/open.h"
+
+#include "base/name_list.h"
+#include "checkpoints/gguf_reader.h"
+#include "checkpoints/llama2c_reader.h"
+
+#include <stdlib.h>
+
+static const CheckpointReader *const READERS[] = {&GGUF_READER, &LLAMA2C_READER};
+
+static int by_name(const void *a, const void *b) {
+    StringView x = (*(const Tensor *const *)a)->name, y = (*(const Tensor *const *)b)->name;
+    size_t common = x.length < y.length ? x.length : y.length;
+    int order = memcmp(x.bytes, y.bytes, common);
+    return order != 0 ? order : (x.length > y.length) - (x.length < y.length);
+}
+
+static int by_address(const void *a, const void *b) {
+    const uint8_t *x = (*(const Tensor *const *)a)->data, *y = (*(const Tensor *const *)b)->data;
+    return (x > y) - (x < y);
+}
+
+/* Two names for one tensor, or two tensors in the same bytes: the file is not what it says. */
+static int check_tensors_distinct(const Checkpoint *checkpoint, const char *path, Error *error) {
+    size_t n = checkpoint->n_tensors;
+    const Tensor **sorted = malloc((n > 0 ? n : 1) * sizeof *sorted);
+    if (sorted == NULL)
+        return error_memory(error, "the list of tensors", (unsigned long long)n * sizeof *sorted);
+    for (size_t i = 0; i < n; i++)
+        sorted[i] = &checkpoint->tensors[i];
+    int status = 0;
+    qsort(sorted, n, sizeof *sorted, by_name);
+    for (size_t i = 1; i < n && status == 0; i++)
+        if (sv_equal(sorted[i - 1]->name, sorted[i]->name))
+            status = error_set(error, ERROR_FORMAT, "%s: duplicate tensor %.*s; the file is damaged", path,
+                               SV_ARGS(sorted[i]->name));
+    qsort(sorted, n, sizeof *sorted, by_address);
+    for (size_t i = 1; i < n && status == 0; i++)
+        if (sorted[i]->data < sorted[i - 1]->data + sorted[i - 1]->size_bytes)
+            status = error_set(error, ERROR_FORMAT, "%s: tensors %.*s and %.*s overlap; the file is damaged", path,
+                               SV_ARGS(sorted[i - 1]->name), SV_ARGS(sorted[i]->name));
+    free(sorted);
+    return status;
+}
+
+static int read_checkpoint(Checkpoint *checkpoint, const char *path, Error *error) {
+    const MappedFile *file = checkpoint_map(checkpoint, path, error);
+    if (file == NULL)
+        return error->code;
+    const CheckpointReader *reader = NULL;
+    NameList supported = {0};
+    for (size_t i = 0; i < sizeof READERS / sizeof *READERS && reader == NULL; i++) {
+        if (READERS[i]->recognises(file, path))
+            reader = READERS[i];
+        name_list_add(&supported, READERS[i]->name);
+    }
+    if (reader == NULL)
+        return error_set(error, ERROR_UNSUPPORTED, "%s: wrong magic, none of %s; convert the checkpoint to %s", path,
+                         supported.text, READERS[0]->name);
+    if (reader->read(checkpoint, path, error) < 0)
+        return error->code;
+    if (model_config_check(&checkpoint->config, path, error) < 0)
+        return error->code;
+    for (size_t i = 0; i < checkpoint->n_tensors; i++)
+        checkpoint->weights_bytes += checkpoint->tensors[i].size_bytes;
+    return check_tensors_distinct(checkpoint, path, error);
+}
+
+int checkpoint_open(Checkpoint *checkpoint, const char *path, Error *error) {
+    *checkpoint = (Checkpoint){0};
+    int status = read_checkpoint(checkpoint, path, error);
+    if (status < 0)
+        checkpoint_close(checkpoint);
+    return status;
+}

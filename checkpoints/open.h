@@ -1,0 +1,15 @@
+/* Opens a checkpoint of any container.
+ *
+ *     Checkpoint checkpoint;
+ *     if (checkpoint_open(&checkpoint, "SmolLM2.gguf", &error) < 0) …
+ *     const Tensor *q = checkpoint_tensor(&checkpoint, "blk.0.attn_q.weight");
+ *     checkpoint_close(&checkpoint);
+ */
+#ifndef STOWKV_CHECKPOINT_OPEN_H
+#define STOWKV_CHECKPOINT_OPEN_H
+
+#include "checkpoints/checkpoint.h"
+
+int checkpoint_open(Checkpoint *checkpoint, const char *path, Error *error);
+
+#endif
