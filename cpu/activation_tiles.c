@@ -1,5 +1,8 @@
-/* Activations as products read them, compiled once for each instruction set; see matmul.h. */
-#include "cpu/packed_vectors.h"
+/* Activations as products read them, compiled once for each instruction set; see activation_tiles.h. */
+#include "cpu/activation_tiles.h"
+
+#include "base/simd/codes.h"
+#include "cpu/token_tile.h"
 
 #include <float.h>
 #include <math.h>

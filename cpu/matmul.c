@@ -1,5 +1,8 @@
 /* Products with many tokens, and the table of all products, compiled once for each instruction set; see matmul.h. */
+#include "cpu/matmul.h"
+
 #include "cpu/packed_vectors.h"
+#include "cpu/token_tile.h"
 
 /* Vectors of rows that a tile of tokens meets at once. */
 #if VEC_LANES == 16
@@ -156,7 +159,7 @@ INLINE void turn_by_tile(const PackedFormat *format, size_t n_computed, const Pa
 /* A pair that is unpacked by all tokens. The last tile may be computed narrower. */
 INLINE void pair_by_tokens(const PackedFormat *format, const PackedMatrix *w, const Unpacked *unpacked, size_t pair,
                            const void *tiles, size_t n_tokens, float *y) {
-    size_t tile_words = matmul_tile_words(w->type, w->n_columns, TOKEN_TILE);
+    size_t tile_words = activation_tile_words(w->type, w->n_columns, TOKEN_TILE);
     for (size_t t = 0; t < n_tokens; t += TOKEN_TILE) {
         const int32_t *tile = (const int32_t *)tiles + t / TOKEN_TILE * tile_words;
         float *out = y + t * w->n_rows;

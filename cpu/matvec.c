@@ -1,5 +1,7 @@
-/* Products with one token, compiled once for each instruction set; see matmul.h. They read every weight once, so that
+/* Products with one token, compiled once for each instruction set; see matvec.h. They read every weight once, so that
  * memory binds: a panel is one stream, and is asked for ahead. */
+#include "cpu/matvec.h"
+
 #include "cpu/packed_vectors.h"
 
 /* How far ahead weights are asked for: farther than memory is away, nearer than a cache is large. */

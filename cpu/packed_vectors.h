@@ -6,16 +6,10 @@
 
 #include "base/simd/bit_planes.h"
 #include "base/simd/codes.h"
-#include "cpu/matmul.h"
+#include "cpu/activation_tiles.h"
+#include "cpu/packed_matrix.h"
 
 #define PANEL_VECS (PANEL_ROWS / VEC_LANES)
-
-/* Tokens of a tile: what is held in registers is sums of TOKEN_TILE tokens by 2 (4) vectors of rows. */
-#if VEC_LANES == 16
-#define TOKEN_TILE 12
-#else
-#define TOKEN_TILE 4
-#endif
 
 /* Codes of the four columns of a step, VEC_LANES rows from vector `vec` of the panel on. */
 INLINE VecInt step_codes(const PackedFormat *format, const uint8_t *block, size_t step, size_t vec) {
@@ -72,13 +66,5 @@ INLINE Vec load_numbers(TensorType type, const uint8_t *numbers, size_t index) {
         return vec_load_half(halves);
     return type == TYPE_BF16 ? vec_load_bf16(halves) : vec_load((const float *)(const void *)numbers + index);
 }
-
-typedef void ToTile(const float *x, size_t n_tokens, size_t n_columns, size_t stride, int32_t *tile);
-typedef void ToColumns(const float *x, size_t n_tokens, size_t n_columns, float *columns);
-typedef void Matvec(const PackedMatrix *w, const void *x, size_t panel_begin, size_t panel_end, float *y);
-
-SIMD_DECLARE(ToTile, to_tile, );
-SIMD_DECLARE(ToColumns, to_columns, );
-SIMD_DECLARE(Matvec, matvec, );
 
 #endif

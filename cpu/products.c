@@ -105,7 +105,7 @@ static void matmul_item(const MatmulJob *job, const WeightProduct *product, size
     float *y = product->y + first * w->n_rows;
     const int32_t *tiles = packed_is_coded(w->type) ? matmul->tiles : (const int32_t *)(const void *)matmul->columns;
     tiles +=
-        first / matmul->kernels->token_tile * matmul_tile_words(w->type, w->n_columns, matmul->kernels->token_tile);
+        first / matmul->kernels->token_tile * activation_tile_words(w->type, w->n_columns, matmul->kernels->token_tile);
     matmul->kernels->matmul(w, tiles, n_tokens, pair, pair + 1, room, y);
     add_bias(product, 2 * pair, 2 * pair + 2, n_tokens, y);
 }
