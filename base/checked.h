@@ -35,6 +35,10 @@ static inline size_t at_most(size_t n, size_t limit) {
     return n < limit ? n : limit;
 }
 
+static inline size_t at_least(size_t n, size_t limit) {
+    return n > limit ? n : limit;
+}
+
 /* Whether [offset, offset + size) lies within [0, total). */
 static inline bool range_within(size_t offset, size_t size, size_t total) {
     return offset <= total && size <= total - offset;

@@ -154,6 +154,25 @@ sys.exit(again["per_sample"] != mode["per_sample"])
 PYTHON
 }
 
+# Counters of a mode's tiers are the sums of its texts', what is held is that of the largest.
+same_ledger() {
+    python3 - "$1" "$3" "$2" <<'PYTHON'
+import json, sys
+mode = sys.argv[3]
+texts = [json.loads(line) for line in list(open(sys.argv[1], encoding="utf-8"))[1:]]
+texts = [text["tiers"] for text in texts if text["mode"] == mode]
+tiers = next(m["tiers"] for m in json.load(open(sys.argv[2], encoding="utf-8"))["modes"] if m["mode"] == mode)
+for i, tier in enumerate(tiers):
+    for name, value in tier.items():
+        all = [text[i][name] for text in texts]
+        expected = (sum(all) if name in ("bytes_read", "tokens_encoded") else
+                    max(all) if name in ("tokens", "bytes_held") else all[0])
+        if value != expected:
+            sys.exit(f"{tier['name']}: {name} is {value}, expected {expected}")
+sys.exit(len(texts) < 2 or any(len(text) != len(tiers) for text in texts))
+PYTHON
+}
+
 test_compare() {
     tell --samples 5 --compare --sink_size 4 --window_size 32 --json "$work/result.json" --output "$work/texts.jsonl"
     expect_status '--compare' 0
@@ -177,6 +196,7 @@ test_compare() {
     check 'compressed texts too' same_as_generate "$work/texts.jsonl" compressed --compress_kv --sink_size 4 --window_size 32
     check 'quantized texts too' same_as_generate "$work/texts.jsonl" quantized --quantize_kv --sink_size 4 --window_size 32
     check 'their scores are those of the pairs' same_as_pairs "$work/texts.jsonl" quantized "$work/result.json"
+    check 'their ledger is what the texts say together' same_ledger "$work/texts.jsonl" quantized "$work/result.json"
     mv "$work/result.json" "$work/first.json"
     tell --samples 5 --compare --sink_size 4 --window_size 32 --json "$work/result.json" --threads 1
     check 'the same scores and intervals again' same_result "$work/first.json" "$work/result.json"
@@ -342,6 +362,10 @@ test_bad_output() {
     bad_output 'made from another prompt'
     sed '2s/"n_prompt":[0-9]*/"n_prompt":"many"/' "$work/fresh.jsonl" >"$work/copy.jsonl"
     bad_output 'copy.jsonl:2: the record'"'"'s "n_prompt" is missing or of another kind'
+    sed '2s/"tokens_encoded":[0-9]*/"tokens_encoded":-1/' "$work/fresh.jsonl" >"$work/copy.jsonl"
+    bad_output 'copy.jsonl:2: the record'"'"'s "tiers" is missing or of another kind, or out of range'
+    sed '2s/"codec_v":"f16"/"codec_v":"int8"/' "$work/fresh.jsonl" >"$work/copy.jsonl"
+    bad_output 'copy.jsonl: the tiers of its text for line 1 are not those of f16:*'
     sed '3s/{/[/' "$work/fresh.jsonl" >"$work/copy.jsonl"
     bad_output 'copy.jsonl:3: the line is not JSON'
     cp "$work/data.jsonl" "$work/copy.jsonl"

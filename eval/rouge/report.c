@@ -74,9 +74,9 @@ static void print_run(const RougeComparison *comparison, size_t index, int width
         snprintf(difference, sizeof difference, "%+.4f [%+.4f, %+.4f]", run->difference.mean, run->difference.low,
                  run->difference.high);
     double n = (double)comparison->work->samples->count;
-    fprintf(stream, "%-10s %-*s %9.4f %8.4f %8.4f  %-26s %7.1f %7.1f %10zu %14.0f\n", kv_policy_mode(&run->policy),
+    fprintf(stream, "%-10s %-*s %9.4f %8.4f %8.4f  %-26s %7.1f %7.1f %10zu %14zu\n", kv_policy_mode(&run->policy),
             width, policy, run->mean.precision, run->mean.recall, run->mean.f, difference, (double)run->n_generated / n,
-            rate(run->n_decoded, run->decode_seconds), run->n_unaffected, run->encoded_bytes_read);
+            rate(run->n_decoded, run->decode_seconds), run->n_unaffected, rouge_encoded_bytes_read(&run->ledger));
 }
 
 void rouge_comparison_print(const RougeComparison *comparison, FILE *stream) {
@@ -112,7 +112,7 @@ static cJSON *run_json(const RougeComparison *comparison, size_t index) {
     cJSON_AddNumberToObject(root, "n_blank", (double)run->blank.count);
     cJSON_AddNumberToObject(root, "n_prompt", (double)run->n_prompt);
     cJSON_AddNumberToObject(root, "n_generated", (double)run->n_generated);
-    cJSON_AddItemToObject(root, "tiers", cJSON_Duplicate(run->tiers, true));
+    cJSON_AddItemToObject(root, "tiers", ledger_json(&run->ledger));
     cJSON_AddItemToObject(root, "kernels", cJSON_Duplicate(run->kernels, true));
     cJSON_AddNumberToObject(root, "tokens_per_second", rate(run->n_decoded, run->decode_seconds));
     cJSON_AddNumberToObject(root, "prefill_tokens_per_second", rate(run->n_prompt, run->prefill_seconds));

@@ -95,20 +95,13 @@ static int compare_headers(const RougeResults *results, const cJSON *ours, const
     return 0;
 }
 
-static int check_record(const JsonlReader *reader, const cJSON *example, Error *error) {
-    for (const cJSON *field = example->child; field != NULL; field = field->next) {
-        const cJSON *other = jsonl_field(reader->object, field->string);
-        if (other == NULL || (other->type & 0xFF) != (field->type & 0xFF))
-            return jsonl_fault(reader, error, "the record's \"%s\" is missing or of another kind", field->string);
-        if (cJSON_IsNumber(other) && !(other->valuedouble >= 0 && other->valuedouble <= 0x1p53))
-            return jsonl_fault(reader, error, "the record's \"%s\" is out of range", field->string);
-    }
-    return 0;
-}
-
-static int keep_record(RougeResults *results, JsonlReader *reader, const cJSON *example, Error *error) {
-    if (check_record(reader, example, error) < 0)
+static int keep_record(RougeResults *results, JsonlReader *reader, Error *error) {
+    RougeRecord record;
+    const char *field = rouge_record_read(&record, reader->object);
+    if (field != NULL) {
+        jsonl_fault(reader, error, "the record's \"%s\" is missing or of another kind, or out of range", field);
         return jsonl_settle(reader, error);
+    }
     if ((results->count & (results->count - 1)) == 0) { /* full at every power of two */
         size_t capacity = results->count == 0 ? 1 : 2 * results->count;
         RougeResult *grown = realloc(results->items, capacity * sizeof *grown);
@@ -116,9 +109,7 @@ static int keep_record(RougeResults *results, JsonlReader *reader, const cJSON *
             return error_memory(error, "earlier results", capacity * sizeof *grown);
         results->items = grown;
     }
-    results->items[results->count++] =
-        (RougeResult){(size_t)jsonl_field(reader->object, "line")->valuedouble,
-                      jsonl_field(reader->object, "policy")->valuestring, reader->object};
+    results->items[results->count++] = (RougeResult){record.line, record.policy, reader->object};
     reader->object = NULL;
     return 0;
 }
@@ -130,7 +121,7 @@ static int by_policy_and_line(const void *a, const void *b) {
 }
 
 /* Reads the whole lines; nothing is changed yet. */
-static int read_lines(RougeResults *results, off_t end, const cJSON *header, const cJSON *example, Error *error) {
+static int read_lines(RougeResults *results, off_t end, const cJSON *header, Error *error) {
     JsonlReader reader;
     int status;
     if (jsonl_open(&reader, results->path, error) < 0)
@@ -142,34 +133,32 @@ static int read_lines(RougeResults *results, off_t end, const cJSON *header, con
     else if (status > 0)
         status = compare_headers(results, header, reader.object, error);
     while (status == 0 && ftello(reader.stream) < end && (status = jsonl_next(&reader, error)) > 0)
-        status = keep_record(results, &reader, example, error);
+        status = keep_record(results, &reader, error);
     jsonl_close(&reader);
     if (results->count > 0)
         qsort(results->items, results->count, sizeof *results->items, by_policy_and_line);
     return status;
 }
 
-static int open_results(RougeResults *results, const char *header_text, const cJSON *header, const cJSON *example,
-                        Error *error) {
+static int open_results(RougeResults *results, const char *header_text, const cJSON *header, Error *error) {
     struct stat status;
     if (open_stream(results, &status, error) < 0)
         return error->code;
     off_t end = end_of_lines(results->stream, status.st_size);
     if (end == 0 && status.st_size > 0 && !is_torn_header(results->stream, status.st_size, header_text))
         return not_ours(results, error);
-    if (end > 0 && read_lines(results, end, header, example, error) < 0)
+    if (end > 0 && read_lines(results, end, header, error) < 0)
         return error->code;
     if (end < status.st_size && ftruncate(fileno(results->stream), end) != 0)
         return io_error(results, error);
     return end == 0 ? write_line(results, header_text, error) : 0;
 }
 
-int rouge_results_open(RougeResults *results, const char *path, const cJSON *header, const cJSON *example,
-                       Error *error) {
+int rouge_results_open(RougeResults *results, const char *path, const cJSON *header, Error *error) {
     *results = (RougeResults){.path = path};
     char *text = cJSON_PrintUnformatted(header);
-    int status = text == NULL ? error_memory(error, "the results' header", 0)
-                              : open_results(results, text, header, example, error);
+    int status =
+        text == NULL ? error_memory(error, "the results' header", 0) : open_results(results, text, header, error);
     free(text);
     if (status < 0)
         rouge_results_close(results);
@@ -180,35 +169,35 @@ void rouge_results_close(RougeResults *results) {
     if (results->stream != NULL)
         fclose(results->stream);
     for (size_t i = 0; i < results->count; i++)
-        cJSON_Delete(results->items[i].record);
+        cJSON_Delete(results->items[i].object);
     free(results->items);
     *results = (RougeResults){0};
 }
 
-const cJSON *rouge_results_find(const RougeResults *results, const char *policy, size_t line) {
+bool rouge_results_find(const RougeResults *results, const char *policy, size_t line, RougeRecord *out) {
     RougeResult wanted = {line, policy, NULL};
     if (results->count == 0)
-        return NULL;
+        return false;
     const RougeResult *found =
         bsearch(&wanted, results->items, results->count, sizeof *results->items, by_policy_and_line);
-    return found == NULL ? NULL : found->record;
+    return found != NULL && rouge_record_read(out, found->object) == NULL;
 }
 
-int rouge_results_add(RougeResults *results, const cJSON *record, Error *error) {
-    char *text = cJSON_PrintUnformatted(record);
+int rouge_results_add(RougeResults *results, const RougeRecord *record, const cJSON *reference, Error *error) {
+    cJSON *object = rouge_record_json(record, reference);
+    char *text = cJSON_PrintUnformatted(object);
     int status = text == NULL ? error_memory(error, "a result", 0) : write_line(results, text, error);
     free(text);
+    cJSON_Delete(object);
     return status;
 }
 
-void rouge_results_add_hash(cJSON *object, const char *name, unsigned long long hash) {
-    char text[20];
-    snprintf(text, sizeof text, "%016llx", hash);
-    cJSON_AddStringToObject(object, name, text);
+void rouge_hash(const void *data, size_t size, char out[ROUGE_HASH_TEXT]) {
+    snprintf(out, ROUGE_HASH_TEXT, "%016llx", (unsigned long long)XXH3_64bits(data, size));
 }
 
 int rouge_results_identify(cJSON *header, const char *name, const char *path, Error *error) {
-    char key[64];
+    char key[64], hash[ROUGE_HASH_TEXT];
     struct stat status;
     MappedFile file;
     const char *slash = strrchr(path, '/');
@@ -220,7 +209,8 @@ int rouge_results_identify(cJSON *header, const char *name, const char *path, Er
     snprintf(key, sizeof key, "%s_bytes", name);
     cJSON_AddNumberToObject(header, key, (double)file.size);
     snprintf(key, sizeof key, "%s_xxh3", name);
-    rouge_results_add_hash(header, key, XXH3_64bits(file.data, file.size));
+    rouge_hash(file.data, file.size, hash);
+    cJSON_AddStringToObject(header, key, hash);
     mapped_file_close(&file);
     return 0;
 }

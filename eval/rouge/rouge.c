@@ -151,25 +151,24 @@ static int make_header(const Program *program, cJSON *header, Error *error) {
 static int open_results(Program *program, Error *error) {
     if (program->settings.output == NULL)
         return 0;
-    cJSON *header = cJSON_CreateObject(), *example = rouge_run_example_record();
-    int status = header == NULL || example == NULL ? error_memory(error, "the results' header", 0)
-                                                   : make_header(program, header, error);
+    cJSON *header = cJSON_CreateObject();
+    int status = header == NULL ? error_memory(error, "the results' header", 0) : make_header(program, header, error);
     if (status == 0)
-        status = rouge_results_open(&program->results, program->settings.output, header, example, error);
+        status = rouge_results_open(&program->results, program->settings.output, header, error);
     if (status == 0)
         program->work.results = &program->results;
     cJSON_Delete(header);
-    cJSON_Delete(example);
     return status;
 }
 
 static size_t count_saved(const Program *program) {
     char policy[KV_POLICY_TEXT];
     size_t n_saved = 0;
+    RougeRecord record;
     for (size_t i = 0; i < program->policies.count; i++) {
         kv_policy_print(&program->policies.items[i], policy, sizeof policy);
         for (size_t j = 0; j < program->samples.count; j++)
-            n_saved += rouge_results_find(&program->results, policy, program->samples.items[j].line) != NULL;
+            n_saved += rouge_results_find(&program->results, policy, program->samples.items[j].line, &record);
     }
     return n_saved;
 }

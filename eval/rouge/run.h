@@ -37,8 +37,7 @@ typedef struct RougeRun {
     size_t n_prompt;     /* tokens of all prompts */
     size_t n_decoded;    /* tokens whose generation was timed */
     double prefill_seconds, decode_seconds;
-    double encoded_bytes_read; /* by attention, from tiers that are not FP16 */
-    cJSON *tiers;              /* the ledger: "tokens" and "bytes_held" of the largest sample, counters summed */
+    KvLedger ledger; /* tokens and bytes held of the largest sample, counters summed */
     cJSON *kernels;
     BlankLines blank;
     Interval difference; /* of F from the full cache; for the caller to fill */
@@ -54,7 +53,7 @@ int rouge_check_policy(const RougeWork *work, const KvPolicy *policy, Error *err
 int rouge_run(RougeWork *work, const KvPolicy *policy, RougeRun *run, Error *error);
 void rouge_run_free(RougeRun *run); /* freeing twice is fine */
 
-/* A record as rouge_run() saves them, to check those of a file by. */
-cJSON *rouge_run_example_record(void);
+/* Bytes that attention read from tiers that are not FP16. */
+size_t rouge_encoded_bytes_read(const KvLedger *ledger);
 
 #endif
