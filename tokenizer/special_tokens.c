@@ -1,19 +1,17 @@
 /* See special_tokens.h. */
 #include "tokenizer/special_tokens.h"
 
+#include "base/array.h"
+
 #include <stdlib.h>
 
 int special_tokens_add(SpecialTokens *special, StringView text, int32_t id, int class, Error *error) {
     if (text.length == 0)
         return 0;
-    if (special->n == special->capacity) {
-        size_t capacity = special->capacity == 0 ? 32 : 2 * special->capacity;
-        SpecialToken *items = realloc(special->items, capacity * sizeof *items);
-        if (items == NULL)
-            return error_memory(error, "the special tokens", capacity * sizeof *items);
-        special->items = items;
-        special->capacity = capacity;
-    }
+    SpecialToken *items = array_for_one_more(special->items, special->n, sizeof *items, "the special tokens", error);
+    if (items == NULL)
+        return ERROR_MEMORY;
+    special->items = items;
     special->items[special->n++] = (SpecialToken){text, id, class};
     return 0;
 }

@@ -22,7 +22,7 @@ typedef struct SpecialToken {
 
 typedef struct SpecialTokens {
     SpecialToken *items; /* (n) by first byte, then longest first */
-    size_t n, capacity;
+    size_t n;
     size_t starts[257]; /* items with first byte b are [starts[b], starts[b + 1]) */
 } SpecialTokens;
 

@@ -1,17 +1,15 @@
 /* See token_list.h. */
 #include "tokenizer/token_list.h"
 
+#include "base/array.h"
+
 #include <stdlib.h>
 
 int token_list_append(TokenList *list, int32_t id, Error *error) {
-    if (list->count == list->capacity) {
-        size_t capacity = list->capacity == 0 ? 64 : 2 * list->capacity;
-        int32_t *ids = realloc(list->ids, capacity * sizeof *ids);
-        if (ids == NULL)
-            return error_memory(error, "a list of tokens", capacity * sizeof *ids);
-        list->ids = ids;
-        list->capacity = capacity;
-    }
+    int32_t *ids = array_for_one_more(list->ids, list->count, sizeof *ids, "a list of tokens", error);
+    if (ids == NULL)
+        return ERROR_MEMORY;
+    list->ids = ids;
     list->ids[list->count++] = id;
     return 0;
 }

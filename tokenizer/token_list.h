@@ -9,7 +9,7 @@
 
 typedef struct TokenList {
     int32_t *ids;
-    size_t count, capacity;
+    size_t count;
 } TokenList;
 
 int token_list_append(TokenList *list, int32_t id, Error *error);

@@ -1,16 +1,15 @@
 /* See pairs.h. */
 #include "eval/rouge/pairs.h"
 
+#include "base/array.h"
+
 #include <stdlib.h>
 
 static int add_score(RougePairs *pairs, const RougeScore *score, Error *error) {
-    if ((pairs->count & (pairs->count - 1)) == 0) { /* full at every power of two */
-        size_t capacity = pairs->count == 0 ? 1 : 2 * pairs->count;
-        RougeScore *grown = realloc(pairs->scores, capacity * sizeof *grown);
-        if (grown == NULL)
-            return error_memory(error, "scores", capacity * sizeof *grown);
-        pairs->scores = grown;
-    }
+    RougeScore *scores = array_for_one_more(pairs->scores, pairs->count, sizeof *scores, "scores", error);
+    if (scores == NULL)
+        return ERROR_MEMORY;
+    pairs->scores = scores;
     pairs->scores[pairs->count++] = *score;
     return 0;
 }

@@ -1,6 +1,7 @@
 /* See results.h. */
 #include "eval/rouge/results.h"
 
+#include "base/array.h"
 #include "base/mapped_file.h"
 #include "eval/rouge/jsonl.h"
 
@@ -102,13 +103,10 @@ static int keep_record(RougeResults *results, JsonlReader *reader, Error *error)
         jsonl_fault(reader, error, "the record's \"%s\" is missing or of another kind, or out of range", field);
         return jsonl_settle(reader, error);
     }
-    if ((results->count & (results->count - 1)) == 0) { /* full at every power of two */
-        size_t capacity = results->count == 0 ? 1 : 2 * results->count;
-        RougeResult *grown = realloc(results->items, capacity * sizeof *grown);
-        if (grown == NULL)
-            return error_memory(error, "earlier results", capacity * sizeof *grown);
-        results->items = grown;
-    }
+    RougeResult *items = array_for_one_more(results->items, results->count, sizeof *items, "earlier results", error);
+    if (items == NULL)
+        return ERROR_MEMORY;
+    results->items = items;
     results->items[results->count++] = (RougeResult){record.line, record.policy, reader->object};
     reader->object = NULL;
     return 0;

@@ -1,6 +1,7 @@
 /* See samples.h. */
 #include "eval/rouge/samples.h"
 
+#include "base/array.h"
 #include "base/checked.h"
 
 #include <stdlib.h>
@@ -106,14 +107,10 @@ static int cut_article(Reading *reading, StringView article, TokenList *tokens, 
 }
 
 static int add_sample(RougeSamples *samples, RougeSample *sample, Error *error) {
-    if (samples->count == samples->capacity) {
-        size_t capacity = samples->capacity == 0 ? 64 : 2 * samples->capacity, size;
-        RougeSample *grown = checked_mul(capacity, sizeof *grown, &size) ? realloc(samples->items, size) : NULL;
-        if (grown == NULL)
-            return error_memory(error, "samples", capacity * sizeof *grown);
-        samples->items = grown;
-        samples->capacity = capacity;
-    }
+    RougeSample *items = array_for_one_more(samples->items, samples->count, sizeof *items, "samples", error);
+    if (items == NULL)
+        return ERROR_MEMORY;
+    samples->items = items;
     samples->n_cut += sample->n_cut > 0;
     samples->n_tokens_cut += sample->n_cut;
     samples->items[samples->count++] = *sample;

@@ -33,7 +33,7 @@ typedef struct RougeSample {
 
 typedef struct RougeSamples {
     RougeSample *items;
-    size_t count, capacity;
+    size_t count;
     size_t n_cut;        /* samples whose article was cut */
     size_t n_tokens_cut; /* of all of them */
     size_t n_too_long;   /* records left out */

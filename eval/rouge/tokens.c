@@ -2,6 +2,7 @@
  * two alone have an ASCII letter in lower case. */
 #include "eval/rouge/tokens.h"
 
+#include "base/array.h"
 #include "base/checked.h"
 #include "eval/rouge/porter_stemmer.h"
 
@@ -19,7 +20,7 @@ typedef struct Words {
     char *letters; /* of all words, one behind the other */
     size_t n_letters;
     Word *items;
-    size_t count, capacity;
+    size_t count;
 } Words;
 
 /* The lower-case letter or digit that starts `text`, or '\0'; `length`: the bytes that it takes. */
@@ -56,14 +57,10 @@ static int end_word(Words *words, size_t begin, bool stem, Error *error) {
     size_t length = words->n_letters - begin;
     if (length == 0)
         return 0;
-    if (words->count == words->capacity) {
-        size_t capacity = words->capacity == 0 ? 256 : 2 * words->capacity, size;
-        Word *grown = checked_mul(capacity, sizeof *grown, &size) ? realloc(words->items, size) : NULL;
-        if (grown == NULL)
-            return error_memory(error, "the words of a text", capacity * sizeof *grown);
-        words->items = grown;
-        words->capacity = capacity;
-    }
+    Word *items = array_for_one_more(words->items, words->count, sizeof *items, "the words of a text", error);
+    if (items == NULL)
+        return ERROR_MEMORY;
+    words->items = items;
     if (stem && length > 3)
         length = porter_stem(words->letters + begin, length);
     words->n_letters = begin + length;
@@ -78,13 +75,10 @@ static int end_sentence(RougeText *out, size_t n_words, Error *error) {
     size_t n_before = out->n_sentences > 0 ? out->ends[out->n_sentences - 1] : 0;
     if (n_words == n_before)
         return 0;
-    if ((out->n_sentences & (out->n_sentences - 1)) == 0) { /* full at every power of two */
-        size_t capacity = out->n_sentences == 0 ? 1 : 2 * out->n_sentences;
-        size_t *grown = realloc(out->ends, capacity * sizeof *grown);
-        if (grown == NULL)
-            return error_memory(error, "the sentences of a text", capacity * sizeof *grown);
-        out->ends = grown;
-    }
+    size_t *ends = array_for_one_more(out->ends, out->n_sentences, sizeof *ends, "the sentences of a text", error);
+    if (ends == NULL)
+        return ERROR_MEMORY;
+    out->ends = ends;
     out->ends[out->n_sentences++] = n_words;
     return 0;
 }
