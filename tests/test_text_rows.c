@@ -3,12 +3,12 @@
  */
 #include "eval/perplexity/text_rows.h"
 #include "tests/fixture_files.h"
-#include "tokenizer/utf8.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <utf8proc.h>
 
 #include <cmocka.h>
 
@@ -69,7 +69,7 @@ static void test_white_space(void **state) {
             continue;
         bool is_space = n_spaces < size / sizeof *spaces && (uint32_t)spaces[n_spaces] == code;
         char line[4];
-        size_t n = utf8_write(code, line), length;
+        size_t n = (size_t)utf8proc_encode_char((utf8proc_int32_t)code, (utf8proc_uint8_t *)line), length;
         char *joined;
         Error error = {0};
         n_spaces += is_space;

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
+#include <utf8proc.h>
 
 #include <cmocka.h>
 
@@ -571,15 +572,14 @@ static void test_utf8(void **state) {
         StringView repaired = {out, utf8_repair(sv(cases[i].bytes), out)};
         assert_true(sv_is(repaired, cases[i].repaired));
     }
-    /* Every code point but the surrogates survives writing, scanning and reading. */
-    for (uint32_t code_point = 0; code_point < 0x110000; code_point++) {
-        size_t n = utf8_write(code_point, out), length;
+    /* Every code point but the surrogates is a character, and without its last byte the start of one. */
+    for (int32_t code_point = 0; code_point < 0x110000; code_point++) {
+        size_t n = (size_t)utf8proc_encode_char(code_point, (utf8proc_uint8_t *)out), length;
         bool surrogate = code_point >= 0xD800 && code_point < 0xE000;
         assert_int_equal(utf8_scan(out, n, &length), surrogate ? UTF8_INVALID : UTF8_VALID);
         if (surrogate)
             continue;
         assert_int_equal(length, n);
-        assert_int_equal(utf8_code_point(out, n), code_point);
         if (n > 1)
             assert_int_equal(utf8_scan(out, n - 1, &length), UTF8_INCOMPLETE);
     }

@@ -6,13 +6,6 @@
 
 #include "base/string_view.h"
 
-#include <stdint.h>
-
-uint32_t byte_alphabet_code_point(unsigned char byte);
-
-/* The byte that a code point stands for, or -1. */
-int byte_alphabet_byte(uint32_t code_point);
-
 /* Writes `bytes` in the alphabet to `out` (2 * bytes.length suffice); returns the length. */
 size_t byte_alphabet_write(StringView bytes, char *out);
 

@@ -5,7 +5,6 @@
 #include "tokenizer/merge_table.h"
 #include "tokenizer/pre_tokenizer.h"
 #include "tokenizer/token_table.h"
-#include "tokenizer/utf8.h"
 
 #include <stdlib.h>
 
@@ -41,8 +40,8 @@ typedef struct WordMerger {
 
 static int find_bytes(ByteLevelBpe *bpe, Error *error) {
     for (int byte = 0; byte < 256; byte++) {
-        char character[4];
-        StringView token = {character, utf8_write(byte_alphabet_code_point((unsigned char)byte), character)};
+        char character[2];
+        StringView one = {(const char[]){(char)byte}, 1}, token = {character, byte_alphabet_write(one, character)};
         bpe->byte_ids[byte] = token_table_find(&bpe->tokens, token);
         if (bpe->byte_ids[byte] < 0 && byte >= 0x20 && byte < 0x7F)
             return error_set(error, ERROR_FORMAT,

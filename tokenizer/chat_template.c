@@ -263,20 +263,9 @@ static void add_markup(Rendering *rendering, const char *markup) {
     }
 }
 
-/* White space as Python's str.strip() and Jinja's trim see it. */
-static bool is_space(uint32_t c) {
-    return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
-}
-
-/* Whether the character that starts at `text` is white space; *length is its length. */
-static bool starts_with_space(StringView text, size_t *length) {
-    return utf8_scan(text.bytes, text.length, length) == UTF8_VALID && is_space(utf8_code_point(text.bytes, *length));
-}
-
 static StringView trim_start(StringView text) {
     size_t length;
-    while (text.length > 0 && starts_with_space(text, &length))
+    while (utf8_starts_with_space(text, &length))
         text = (StringView){text.bytes + length, text.length - length};
     return text;
 }
@@ -288,7 +277,7 @@ static StringView trim_end(StringView text) {
             start--; /* continuation bytes */
         start -= start > 0;
         StringView last = {text.bytes + start, text.length - start};
-        if (last.length == 0 || !starts_with_space(last, &length) || length != last.length)
+        if (last.length == 0 || !utf8_starts_with_space(last, &length) || length != last.length)
             return text;
         text.length = start;
     }

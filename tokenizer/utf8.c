@@ -1,36 +1,41 @@
-/* UTF-8 validation by the table of well-formed byte sequences (Unicode Standard, table 3-7); see utf8.h. */
+/* See utf8.h. */
 #include "tokenizer/utf8.h"
 
+#include "base/checked.h"
+
+#include <utf8proc.h>
+
+#define LONGEST 4 /* bytes of a character */
+
+/* The length of the character that starts `bytes`, or 0. */
+static size_t decode(const char *bytes, size_t n, utf8proc_int32_t *code_point) {
+    utf8proc_ssize_t length = utf8proc_iterate((const utf8proc_uint8_t *)bytes, (utf8proc_ssize_t)n, code_point);
+    return length > 0 ? (size_t)length : 0;
+}
+
+/* Whether n bytes (1 to 3) are the start of a longer character: the lowest or the highest continuation makes it one. */
+static bool starts_character(const char *bytes, size_t n) {
+    const int fills[] = {0x80, 0xBF};
+    for (size_t i = 0; i < 2; i++) {
+        char whole[LONGEST];
+        utf8proc_int32_t code_point;
+        memset(whole, fills[i], sizeof whole);
+        memcpy(whole, bytes, n);
+        if (decode(whole, sizeof whole, &code_point) > n)
+            return true;
+    }
+    return false;
+}
+
 Utf8Status utf8_scan(const char *bytes, size_t n, size_t *length) {
-    const unsigned char *b = (const unsigned char *)bytes;
-    size_t need;
-    /* The second byte's range excludes overlong forms, surrogates and what lies above U+10FFFF. */
-    unsigned char low = 0x80, high = 0xBF;
-    *length = 1;
-    if (b[0] < 0x80)
+    utf8proc_int32_t code_point;
+    if ((*length = decode(bytes, n, &code_point)) > 0)
         return UTF8_VALID;
-    if (b[0] < 0xC2 || b[0] > 0xF4)
-        return UTF8_INVALID;
-    if (b[0] < 0xE0) {
-        need = 2;
-    } else if (b[0] < 0xF0) {
-        need = 3;
-        low = b[0] == 0xE0 ? 0xA0 : 0x80;
-        high = b[0] == 0xED ? 0x9F : 0xBF;
-    } else {
-        need = 4;
-        low = b[0] == 0xF0 ? 0x90 : 0x80;
-        high = b[0] == 0xF4 ? 0x8F : 0xBF;
-    }
-    for (; *length < need; ++*length) {
-        if (*length == n)
-            return UTF8_INCOMPLETE;
-        if (b[*length] < low || b[*length] > high)
-            return UTF8_INVALID;
-        low = 0x80;
-        high = 0xBF;
-    }
-    return UTF8_VALID;
+    size_t most = at_most(n, LONGEST - 1), start = 0;
+    while (start < most && starts_character(bytes, start + 1))
+        start++;
+    *length = at_least(start, 1);
+    return start == n ? UTF8_INCOMPLETE : UTF8_INVALID;
 }
 
 bool utf8_is_valid(StringView text) {
@@ -54,24 +59,13 @@ size_t utf8_repair(StringView text, char *out) {
     return n_out;
 }
 
-uint32_t utf8_code_point(const char *bytes, size_t length) {
-    const unsigned char *b = (const unsigned char *)bytes;
-    if (length == 1)
-        return b[0];
-    uint32_t code_point = b[0] & (0x7Fu >> length);
-    for (size_t i = 1; i < length; i++)
-        code_point = code_point << 6 | (b[i] & 0x3Fu);
-    return code_point;
-}
-
-size_t utf8_write(uint32_t code_point, char out[4]) {
-    if (code_point < 0x80) {
-        out[0] = (char)code_point;
-        return 1;
-    }
-    size_t length = code_point < 0x800 ? 2 : code_point < 0x10000 ? 3 : 4;
-    for (size_t i = length - 1; i > 0; i--, code_point >>= 6)
-        out[i] = (char)(0x80 | (code_point & 0x3F));
-    out[0] = (char)((0xF00u >> length & 0xFF) | code_point);
-    return length;
+bool utf8_starts_with_space(StringView text, size_t *length) {
+    utf8proc_int32_t c;
+    *length = text.length > 0 ? decode(text.bytes, text.length, &c) : 0;
+    if (*length == 0)
+        return false;
+    if ((c >= '\t' && c <= '\r') || (c >= 0x1C && c <= 0x1F) || c == 0x85)
+        return true;
+    utf8proc_category_t category = utf8proc_category(c);
+    return category == UTF8PROC_CATEGORY_ZS || category == UTF8PROC_CATEGORY_ZL || category == UTF8PROC_CATEGORY_ZP;
 }

@@ -1,4 +1,5 @@
-/* UTF-8 in four functions: what is valid, what may still become valid, and how what is not is repaired.
+/* What utf8proc leaves open about bytes that are no UTF-8: how many of them are one error, and whether a character may
+ * still become complete.
  *
  *     size_t length;
  *     switch (utf8_scan(bytes, n, &length)) {          // the first `length` of n bytes are …
@@ -11,8 +12,6 @@
 #define STOWKV_UTF8_H
 
 #include "base/string_view.h"
-
-#include <stdint.h>
 
 #define UTF8_REPLACEMENT "\xEF\xBF\xBD" /* U+FFFD */
 
@@ -27,10 +26,7 @@ bool utf8_is_valid(StringView text);
 /* Copies `text` to `out` (3 * text.length bytes suffice), U+FFFD for each maximal invalid part; returns the length. */
 size_t utf8_repair(StringView text, char *out);
 
-/* The code point of a valid character of `length` bytes. */
-uint32_t utf8_code_point(const char *bytes, size_t length);
-
-/* Writes a code point below 0x110000; returns how many bytes (1 to 4). */
-size_t utf8_write(uint32_t code_point, char out[4]);
+/* Whether a character that Python's str.strip() removes starts at `text`; *length is its length then. */
+bool utf8_starts_with_space(StringView text, size_t *length);
 
 #endif

@@ -5,7 +5,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
 int text_check(StringView text, const char *path, Error *error) {
     for (size_t i = 0, n; i < text.length; i += n) {
@@ -17,22 +16,11 @@ int text_check(StringView text, const char *path, Error *error) {
     return 0;
 }
 
-/* What Python's str.strip() removes. */
-static bool is_white_space(uint32_t code_point) {
-    if (code_point >= 0x1C && code_point <= 0x1F)
-        return true;
-    if ((code_point >= '\t' && code_point <= '\r') || code_point == 0x85)
-        return true;
-    utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)code_point);
-    return category == UTF8PROC_CATEGORY_ZS || category == UTF8PROC_CATEGORY_ZL || category == UTF8PROC_CATEGORY_ZP;
-}
-
 static bool is_blank(StringView line) {
-    for (size_t i = 0, n; i < line.length; i += n)
-        if (utf8_scan(line.bytes + i, line.length - i, &n) != UTF8_VALID ||
-            !is_white_space(utf8_code_point(line.bytes + i, n)))
-            return false;
-    return true;
+    size_t at = 0, n;
+    while (utf8_starts_with_space((StringView){line.bytes + at, line.length - at}, &n))
+        at += n;
+    return at == line.length;
 }
 
 /* Where the line that begins at `begin` ends, its newline left out: \n, \r\n or \r, as Python reads text. */
