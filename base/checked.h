@@ -31,6 +31,10 @@ static inline size_t round_up(size_t n, size_t step) {
     return (n + step - 1) / step * step;
 }
 
+static inline size_t divide_up(size_t a, size_t b) {
+    return a / b + (a % b != 0);
+}
+
 static inline size_t at_most(size_t n, size_t limit) {
     return n < limit ? n : limit;
 }

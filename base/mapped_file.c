@@ -1,6 +1,8 @@
 /* Memory mapping of files; see mapped_file.h. */
 #include "base/mapped_file.h"
 
+#include "base/checked.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -45,7 +47,8 @@ void mapped_file_close(MappedFile *file) {
 
 /* Whole pages only: others hold bytes of neighbours. */
 void mapped_file_let_go(const uint8_t *data, size_t size) {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = ((uintptr_t)data + page - 1) / page * page;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    uintptr_t begin = round_up((uintptr_t)data, page);
     uintptr_t end = ((uintptr_t)data + size) / page * page;
     if (begin < end)
         madvise((void *)begin, end - begin, MADV_DONTNEED);

@@ -1,6 +1,7 @@
 /* Chooses the reader, then checks what holds for every container; see open.h. */
 #include "checkpoints/open.h"
 
+#include "base/checked.h"
 #include "base/name_list.h"
 #include "checkpoints/gguf_reader.h"
 #include "checkpoints/llama2c_reader.h"
@@ -11,8 +12,7 @@ static const CheckpointReader *const READERS[] = {&GGUF_READER, &LLAMA2C_READER}
 
 static int by_name(const void *a, const void *b) {
     StringView x = (*(const Tensor *const *)a)->name, y = (*(const Tensor *const *)b)->name;
-    size_t common = x.length < y.length ? x.length : y.length;
-    int order = memcmp(x.bytes, y.bytes, common);
+    int order = memcmp(x.bytes, y.bytes, at_most(x.length, y.length));
     return order != 0 ? order : (x.length > y.length) - (x.length < y.length);
 }
 

@@ -325,7 +325,7 @@ void packed_matrix_measure(PackedMatrix *out, const Tensor *tensor) {
     const PackedFormat *format = &PACKED_FORMATS[out->type];
     size_t stripe_columns = packed_stripe_blocks(format) * PACKED_BLOCK;
     if (packed_is_coded(out->type))
-        out->panel_bytes = round_up(out->n_columns, stripe_columns) / stripe_columns * packed_stripe_bytes(format);
+        out->panel_bytes = divide_up(out->n_columns, stripe_columns) * packed_stripe_bytes(format);
     else
         out->panel_bytes = round_up(out->n_columns * PANEL_ROWS * tensor_type_info(out->type)->block_bytes, 64);
     out->n_panels = round_up(out->n_rows, 2 * PANEL_ROWS) / PANEL_ROWS;

@@ -133,7 +133,7 @@ static void prepare_tiles(void *context, size_t begin, size_t end, int thread) {
         numbers = numbers || !packed_is_coded(packed_of(&job->products[i])->type);
     }
     for (size_t t = begin; t < end; t++) {
-        size_t rest = job->n_tokens - t * tile, n = rest < tile ? rest : tile;
+        size_t n = at_most(job->n_tokens - t * tile, tile);
         const float *x = job->x + t * tile * columns;
         if (coded)
             matmul->kernels->to_tile(x, n, columns, job->n_tokens == 1 ? 1 : tile,
@@ -158,8 +158,8 @@ void cpu_matmul_run(CpuMatmul *matmul, const WeightProduct *products, size_t n_p
         return;
     }
     /* Few rows for many threads: tokens are shared out too, and each thread unpacks its rows. */
-    size_t wanted = (size_t)thread_pool_size(matmul->pool) * 4, chunks = (wanted + pairs - 1) / pairs;
-    job.chunk = (n_tiles + chunks - 1) / chunks * tile;
-    job.n_chunks = (n_tiles * tile + job.chunk - 1) / job.chunk;
+    size_t wanted = (size_t)thread_pool_size(matmul->pool) * 4, chunks = divide_up(wanted, pairs);
+    job.chunk = divide_up(n_tiles, chunks) * tile;
+    job.n_chunks = divide_up(n_tiles * tile, job.chunk);
     thread_pool_share(matmul->pool, pairs * job.n_chunks, MATMUL_PIECES, matmul_items, &job);
 }

@@ -1,6 +1,7 @@
 /* See weights.h. */
 #include "cpu/weights.h"
 
+#include "base/checked.h"
 #include "base/machine/pages.h"
 
 #include <stdlib.h>
@@ -70,7 +71,7 @@ static int add_matrix(CpuWeights *weights, Tensor *tensor, Error *error) {
         return error_memory(error, "a packed weight matrix", sizeof *packed);
     matrices[weights->n_matrices++] = packed;
     packed_matrix_measure(packed, tensor);
-    weights->max_columns = packed->n_columns > weights->max_columns ? packed->n_columns : weights->max_columns;
+    weights->max_columns = at_least(packed->n_columns, weights->max_columns);
     tensor->uploaded = packed;
     return 0;
 }

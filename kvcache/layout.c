@@ -22,10 +22,6 @@ static KvArray carve(Arena *arena, const KvShape *shape, size_t n_slots, size_t 
 
 /* ---- Sizes */
 
-static size_t divide_up(size_t a, size_t b) {
-    return a / b + (a % b != 0);
-}
-
 /* Groups that a tier must hold at once: its capacity, and what a batch may add before the oldest are let go. */
 static size_t ring_slots(const KvCacheLayout *layout, const KvLayerPolicy *policy, size_t tier) {
     size_t group = layout->policy.group, capacity = policy->tiers[tier].capacity;

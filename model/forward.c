@@ -2,7 +2,7 @@
  * attention with RoPE and a SwiGLU feed-forward network. */
 #include "model/model.h"
 
-#include "base/half.h"
+#include "base/finite.h"
 
 #include <math.h>
 
@@ -88,15 +88,6 @@ static void feed_forward_block(Context *context, size_t layer, size_t n_tokens) 
     ops->swiglu(b, context->gate, context->up, n_tokens * config->n_ffn);
     ops->matmul(b, &(WeightProduct){&w->ffn_down, context->normed, NULL}, 1, context->gate, n_tokens);
     ops->add(b, context->x, context->normed, n_tokens * config->n_embd);
-}
-
-/* Without a branch for each, so that it vectorizes: 0 times what is not finite is NaN, whose bits are not those of 0.
- */
-static bool all_finite(const float *x, size_t n) {
-    uint32_t bits = 0;
-    for (size_t i = 0; i < n; i++)
-        bits |= float_to_bits(x[i] * 0.0f) << 1; /* without the sign */
-    return bits == 0;
 }
 
 static int explain_nonfinite(const Context *context, Error *error) {

@@ -2,6 +2,7 @@
 #include "model/model.h"
 
 #include "base/block_decode.h"
+#include "base/checked.h"
 #include "checkpoints/open.h"
 #include "kvcache/policy_check.h"
 
@@ -188,8 +189,7 @@ void context_close(Context *context) {
 }
 
 size_t context_batch(const Context *context, size_t n_left) {
-    size_t room = context->n_batch - context->cache.n_tokens % context->n_batch;
-    return n_left < room ? n_left : room;
+    return at_most(n_left, context->n_batch - context->cache.n_tokens % context->n_batch);
 }
 
 void context_clear(Context *context) {

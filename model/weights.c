@@ -2,9 +2,10 @@
 #include "model/weights.h"
 
 #include "base/block_decode.h"
+#include "base/checked.h"
+#include "base/finite.h"
 #include "base/name_list.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 /* What a role's tensor is looked for in, and which of the checkpoint's tensors have found a role. */
@@ -143,11 +144,10 @@ static bool is_finite(const Tensor *tensor) {
     size_t n = tensor->shape[0] * tensor_n_rows(tensor);
     float block[256];
     for (size_t first = 0; first < n; first += 256) {
-        size_t count = n - first < 256 ? n - first : 256;
+        size_t count = at_most(n - first, 256);
         decode(tensor, first, count, block);
-        for (size_t i = 0; i < count; i++)
-            if (!isfinite(block[i]))
-                return false;
+        if (!all_finite(block, count))
+            return false;
     }
     return true;
 }

@@ -1,6 +1,7 @@
 /* Byte-level BPE; see byte_level_bpe.h. A word is a linked list of symbols, and a binary heap holds the merges that
  * neighbours could make: best rank first, leftmost of equals. */
 #include "tokenizer/byte_level_bpe.h"
+#include "base/checked.h"
 #include "tokenizer/byte_alphabet.h"
 #include "tokenizer/merge_table.h"
 #include "tokenizer/pre_tokenizer.h"
@@ -61,8 +62,7 @@ static int open_tables(ByteLevelBpe *bpe, const Vocabulary *vocabulary, Error *e
     if (status == 0)
         status = merge_table_build(&bpe->merges, vocabulary, &bpe->tokens, error);
     for (size_t i = 0; i < vocabulary->n_tokens; i++)
-        if (vocabulary->tokens[i].length > bpe->longest_token)
-            bpe->longest_token = vocabulary->tokens[i].length;
+        bpe->longest_token = at_least(vocabulary->tokens[i].length, bpe->longest_token);
     return status;
 }
 

@@ -1,6 +1,8 @@
 /* Reading (to check) and writing of ModelProto; see sentencepiece_model.h. */
 #include "tokenizer/sentencepiece_model.h"
 
+#include "base/checked.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -238,7 +240,7 @@ int sentencepiece_model_build(const Vocabulary *vocabulary, const uint8_t *types
             return error_set(error, ERROR_FORMAT, "vocabulary: token %zu has %zu bytes; convert the checkpoint again",
                              id, length);
         total += length + FIELD_BYTES;
-        longest = length > longest ? length : longest;
+        longest = at_least(length, longest);
         n_bytes += types[id] == TOKEN_BYTE;
     }
     if (n_bytes != 0 && n_bytes != 256)

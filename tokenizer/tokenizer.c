@@ -2,6 +2,7 @@
  * tokenizer.h. */
 #include "tokenizer/tokenizer.h"
 
+#include "base/checked.h"
 #include "tokenizer/byte_level_bpe.h"
 #include "tokenizer/sentencepiece_model.h"
 #include "tokenizer/sentencepiece_wrapper.h"
@@ -89,8 +90,7 @@ static int add_special_tokens(Tokenizer *tokenizer, Error *error) {
     for (size_t id = 0; id < tokenizer->n_tokens; id++) {
         uint8_t type = tokenizer->types[id];
         StringView token = tokenizer_token(tokenizer, (int32_t)id);
-        if (token.length > tokenizer->longest_token)
-            tokenizer->longest_token = token.length;
+        tokenizer->longest_token = at_least(token.length, tokenizer->longest_token);
         if (type != TOKEN_CONTROL && type != TOKEN_UNKNOWN && type != TOKEN_USER_DEFINED)
             continue;
         int class = type == TOKEN_USER_DEFINED ? SPECIAL_USER_DEFINED : SPECIAL_CONTROL;

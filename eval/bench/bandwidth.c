@@ -1,6 +1,7 @@
 /* See bandwidth.h. */
 #include "eval/bench/bandwidth.h"
 
+#include "base/checked.h"
 #include "base/machine/clock.h"
 #include "base/machine/pages.h"
 #include "base/machine/thread_pool.h"
@@ -77,18 +78,14 @@ static size_t available_memory(void) {
     }
     if (file != NULL)
         fclose(file);
-    if (read_number("/sys/fs/cgroup/memory.max", &limit) && read_number("/sys/fs/cgroup/memory.current", &used)) {
-        size_t left = limit > used ? limit - used : 0;
-        available = left < available ? left : available;
-    }
+    if (read_number("/sys/fs/cgroup/memory.max", &limit) && read_number("/sys/fs/cgroup/memory.current", &used))
+        available = at_most(limit > used ? limit - used : 0, available);
     return available;
 }
 
 static size_t choose_pieces(size_t cache_bytes) {
     size_t wanted = CACHE_TIMES * cache_bytes / MIB, most = available_memory() / 4 / MIB;
-    wanted = wanted < SMALLEST_MIB ? SMALLEST_MIB : wanted;
-    wanted = wanted > most ? most : wanted;
-    return wanted > 0 ? wanted : 1;
+    return at_least(at_most(at_least(wanted, SMALLEST_MIB), most), 1);
 }
 
 /* ---- Reading */

@@ -1,6 +1,7 @@
 /* See evaluation.h. */
 #include "eval/perplexity/evaluation.h"
 
+#include "base/checked.h"
 #include "eval/proof.h"
 #include "kvcache/policy_text.h"
 
@@ -18,7 +19,7 @@ static int check_effect(const KvCache *cache, const PplWindows *windows, Error *
     for (size_t i = 0; i < windows->count; i++) {
         const PplWindow *w = &windows->items[i];
         size_t n_seen = w->end - w->begin - 1; /* by the query that predicts the window's last token */
-        longest = n_seen > longest ? n_seen : longest;
+        longest = at_least(n_seen, longest);
         if (policy_changes_query(cache, n_seen))
             return 0;
     }

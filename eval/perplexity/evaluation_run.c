@@ -1,5 +1,6 @@
 /* The loop of an evaluation; see evaluation.h. Batches go through all policies one after the other, so that the base's
  * distributions are needed for one batch at a time. */
+#include "base/checked.h"
 #include "base/machine/clock.h"
 #include "eval/perplexity/evaluation.h"
 #include "eval/proof.h"
@@ -19,8 +20,8 @@ static Batch make_batch(const Evaluation *e, const PplWindow *window, size_t pos
     size_t n_left = window->end - window->begin - position;
     Batch b = {.position = position, .n_tokens = context_batch(&e->modes[0].context, n_left)};
     size_t first = window->begin + position, target = first + 1; /* that the batch's first token predicts */
-    size_t end = first + b.n_tokens + 1 < window->end ? first + b.n_tokens + 1 : window->end;
-    size_t begin = target > window->first_target ? target : window->first_target;
+    size_t end = at_most(first + b.n_tokens + 1, window->end);
+    size_t begin = at_least(target, window->first_target);
     b.first_row = begin - target;
     b.n_rows = begin < end ? end - begin : 0;
     b.targets = e->tokens + begin;

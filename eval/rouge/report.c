@@ -1,6 +1,7 @@
 /* See report.h. */
 #include "eval/rouge/report.h"
 
+#include "base/checked.h"
 #include "kvcache/policy_text.h"
 #include "session/run_report.h"
 
@@ -60,8 +61,7 @@ static bool has_difference(const RougeComparison *comparison, size_t run) {
 static int policy_width(const RougeComparison *comparison) {
     size_t width = strlen("policy");
     for (size_t i = 0; i < comparison->n_runs; i++) {
-        size_t own = kv_policy_print(&comparison->runs[i].policy, NULL, 0);
-        width = own > width ? own : width;
+        width = at_least(kv_policy_print(&comparison->runs[i].policy, NULL, 0), width);
     }
     return (int)width;
 }
