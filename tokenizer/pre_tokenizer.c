@@ -150,39 +150,23 @@ static int next_match(Split *split, const pcre2_code *code, StringView text, siz
     return 1;
 }
 
-/* Every match of the pattern is a word, and so is what lies between two matches. */
-static int split_by_pattern(Split *split, StringView text, Error *error) {
+/* Every match of `code` is a word, and so is what lies between two matches; but the text between isolated words is
+ * split as if it stood alone: the pattern does not look past its ends. */
+static int split_by(Split *split, const pcre2_code *code, StringView text, Error *error) {
     for (size_t at = 0; at < text.length;) {
         size_t start = at, end = at;
-        int found = next_match(split, split->pre->pattern, text, &start, &end, error);
-        if (found < 0)
-            return found;
-        if (!found)
-            start = end = text.length;
-        int status = 0;
-        if (start > at)
-            status = split->on_word(split->context, (StringView){text.bytes + at, start - at}, error);
-        if (status == 0 && end > start)
-            status = split->on_word(split->context, (StringView){text.bytes + start, end - start}, error);
+        int status = next_match(split, code, text, &start, &end, error);
         if (status < 0)
             return status;
-        at = end;
-    }
-    return 0;
-}
-
-/* The text between isolated words is split as if it stood alone: the pattern does not look past its ends. */
-static int split_isolated(Split *split, StringView text, Error *error) {
-    for (size_t at = 0; at < text.length;) {
-        size_t start = at, end = at;
-        int found = next_match(split, split->pre->isolate, text, &start, &end, error);
-        if (found < 0)
-            return found;
-        if (!found)
+        if (status == 0)
             start = end = text.length;
-        int status = split_by_pattern(split, (StringView){text.bytes + at, start - at}, error);
-        if (status == 0 && end > start)
-            status = split->on_word(split->context, (StringView){text.bytes + start, end - start}, error);
+        StringView between = {text.bytes + at, start - at}, match = {text.bytes + start, end - start};
+        status = 0;
+        if (between.length > 0)
+            status = code == split->pre->isolate ? split_by(split, split->pre->pattern, between, error)
+                                                 : split->on_word(split->context, between, error);
+        if (status == 0 && match.length > 0)
+            status = split->on_word(split->context, match, error);
         if (status < 0)
             return status;
         at = end;
@@ -227,7 +211,7 @@ int pre_tokenizer_split(const PreTokenizer *pre, StringView text, PreTokenFuncti
         pcre2_jit_stack_assign(split.limits, NULL, split.stack);
         /* A run of spaces may backtrack once for each of them; the default limit is ten million. */
         pcre2_set_match_limit(split.limits, UINT32_MAX);
-        status = pre->isolate != NULL ? split_isolated(&split, text, error) : split_by_pattern(&split, text, error);
+        status = split_by(&split, pre->isolate != NULL ? pre->isolate : pre->pattern, text, error);
     }
     pcre2_jit_stack_free(split.stack);
     pcre2_match_context_free(split.limits);
