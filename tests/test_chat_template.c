@@ -31,14 +31,6 @@ static size_t read_messages(const cJSON *array, ChatMessage messages[MAX_MESSAGE
     return n;
 }
 
-static Tokenizer *open_or_fail(const Vocabulary *vocabulary) {
-    Tokenizer *tokenizer;
-    Error error = {0};
-    if (tokenizer_open_vocabulary(&tokenizer, vocabulary, &error) < 0)
-        fail_msg("%s", error.message);
-    return tokenizer;
-}
-
 static void check_case(const cJSON *item, const Tokenizer *tokenizer, int number) {
     const char *name = text_of(item, "template");
     const char *jinja = text_of(item, "jinja");
@@ -49,19 +41,14 @@ static void check_case(const cJSON *item, const Tokenizer *tokenizer, int number
     assert_true(sv_is(chat_template_default_system(sv(jinja)), text_of(item, "default_system")));
 
     ChatMessage messages[MAX_MESSAGES];
-    size_t n = read_messages(cJSON_GetObjectItemCaseSensitive(item, "messages"), messages), i = 0;
+    size_t n = read_messages(cJSON_GetObjectItemCaseSensitive(item, "messages"), messages);
     TokenList tokens = {0};
     Error error = {0};
     if (chat_encode(chat, tokenizer, messages, n, &tokens, &error) < 0)
         fail_msg("case %d: %s", number, error.message);
-    const cJSON *id;
-    cJSON_ArrayForEach(id, cJSON_GetObjectItemCaseSensitive(item, "ids")) {
-        if (i >= tokens.count || tokens.ids[i] != id->valueint)
-            fail_msg("case %d (%s): token %zu is %d, expected %d", number, name, i,
-                     i < tokens.count ? tokens.ids[i] : -1, id->valueint);
-        i++;
-    }
-    assert_int_equal(tokens.count, i);
+    char what[100];
+    snprintf(what, sizeof what, "case %d (%s)", number, name);
+    check_ids(&tokens, cJSON_GetObjectItemCaseSensitive(item, "ids"), what);
     token_list_free(&tokens);
 }
 

@@ -58,14 +58,6 @@ static void tiny_start(Tiny *tiny) {
                                     .add_space_prefix = -1};
 }
 
-static Tokenizer *open_or_fail(const Vocabulary *vocabulary) {
-    Tokenizer *tokenizer;
-    Error error = {0};
-    if (tokenizer_open_vocabulary(&tokenizer, vocabulary, &error) < 0)
-        fail_msg("%s", error.message);
-    return tokenizer;
-}
-
 /* Opening must fail with `code` and a message that holds `part` and a cure. */
 static void expect_refused(const Vocabulary *vocabulary, int code, const char *part) {
     Tokenizer *tokenizer = NULL;
@@ -128,16 +120,9 @@ static void check_case(const Tokenizer *tokenizer, const char *name, const cJSON
     Error error = {0};
     if (tokenizer_encode(tokenizer, text, flags, &tokens, &error) < 0)
         fail_msg("%s: %s", name, error.message);
-    size_t i = 0;
-    const cJSON *id;
-    cJSON_ArrayForEach(id, ids) {
-        if (i >= tokens.count || tokens.ids[i] != id->valueint)
-            fail_msg("%s: flags %u, text %.300s: token %zu is %d, expected %d", name, flags, hex, i,
-                     i < tokens.count ? tokens.ids[i] : -1, id->valueint);
-        i++;
-    }
-    if (i != tokens.count)
-        fail_msg("%s: flags %u, text %.300s: %zu tokens, expected %zu", name, flags, hex, tokens.count, i);
+    char what[400];
+    snprintf(what, sizeof what, "%s: flags %u, text %.300s", name, flags, hex);
+    check_ids(&tokens, ids, what);
     if (cJSON_IsString(decoded)) {
         StringView expected = from_hex(decoded->valuestring), streamed = stream_all(tokenizer, &tokens);
         if (!sv_equal(expected, streamed))

@@ -146,3 +146,24 @@ void vocabulary_fixture_free(VocabularyFixture *fixture) {
     free(fixture->types);
     free(fixture);
 }
+
+Tokenizer *open_or_fail(const Vocabulary *vocabulary) {
+    Tokenizer *tokenizer;
+    Error error = {0};
+    if (tokenizer_open_vocabulary(&tokenizer, vocabulary, &error) < 0)
+        fail_msg("%s", error.message);
+    return tokenizer;
+}
+
+void check_ids(const TokenList *tokens, const cJSON *ids, const char *what) {
+    size_t i = 0;
+    const cJSON *id;
+    cJSON_ArrayForEach(id, ids) {
+        if (i >= tokens->count || tokens->ids[i] != id->valueint)
+            fail_msg("%s: token %zu is %d, expected %d", what, i, i < tokens->count ? tokens->ids[i] : -1,
+                     id->valueint);
+        i++;
+    }
+    if (i != tokens->count)
+        fail_msg("%s: %zu tokens, expected %zu", what, tokens->count, i);
+}

@@ -7,7 +7,7 @@
 #ifndef STOWKV_VOCABULARY_FIXTURE_H
 #define STOWKV_VOCABULARY_FIXTURE_H
 
-#include "tokenizer/vocabulary.h"
+#include "tokenizer/tokenizer.h"
 
 #include <cjson/cJSON.h>
 
@@ -31,5 +31,9 @@ cJSON *read_json(const char *directory, const char *name);
 StringView from_hex(const char *hex); /* the caller frees .bytes */
 VocabularyFixture *vocabulary_fixture_open(const char *directory, const char *name);
 void vocabulary_fixture_free(VocabularyFixture *fixture);
+Tokenizer *open_or_fail(const Vocabulary *vocabulary);
+
+/* `ids`: an array of numbers; `what` begins the message. */
+void check_ids(const TokenList *tokens, const cJSON *ids, const char *what);
 
 #endif
