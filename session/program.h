@@ -42,10 +42,9 @@ typedef struct ProgramMain {
  */
 int program_main(int argc, char **argv, const ProgramMain *steps, void *state);
 
-/* Set by Ctrl-C once program_catch_interrupts() was called: a signal handler can reach nothing else. Whoever should
- * stop is given its address, so that no library reads it. A second Ctrl-C ends the program at once. */
+/* Set by Ctrl-C while ProgramMain.run is at work: a signal handler can reach nothing else. Whoever should stop is given
+ * its address, so that no library reads it. A second Ctrl-C ends the program at once. */
 extern volatile sig_atomic_t program_interrupted;
-void program_catch_interrupts(void);
 
 /* Makes sure that what was printed on stdout is there. */
 int program_flush_stdout(Error *error);

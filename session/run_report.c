@@ -88,13 +88,17 @@ void policy_json(cJSON *root, const KvPolicy *policy) {
     cJSON_AddNumberToObject(root, "kv_block_size", (double)policy->group);
 }
 
+void seed_json(cJSON *root, uint64_t seed) {
+    char text[24];
+    snprintf(text, sizeof text, "%llu", (unsigned long long)seed);
+    cJSON_AddRawToObject(root, "seed", text); /* 64 bits do not fit cJSON's double */
+}
+
 cJSON *run_report_json(const Generation *run, const char *model_path, uint64_t seed) {
     const Model *model = &run->session->model;
     const Context *context = &run->session->context;
     KvLedger ledger;
     kv_ledger(&context->cache, &ledger);
-    char seed_text[24];
-    snprintf(seed_text, sizeof seed_text, "%llu", (unsigned long long)seed);
     cJSON *root = cJSON_CreateObject();
     cJSON_AddStringToObject(root, "model", model_path);
     cJSON_AddStringToObject(root, "device", model->backend->device);
@@ -102,7 +106,7 @@ cJSON *run_report_json(const Generation *run, const char *model_path, uint64_t s
     cJSON_AddStringToObject(root, "simd", simd_level_name(model->backend->level));
     policy_json(root, &context->cache.layout.policy);
     cJSON_AddNumberToObject(root, "n_ctx", (double)context->n_ctx);
-    cJSON_AddRawToObject(root, "seed", seed_text); /* 64 bits do not fit cJSON's double */
+    seed_json(root, seed);
     cJSON_AddNumberToObject(root, "n_prompt", (double)run->prompt.count);
     cJSON_AddItemToObject(root, "prompt_tokens", token_array(&run->prompt));
     cJSON_AddNumberToObject(root, "n_generated", (double)run->generated.count);

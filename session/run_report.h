@@ -24,6 +24,9 @@ cJSON *run_report_json(const Generation *run, const char *model_path, uint64_t s
 /* Adds "mode", "policy" and "kv_block_size". */
 void policy_json(cJSON *root, const KvPolicy *policy);
 
+/* Adds "seed", all 64 bits of it. */
+void seed_json(cJSON *root, uint64_t seed);
+
 /* Names of the kernels, as "kernels" of a run. */
 cJSON *kernels_json(const Model *model, const KvCache *cache);
 

@@ -122,14 +122,12 @@ static cJSON *run_json(const RougeComparison *comparison, size_t index) {
 cJSON *rouge_comparison_json(const RougeComparison *comparison) {
     const RougeWork *work = comparison->work;
     const RougeData *data = comparison->data;
-    char seed[24];
-    snprintf(seed, sizeof seed, "%llu", (unsigned long long)comparison->seed);
     cJSON *root = cJSON_CreateObject();
     cJSON_AddStringToObject(root, "model", work->options->checkpoint_path);
     cJSON_AddStringToObject(root, "data", data->path);
     add_options(root, &work->rouge);
     cJSON_AddNumberToObject(root, "n", (double)work->samples->count);
-    cJSON_AddRawToObject(root, "seed", seed); /* 64 bits do not fit cJSON's double */
+    seed_json(root, comparison->seed);
     cJSON_AddNumberToObject(root, "resamples", (double)comparison->n_resamples);
     cJSON_AddStringToObject(root, "prompt_template", data->prompt_template);
     cJSON_AddStringToObject(root, "chat_template", chat_name(comparison));
