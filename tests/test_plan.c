@@ -1,5 +1,6 @@
 /* The plan against cases computed by hand, against a simulator that moves single tokens through queues, and what must
  * hold for every plan: no token is lost, none comes back. */
+#include "base/random.h"
 #include "kvcache/plan.h"
 
 #include <setjmp.h>
@@ -9,10 +10,9 @@
 
 enum { N_POLICIES = 3000, N_TOKENS = 1500, MAX_TIERS_SHOWN = 3 };
 
-static size_t random_below(size_t n) {
+static size_t below(size_t n) {
     static uint64_t state = 1;
-    state = state * 6364136223846793005 + 1442695040888963407;
-    return (size_t)(state >> 33) % n;
+    return (size_t)random_below(&state, n);
 }
 
 static const KvLayerPolicy FULL = {.n_tiers = 1, .tiers = {{.capacity = KV_UNLIMITED}}};
@@ -110,19 +110,19 @@ static void test_by_hand(void **state) {
 
 static KvLayerPolicy random_policy(void) {
     static const size_t sizes[] = {0, 1, 31, 32, 33, 63, 64, 65, 100, 128, 200};
-    KvLayerPolicy policy = {.n_tiers = 1 + random_below(KV_MAX_TIERS)};
+    KvLayerPolicy policy = {.n_tiers = 1 + below(KV_MAX_TIERS)};
     const size_t n_sizes = sizeof sizes / sizeof *sizes;
-    policy.sink = sizes[random_below(n_sizes)];
+    policy.sink = sizes[below(n_sizes)];
     for (size_t t = 0; t < policy.n_tiers; t++)
-        policy.tiers[t].capacity = random_below(2) == 0 ? sizes[random_below(n_sizes)] : random_below(150);
-    if (random_below(2) == 0)
+        policy.tiers[t].capacity = below(2) == 0 ? sizes[below(n_sizes)] : below(150);
+    if (below(2) == 0)
         policy.tiers[policy.n_tiers - 1].capacity = KV_UNLIMITED;
     return policy;
 }
 
 static size_t random_group(void) {
     static const size_t groups[] = {32, 64, 1, 5};
-    return groups[random_below(sizeof groups / sizeof *groups)];
+    return groups[below(sizeof groups / sizeof *groups)];
 }
 
 /* What is in a tier as a queue of positions; the one after the last tier takes what is dropped. */
@@ -189,7 +189,7 @@ static void test_invariants(void **state) {
         size_t group = random_group(), n_tokens = 0;
         KvPlan before = kv_plan(&policy, group, 0);
         for (int step = 0; step < 100; step++) {
-            size_t left = SIZE_MAX - n_tokens, stride = step < 60 ? 1 + random_below(100) : left / 4 + 1;
+            size_t left = SIZE_MAX - n_tokens, stride = step < 60 ? 1 + below(100) : left / 4 + 1;
             n_tokens += stride < left ? stride : left;
             KvPlan plan = kv_plan(&policy, group, n_tokens);
             size_t sum = plan.n_sink + kv_plan_dropped(&plan);

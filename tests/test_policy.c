@@ -1,5 +1,6 @@
 /* The text form of policies in both directions, its errors character by character, damaged text, and the check of a
  * policy against a model. Text lies in heap memory of exactly its size, so that AddressSanitizer sees a read beyond. */
+#include "base/random.h"
 #include "kvcache/policy.h"
 #include "kvcache/policy_check.h"
 #include "kvcache/policy_text.h"
@@ -13,10 +14,9 @@
 
 enum { N_ROUND_TRIPS = 5000, N_DAMAGED = 100000, MAX_TEXT = 16384 };
 
-static size_t random_below(size_t n) {
+static size_t below(size_t n) {
     static uint64_t state = 1;
-    state = state * 6364136223846793005 + 1442695040888963407;
-    return (size_t)(state >> 33) % n;
+    return (size_t)random_below(&state, n);
 }
 
 static int parse(const char *text, size_t length, KvPolicy *policy, Error *error) {
@@ -294,44 +294,43 @@ static void test_too_many_rules(void **state) {
 }
 
 static size_t random_capacity(void) {
-    switch (random_below(4)) {
+    switch (below(4)) {
     case 0:
-        return random_below(3);
+        return below(3);
     case 1:
-        return SIZE_MAX - 1 - random_below(3);
+        return SIZE_MAX - 1 - below(3);
     default:
-        return random_below(100000);
+        return below(100000);
     }
 }
 
 static KvLayerPolicy random_layer_policy(void) {
-    KvLayerPolicy layer = {.sink = random_below(2) == 0 ? 0 : random_capacity(),
-                           .n_tiers = 1 + random_below(KV_MAX_TIERS)};
+    KvLayerPolicy layer = {.sink = below(2) == 0 ? 0 : random_capacity(), .n_tiers = 1 + below(KV_MAX_TIERS)};
     for (size_t t = 0; t < layer.n_tiers; t++) {
-        KvCodecId k = t == 0 ? KV_F16 : (KvCodecId)random_below(KV_CODEC_COUNT);
-        KvCodecId v = t == 0 || random_below(2) == 0 ? k : (KvCodecId)random_below(KV_CODEC_COUNT);
+        KvCodecId k = t == 0 ? KV_F16 : (KvCodecId)below(KV_CODEC_COUNT);
+        KvCodecId v = t == 0 || below(2) == 0 ? k : (KvCodecId)below(KV_CODEC_COUNT);
         layer.tiers[t] = (KvTier){k, v, random_capacity()};
     }
-    if (random_below(2) == 0)
+    if (below(2) == 0)
         layer.tiers[layer.n_tiers - 1].capacity = KV_UNLIMITED;
     return layer;
 }
 
 /* Rules whose layers begin after those of the rules before always have an effect; one for all layers may close them. */
 static KvPolicy random_policy(void) {
-    KvPolicy policy = {.n_rules = 1 + random_below(random_below(2) == 0 ? 2 : KV_MAX_RULES),
-                       .group = random_below(2) == 0 ? 32 : 64,
-                       .rotation = (KvRotation)random_below(KV_ROTATION_COUNT)};
-    size_t layer = random_below(2);
+    KvPolicy policy = {.n_rules = 1 + below(below(2) == 0 ? 2 : KV_MAX_RULES),
+                       .group = below(2) == 0 ? 32 : 64,
+                       .rotation = (KvRotation)below(KV_ROTATION_COUNT)};
+    size_t layer = below(2);
     for (size_t i = 0; i < policy.n_rules; i++) {
-        size_t last = layer + random_below(3);
+        size_t last = layer + below(3);
         policy.rules[i] = (KvRule){layer, last, random_layer_policy()};
-        layer = last + 1 + random_below(2);
+        layer = last + 1 + below(2);
     }
     KvRule *end = &policy.rules[policy.n_rules - 1];
-    if (random_below(2) == 0)
+    if (below(2) == 0)
         end->last_layer = SIZE_MAX;
-    if (random_below(2) == 0)
+    if (below(2) == 0)
         end->first_layer = 0;
     return policy;
 }
@@ -380,14 +379,14 @@ static void test_damaged(void **state) {
     for (int i = 0; i < N_DAMAGED; i++) {
         char text[1024] = {0};
         if (i % 3 == 0) { /* bytes */
-            for (size_t n = random_below(40), j = 0; j < n; j++)
-                text[j] = (char)(1 + random_below(255));
+            for (size_t n = below(40), j = 0; j < n; j++)
+                text[j] = (char)(1 + below(255));
         } else if (i % 3 == 1) { /* symbols of the grammar */
-            for (size_t n = random_below(60); n > 0; n--)
-                strcat(text, symbols[random_below(sizeof symbols / sizeof *symbols)]);
+            for (size_t n = below(60); n > 0; n--)
+                strcat(text, symbols[below(sizeof symbols / sizeof *symbols)]);
         } else { /* a byte of a good text changed */
             strcpy(text, "@0-1:f16:*;@2:f16:1;@*:sink=16,f16:32,int8/q4_0:1024,binary:*");
-            text[random_below(strlen(text))] = (char)(' ' + random_below(95));
+            text[below(strlen(text))] = (char)(' ' + below(95));
         }
         check_any(text, strlen(text));
     }
