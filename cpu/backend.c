@@ -5,6 +5,7 @@
 #include "attention/attention.h"
 #include "base/block_decode.h"
 #include "base/checked.h"
+#include "base/machine/cpu.h"
 #include "base/machine/pages.h"
 #include "cpu/kernels.h"
 #include "cpu/products.h"

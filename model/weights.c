@@ -5,6 +5,7 @@
 #include "base/checked.h"
 #include "base/finite.h"
 #include "base/name_list.h"
+#include "base/simd/detect.h"
 
 #include <stdlib.h>
 

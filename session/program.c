@@ -2,7 +2,7 @@
 #include "session/program.h"
 
 #include "attention/attention.h"
-#include "base/machine/cpu.h"
+#include "base/simd/detect.h"
 #include "cpu/packed_matrix.h"
 
 #include <errno.h>

@@ -1,6 +1,7 @@
 /* Opening what a command line names; see session.h. */
 #include "session/session.h"
 
+#include "base/simd/detect.h"
 #include "cpu/backend.h"
 
 #include <stdio.h>

@@ -1,4 +1,5 @@
 /* Prints the tables of docs/codecs.md: how far each codec is off, on keys and values, plain and rotated. */
+#include "base/simd/detect.h"
 #include "tests/codec_cases.h"
 
 #include <math.h>

@@ -1,6 +1,7 @@
 /* See evaluation_fixture.h. */
 #include "tests/evaluation_fixture.h"
 
+#include "base/simd/detect.h"
 #include "cpu/backend.h"
 #include "kvcache/policy_text.h"
 #include "tests/fixture_files.h"

@@ -1,6 +1,7 @@
 /* Attention against hand-computed one-hot cases and against double precision, on every instruction set. */
 #include "attention/attend.h"
 #include "base/half.h"
+#include "base/simd/detect.h"
 #include "kvcache/codec/weave.h"
 
 #include <math.h>

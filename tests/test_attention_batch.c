@@ -2,6 +2,7 @@
  * over threads, against that of each query by itself: the same to the bit, on every instruction set, for every kind of
  * policy. Batches cross the borders of groups and tiles. */
 #include "attention/attend.h"
+#include "base/simd/detect.h"
 #include "kvcache/codec/weave.h"
 #include "kvcache/policy_check.h"
 #include "kvcache/policy_text.h"

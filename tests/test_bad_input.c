@@ -3,6 +3,7 @@
  * in heap memory of exactly their size: AddressSanitizer then sees a read of one byte too many, which the zeros between
  * the end of a mapped file and the end of its page would hide. */
 #define _GNU_SOURCE
+#include "base/simd/detect.h"
 #include "checkpoints/open.h"
 #include "cpu/backend.h"
 #include "session/session.h"

@@ -1,5 +1,6 @@
 /* The arithmetic of a benchmark: break-even on made-up curves, medians, lists of depths, bytes of weights; and that the
  * bandwidth measurement reads every byte, on every instruction set of this machine. */
+#include "base/simd/detect.h"
 #include "eval/bench/bandwidth.h"
 #include "eval/bench/bandwidth_sum.h"
 #include "eval/bench/depths.h"

@@ -1,6 +1,7 @@
 /* The codecs: what they write against the `gguf` package and against a numpy reading of their layout, bit for bit; what
  * they decode against the layout, one element at a time, on every instruction set; what is not finite, large or tiny;
  * rotation; shapes. How far a round trip may be off is test_codec_bounds.c's subject. */
+#include "base/simd/detect.h"
 #include "kvcache/codec/codec.h"
 #include "kvcache/codec/format.h"
 #include "kvcache/codec/fp8.h"

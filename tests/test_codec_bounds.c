@@ -1,5 +1,6 @@
 /* How far a decoded number may be from the encoded one: bounds that follow from the data alone, for each codec, shape
  * and kind of data, on both sides, rotated or not. And that the bounds are close: data that comes near them exists. */
+#include "base/simd/detect.h"
 #include "tests/codec_cases.h"
 
 #include <math.h>

@@ -3,6 +3,7 @@
 #include "base/machine/cpu_nodes.h"
 #include "base/machine/cpu_quota.h"
 #include "base/machine/cpu_try.h"
+#include "base/simd/detect.h"
 
 #include <limits.h>
 #include <setjmp.h>

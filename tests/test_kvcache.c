@@ -1,6 +1,7 @@
 /* The cache as a whole: every query sees each token in the form that the plan gives it, whatever the batches; the
  * model's logits do not depend on them; streaming agrees with the slow way; the ledger and the counters are right. */
 #include "base/half.h"
+#include "base/simd/detect.h"
 #include "cpu/backend.h"
 #include "kvcache/codec/weave.h"
 #include "kvcache/ledger.h"

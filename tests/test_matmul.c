@@ -5,6 +5,7 @@
 #include "cpu/products.h"
 
 #include "base/half.h"
+#include "base/simd/detect.h"
 
 #include <math.h>
 #include <setjmp.h>

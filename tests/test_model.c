@@ -1,5 +1,6 @@
 /* Logits of tiny random models, every tensor type and container, against the float64 forward pass of
  * tests/fixtures/reference_llama.py; and that batches, threads and instruction sets do not change them. */
+#include "base/simd/detect.h"
 #include "cpu/backend.h"
 #include "cpu/packed_matrix.h"
 #include "model/model.h"

@@ -2,6 +2,7 @@
  * kernels' exponential against libm in double; on every instruction set that this machine has. */
 #include "base/block_decode.h"
 #include "base/half.h"
+#include "base/simd/detect.h"
 #include "base/tensor.h"
 #include "cpu/kernels.h"
 #include "tests/fixture_files.h"

@@ -1,11 +1,25 @@
-/* Names of things that exist once for each instruction set. A source of stowkv_simd_library() (cmake/simd.cmake) is
- * compiled once a level and exports a table under SIMD_NAME(table); SIMD_DECLARE declares all of them in a header, and
- * SIMD_TABLE lists them by SimdLevel, with NULL for the levels of other processors. SIMD_THIS_LEVEL is the level that
- * the including source is compiled for. */
+/* Instruction sets, and names of things that exist once for each. A source of stowkv_simd_library() (cmake/simd.cmake)
+ * is compiled once a level and exports a table under SIMD_NAME(table); SIMD_DECLARE declares all of them in a header,
+ * and SIMD_TABLE lists them by SimdLevel, with NULL for the levels of other processors. SIMD_THIS_LEVEL is the level
+ * that the including source is compiled for. Which of them this machine runs: detect.h. */
 #ifndef STOWKV_SIMD_LEVELS_H
 #define STOWKV_SIMD_LEVELS_H
 
-#include "base/machine/cpu.h"
+/* Levels in rising order; each includes those of its processor before it. Kernels exist once for each level
+ * (vectors.h). Levels of other processors are not compiled in and never run. */
+typedef enum SimdLevel {
+    SIMD_SCALAR,
+    SIMD_AVX2,
+    SIMD_AVX2_VNNI, /* on the command line avx2 too, as the next two are both avx512: the better of two that runs */
+    SIMD_AVX512,
+    SIMD_AVX512_VNNI,
+    SIMD_NEON,
+    SIMD_LEVEL_COUNT
+} SimdLevel;
+
+/* Its name on the command line, and what tells levels of one name apart: "avx512f,bw,vl,dq,vnni". */
+const char *simd_level_name(SimdLevel level);
+const char *simd_level_features(SimdLevel level);
 
 #define SIMD_PASTE_(name, level) name##_##level
 #define SIMD_PASTE(name, level)  SIMD_PASTE_(name, level)

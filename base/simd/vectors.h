@@ -14,6 +14,7 @@
 #include "base/half.h"
 #include "base/simd/levels.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #if defined(__AVX2__)

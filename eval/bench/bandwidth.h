@@ -13,7 +13,8 @@
 #ifndef STOWKV_BANDWIDTH_H
 #define STOWKV_BANDWIDTH_H
 
-#include "base/machine/cpu.h"
+#include "base/error.h"
+#include "base/simd/levels.h"
 
 #include <stddef.h>
 

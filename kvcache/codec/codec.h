@@ -13,7 +13,8 @@
 #ifndef STOWKV_CODEC_H
 #define STOWKV_CODEC_H
 
-#include "base/machine/cpu.h"
+#include "base/error.h"
+#include "base/simd/levels.h"
 #include "base/string_view.h"
 #include "kvcache/codec/table.h"
 
