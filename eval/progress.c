@@ -21,6 +21,10 @@ void progress_show(const Progress *progress, size_t done, const char *note) {
     fprintf(stderr, "%s%s", note[0] != '\0' ? ", " : "", note);
 }
 
+void progress_tell(const Progress *progress, const char *line) {
+    fprintf(stderr, "%s%s\n", progress->visible ? "\r\033[K" : "", line);
+}
+
 void progress_end(const Progress *progress) {
     if (progress->visible)
         fprintf(stderr, "\r\033[K");

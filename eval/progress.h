@@ -1,8 +1,9 @@
-/* A line on stderr that tells how far a long evaluation is and how long it will take; silent where stderr is no
- * terminal.
+/* A line on stderr that tells how far a long evaluation is and how long it will take; it is not shown where stderr is
+ * no terminal. What is to stay there, in a log too, is told above it.
  *
  *     Progress progress = progress_begin("perplexity", n_tokens);
  *     progress_show(&progress, n_done, "PPL 12.9560");
+ *     progress_tell(&progress, "depth 0, full: 812.35 tokens/s");
  *     progress_end(&progress);
  */
 #ifndef STOWKV_PROGRESS_H
@@ -20,6 +21,7 @@ typedef struct Progress {
 
 Progress progress_begin(const char *what, size_t total);
 void progress_show(const Progress *progress, size_t done, const char *note); /* the note may be "" */
+void progress_tell(const Progress *progress, const char *line);              /* without its newline */
 void progress_end(const Progress *progress);                                 /* clears the line */
 
 #endif

@@ -209,31 +209,18 @@ test_json() {
 }
 
 test_full_disk() {
-    timeout 300 "$program" --checkpoint_path "$stories" --prompt "$once" --temperature 0 >/dev/full 2>"$work/stderr"
-    status=$?
-    : >"$work/stdout"
+    output=/dev/full run --checkpoint_path "$stories" --prompt "$once" --temperature 0
     check 'stdout to a full disk' failed_cleanly 1 'stdout'
-    timeout 300 "$program" --help >/dev/full 2>"$work/stderr"
-    status=$?
+    output=/dev/full run --help
     check '--help to a full disk' failed_cleanly 1 'stdout'
 }
 
 # ---- Ctrl-C
 
-# stories260K with 60,000 positions instead of 512, so that it has not finished when the signal comes. llama2.c's files
-# end in RoPE tables, here 32 bytes a position, that nothing reads.
-make_long_stories() {
-    cp "$stories" "$work/long.bin"
-    cp "${STOWKV_DATA}/tok512.model" "$work/tokenizer.model"
-    chmod u+w "$work/long.bin"
-    truncate -s "+$(((60000 - 512) * 32))" "$work/long.bin"
-    printf '\x60\xea\0\0' | dd of="$work/long.bin" bs=1 seek=24 conv=notrunc status=none
-}
-
 test_interrupts() {
     mkfifo "$work/silence"
     make_long_stories
-    interrupt 0 --checkpoint_path "$work/long.bin" --prompt "$once" --temperature 0 --ignore_eos \
+    interrupt '[ -s "$work/stdout" ]' --checkpoint_path "$work/long.bin" --prompt "$once" --temperature 0 --ignore_eos \
         --max_new_tokens 59000 --json "$work/interrupted.json"
     expect_status 'Ctrl-C' 130
     check 'the text so far is printed' [ -s "$work/stdout" ]
@@ -242,27 +229,22 @@ test_interrupts() {
     if command -v python3 >/dev/null; then
         check 'the JSON of the text so far' json_is_complete "$work/interrupted.json" "$work/stdout"
     fi
-    interrupt 1 --checkpoint_path "$stories" --prompt_file - <>"$work/silence"
+    interrupt is_blocked --checkpoint_path "$stories" --threads 1 --prompt_file - <>"$work/silence"
     expect_status 'Ctrl-C while the prompt is read' 130
     check 'that is no error either' [ "$(grep -c error "$work/stderr")" -eq 0 ]
 }
 
 # A pipe whose reader is busy: the program waits in a write when the signal comes, and then goes on writing.
 test_interrupted_write() {
-    local pid
     mkfifo "$work/full"
     exec 5<>"$work/full"
     head -c 65536 /dev/zero >&5
-    env --default-signal=INT "$program" --checkpoint_path "$work/long.bin" --prompt "$once" --temperature 0 \
-        --ignore_eos --json "$work/waiting.json" >&5 2>"$work/stderr" &
-    pid=$!
-    sleep 2
-    kill -INT $pid
+    output=$work/full interrupt_begin is_blocked --checkpoint_path "$work/long.bin" --threads 1 --prompt "$once" \
+        --temperature 0 --ignore_eos --json "$work/waiting.json"
     exec 6<"$work/full" 5>&-
     tail -c +65537 <&6 >"$work/stdout"
     exec 6<&-
-    wait $pid
-    status=$?
+    interrupt_end
     expect_status 'Ctrl-C while the reader of the text is busy' 130
     check 'the text reaches the reader' stdout_begins_golden
     if command -v python3 >/dev/null; then
@@ -328,7 +310,7 @@ test_conversation() {
     run --checkpoint_path "$STOWKV_SMOLLM2" --chat --prompt 'I have a dog called Rex.' --temperature 0 \
         --n_ctx 512 --max_new_tokens 30
     check '--chat gives the first answer' [ "$(head -n 1 "$work/stdout")" = "$first" ]
-    interrupt 3 --checkpoint_path "$STOWKV_SMOLLM2" --interactive --n_ctx 64 <>"$work/silence"
+    interrupt is_blocked --checkpoint_path "$STOWKV_SMOLLM2" --threads 1 --interactive --n_ctx 64 <>"$work/silence"
     expect_status 'Ctrl-C at the prompt of a conversation' 130
     check 'without an error' [ "$(grep -c error "$work/stderr")" -eq 0 ]
 }

@@ -99,9 +99,7 @@ test_bad_pairs() {
     run --pairs "$work/bad.jsonl" --skip_bad_lines
     check 'nothing but bad lines' failed_behind_notes 1 'no pair'
     expect_error 1 'cannot be written' --pairs "$work/pairs.jsonl" --json "$work/missing/result.json"
-    timeout 60 "$program" --pairs "$work/pairs.jsonl" >/dev/full 2>"$work/stderr"
-    status=$?
-    : >"$work/stdout"
+    output=/dev/full run --pairs "$work/pairs.jsonl"
     check 'stdout to a full disk' failed_cleanly 1 'stdout'
 }
 
@@ -280,19 +278,14 @@ same_texts() {
     cmp -s <(without_times "$1" | sort) <(without_times "$2" | sort)
 }
 
-# interrupt_texts SIGNAL FILE ARGUMENT…: sends it once the file has 4 lines. A shell's background jobs ignore SIGINT.
+# interrupt_texts SIGNAL FILE ARGUMENT…: sends it once the file has 4 lines.
 interrupt_texts() {
-    local signal=$1 file=$2 pid
+    local signal=$1 file=$2
     shift 2
-    env --default-signal=INT "$program" "$@" --output "$file" >"$work/stdout" 2>"$work/stderr" &
-    pid=$!
-    until { [ -e "$file" ] && [ "$(wc -l <"$file")" -ge 4 ]; } || ! kill -0 $pid 2>/dev/null; do
-        sleep 0.01
-    done
-    kill -"$signal" $pid
-    wait $pid 2>/dev/null
-    status=$?
+    interrupt 'has_lines "$file" 4' "$@" --output "$file"
 }
+
+has_lines() { [ -e "$1" ] && [ "$(wc -l <"$1")" -ge "$2" ]; }
 
 test_resume() {
     local flags=(--checkpoint_path "$stories" --data "$work/data.jsonl" --prompt_template '{}' --max_new_tokens 60
@@ -328,14 +321,8 @@ test_resume() {
 }
 
 test_interrupted_reading() {
-    local pid
     mkfifo "$work/silence"
-    env --default-signal=INT "$program" --pairs - <>"$work/silence" >"$work/stdout" 2>"$work/stderr" &
-    pid=$!
-    sleep 1
-    kill -INT $pid
-    wait $pid
-    status=$?
+    interrupt is_blocked --pairs - <>"$work/silence"
     expect_status 'Ctrl-C while pairs are read' 130
     check 'is no error' [ ! -s "$work/stderr" ]
 }

@@ -1,5 +1,6 @@
 /* The program: speed of prefill and generation at several depths under one or several cache policies, beside what the
- * machine's memory can give. The table goes to stdout, progress and notes to stderr. Only main() picks the exit status.
+ * machine's memory can give. The table goes to stdout, progress and each figure to stderr. Only main() picks the exit
+ * status.
  */
 #include "base/machine/clock.h"
 #include "base/output_file.h"
@@ -93,6 +94,8 @@ static int report(Program *p, Error *error) {
 static int measure(Program *p, Error *error) {
     if (bench_first_token(&p->bench, p->session.tokenizer, p->start, error) < 0)
         return error->code;
+    fprintf(stderr, "first token %.3f s after the start, with a prompt of %zu\n", p->bench.first_token_seconds,
+            p->bench.n_first_prompt);
     return bench_run(&p->bench, error);
 }
 

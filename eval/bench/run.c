@@ -211,6 +211,16 @@ static int time_prefill(Bench *bench, Context *context, double *rate, Error *err
     return 0;
 }
 
+/* The figures of a point and repetition, as soon as they are there: the table comes when all are. */
+static void tell_point(const Bench *bench, const BenchMode *mode, size_t repetition, size_t d) {
+    const BenchPoint *point = &mode->points[d];
+    char line[160];
+    snprintf(line, sizeof line, "depth %zu, %s: %.2f tokens/s generated, %.1f of the prompt (repetition %zu of %zu)",
+             bench->depths.items[d], kv_policy_mode(&mode->policy), point->decode_rates[repetition],
+             point->prefill_rates[repetition], repetition + 1, bench->n_repetitions);
+    progress_tell(&bench->progress, line);
+}
+
 static int measure_point(Bench *bench, BenchMode *mode, size_t repetition, size_t d, Error *error) {
     BenchPoint *point = &mode->points[d];
     if (fill(bench, mode, repetition, bench->depths.items[d], error) < 0 ||
@@ -225,6 +235,7 @@ static int measure_point(Bench *bench, BenchMode *mode, size_t repetition, size_
     }
     point->n = repetition + 1;
     bench->work_done += DECODE_WORK * bench->n_generate + bench->n_prompt;
+    tell_point(bench, mode, repetition, d);
     return 0;
 }
 

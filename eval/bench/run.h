@@ -85,8 +85,9 @@ int bench_first_token(Bench *bench, const Tokenizer *tokenizer, double program_s
  * which tokens they are. */
 int32_t bench_token(size_t position, size_t n_vocab);
 
-/* After ERROR_INTERRUPTED each point has the repetitions that it was through with. Counters of the caches are compared
- * with the plan's arithmetic after each repetition, to the byte. */
+/* Each point's figures are told on stderr once they are there. After ERROR_INTERRUPTED each point has the repetitions
+ * that it was through with. Counters of the caches are compared with the plan's arithmetic after each repetition, to
+ * the byte. */
 int bench_run(Bench *bench, Error *error);
 void bench_close(Bench *bench);
 
