@@ -75,15 +75,16 @@ static void compute_forms(const KvPolicy *policy, size_t head, Forms *forms) {
         }
 }
 
-/* Decodes a token of one side of a span. */
+/* Decodes a token of one side of a span, whose tokens come in order: a record is put back at its first one, for all. */
 static void read_token(const KvRecordForm *form, const KvSpan *span, KvSide side, size_t token, float out[DIM]) {
+    static uint8_t rows[KV_SIDES][64 * DIM * sizeof(float)];
     const KvCodec *codec = span->side[side].codec;
     const KvGroup *group = &span->side[side].group;
     const uint8_t *record = span->records[side] + token / group->n_tokens * span->side[side].record_bytes;
-    uint8_t rows[64 * DIM * sizeof(float)];
     if (span->store >= KV_FIRST_ENCODED) {
-        form->load(kv_codec_id(codec), side, group, record, rows);
-        record = rows;
+        if (token % group->n_tokens == 0)
+            form->load(kv_codec_id(codec), side, group, record, rows[side]);
+        record = rows[side];
     }
     kv_codec_decoder(codec, SIMD_SCALAR)(side, group, record, token % group->n_tokens, 1, out);
 }
