@@ -10,8 +10,9 @@ usual() {
 
 # stderr_tells_figures N: and of the first token, and nothing else.
 stderr_tells_figures() {
-    [ "$(grep -cE '^depth [0-9]+, [a-z]+: [0-9.]+ tokens/s generated, [0-9.]+ of the prompt \(repetition' "$work/stderr")" -eq "$1" ] &&
-        [ "$(wc -l <"$work/stderr")" -eq $(($1 + 1)) ] && head -n 1 "$work/stderr" | grep -q '^first token '
+    local figure='^depth [0-9]+, [a-z]+: [0-9.]+ tokens/s generated, [0-9.]+ of the prompt \(repetition '
+    [ "$(grep -cE "$figure" "$work/stderr")" -eq "$1" ] && [ "$(wc -l <"$work/stderr")" -eq $(($1 + 1)) ] &&
+        head -n 1 "$work/stderr" | grep -q '^first token '
 }
 
 stdout_has() { grep -qE -e "$1" "$work/stdout"; }
@@ -84,7 +85,8 @@ test_results() {
     check 'what else is told' json "$work/result.json" \
         'r["model"].endswith("stories260K.bin") and r["device"] == "cpu" and r["prompt_tokens"] == 50 and
          r["generate_tokens"] == 20 and r["repetitions"] == 2 and r["first_token_prompt_tokens"] == 20 and
-         0 < r["first_token_seconds"] <= '$elapsed' and 1e7 < r["read_bandwidth_min"] <= r["read_bandwidth"] <= r["read_bandwidth_max"]
+         0 < r["first_token_seconds"] <= '$elapsed' and
+         1e7 < r["read_bandwidth_min"] <= r["read_bandwidth"] <= r["read_bandwidth_max"]
          and r["readings"] == 12 and all(r["read_bandwidth_min"] <= x["read_bandwidth"] <= r["read_bandwidth_max"]
          for x in r["results"])'
     check 'bytes of a full cache' json "$work/result.json" \
