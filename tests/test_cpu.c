@@ -4,6 +4,7 @@
 #include "base/machine/cpu_quota.h"
 #include "base/machine/cpu_try.h"
 #include "base/simd/detect.h"
+#include "base/simd/probe.h"
 
 #include <limits.h>
 #include <setjmp.h>
@@ -126,6 +127,20 @@ static void test_levels(void **state) {
     assert_string_equal(simd_level_name(SIMD_AVX512_VNNI), "avx512");
     assert_string_not_equal(simd_level_features(SIMD_AVX2_VNNI), simd_level_features(SIMD_AVX2));
     assert_string_not_equal(simd_level_features(SIMD_AVX512_VNNI), simd_level_features(SIMD_AVX512));
+}
+
+/* Each has what tells it from all others, and none runs that was not compiled in. */
+static void test_all_levels(void **state) {
+    (void)state;
+    static CpuProbe *const PROBES[SIMD_LEVEL_COUNT] = SIMD_TABLE(simd_probe);
+    expect_probes(0);
+    assert_true(cpu_runs(SIMD_SCALAR));
+    for (SimdLevel level = 0; level < SIMD_LEVEL_COUNT; level++) {
+        assert_true(strlen(simd_level_name(level)) > 0);
+        for (SimdLevel other = 0; other < level; other++)
+            assert_string_not_equal(simd_level_features(level), simd_level_features(other));
+        assert_true(PROBES[level] != NULL || !cpu_runs(level));
+    }
 }
 
 static void test_refused_levels(void **state) {
@@ -336,6 +351,7 @@ int main(void) {
         cmocka_unit_test(test_try),
         cmocka_unit_test(test_other_signals),
         cmocka_unit_test(test_levels),
+        cmocka_unit_test(test_all_levels),
         cmocka_unit_test(test_refused_levels),
         cmocka_unit_test_setup_teardown(test_quota_v2, make_root, remove_root),
         cmocka_unit_test_setup_teardown(test_quota_of_parents, make_root, remove_root),

@@ -166,10 +166,9 @@ static void test_idle(void **state) {
     atomic_size_t n_calls = 0;
     assert_int_equal(thread_pool_open(&pool, 2, &error), 0);
     thread_pool_set_idle(pool, count_call, &n_calls);
-    for (size_t i = 0; i < 100 || (atomic_load(&n_calls) == 0 && i < 1000000); i++)
+    for (size_t i = 0; i < 100 || atomic_load(&n_calls) == 0; i++) /* the other thread's turn comes when it comes */
         check_loop(pool, thread_pool_run, 3, 1);
     thread_pool_close(pool);
-    assert_true(atomic_load(&n_calls) > 0);
 }
 
 int main(void) {

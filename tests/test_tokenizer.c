@@ -9,7 +9,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 #include <utf8proc.h>
 
@@ -82,12 +81,6 @@ static void expect_ids(const Tokenizer *tokenizer, const char *text, unsigned fl
 #define EXPECT_IDS(tokenizer, text, flags, ...)                                                                        \
     expect_ids(tokenizer, text, flags, (const int32_t[]){__VA_ARGS__},                                                 \
                sizeof((const int32_t[]){__VA_ARGS__}) / sizeof(int32_t))
-
-static double seconds_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 /* Streams ids to text, a token at a time; what comes out of each step must be valid UTF-8. The caller frees .bytes. */
 static StringView stream_all(const Tokenizer *tokenizer, const TokenList *tokens) {
@@ -505,7 +498,7 @@ static void test_stream_holds_characters(void **state) {
     vocabulary_fixture_free(fixture);
 }
 
-/* One word of a megabyte, in a time that only O(n log n) reaches, and no byte lost. */
+/* One word of a megabyte, and no byte lost. In O(n²) steps the first of them would last until ctest ends the test. */
 static void test_long_words(void **state) {
     (void)state;
     const char *names[] = {"gpt-2", "llama-bpe", "smollm", "qwen2"};
@@ -523,10 +516,8 @@ static void test_long_words(void **state) {
                 memcpy(text + at, units[j], unit);
             TokenList tokens = {0};
             Error error = {0};
-            double start = seconds_now();
             if (tokenizer_encode(tokenizer, (StringView){text, length}, 0, &tokens, &error) < 0)
                 fail_msg("%s: '%s': %s", names[i], units[j], error.message);
-            assert_true(seconds_now() - start < 10);
             if ((unsigned char)units[j][0] < 0x80 && units[j][0] != '\r') {
                 StringView back = stream_all(tokenizer, &tokens);
                 assert_true(sv_equal(back, (StringView){text, length}));
