@@ -1,5 +1,7 @@
-/* Attention against hand-computed one-hot cases and against double precision, on every instruction set. */
+/* Attention against hand-computed cases, which hold the reference too, and against the reference, on every instruction
+ * set. */
 #include "attention/attend.h"
+#include "attention/reference.h"
 #include "base/half.h"
 #include "base/simd/detect.h"
 #include "kvcache/codec/weave.h"
@@ -21,6 +23,7 @@
 
 static uint16_t keys[MAX_TOKENS * MAX_DIM], values[MAX_TOKENS * MAX_DIM];
 static float q[MAX_GROUP * MAX_DIM], out[MAX_GROUP * MAX_DIM], split_out[MAX_GROUP * MAX_DIM];
+static double expected[MAX_GROUP * MAX_DIM], magnitude[MAX_GROUP * MAX_DIM];
 static float partials[MAX_TILES * MAX_GROUP * PARTIAL_FLOATS(MAX_DIM)];
 static AttentionScratch *scratch;
 
@@ -35,21 +38,31 @@ static KvSpan fp16_span(size_t first, size_t n_tokens, size_t head_dim) {
 }
 
 /* All at once, and tile by tile from the last to the first, as threads may do it: the same to the bit. */
-static void attend(SimdLevel level, const KvSpan *spans, size_t n_spans, size_t n_group, size_t head_dim) {
+static void attend(SimdLevel level, const AttentionShape *shape, const AttentionQuery *query) {
     const AttentionKernels *kernels = attention_kernels(level);
-    AttentionShape shape = {n_group, head_dim, ROPE_INTERLEAVED};
-    AttentionQuery query = {q, NULL, spans, n_spans, out};
-    size_t n_tokens = 0, stride = n_group * PARTIAL_FLOATS(head_dim);
-    for (size_t s = 0; s < n_spans; s++)
-        n_tokens += spans[s].n_tokens;
+    size_t n_tokens = 0, size = shape->n_group * shape->head_dim;
+    size_t stride = shape->n_group * PARTIAL_FLOATS(shape->head_dim);
+    for (size_t s = 0; s < query->n_spans; s++)
+        n_tokens += query->spans[s].n_tokens;
     size_t n_tiles = (n_tokens + TILE_TOKENS - 1) / TILE_TOKENS;
     memset(partials, 0xff, sizeof partials);
     for (size_t tile = n_tiles; tile-- > 0;)
-        kernels->attend_tiles(&shape, &query, tile, tile + 1, partials, stride, scratch);
-    kernels->merge(&shape, &query, n_tiles, partials, stride, scratch);
-    memcpy(split_out, out, n_group * head_dim * sizeof *out);
-    kernels->attend(&shape, &query, 1, scratch);
-    assert_memory_equal(out, split_out, n_group * head_dim * sizeof *out);
+        kernels->attend_tiles(shape, query, tile, tile + 1, partials, stride, scratch);
+    kernels->merge(shape, query, n_tiles, partials, stride, scratch);
+    memcpy(split_out, query->out, size * sizeof *split_out);
+    kernels->attend(shape, query, 1, scratch);
+    assert_memory_equal(query->out, split_out, size * sizeof *split_out);
+}
+
+static void attend_spans(SimdLevel level, const KvSpan *spans, size_t n_spans, size_t n_group, size_t head_dim) {
+    attend(level, &(AttentionShape){n_group, head_dim, ROPE_INTERLEAVED},
+           &(AttentionQuery){q, NULL, spans, n_spans, out});
+}
+
+static void reference(const AttentionShape *shape, const AttentionQuery *query) {
+    Error error = {0};
+    if (attention_reference(shape, query, expected, magnitude, &error) < 0)
+        fail_msg("%s", error.message);
 }
 
 static float random_normal(void) {
@@ -76,44 +89,79 @@ static void test_one_hot(void **state) {
                 for (size_t i = 0; i < n_group * DIM; i++)
                     q[i] = i % DIM == (chosen + i / DIM) % TOKENS ? 4000.0f : 0.0f; /* e^(-4000/8): 0 beside 1 */
                 KvSpan span = fp16_span(0, TOKENS, DIM);
-                attend(level, &span, 1, n_group, DIM);
-                for (size_t i = 0; i < n_group * DIM; i++)
-                    assert_true(out[i] == (float)(((chosen + i / DIM) % TOKENS * DIM + i % DIM) % 2039));
+                AttentionShape shape = {n_group, DIM, ROPE_INTERLEAVED};
+                AttentionQuery query = {q, NULL, &span, 1, out};
+                attend(level, &shape, &query);
+                reference(&shape, &query);
+                for (size_t i = 0; i < n_group * DIM; i++) {
+                    int value = (int)((chosen + i / DIM) % TOKENS * DIM + i % DIM) % 2039;
+                    assert_true(out[i] == (float)value);
+                    assert_true(fabs(expected[i] - value) <= 1e-200); /* e^(-500) of the other values */
+                }
             }
 }
 
-/* What attention should see, in double: (n_tokens, head_dim). */
-static double key_values[MAX_TOKENS * MAX_DIM], value_values[MAX_TOKENS * MAX_DIM];
-
-/* softmax(q K^T / sqrt(d)) V in double; `magnitude` is the same sum of magnitudes, for the error bound. */
-static void reference(const float *query, size_t n_tokens, size_t head_dim, double *expected, double *magnitude) {
-    static double weights[MAX_TOKENS];
-    double max = -INFINITY, sum = 0;
-    for (size_t t = 0; t < n_tokens; t++) {
-        double score = 0;
-        for (size_t d = 0; d < head_dim; d++)
-            score += (double)query[d] * key_values[t * head_dim + d];
-        weights[t] = score / sqrt((double)head_dim);
-        max = fmax(max, weights[t]);
+/* A score of log(3) beside one of 0: three quarters of one value and a quarter of the other. */
+static void test_two_tokens(void **state) {
+    (void)state;
+    enum { DIM = 64 };
+    for (size_t d = 0; d < DIM; d++) {
+        q[d] = d == 5 ? 8 * logf(3) : 0.0f; /* divided by sqrt(64) */
+        keys[d] = half_from_float(d == 5 ? 1.0f : 0.0f);
+        keys[DIM + d] = half_from_float(d == 6 ? 1.0f : 0.0f);
+        values[d] = half_from_float((float)d);
+        values[DIM + d] = half_from_float(-1);
     }
-    for (size_t t = 0; t < n_tokens; t++)
-        sum += weights[t] = exp(weights[t] - max);
-    for (size_t d = 0; d < head_dim; d++) {
-        expected[d] = magnitude[d] = 0;
-        for (size_t t = 0; t < n_tokens; t++) {
-            double term = weights[t] / sum * value_values[t * head_dim + d];
-            expected[d] += term;
-            magnitude[d] += fabs(term);
+    for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
+        KvSpan span = fp16_span(0, 2, DIM);
+        AttentionShape shape = {1, DIM, ROPE_INTERLEAVED};
+        AttentionQuery query = {q, NULL, &span, 1, out};
+        attend(level, &shape, &query);
+        reference(&shape, &query);
+        for (size_t d = 0; d < DIM; d++) {
+            double value = 0.75 * (double)d - 0.25;
+            assert_true(fabs(expected[d] - value) <= 1e-5 && fabs((double)out[d] - value) <= 1e-5);
         }
     }
+}
+
+/* A quarter turn back brings a query along the second axis of a pair to the first: so it sees a shifted span, while it
+ * sees another span as it is. Both tokens count alike. */
+static void test_quarter_turn(void **state) {
+    (void)state;
+    enum { DIM = 32, PAIR = 3, HALF = DIM / 2 };
+    const float back[2] = {0, -1}; /* cosine and sine of minus a quarter turn */
+    float rotation[DIM];
+    for (size_t i = 0; i < DIM; i++)
+        rotation[i] = back[i % 2];
+    for (size_t i = 0; i < 2 * DIM * DIM; i++) { /* twice DIM tokens, each along its axis */
+        keys[i] = half_from_float(i / DIM % DIM == i % DIM ? 1.0f : 0.0f);
+        values[i] = half_from_float((float)(i % 2039));
+    }
+    for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level))
+        for (RopePairing pairing = ROPE_INTERLEAVED; pairing <= ROPE_HALVES; pairing++) {
+            size_t first = pairing == ROPE_INTERLEAVED ? 2 * PAIR : PAIR;
+            size_t second = first + (pairing == ROPE_INTERLEAVED ? 1 : HALF);
+            KvSpan spans[] = {fp16_span(0, DIM, DIM), fp16_span(DIM, DIM, DIM)};
+            AttentionShape shape = {1, DIM, pairing};
+            AttentionQuery query = {q, rotation, spans, 2, out};
+            spans[0].shifted = true;
+            for (size_t d = 0; d < DIM; d++)
+                q[d] = d == second ? 4000.0f : 0.0f;
+            attend(level, &shape, &query);
+            reference(&shape, &query);
+            for (size_t d = 0; d < DIM; d++) {
+                float value = (float)((first * DIM + d) % 2039 + ((DIM + second) * DIM + d) % 2039) / 2;
+                assert_true(out[d] == value);
+                assert_true(expected[d] == (double)value);
+            }
+        }
 }
 
 static void fill_random(size_t n_tokens, size_t n_group, size_t head_dim) {
     for (size_t i = 0; i < n_tokens * head_dim; i++) {
         keys[i] = half_from_float(random_normal());
         values[i] = half_from_float(random_normal());
-        key_values[i] = (double)half_to_float(keys[i]);
-        value_values[i] = (double)half_to_float(values[i]);
     }
     for (size_t i = 0; i < n_group * head_dim; i++)
         q[i] = random_normal() * 2;
@@ -129,23 +177,24 @@ static void fill_random(size_t n_tokens, size_t n_group, size_t head_dim) {
  * are smaller, but relative to the largest element too. */
 typedef enum Arithmetic { FLOATS, ROTATED, CODES } Arithmetic;
 
-static void check_against_reference(const char *what, size_t n_tokens, size_t n_group, size_t head_dim,
+static void check_against_reference(const char *what, const AttentionShape *shape, const AttentionQuery *query,
                                     Arithmetic arithmetic) {
+    size_t n_tokens = 0, head_dim = shape->head_dim;
+    for (size_t s = 0; s < query->n_spans; s++)
+        n_tokens += query->spans[s].n_tokens;
     double tolerance = ((double)head_dim * 40 + (double)n_tokens) * 0x1p-24;
     if (arithmetic != FLOATS)
         tolerance *= 2;
     if (arithmetic == CODES)
         tolerance += 4 * 40 * 0x1p-16;
-    for (size_t h = 0; h < n_group; h++) {
-        double expected[MAX_DIM], magnitude[MAX_DIM], largest = 0;
-        reference(q + h * head_dim, n_tokens, head_dim, expected, magnitude);
+    reference(shape, query);
+    for (size_t i = 0; i < shape->n_group * head_dim; i++) {
+        double largest = 0;
         for (size_t d = 0; d < head_dim; d++)
-            largest = fmax(largest, magnitude[d]);
-        for (size_t d = 0; d < head_dim; d++)
-            if (!(fabs((double)out[h * head_dim + d] - expected[d]) <=
-                  (arithmetic == FLOATS ? magnitude[d] : largest) * tolerance))
-                fail_msg("%s, head_dim %zu, %zu heads, %zu tokens: %.9g, expected %.9g", what, head_dim, n_group,
-                         n_tokens, (double)out[h * head_dim + d], expected[d]);
+            largest = fmax(largest, magnitude[i / head_dim * head_dim + d]);
+        if (!(fabs((double)query->out[i] - expected[i]) <= (arithmetic == FLOATS ? magnitude[i] : largest) * tolerance))
+            fail_msg("%s, head_dim %zu, %zu heads, %zu tokens: %.9g, expected %.9g", what, head_dim, shape->n_group,
+                     n_tokens, (double)query->out[i], expected[i]);
     }
 }
 
@@ -157,8 +206,10 @@ static void check_random(SimdLevel level, size_t head_dim, size_t n_group, const
         n_tokens += span_tokens[s];
     }
     fill_random(n_tokens, n_group, head_dim);
-    attend(level, spans, n_spans, n_group, head_dim);
-    check_against_reference(simd_level_name(level), n_tokens, n_group, head_dim, FLOATS);
+    AttentionShape shape = {n_group, head_dim, ROPE_INTERLEAVED};
+    AttentionQuery query = {q, NULL, spans, n_spans, out};
+    attend(level, &shape, &query);
+    check_against_reference(simd_level_name(level), &shape, &query, FLOATS);
 }
 
 static void test_random_against_double(void **state) {
@@ -187,47 +238,30 @@ static void test_cuts_change_nothing(void **state) {
     fill_random(TOKENS, HEADS, DIM);
     for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
         KvSpan span = fp16_span(0, TOKENS, DIM);
-        attend(level, &span, 1, HEADS, DIM);
+        attend_spans(level, &span, 1, HEADS, DIM);
         memcpy(whole, out, sizeof whole);
         for (size_t cut = 1; cut < TOKENS; cut += 37) {
             KvSpan spans[] = {fp16_span(0, cut, DIM), fp16_span(cut, TOKENS - cut, DIM)};
-            attend(level, spans, 2, HEADS, DIM);
+            attend_spans(level, spans, 2, HEADS, DIM);
             assert_memory_equal(out, whole, sizeof whole);
         }
     }
 }
 
-/* The Hadamard transform of a row by its definition, in double. */
-static void hadamard(const float *row, size_t n, double *to) {
-    for (size_t i = 0; i < n; i++) {
-        to[i] = 0;
-        for (size_t j = 0; j < n; j++)
-            to[i] += (__builtin_popcountll(i & j) % 2 ? -1.0 : 1.0) * (double)row[j] / sqrt((double)n);
-    }
-}
-
-/* Encodes one side of `n_tokens` (whole groups) from the FP16 rows; what it decodes to, unrotated, is the reference. */
+/* Encodes one side of `n_tokens` (whole groups) from the FP16 rows, as the cache keeps it. */
 static uint8_t *encode_side(const KvEncoding *encoding, KvSide side, size_t n_tokens) {
     const KvCodec *codec = encoding->codec;
     const KvGroup *group = &encoding->group;
-    size_t dim = group->head_dim, size = group->n_tokens * dim, bytes = encoding->record_bytes;
+    size_t size = group->n_tokens * group->head_dim, bytes = encoding->record_bytes;
     const uint16_t *rows = side == KV_KEYS ? keys : values;
-    double *seen = side == KV_KEYS ? key_values : value_values;
     uint8_t *records = malloc(bytes * (n_tokens / group->n_tokens));
     float *from = malloc(2 * size * sizeof *from);
     for (size_t g = 0; g < n_tokens / group->n_tokens; g++) {
         for (size_t i = 0; i < size; i++)
             from[i] = half_to_float(rows[g * size + i]);
         kv_codec_encode(codec, SIMD_SCALAR, side, group, from, from + size, records + g * bytes);
-        kv_codec_decoder(codec, SIMD_SCALAR)(side, group, records + g * bytes, 0, group->n_tokens, from);
         memcpy(from + size, records + g * bytes, bytes);
         KV_WOVEN_RECORDS.store(kv_codec_id(codec), side, group, (uint8_t *)(from + size), records + g * bytes);
-        for (size_t t = 0; t < group->n_tokens; t++)
-            if (group->rotated)
-                hadamard(from + t * dim, dim, seen + g * size + t * dim);
-            else
-                for (size_t d = 0; d < dim; d++)
-                    seen[g * size + t * dim + d] = (double)from[t * dim + d];
     }
     free(from);
     return records;
@@ -254,12 +288,14 @@ static void check_codecs(KvCodecId k, KvCodecId v, bool rotated, size_t head_dim
         for (KvSide side = 0; side < KV_SIDES; side++)
             encoded.records[side] = records[side] = encode_side(&encoded.side[side], side, n_encoded);
         KvSpan spans[] = {sink, encoded, tail}; /* the order of tokens does not change a softmax */
-        attend(level, spans, 3, n_group, head_dim);
+        AttentionShape shape = {n_group, head_dim, ROPE_INTERLEAVED};
+        AttentionQuery query = {q, NULL, spans, 3, out};
+        attend(level, &shape, &query);
         char what[64];
         snprintf(what, sizeof what, "%s, %s/%s%s", simd_level_name(level), kv_codec_name(kv_codec(k)),
                  kv_codec_name(kv_codec(v)), rotated ? " rotated" : "");
         bool coded = is_coded(&encoded, KV_KEYS) || is_coded(&encoded, KV_VALUES);
-        check_against_reference(what, n_tokens, n_group, head_dim, coded ? CODES : rotated ? ROTATED : FLOATS);
+        check_against_reference(what, &shape, &query, coded ? CODES : rotated ? ROTATED : FLOATS);
         free(records[KV_KEYS]);
         free(records[KV_VALUES]);
     }
@@ -324,11 +360,11 @@ static void test_queries_that_disagree(void **state) {
         }
 }
 
-/* A shifted span is seen by the query that RoPE has turned back. */
+/* A shifted span is seen by the query that RoPE has turned back; the reference turns the keys forward instead. */
 static void test_shifted_span(void **state) {
     (void)state;
     enum { DIM = 32, SINK = 5, TAIL = 9, HEADS = 5 };
-    float rotation[DIM], plain[HEADS * DIM];
+    float rotation[DIM];
     for (size_t i = 0; i < DIM / 2; i++) {
         rotation[2 * i] = (float)cos(-77.0 * pow(1000, -2.0 * (double)i / DIM));
         rotation[2 * i + 1] = (float)sin(-77.0 * pow(1000, -2.0 * (double)i / DIM));
@@ -337,19 +373,12 @@ static void test_shifted_span(void **state) {
         fill_random(SINK + TAIL, HEADS, DIM);
         KvSpan spans[] = {fp16_span(0, SINK, DIM), fp16_span(SINK, TAIL, DIM)};
         spans[0].shifted = true;
-        AttentionShape shape = {HEADS, DIM, ROPE_INTERLEAVED};
-        AttentionQuery query = {q, rotation, spans, 2, out};
-        attention_kernels(level)->attend(&shape, &query, 1, scratch);
-        memcpy(plain, out, sizeof plain);
-        /* The slow way: turn the sink's keys forward instead, which gives the same differences of positions. */
-        for (size_t t = 0; t < SINK; t++)
-            for (size_t i = 0; i < DIM / 2; i++) {
-                double c = (double)rotation[2 * i], s = -(double)rotation[2 * i + 1];
-                double *pair = key_values + t * DIM + 2 * i, a = pair[0], b = pair[1];
-                pair[0] = a * c - b * s;
-                pair[1] = a * s + b * c;
-            }
-        check_against_reference("shifted", SINK + TAIL, HEADS, DIM, ROTATED);
+        for (RopePairing pairing = ROPE_INTERLEAVED; pairing <= ROPE_HALVES; pairing++) {
+            AttentionShape shape = {HEADS, DIM, pairing};
+            AttentionQuery query = {q, rotation, spans, 2, out};
+            attend(level, &shape, &query);
+            check_against_reference("shifted", &shape, &query, ROTATED);
+        }
     }
 }
 
@@ -360,7 +389,7 @@ static void test_nan_is_not_hidden(void **state) {
         check_random(level, 64, 1, &n, 1);
         keys[64 * 67] = 0x7e00;
         KvSpan span = fp16_span(0, n, 64);
-        attend(level, &span, 1, 1, 64);
+        attend_spans(level, &span, 1, 1, 64);
         assert_true(isnan(out[0]));
     }
 }
@@ -385,7 +414,7 @@ static void test_numbers_that_are_not_finite(void **state) {
                 span.records[side] = encode_side(&span.side[side], side, TOKENS);
             }
             q[BAD * DIM + 5] = bad[i / 2 % 2];
-            attend(level, &span, 1, n_group, DIM);
+            attend_spans(level, &span, 1, n_group, DIM);
             for (size_t h = 0; h < n_group; h++)
                 for (size_t d = 0; d < DIM; d++)
                     assert_true(isnan(out[h * DIM + d]) == (h == BAD));
@@ -397,6 +426,8 @@ static void test_numbers_that_are_not_finite(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_hot),
+        cmocka_unit_test(test_two_tokens),
+        cmocka_unit_test(test_quarter_turn),
         cmocka_unit_test(test_random_against_double),
         cmocka_unit_test(test_several_spans),
         cmocka_unit_test(test_cuts_change_nothing),

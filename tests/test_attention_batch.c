@@ -1,7 +1,8 @@
 /* A batch's attention, which decodes a tile once for a block of queries, and a single query's, whose tiles are spread
  * over threads, against that of each query by itself: the same to the bit, on every instruction set, for every kind of
- * policy. Batches cross the borders of groups and tiles. */
+ * policy. Batches cross the borders of groups and tiles. What the last query of all sees goes through the reference. */
 #include "attention/attend.h"
+#include "attention/reference.h"
 #include "base/simd/detect.h"
 #include "kvcache/codec/weave.h"
 #include "kvcache/policy_check.h"
@@ -70,15 +71,45 @@ static void fill_shift(const KvCache *cache, size_t layer, size_t n_tokens) {
         }
 }
 
+static AttentionShape shape_of(const AttentionBatch *batch) {
+    const KvShape *shape = &batch->cache->layout.shape;
+    return (AttentionShape){batch->n_heads / shape->n_kv_heads, shape->head_dim, batch->pairing};
+}
+
+static AttentionQuery query_at(const AttentionBatch *batch, size_t t, size_t kv_head, KvSpan spans[KV_MAX_SPANS]) {
+    AttentionShape shape = shape_of(batch);
+    size_t n_spans = kvcache_view(batch->cache, batch->layer, kv_head, batch->cache->n_tokens + t, spans);
+    size_t first = (t * batch->n_heads + kv_head * shape.n_group) * shape.head_dim;
+    const float *shift = batch->shift_rotation == NULL ? NULL : batch->shift_rotation + t * shape.head_dim;
+    return (AttentionQuery){batch->q + first, shift, spans, n_spans, alone + first};
+}
+
 static void attend_alone(const AttentionKernels *kernels, const AttentionBatch *batch, size_t t, size_t kv_head) {
     KvSpan spans[KV_MAX_SPANS];
-    size_t head_dim = batch->cache->layout.shape.head_dim,
-           n_group = batch->n_heads / batch->cache->layout.shape.n_kv_heads;
-    size_t n_spans = kvcache_view(batch->cache, batch->layer, kv_head, batch->cache->n_tokens + t, spans);
-    size_t first = (t * batch->n_heads + kv_head * n_group) * head_dim;
-    AttentionShape shape = {n_group, head_dim, batch->pairing};
-    AttentionQuery query = {batch->q + first, batch->shift_rotation + t * head_dim, spans, n_spans, alone + first};
+    AttentionShape shape = shape_of(batch);
+    AttentionQuery query = query_at(batch, t, kv_head, spans);
     kernels->attend(&shape, &query, 1, scratch);
+}
+
+/* The bounds of test_attention.c, for scores below 20 and 16-bit numbers. */
+static void check_against_reference(const Case *c, const AttentionBatch *batch, SimdLevel level, size_t t,
+                                    size_t kv_head) {
+    static double expected[MAX_HEADS * MAX_DIM], magnitude[MAX_HEADS * MAX_DIM];
+    KvSpan spans[KV_MAX_SPANS];
+    Error error = {0};
+    AttentionShape shape = shape_of(batch);
+    AttentionQuery query = query_at(batch, t, kv_head, spans);
+    double tolerance = 2 * ((double)shape.head_dim * 20 + N_TOKENS) * 0x1p-24 + 4 * 20 * 0x1p-16;
+    if (attention_reference(&shape, &query, expected, magnitude, &error) < 0)
+        fail_msg("%s", error.message);
+    for (size_t i = 0; i < shape.n_group * shape.head_dim; i++) {
+        double largest = 0;
+        for (size_t d = 0; d < shape.head_dim; d++)
+            largest = fmax(largest, magnitude[i / shape.head_dim * shape.head_dim + d]);
+        if (!(fabs((double)query.out[i] - expected[i]) <= largest * tolerance))
+            fail_msg("%s, %s, group %zu, head_dim %zu, %zu heads: %.9g, expected %.9g", c->policy,
+                     simd_level_name(level), c->group, c->head_dim, c->n_group, (double)query.out[i], expected[i]);
+    }
 }
 
 /* In the order of last to first, in parts of any number of items. */
@@ -111,6 +142,8 @@ static void check_batch(const Case *c, KvCache *cache, SimdLevel level, size_t l
     for (size_t t = 0; t < n; t++)
         for (size_t kv_head = 0; kv_head < c->n_kv_heads; kv_head++)
             attend_alone(kernels, &batch, t, kv_head);
+    if (cache->n_tokens + n == N_TOKENS)
+        check_against_reference(c, &batch, level, n - 1, c->n_kv_heads - 1);
     attend_in_parts(&batch, kernels);
     check_against_alone(c, &batch, level, "in a batch");
     batch.n_tokens = 1;

@@ -1,5 +1,6 @@
 /* Errors by layer and KV head, against the same figures from the queries, keys and values that went by: groups encoded
  * and decoded here, attention in double. */
+#include "attention/reference.h"
 #include "base/half.h"
 #include "tests/evaluation_fixture.h"
 #include "tests/fixture_files.h"
@@ -131,22 +132,16 @@ static void add_encoded(const KvLayerPolicy *rule, const Forms *forms, Squares *
 /* The query at `position` over tokens in FP16, or as it sees them; nothing is dropped. */
 static void attend(const KvLayerPolicy *rule, bool exact, const float *q, const Forms *keys, const Forms *values,
                    size_t position, double out[DIM]) {
-    double weights[RUN_WINDOW], max = -INFINITY, sum = 0;
-    size_t tiers[RUN_WINDOW];
+    static double query[DIM], k[RUN_WINDOW][DIM], v[RUN_WINDOW][DIM], magnitude[DIM];
     for (size_t t = 0; t <= position; t++) {
-        double score = 0;
-        tiers[t] = exact ? 0 : tier_of(rule, position + 1, t);
-        for (size_t d = 0; d < DIM; d++)
-            score += (double)q[d] * (double)keys->rows[tiers[t]][t][d] / sqrt(DIM);
-        weights[t] = score;
-        max = fmax(max, score);
+        size_t tier = exact ? 0 : tier_of(rule, position + 1, t);
+        for (size_t d = 0; d < DIM; d++) {
+            query[d] = (double)q[d];
+            k[t][d] = (double)keys->rows[tier][t][d];
+            v[t][d] = (double)values->rows[tier][t][d];
+        }
     }
-    memset(out, 0, DIM * sizeof *out);
-    for (size_t t = 0; t <= position; t++)
-        sum += weights[t] = exp(weights[t] - max);
-    for (size_t t = 0; t <= position; t++)
-        for (size_t d = 0; d < DIM; d++)
-            out[d] += weights[t] / sum * (double)values->rows[tiers[t]][t][d];
+    attention_plain(position + 1, DIM, query, k[0], v[0], out, magnitude);
 }
 
 static void add_outputs(const KvLayerPolicy *rule, const Window *w, size_t layer, size_t kv_head, const Forms *keys,

@@ -1,0 +1,28 @@
+/* What attention computes, said plainly and in double precision; every kernel is held against it.
+ *
+ *     out = softmax(q K^T / sqrt(head_dim)) V
+ *
+ * K and V are what the codec's own decoder makes of a span's records, once their weaving and their rotation are undone.
+ * A shifted span's keys are turned forward to where the query expects them (kernels turn the query back instead, which
+ * gives the same differences of positions). It is slow, allocates memory, and no program calls it: tests do. */
+#ifndef STOWKV_ATTENTION_REFERENCE_H
+#define STOWKV_ATTENTION_REFERENCE_H
+
+#include "attention/attention.h"
+
+/* One query head over keys and values that are not encoded. An implementation in F32 makes errors relative to
+ * `magnitude`, the same sum of absolute values. */
+void attention_plain(size_t n_tokens, size_t head_dim,
+                     const double *q,      // (head_dim)
+                     const double *keys,   // (n_tokens, head_dim)
+                     const double *values, // (n_tokens, head_dim)
+                     double *out,          // (head_dim)
+                     double *magnitude);   // (head_dim)
+
+/* The query heads of one token over its spans; query->out is left alone. Fails where memory does not suffice. */
+int attention_reference(const AttentionShape *shape, const AttentionQuery *query,
+                        double *out,       // (n_group, head_dim)
+                        double *magnitude, // (n_group, head_dim)
+                        Error *error);
+
+#endif
