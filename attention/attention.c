@@ -27,12 +27,13 @@ static AttentionShape shape_of(const AttentionBatch *batch) {
     return (AttentionShape){batch->n_heads / shape->n_kv_heads, shape->head_dim, batch->pairing};
 }
 
-/* Blocks of the batch under each KV head, as many as the rows ask for, and their tokens, shared out evenly. */
+/* Blocks of queries under each KV head: as few as their query heads allow. */
 static size_t blocks_per_head(const AttentionBatch *batch) {
-    size_t rows = shape_of(batch).n_group, most = rows < ATTENTION_ROWS ? ATTENTION_ROWS / rows : 1;
+    size_t n_heads = shape_of(batch).q_per_kv, most = n_heads < ATTENTION_Q_HEADS ? ATTENTION_Q_HEADS / n_heads : 1;
     return (batch->n_tokens + most - 1) / most;
 }
 
+/* Queries of a block: the batch's, shared out evenly. */
 static size_t block_tokens(const AttentionBatch *batch) {
     size_t n_blocks = blocks_per_head(batch);
     return (batch->n_tokens + n_blocks - 1) / n_blocks;
@@ -60,7 +61,7 @@ size_t attention_n_items(const AttentionBatch *batch) {
 /* What token `t` of the batch asks of a KV head. */
 static AttentionQuery query_at(const AttentionBatch *batch, size_t t, size_t kv_head, KvSpan spans[KV_MAX_SPANS]) {
     AttentionShape shape = shape_of(batch);
-    size_t first = (t * batch->n_heads + kv_head * shape.n_group) * shape.head_dim;
+    size_t first = (t * batch->n_heads + kv_head * shape.q_per_kv) * shape.head_dim;
     size_t n_spans = kvcache_view(batch->cache, batch->layer, kv_head, batch->cache->n_tokens + t, spans);
     const float *shift = batch->shift_rotation == NULL ? NULL : batch->shift_rotation + t * shape.head_dim;
     return (AttentionQuery){batch->q + first, shift, spans, n_spans, batch->out + first};
@@ -76,13 +77,16 @@ static void attend_block(const AttentionBatch *batch, size_t index, const Attent
         scratch->queries[n] = query_at(batch, t, index % n_kv_heads, scratch->spans[n]);
         kvcache_count_read(cache, batch->layer, scratch->spans[n], scratch->queries[n].n_spans);
     }
-    kernels->attend(&shape, scratch->queries, n, scratch);
+    if (n == 1)
+        kernels->one(&shape, scratch->queries, scratch);
+    else
+        kernels->block(&shape, scratch->queries, n, scratch);
 }
 
 /* The partials of a KV head's query heads in the first tile. */
 static float *partials_of(const AttentionBatch *batch, size_t kv_head) {
     AttentionShape shape = shape_of(batch);
-    return batch->partials + kv_head * shape.n_group * PARTIAL_FLOATS(shape.head_dim);
+    return batch->partials + kv_head * shape.q_per_kv * PARTIAL_FLOATS(shape.head_dim);
 }
 
 static void attend_tiles(const AttentionBatch *batch, size_t kv_head, size_t begin, size_t end,
@@ -91,7 +95,7 @@ static void attend_tiles(const AttentionBatch *batch, size_t kv_head, size_t beg
     AttentionQuery query = query_at(batch, 0, kv_head, scratch->spans[0]);
     if (begin == 0)
         kvcache_count_read(batch->cache, batch->layer, query.spans, query.n_spans);
-    kernels->attend_tiles(&shape, &query, begin, end, partials_of(batch, kv_head), tile_floats(batch), scratch);
+    kernels->tiles(&shape, &query, begin, end, partials_of(batch, kv_head), tile_floats(batch), scratch);
 }
 
 void attention_items(const AttentionBatch *batch, size_t begin, size_t end, const AttentionKernels *kernels,

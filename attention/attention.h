@@ -22,25 +22,25 @@
 #define ATTENTION_MAX_DIM 512
 
 typedef struct AttentionShape {
-    size_t n_group;  /* query heads that share a KV head */
+    size_t q_per_kv; /* query heads that share a KV head */
     size_t head_dim; /* at most ATTENTION_MAX_DIM */
     RopePairing pairing;
 } AttentionShape;
 
 /* The query heads of one token that share a KV head, and what they see. */
 typedef struct AttentionQuery {
-    const float *q;              /* (n_group, head_dim) rotated by RoPE at the query's position */
+    const float *q;              /* (q_per_kv, head_dim) rotated by RoPE at the query's position */
     const float *shift_rotation; /* (head_dim / 2, 2) RoPE by minus the tokens dropped, for shifted spans; else NULL */
     const KvSpan *spans;         /* (n_spans) oldest tokens first */
     size_t n_spans;
-    float *out; /* (n_group, head_dim) */
+    float *out; /* (q_per_kv, head_dim) */
 } AttentionQuery;
 
-/* Room of one thread. Its size is fixed, but what a model's shape does not need is never touched. */
+/* Working memory of one thread. Its size is fixed, but what a model's shape does not need is never touched. */
 typedef struct AttentionScratch AttentionScratch;
 size_t attention_scratch_bytes(void); /* to be zeroed and aligned to 64 */
 
-#define ATTENTION_ROWS 192 /* query heads of a block, unless one query alone has more */
+#define ATTENTION_Q_HEADS 192 /* query heads of a block at most, over all its queries; a query of more is alone */
 
 /* attend.h */
 typedef struct AttentionKernels AttentionKernels;
@@ -54,16 +54,16 @@ typedef struct AttentionBatch {
     const float *q;              /* (n_tokens, n_heads, head_dim) */
     const float *shift_rotation; /* (n_tokens, head_dim / 2, 2), or NULL */
     float *out;                  /* (n_tokens, n_heads, head_dim) */
-    float *partials;             /* attention_partial_bytes(), for what the tiles of a query that is alone give */
+    float *partials;             /* attention_partial_bytes(), for the tiles of a query that is alone */
 } AttentionBatch;
 
-/* Whether a codec's codes are multiplied as integers, with 16-bit numbers; else in F32, for a query that is alone from
- * what is stored, for a block of them from decoded tiles. Heads whose dimension is no multiple of 32 (fp8: 64) are
- * decoded, 16 tokens or a tile at a time, whatever the codec but f16. */
+/* Whether a codec's codes are multiplied as integers, with queries and weights quantized to 16 bits. Else products are
+ * in F32: a query that is alone reads what is stored, a block of them decoded tiles. Heads whose dimension is no
+ * multiple of 32 (fp8: 64) are decoded, 16 tokens or a tile at a time, whatever the codec but f16. */
 bool attention_is_integer(KvCodecId codec);
 
-/* As with scratch memory, what a short context does not need is never touched. A query of many heads that sees so many
- * tokens that this is not enough is not spread over more threads than there are KV heads. */
+/* A fixed size too, and what a short context does not need is never touched. A query of many heads may see more tokens
+ * than it suffices for: then its KV heads are shared out among the threads, not its tiles. */
 size_t attention_partial_bytes(void);
 
 /* Blocks of queries under one KV head, or tiles of a single query under one KV head: how many there are depends on the
@@ -72,7 +72,7 @@ size_t attention_n_items(const AttentionBatch *batch);
 void attention_items(const AttentionBatch *batch, size_t begin, size_t end, const AttentionKernels *kernels,
                      AttentionScratch *scratch);
 
-/* Puts together what the tiles of a single query gave under KV heads [begin, end); of a batch there is nothing to do. */
+/* Puts together the tiles of a single query under KV heads [begin, end); for a larger batch there is nothing to do. */
 void attention_merge(const AttentionBatch *batch, size_t begin, size_t end, const AttentionKernels *kernels,
                      AttentionScratch *scratch);
 

@@ -1,8 +1,8 @@
-/* Attention straight from woven codes (kvcache/codec/weave.h), in integers: queries, and weights times scales, become
- * 16-bit numbers, one scale to 64 of them; the sums of their products with codes are exact. So a query that is alone
- * and a block of them give the same bits on every instruction set, whatever the order.
+/* Attention straight from woven codes (kvcache/codec/weave.h), in integers: queries, and weights times scales, are
+ * quantized to 16 bits, 64 of them with one scale; the sums of their products with codes are exact. So a query that is
+ * alone and a block of them give the same bits on every instruction set, whatever the order.
  *
- * A number is off by 2^-16 of the largest of the 64 at most. Where keys have a scale by channel, it goes into the
+ * Quantizing is off by 2^-16 of the largest of the 64 at most. Where keys have a scale by channel, it goes into the
  * query, once for each group. */
 #ifndef STOWKV_CODE_PRODUCTS_H
 #define STOWKV_CODE_PRODUCTS_H
@@ -15,11 +15,11 @@
 #define NUMBERS      64
 #define NUMBER_STEPS (NUMBERS / 4)
 
-/* 32 or 64 numbers, each scale * a whole number; words as base/simd/codes.h has them. */
+/* 32 or 64 elements quantized to 16 bits, each scale * an integer; words as base/simd/codes.h has them. */
 typedef struct NumberBlock {
     int32_t words[2 * NUMBER_STEPS];
-    float scale;     /* NaN where a number is not finite */
-    int32_t sums[2]; /* of the whole numbers: of each 32, or all in the first */
+    float scale;     /* NaN where an element is not finite */
+    int32_t sums[2]; /* of the integers: of each 32, or all in the first */
     int32_t unused;
 } NumberBlock;
 
@@ -28,14 +28,14 @@ static inline bool is_coded(const KvSpan *span, KvSide side) {
     return kv_is_woven(kv_codec_id(span->side[side].codec), span->side[side].group.head_dim);
 }
 
-/* scores[r][at + t] = q[r] . key first + t, for the tokens of a piece whose keys are coded. */
-typedef void ScoreCodes(NumberBlock *room,                      /* (n_rows, head_dim / 64, rounded up) */
+/* scores[r][at + t] = q[r] . key first + t, for query heads r and the tokens of a piece whose keys are coded. */
+typedef void ScoreCodes(NumberBlock *scratch,                   /* (n_rows, head_dim / 64, rounded up) */
                         const TilePiece *piece, const float *q, /* (n_rows, head_dim) */
                         size_t n_rows, float (*scores)[SCORE_STRIDE]);
 
-/* out[r] += sum over t of weights[r][at + t] * value first + t, as far as each row sees: n_seen tokens of the tile.
- * Later rows see as much as earlier ones, or more. */
-typedef void AddCodes(NumberBlock *room, /* (n_rows, head_dim / 32) */
+/* out[r] += sum over t of weights[r][at + t] * value first + t, for query heads r, each as far as it sees: n_seen[r]
+ * tokens of the tile. Later ones see as much as earlier ones, or more. */
+typedef void AddCodes(NumberBlock *scratch, /* (n_rows, head_dim / 32) */
                       const TilePiece *piece, float (*weights)[SCORE_STRIDE], const size_t *n_seen, size_t n_rows,
                       float *out, size_t stride); /* (n_rows, head_dim), rows `stride` apart */
 

@@ -2,30 +2,31 @@
 #include "attention/decoded_tile.h"
 
 #include "attention/code_products.h"
-#include "attention/stored_rows.h"
+#include "attention/stored_tokens.h"
 
-/* Notes where tokens [at, at + n) come from: addresses from `source` on, `step` apart. False where any came from
- * elsewhere. */
-static bool note_sources(DecodedTile *tile, size_t at, size_t n, uintptr_t source, size_t step) {
+/* Notes that slots [at, at + n) come from addresses `source`, source + step, … False where any came from elsewhere. */
+static bool note_sources(DecodedTile *decoded, size_t at, size_t n, uintptr_t source, size_t step) {
     uintptr_t differs = 0;
     for (size_t t = 0; t < n; t++) {
-        differs |= tile->sources[at + t] ^ (source + t * step);
-        tile->sources[at + t] = source + t * step;
+        differs |= decoded->sources[at + t] ^ (source + t * step);
+        decoded->sources[at + t] = source + t * step;
     }
     return differs == 0;
 }
 
-/* Decodes the part of a piece that lies in one group, unless it is there. */
-static bool decode_part(DecodedTile *tile, const KvSpan *span, size_t first, size_t at, size_t n, size_t head_dim) {
+/* Decodes a piece that lies in one group; false where it is there already. */
+static bool decode_piece(DecodedTile *decoded, const TilePiece *piece, size_t head_dim) {
+    const KvSpan *span = piece->span;
     const KvEncoding *keys = &span->side[KV_KEYS];
-    size_t step = is_half(keys->codec) ? head_dim * sizeof(uint16_t) : 1; /* a record has more bytes than tokens */
-    uintptr_t source = (uintptr_t)record_of(span, KV_KEYS, first) + first % keys->group.n_tokens * step;
-    if (note_sources(tile, at, n, source, step))
+    /* A token of a record has no address: it gets the record's and its number, less than the record has bytes. */
+    size_t step = kv_codec_id(keys->codec) == KV_F16 ? head_dim * sizeof(uint16_t) : 1;
+    uintptr_t record = (uintptr_t)record_of(span, KV_KEYS, piece->first);
+    if (note_sources(decoded, piece->at, piece->n, record + piece->first % keys->group.n_tokens * step, step))
         return false;
     if (!is_coded(span, KV_KEYS))
-        decode_stored(span, KV_KEYS, first, n, tile->keys + at * head_dim);
+        decode_stored(span, KV_KEYS, piece->first, piece->n, decoded->keys + piece->at * head_dim);
     if (!is_coded(span, KV_VALUES))
-        decode_stored(span, KV_VALUES, first, n, tile->values + at * head_dim);
+        decode_stored(span, KV_VALUES, piece->first, piece->n, decoded->values + piece->at * head_dim);
     return true;
 }
 
@@ -37,10 +38,10 @@ static Four load_four(const float *from) {
     return four;
 }
 
-/* Four rows, head_dim apart, become four columns, VEC_LANES apart. */
-static void transpose_four(const float *rows, size_t head_dim, float *columns) {
-    Four a = load_four(rows), b = load_four(rows + head_dim);
-    Four c = load_four(rows + 2 * head_dim), d = load_four(rows + 3 * head_dim);
+/* Four elements of four keys, head_dim apart, become four lanes of four vectors. */
+static void transpose_four(const float *keys, size_t head_dim, float *panel) {
+    Four a = load_four(keys), b = load_four(keys + head_dim);
+    Four c = load_four(keys + 2 * head_dim), d = load_four(keys + 3 * head_dim);
     Four ab_front = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab_back = __builtin_shufflevector(a, b, 2, 6, 3, 7);
     Four cd_front = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd_back = __builtin_shufflevector(c, d, 2, 6, 3, 7);
     const Four out[4] = {__builtin_shufflevector(ab_front, cd_front, 0, 1, 4, 5),
@@ -48,7 +49,7 @@ static void transpose_four(const float *rows, size_t head_dim, float *columns) {
                          __builtin_shufflevector(ab_back, cd_back, 0, 1, 4, 5),
                          __builtin_shufflevector(ab_back, cd_back, 2, 3, 6, 7)};
     for (size_t i = 0; i < 4; i++)
-        memcpy(columns + i * VEC_LANES, &out[i], sizeof out[i]);
+        memcpy(panel + i * VEC_LANES, &out[i], sizeof out[i]);
 }
 
 /* keys (VEC_LANES, head_dim) to panel (head_dim, VEC_LANES). */
@@ -62,20 +63,21 @@ static void transpose_keys(const float *keys, size_t head_dim, float *panel) {
             panel[d * VEC_LANES + t] = keys[t * head_dim + d];
 }
 
-void SIMD_NAME(decode_tile)(DecodedTile *tile, const TilePiece *pieces, size_t n_pieces, size_t head_dim) {
+void SIMD_NAME(decode_tile)(DecodedTile *decoded, const Tile *tile, size_t head_dim) {
     size_t begin = TILE_TOKENS, end = 0; /* of what was decoded now */
-    for (size_t p = 0; p < n_pieces; p++) {
-        const TilePiece *piece = &pieces[p];
+    for (size_t p = 0; p < tile->n_pieces; p++) {
+        const TilePiece *piece = &tile->pieces[p];
         if (is_coded(piece->span, KV_KEYS) && is_coded(piece->span, KV_VALUES))
             continue;
         for (size_t done = 0, n; done < piece->n; done += n) {
             n = rest_of_group(piece->span, piece->first + done, piece->n - done);
-            if (!decode_part(tile, piece->span, piece->first + done, piece->at + done, n, head_dim))
+            TilePiece part = {piece->span, piece->first + done, piece->at + done, n};
+            if (!decode_piece(decoded, &part, head_dim))
                 continue;
-            begin = piece->at + done < begin ? piece->at + done : begin;
-            end = piece->at + done + n;
+            begin = part.at < begin ? part.at : begin;
+            end = part.at + n;
         }
     }
     for (size_t t = begin / VEC_LANES * VEC_LANES; t < end; t += VEC_LANES)
-        transpose_keys(tile->keys + t * head_dim, head_dim, tile->panels + t * head_dim);
+        transpose_keys(decoded->keys + t * head_dim, head_dim, decoded->panels + t * head_dim);
 }

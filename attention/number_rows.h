@@ -1,22 +1,22 @@
-/* Rows of floats as 16-bit numbers, for products with codes; see code_products.h. To be included by sources of
- * stowkv_simd_library() only. */
+/* Quantizes rows of floats (query heads, or their weights) to 16 bits, for products with codes; see code_products.h. To
+ * be included by sources of stowkv_simd_library() only. */
 #ifndef STOWKV_NUMBER_ROWS_H
 #define STOWKV_NUMBER_ROWS_H
 
 #include "attention/code_products.h"
-#include "attention/row_kernels.h"
+#include "attention/float_kernels.h"
 #include "base/simd/codes.h"
 
 #include <float.h>
 #include <math.h>
 
 #define FACTOR_VECS   (NUMBERS / VEC_LANES)
-#define LEAST_LARGEST 0x1p-100f /* smaller ones have no inverse */
+#define LEAST_LARGEST 0x1p-100f /* a block whose largest magnitude is smaller has no inverse in F32 */
 
-/* Rows of floats, of which n from `at` on are made numbers together: the products with factors. */
+/* One block of each row: elements [at, at + n), times the factors, quantized with one scale. */
 typedef struct NumberJob {
     const float *const *rows;
-    size_t at, n, n_sums; /* n_sums: 1, of all numbers; 2, of both halves of 64 */
+    size_t at, n, n_sums; /* n_sums: 1, of all n; 2, of each 32 */
     Vec factors[FACTOR_VECS];
     NumberBlock *out; /* of the first row; those of the next are `stride` further */
     size_t stride;
@@ -30,7 +30,7 @@ INLINE void multiply(size_t n_rows, const NumberJob *job, size_t first, Products
             products[r][i] = vec_mul(vec_load(job->rows[first + r] + job->at + i * VEC_LANES), job->factors[i]);
 }
 
-/* The rows' largest magnitudes; not finite where a number is not. */
+/* The rows' largest magnitudes; not finite where an element is not. */
 INLINE void find_largest(size_t n_rows, const NumberJob *job, Products products, float *largest) {
     VecInt most[ROW_BLOCK];
     int32_t bits[ROW_BLOCK];
@@ -42,7 +42,7 @@ INLINE void find_largest(size_t n_rows, const NumberJob *job, Products products,
     memcpy(largest, bits, n_rows * sizeof *bits);
 }
 
-/* What NUMBER_MOST stands for. */
+/* The magnitude that the integer NUMBER_MOST, 32639, stands for. */
 INLINE float scaled_to_most(float largest) {
     return largest > LEAST_LARGEST ? largest : LEAST_LARGEST;
 }
@@ -59,7 +59,7 @@ INLINE int32_t sum_of(const VecInt *whole, size_t n) {
     return vec_int_sum(sum);
 }
 
-/* The rows times their inverses, rounded; zeros and no scale where a number is not finite. */
+/* Quantizes; zeros with the scale NaN where an element is not finite. */
 INLINE void store_rows(size_t n_rows, const NumberJob *job, size_t first, Products products, const float *largest,
                        const float *inverses) {
     for (size_t r = 0; r < n_rows; r++) {
@@ -98,8 +98,8 @@ INLINE void end_many(size_t n_rows, const NumberJob *job, size_t first, const fl
     store_rows(n_rows, job, first, products, largest + first, inverses + first);
 }
 
-/* What one step of a row waits for, the next step of another row need not: all rows take a step before any takes the
- * next, and products are made twice, which is less. */
+/* A row's steps wait for one another, rows do not: so all rows take a step before any takes the next. Products are made
+ * twice, which costs less than the waiting. */
 INLINE void make_many(size_t n_rows, const NumberJob *job) {
     float largest[SCORE_ROWS] = {0}, inverses[SCORE_ROWS];
     for (size_t r = 0; r < n_rows; r += ROW_BLOCK)
@@ -124,7 +124,7 @@ INLINE void make_block(const float *const *rows, size_t n_rows, const uint16_t *
         make_many(n_rows, &job);
 }
 
-/* Rows of n numbers, SCORE_ROWS at most, times factors in FP16 or NULL. */
+/* Rows of n elements, SCORE_ROWS rows at most, times factors in FP16 or NULL. */
 INLINE void make_rows(const float *const *rows, size_t n_rows, const uint16_t *factors, size_t n, size_t n_sums,
                       NumberBlock *out, size_t stride) {
     size_t at = 0;

@@ -112,7 +112,7 @@ int attention_reference(const AttentionShape *shape, const AttentionQuery *query
         return error_memory(error, "reference attention", (2 * n_tokens + 1) * dim * sizeof *keys);
     double *values = keys + n_tokens * dim, *q = values + n_tokens * dim;
     decode_spans(shape, query, keys, values);
-    for (size_t h = 0; h < shape->n_group; h++) {
+    for (size_t h = 0; h < shape->q_per_kv; h++) {
         for (size_t d = 0; d < dim; d++)
             q[d] = (double)query->q[h * dim + d];
         attention_plain(n_tokens, dim, q, keys, values, out + h * dim, magnitude + h * dim);

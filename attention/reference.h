@@ -21,8 +21,8 @@ void attention_plain(size_t n_tokens, size_t head_dim,
 
 /* The query heads of one token over its spans; query->out is left alone. Fails where memory does not suffice. */
 int attention_reference(const AttentionShape *shape, const AttentionQuery *query,
-                        double *out,       // (n_group, head_dim)
-                        double *magnitude, // (n_group, head_dim)
+                        double *out,       // (q_per_kv, head_dim)
+                        double *magnitude, // (q_per_kv, head_dim)
                         Error *error);
 
 #endif

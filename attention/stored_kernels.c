@@ -1,7 +1,7 @@
-/* Rows as they are stored, compiled once for each instruction set; see stored_kernels.h. */
+/* Tokens as they are stored, compiled once for each instruction set; see stored_kernels.h. */
 #include "attention/stored_kernels.h"
 
-#include "attention/row_kernels.h"
+#include "attention/float_kernels.h"
 
 #define DECODE_TOKENS 16
 
@@ -24,88 +24,127 @@ static void fp8_scales(const uint16_t *halves, size_t n, float *out) {
                                                                        : vec_load_half(halves + i)));
 }
 
-/* n tokens from `first` on, which lie in one group. */
-INLINE StoredRows locate(RowForm form, const KvLayout *layout, const KvSpan *span, KvSide side, size_t first, size_t n,
-                         float *scales) {
-    const uint8_t *record = record_of(span, side, first);
-    size_t token = first % span->side[side].group.n_tokens, n_blocks = layout->blocks_per_row;
-    if (form == ROW_NF4)
-        nf4_scales(record, record + KV_NF4_SCALES + token * n_blocks, n * n_blocks, scales);
-    if (form == ROW_FP8)
-        fp8_scales((const uint16_t *)(const void *)record + token, n, scales);
-    return (StoredRows){record + layout->codes + token * layout->row_bytes, layout->row_bytes, scales};
-}
-
-/* Where tokens from `first` on are located or decoded: at most n of one group, as many as are returned. ROW_FLOAT:
- * whatever the codec, decoded. */
-typedef struct Room {
+/* Reads one side of a span. STORED_FLOAT: whatever the codec, decoded. */
+typedef struct Reader {
+    const KvSpan *span;
+    KvSide side;
+    KvLayout layout;
     float scales[MAX_SCALES + VEC_LANES];
     float decoded[DECODE_TOKENS * ATTENTION_MAX_DIM];
-} Room;
+} Reader;
 
-INLINE size_t take_rows(RowForm form, const KvLayout *layout, const KvSpan *span, KvSide side, size_t first, size_t n,
-                        Room *room, StoredRows *rows) {
-    n = rest_of_group(span, first, n);
-    if (form != ROW_FLOAT) {
-        *rows = locate(form, layout, span, side, first, n, room->scales);
+/* n tokens from `first` on, which lie in one group. */
+INLINE StoredTokens locate(StoredForm form, Reader *reader, size_t first, size_t n) {
+    const uint8_t *record = record_of(reader->span, reader->side, first);
+    size_t token = first % reader->span->side[reader->side].group.n_tokens;
+    size_t token_bytes = reader->layout.row_bytes, n_blocks = reader->layout.blocks_per_row;
+    if (form == STORED_NF4)
+        nf4_scales(record, record + KV_NF4_SCALES + token * n_blocks, n * n_blocks, reader->scales);
+    if (form == STORED_FP8)
+        fp8_scales((const uint16_t *)(const void *)record + token, n, reader->scales);
+    return (StoredTokens){record + reader->layout.codes + token * token_bytes, token_bytes, reader->scales};
+}
+
+/* Locates or decodes tokens from `first` on: at most n, of one group, as many as are returned. */
+INLINE size_t read_tokens(StoredForm form, Reader *reader, size_t first, size_t n, StoredTokens *tokens) {
+    n = rest_of_group(reader->span, first, n);
+    if (form != STORED_FLOAT) {
+        *tokens = locate(form, reader, first, n);
         return n;
     }
-    n = n < DECODE_TOKENS ? n : DECODE_TOKENS;
-    decode_stored(span, side, first, n, room->decoded);
-    *rows = decoded_rows(room->decoded, span->side[side].group.head_dim);
+    n = at_most(n, DECODE_TOKENS);
+    decode_stored(reader->span, reader->side, first, n, reader->decoded);
+    *tokens = decoded_tokens(reader->decoded, reader->span->side[reader->side].group.head_dim);
     return n;
 }
 
-INLINE void score_form(RowForm form, KvCodecId codec, const KvSpan *span, size_t first, size_t n_tokens, const float *q,
-                       size_t n_rows, float *scores, size_t stride) {
-    size_t head_dim = span->side[KV_KEYS].group.head_dim;
-    KvLayout layout = kv_layout(&KV_FORMATS[codec], KV_KEYS, &span->side[KV_KEYS].group);
-    Room room;
-    for (size_t done = 0, n; done < n_tokens; done += n) {
-        StoredRows rows;
-        n = take_rows(form, &layout, span, KV_KEYS, first + done, n_tokens - done, &room, &rows);
-        for (size_t r = 0; r < n_rows; r += ROW_BLOCK)
-            WITH_ROWS(row_block(n_rows - r), score_rows, form, q + r * head_dim, &rows, n, head_dim,
-                      scores + r * stride + done, stride);
+INLINE void score_form(StoredForm form, KvCodecId codec, const TilePiece *piece, const float *q, size_t n_heads,
+                       float (*scores)[SCORE_STRIDE]) {
+    const KvGroup *group = &piece->span->side[KV_KEYS].group;
+    Reader reader;
+    reader.span = piece->span;
+    reader.side = KV_KEYS;
+    reader.layout = kv_layout(&KV_FORMATS[codec], KV_KEYS, group);
+    for (size_t done = 0, n; done < piece->n; done += n) {
+        StoredTokens keys;
+        n = read_tokens(form, &reader, piece->first + done, piece->n - done, &keys);
+        for (size_t h = 0; h < n_heads; h += ROW_BLOCK) {
+            ScoreJob job = {.q = q + h * group->head_dim,
+                            .keys = keys,
+                            .n_tokens = n,
+                            .head_dim = group->head_dim,
+                            .scores = scores[h] + piece->at + done,
+                            .stride = SCORE_STRIDE};
+            WITH_ROWS(row_block(n_heads - h), score_keys, form, &job);
+        }
     }
 }
 
-INLINE void add_form(RowForm form, KvCodecId codec, const KvSpan *span, size_t first, size_t n_tokens,
-                     const float *weights, size_t stride, size_t n_rows, float *out, size_t out_stride) {
-    size_t head_dim = span->side[KV_VALUES].group.head_dim;
-    KvLayout layout = kv_layout(&KV_FORMATS[codec], KV_VALUES, &span->side[KV_VALUES].group);
-    Room room;
-    for (size_t done = 0, n; done < n_tokens; done += n) {
-        StoredRows rows;
-        n = take_rows(form, &layout, span, KV_VALUES, first + done, n_tokens - done, &room, &rows);
-        for (size_t r = 0; r < n_rows; r += ROW_BLOCK)
-            WITH_ROWS(row_block(n_rows - r), add_rows, form, weights + r * stride + done, stride, &rows, n, head_dim,
-                      out + r * out_stride, out_stride);
+INLINE void add_form(StoredForm form, KvCodecId codec, const TilePiece *piece, float (*weights)[SCORE_STRIDE],
+                     size_t n_heads, float *out, size_t stride) {
+    const KvGroup *group = &piece->span->side[KV_VALUES].group;
+    Reader reader;
+    reader.span = piece->span;
+    reader.side = KV_VALUES;
+    reader.layout = kv_layout(&KV_FORMATS[codec], KV_VALUES, group);
+    for (size_t done = 0, n; done < piece->n; done += n) {
+        StoredTokens values;
+        n = read_tokens(form, &reader, piece->first + done, piece->n - done, &values);
+        for (size_t h = 0; h < n_heads; h += ROW_BLOCK) {
+            AddJob job = {.weights = weights[h] + piece->at + done,
+                          .weight_stride = SCORE_STRIDE,
+                          .values = values,
+                          .n_tokens = n,
+                          .head_dim = group->head_dim,
+                          .out = out + h * stride,
+                          .out_stride = stride};
+            WITH_ROWS(row_block(n_heads - h), add_values, form, &job);
+        }
     }
 }
 
-void SIMD_NAME(score_stored)(const KvSpan *span, size_t first, size_t n_tokens, const float *q, size_t n_rows,
-                             float *scores, size_t stride) {
-    KvCodecId codec = kv_codec_id(span->side[KV_KEYS].codec);
+static StoredForm form_of(const KvEncoding *encoding) {
+    KvCodecId codec = kv_codec_id(encoding->codec);
     if (codec == KV_F16)
-        score_form(ROW_HALF, KV_F16, span, first, n_tokens, q, n_rows, scores, stride);
-    else if (codec == KV_NF4)
-        score_form(ROW_NF4, KV_NF4, span, first, n_tokens, q, n_rows, scores, stride);
-    else if (codec == KV_FP8 && span->side[KV_KEYS].group.head_dim % ROW_STEP == 0)
-        score_form(ROW_FP8, KV_FP8, span, first, n_tokens, q, n_rows, scores, stride);
-    else
-        score_form(ROW_FLOAT, codec, span, first, n_tokens, q, n_rows, scores, stride);
+        return STORED_HALF;
+    if (codec == KV_NF4)
+        return STORED_NF4;
+    return codec == KV_FP8 && encoding->group.head_dim % STORED_STEP == 0 ? STORED_FP8 : STORED_FLOAT;
 }
 
-void SIMD_NAME(add_stored)(const KvSpan *span, size_t first, size_t n_tokens, const float *weights, size_t stride,
-                           size_t n_rows, float *out, size_t out_stride) {
-    KvCodecId codec = kv_codec_id(span->side[KV_VALUES].codec);
-    if (codec == KV_F16)
-        add_form(ROW_HALF, KV_F16, span, first, n_tokens, weights, stride, n_rows, out, out_stride);
-    else if (codec == KV_NF4)
-        add_form(ROW_NF4, KV_NF4, span, first, n_tokens, weights, stride, n_rows, out, out_stride);
-    else if (codec == KV_FP8 && span->side[KV_VALUES].group.head_dim % ROW_STEP == 0)
-        add_form(ROW_FP8, KV_FP8, span, first, n_tokens, weights, stride, n_rows, out, out_stride);
-    else
-        add_form(ROW_FLOAT, codec, span, first, n_tokens, weights, stride, n_rows, out, out_stride);
+void SIMD_NAME(score_stored)(const TilePiece *piece, const float *q, size_t n_heads, float (*scores)[SCORE_STRIDE]) {
+    const KvEncoding *encoding = &piece->span->side[KV_KEYS];
+    switch (form_of(encoding)) {
+    case STORED_HALF:
+        score_form(STORED_HALF, KV_F16, piece, q, n_heads, scores);
+        break;
+    case STORED_NF4:
+        score_form(STORED_NF4, KV_NF4, piece, q, n_heads, scores);
+        break;
+    case STORED_FP8:
+        score_form(STORED_FP8, KV_FP8, piece, q, n_heads, scores);
+        break;
+    case STORED_FLOAT:
+        score_form(STORED_FLOAT, kv_codec_id(encoding->codec), piece, q, n_heads, scores);
+        break;
+    }
+}
+
+void SIMD_NAME(add_stored)(const TilePiece *piece, float (*weights)[SCORE_STRIDE], size_t n_heads, float *out,
+                           size_t stride) {
+    const KvEncoding *encoding = &piece->span->side[KV_VALUES];
+    switch (form_of(encoding)) {
+    case STORED_HALF:
+        add_form(STORED_HALF, KV_F16, piece, weights, n_heads, out, stride);
+        break;
+    case STORED_NF4:
+        add_form(STORED_NF4, KV_NF4, piece, weights, n_heads, out, stride);
+        break;
+    case STORED_FP8:
+        add_form(STORED_FP8, KV_FP8, piece, weights, n_heads, out, stride);
+        break;
+    case STORED_FLOAT:
+        add_form(STORED_FLOAT, kv_codec_id(encoding->codec), piece, weights, n_heads, out, stride);
+        break;
+    }
 }

@@ -37,25 +37,28 @@ static KvSpan fp16_span(size_t first, size_t n_tokens, size_t head_dim) {
         .n_tokens = n_tokens};
 }
 
-/* All at once, and tile by tile from the last to the first, as threads may do it: the same to the bit. */
+/* By itself, as a block of one, and tile by tile from the last to the first, as threads may do it: the same to the
+ * bit. */
 static void attend(SimdLevel level, const AttentionShape *shape, const AttentionQuery *query) {
     const AttentionKernels *kernels = attention_kernels(level);
-    size_t n_tokens = 0, size = shape->n_group * shape->head_dim;
-    size_t stride = shape->n_group * PARTIAL_FLOATS(shape->head_dim);
+    size_t n_tokens = 0, size = shape->q_per_kv * shape->head_dim;
+    size_t stride = shape->q_per_kv * PARTIAL_FLOATS(shape->head_dim);
     for (size_t s = 0; s < query->n_spans; s++)
         n_tokens += query->spans[s].n_tokens;
     size_t n_tiles = (n_tokens + TILE_TOKENS - 1) / TILE_TOKENS;
     memset(partials, 0xff, sizeof partials);
     for (size_t tile = n_tiles; tile-- > 0;)
-        kernels->attend_tiles(shape, query, tile, tile + 1, partials, stride, scratch);
+        kernels->tiles(shape, query, tile, tile + 1, partials, stride, scratch);
     kernels->merge(shape, query, n_tiles, partials, stride, scratch);
     memcpy(split_out, query->out, size * sizeof *split_out);
-    kernels->attend(shape, query, 1, scratch);
+    kernels->block(shape, query, 1, scratch);
+    assert_memory_equal(query->out, split_out, size * sizeof *split_out);
+    kernels->one(shape, query, scratch);
     assert_memory_equal(query->out, split_out, size * sizeof *split_out);
 }
 
-static void attend_spans(SimdLevel level, const KvSpan *spans, size_t n_spans, size_t n_group, size_t head_dim) {
-    attend(level, &(AttentionShape){n_group, head_dim, ROPE_INTERLEAVED},
+static void attend_spans(SimdLevel level, const KvSpan *spans, size_t n_spans, size_t q_per_kv, size_t head_dim) {
+    attend(level, &(AttentionShape){q_per_kv, head_dim, ROPE_INTERLEAVED},
            &(AttentionQuery){q, NULL, spans, n_spans, out});
 }
 
@@ -85,15 +88,15 @@ static void test_one_hot(void **state) {
     }
     for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level))
         for (size_t chosen = 0; chosen < TOKENS; chosen++)
-            for (size_t n_group = 1; n_group <= 5; n_group++) {
-                for (size_t i = 0; i < n_group * DIM; i++)
+            for (size_t q_per_kv = 1; q_per_kv <= 5; q_per_kv++) {
+                for (size_t i = 0; i < q_per_kv * DIM; i++)
                     q[i] = i % DIM == (chosen + i / DIM) % TOKENS ? 4000.0f : 0.0f; /* e^(-4000/8): 0 beside 1 */
                 KvSpan span = fp16_span(0, TOKENS, DIM);
-                AttentionShape shape = {n_group, DIM, ROPE_INTERLEAVED};
+                AttentionShape shape = {q_per_kv, DIM, ROPE_INTERLEAVED};
                 AttentionQuery query = {q, NULL, &span, 1, out};
                 attend(level, &shape, &query);
                 reference(&shape, &query);
-                for (size_t i = 0; i < n_group * DIM; i++) {
+                for (size_t i = 0; i < q_per_kv * DIM; i++) {
                     int value = (int)((chosen + i / DIM) % TOKENS * DIM + i % DIM) % 2039;
                     assert_true(out[i] == (float)value);
                     assert_true(fabs(expected[i] - value) <= 1e-200); /* e^(-500) of the other values */
@@ -158,12 +161,12 @@ static void test_quarter_turn(void **state) {
         }
 }
 
-static void fill_random(size_t n_tokens, size_t n_group, size_t head_dim) {
+static void fill_random(size_t n_tokens, size_t q_per_kv, size_t head_dim) {
     for (size_t i = 0; i < n_tokens * head_dim; i++) {
         keys[i] = half_from_float(random_normal());
         values[i] = half_from_float(random_normal());
     }
-    for (size_t i = 0; i < n_group * head_dim; i++)
+    for (size_t i = 0; i < q_per_kv * head_dim; i++)
         q[i] = random_normal() * 2;
 }
 
@@ -188,25 +191,25 @@ static void check_against_reference(const char *what, const AttentionShape *shap
     if (arithmetic == CODES)
         tolerance += 4 * 40 * 0x1p-16;
     reference(shape, query);
-    for (size_t i = 0; i < shape->n_group * head_dim; i++) {
+    for (size_t i = 0; i < shape->q_per_kv * head_dim; i++) {
         double largest = 0;
         for (size_t d = 0; d < head_dim; d++)
             largest = fmax(largest, magnitude[i / head_dim * head_dim + d]);
         if (!(fabs((double)query->out[i] - expected[i]) <= (arithmetic == FLOATS ? magnitude[i] : largest) * tolerance))
-            fail_msg("%s, head_dim %zu, %zu heads, %zu tokens: %.9g, expected %.9g", what, head_dim, shape->n_group,
+            fail_msg("%s, head_dim %zu, %zu heads, %zu tokens: %.9g, expected %.9g", what, head_dim, shape->q_per_kv,
                      n_tokens, (double)query->out[i], expected[i]);
     }
 }
 
-static void check_random(SimdLevel level, size_t head_dim, size_t n_group, const size_t *span_tokens, size_t n_spans) {
+static void check_random(SimdLevel level, size_t head_dim, size_t q_per_kv, const size_t *span_tokens, size_t n_spans) {
     size_t n_tokens = 0;
     KvSpan spans[2];
     for (size_t s = 0; s < n_spans; s++) {
         spans[s] = fp16_span(n_tokens, span_tokens[s], head_dim);
         n_tokens += span_tokens[s];
     }
-    fill_random(n_tokens, n_group, head_dim);
-    AttentionShape shape = {n_group, head_dim, ROPE_INTERLEAVED};
+    fill_random(n_tokens, q_per_kv, head_dim);
+    AttentionShape shape = {q_per_kv, head_dim, ROPE_INTERLEAVED};
     AttentionQuery query = {q, NULL, spans, n_spans, out};
     attend(level, &shape, &query);
     check_against_reference(simd_level_name(level), &shape, &query, FLOATS);
@@ -269,7 +272,8 @@ static uint8_t *encode_side(const KvEncoding *encoding, KvSide side, size_t n_to
 
 /* A sink of 13, so that tiles end anywhere in a group, then encoded groups that reach into a second tile, then 45
  * tokens in FP16. */
-static void check_codecs(KvCodecId k, KvCodecId v, bool rotated, size_t head_dim, size_t group_tokens, size_t n_group) {
+static void check_codecs(KvCodecId k, KvCodecId v, bool rotated, size_t head_dim, size_t group_tokens,
+                         size_t q_per_kv) {
     enum { SINK = 13, TAIL = 45 };
     size_t n_encoded = (TILE_TOKENS / group_tokens + 1) * group_tokens, n_tokens = SINK + n_encoded + TAIL;
     const KvCodecId ids[KV_SIDES] = {k, v};
@@ -282,13 +286,13 @@ static void check_codecs(KvCodecId k, KvCodecId v, bool rotated, size_t head_dim
             (KvEncoding){kv_codec(ids[side]), group, kv_codec_bytes(kv_codec(ids[side]), side, &group)};
     }
     for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
-        fill_random(n_tokens, n_group, head_dim);
+        fill_random(n_tokens, q_per_kv, head_dim);
         KvSpan sink = fp16_span(n_encoded, SINK, head_dim), tail = fp16_span(n_encoded + SINK, TAIL, head_dim);
         uint8_t *records[KV_SIDES];
         for (KvSide side = 0; side < KV_SIDES; side++)
             encoded.records[side] = records[side] = encode_side(&encoded.side[side], side, n_encoded);
         KvSpan spans[] = {sink, encoded, tail}; /* the order of tokens does not change a softmax */
-        AttentionShape shape = {n_group, head_dim, ROPE_INTERLEAVED};
+        AttentionShape shape = {q_per_kv, head_dim, ROPE_INTERLEAVED};
         AttentionQuery query = {q, NULL, spans, 3, out};
         attend(level, &shape, &query);
         char what[64];
@@ -351,10 +355,10 @@ static void test_queries_that_disagree(void **state) {
                 float *to = together + i * HEADS * DIM;
                 queries[i] = (AttentionQuery){many_q + i * HEADS * DIM, NULL, spans[i], SPANS, to};
             }
-            attention_kernels(level)->attend(&shape, queries, QUERIES, scratch);
+            attention_kernels(level)->block(&shape, queries, QUERIES, scratch);
             for (size_t i = 0; i < QUERIES; i++) {
                 queries[i].out = out;
-                attention_kernels(level)->attend(&shape, &queries[i], 1, scratch);
+                attention_kernels(level)->one(&shape, &queries[i], scratch);
                 assert_memory_equal(out, together + i * HEADS * DIM, HEADS * DIM * sizeof *out);
             }
         }
@@ -401,12 +405,12 @@ static void test_numbers_that_are_not_finite(void **state) {
     enum { DIM = 64, TOKENS = 64, BAD = 1 };
     const KvCodecId ids[] = {KV_INT8, KV_Q4_0};
     const float bad[] = {NAN, INFINITY};
-    const size_t n_groups[] = {3, MAX_GROUP};
+    const size_t head_counts[] = {3, MAX_GROUP};
     for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level))
         for (size_t i = 0; i < 8; i++) {
-            size_t n_group = n_groups[i / 4];
+            size_t q_per_kv = head_counts[i / 4];
             KvSpan span = {.n_tokens = TOKENS};
-            fill_random(TOKENS, n_group, DIM);
+            fill_random(TOKENS, q_per_kv, DIM);
             for (KvSide side = 0; side < KV_SIDES; side++) {
                 const KvCodec *codec = kv_codec(ids[i % 2]);
                 KvGroup group = {64, DIM, 64, false};
@@ -414,8 +418,8 @@ static void test_numbers_that_are_not_finite(void **state) {
                 span.records[side] = encode_side(&span.side[side], side, TOKENS);
             }
             q[BAD * DIM + 5] = bad[i / 2 % 2];
-            attend_spans(level, &span, 1, n_group, DIM);
-            for (size_t h = 0; h < n_group; h++)
+            attend_spans(level, &span, 1, q_per_kv, DIM);
+            for (size_t h = 0; h < q_per_kv; h++)
                 for (size_t d = 0; d < DIM; d++)
                     assert_true(isnan(out[h * DIM + d]) == (h == BAD));
             free((void *)(uintptr_t)span.records[KV_KEYS]);

@@ -41,7 +41,7 @@ static void fill_random(float *out, size_t n, float size) {
 /* What a cache is filled with, and how its batches are read. */
 typedef struct Case {
     const char *policy;
-    size_t group, head_dim, n_kv_heads, n_group, n_batch;
+    size_t group, head_dim, n_kv_heads, q_per_kv, n_batch;
 } Case;
 
 static void open_cache(KvCache *cache, const Case *c, void **memory) {
@@ -79,7 +79,7 @@ static AttentionShape shape_of(const AttentionBatch *batch) {
 static AttentionQuery query_at(const AttentionBatch *batch, size_t t, size_t kv_head, KvSpan spans[KV_MAX_SPANS]) {
     AttentionShape shape = shape_of(batch);
     size_t n_spans = kvcache_view(batch->cache, batch->layer, kv_head, batch->cache->n_tokens + t, spans);
-    size_t first = (t * batch->n_heads + kv_head * shape.n_group) * shape.head_dim;
+    size_t first = (t * batch->n_heads + kv_head * shape.q_per_kv) * shape.head_dim;
     const float *shift = batch->shift_rotation == NULL ? NULL : batch->shift_rotation + t * shape.head_dim;
     return (AttentionQuery){batch->q + first, shift, spans, n_spans, alone + first};
 }
@@ -88,7 +88,7 @@ static void attend_alone(const AttentionKernels *kernels, const AttentionBatch *
     KvSpan spans[KV_MAX_SPANS];
     AttentionShape shape = shape_of(batch);
     AttentionQuery query = query_at(batch, t, kv_head, spans);
-    kernels->attend(&shape, &query, 1, scratch);
+    kernels->one(&shape, &query, scratch);
 }
 
 /* The bounds of test_attention.c, for scores below 20 and 16-bit numbers. */
@@ -102,13 +102,13 @@ static void check_against_reference(const Case *c, const AttentionBatch *batch, 
     double tolerance = 2 * ((double)shape.head_dim * 20 + N_TOKENS) * 0x1p-24 + 4 * 20 * 0x1p-16;
     if (attention_reference(&shape, &query, expected, magnitude, &error) < 0)
         fail_msg("%s", error.message);
-    for (size_t i = 0; i < shape.n_group * shape.head_dim; i++) {
+    for (size_t i = 0; i < shape.q_per_kv * shape.head_dim; i++) {
         double largest = 0;
         for (size_t d = 0; d < shape.head_dim; d++)
             largest = fmax(largest, magnitude[i / shape.head_dim * shape.head_dim + d]);
         if (!(fabs((double)query.out[i] - expected[i]) <= largest * tolerance))
             fail_msg("%s, %s, group %zu, head_dim %zu, %zu heads: %.9g, expected %.9g", c->policy,
-                     simd_level_name(level), c->group, c->head_dim, c->n_group, (double)query.out[i], expected[i]);
+                     simd_level_name(level), c->group, c->head_dim, c->q_per_kv, (double)query.out[i], expected[i]);
     }
 }
 
@@ -130,13 +130,13 @@ static void check_against_alone(const Case *c, const AttentionBatch *batch, Simd
             fail_msg(
                 "%s, %s, group %zu, head_dim %zu, %zu x %zu heads, layer %zu: token %zu of %zu behind %zu: %.9g %s, "
                 "alone %.9g",
-                c->policy, simd_level_name(level), c->group, c->head_dim, c->n_kv_heads, c->n_group, batch->layer,
+                c->policy, simd_level_name(level), c->group, c->head_dim, c->n_kv_heads, c->q_per_kv, batch->layer,
                 i / width, batch->n_tokens, batch->cache->n_tokens, (double)together[i], what, (double)alone[i]);
 }
 
 static void check_batch(const Case *c, KvCache *cache, SimdLevel level, size_t layer, size_t n) {
     const AttentionKernels *kernels = attention_kernels(level);
-    AttentionBatch batch = {cache,          layer,    n,       c->n_kv_heads * c->n_group, ROPE_HALVES, q,
+    AttentionBatch batch = {cache,          layer,    n,       c->n_kv_heads * c->q_per_kv, ROPE_HALVES, q,
                             shift_rotation, together, partials};
     fill_shift(cache, layer, n);
     for (size_t t = 0; t < n; t++)
@@ -159,7 +159,7 @@ static void check_case(const Case *c) {
     size_t row = c->n_kv_heads * c->head_dim;
     fill_random(keys, N_TOKENS * row, 3);
     fill_random(values, N_TOKENS * row, 1);
-    fill_random(q, c->n_batch * c->n_group * row, 1);
+    fill_random(q, c->n_batch * c->q_per_kv * row, 1);
     while (cache.n_tokens < N_TOKENS) {
         size_t first = cache.n_tokens, n = random_below(3) == 0 ? 1 + random_below(c->n_batch) : c->n_batch;
         n = n < N_TOKENS - first ? n : N_TOKENS - first;
@@ -202,7 +202,7 @@ static void test_shapes(void **state) {
         check_case(&(Case){"sink=3,f16:10,int8:200", 32, dims[i], 2, groups[i], 100});
         check_case(&(Case){"sink=3,f16:10,int8:*", 64, dims[4 - i], 1, groups[i], 30});
     }
-    check_case(&(Case){"sink=2,f16:9,int8:*", 32, 8, 1, ATTENTION_ROWS + 4, 3});
+    check_case(&(Case){"sink=2,f16:9,int8:*", 32, 8, 1, ATTENTION_Q_HEADS + 4, 3});
 }
 
 /* An infinity among the values of a token that is encoded by now reaches every query that sees it, whatever the codec:
@@ -214,9 +214,9 @@ static void check_nonfinite(const Case *c) {
     open_cache(&cache, c, &memory);
     fill_random(keys, TOKENS * c->head_dim, 1);
     fill_random(values, TOKENS * c->head_dim, 1);
-    fill_random(q, TOKENS * c->n_group * c->head_dim, 1);
+    fill_random(q, TOKENS * c->q_per_kv * c->head_dim, 1);
     values[SPOILED * c->head_dim + 5] = INFINITY;
-    AttentionBatch batch = {.cache = &cache, .n_tokens = 1, .n_heads = c->n_group, .q = q, .out = together};
+    AttentionBatch batch = {.cache = &cache, .n_tokens = 1, .n_heads = c->q_per_kv, .q = q, .out = together};
     for (; cache.n_tokens < TOKENS; kvcache_advance(&cache, 1)) {
         size_t at = cache.n_tokens * c->head_dim;
         for (size_t layer = 0; layer < N_LAYERS; layer++)
@@ -224,7 +224,7 @@ static void check_nonfinite(const Case *c) {
         for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT && cache.n_tokens + 1 == TOKENS;
              level = cpu_next_level(level)) {
             attend_alone(attention_kernels(level), &batch, 0, 0);
-            for (size_t h = 0; h < c->n_group; h++)
+            for (size_t h = 0; h < c->q_per_kv; h++)
                 if (isfinite(alone[h * c->head_dim + 5]))
                     fail_msg("%s, %s: an infinity is gone", c->policy, simd_level_name(level));
         }

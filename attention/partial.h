@@ -1,0 +1,24 @@
+/* What a tile gives a query head, before it is put together with other tiles' (softmax.h). */
+#ifndef STOWKV_PARTIAL_H
+#define STOWKV_PARTIAL_H
+
+#include <stddef.h>
+
+/* Sums of exp(score - max) * value, not divided by `sum` yet: those of rotated values apart, since they are rotated
+ * back once, in the end. */
+typedef struct Partial {
+    float *out;     /* (head_dim) */
+    float *rotated; /* (head_dim), right behind `out` */
+    float *max;     /* the largest q . k */
+    float *sum;     /* of the weights */
+} Partial;
+
+/* Partials lie in arrays of floats, each in so many: whole cache lines. */
+#define PARTIAL_FLOATS(head_dim) ((2 * (head_dim) + 2 + 15) / 16 * 16)
+
+static inline Partial partial_at(float *partials, size_t index, size_t head_dim) {
+    float *out = partials + index * PARTIAL_FLOATS(head_dim), *end = out + 2 * head_dim;
+    return (Partial){out, out + head_dim, end, end + 1};
+}
+
+#endif
