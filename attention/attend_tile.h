@@ -111,8 +111,8 @@ static inline const float *query_form(const AttentionScratch *scratch, const KvS
 typedef void ScorePiece(const QueryHeads *heads, const TilePiece *piece, const float *q, size_t n);
 typedef void AddPiece(const QueryHeads *heads, const TilePiece *piece, const size_t *n_seen, size_t n, float *out);
 
-/* A tile's partials of n query heads from `first` on, all of which see the tile's tokens from the first one on: some of
- * the last ones may be later than a query. */
+/* A tile's partials of n query heads from `first` on. Each sees the tile's first token; the last ones may come after
+ * its query. */
 INLINE void attend_tile(const QueryHeads *heads, const Tile *tile, size_t first, size_t n, ScorePiece *score,
                         AddPiece *add, float *partials) {
     AttentionScratch *s = heads->scratch;

@@ -186,7 +186,7 @@ INLINE void add_columns(StoredForm form, size_t n_heads, const AddJob *job, size
             sums[h][c] = vec_load(out + h * job->out_stride + c * VEC_LANES);
     for (size_t t = 0; t < job->n_tokens; t++) {
         Vec columns[COLUMN_BLOCK];
-        if (i == 0)
+        if (d == 0 && i == 0)
             prefetch_tokens(form, &job->values, t, 1);
         for (size_t c = 0; c < n_columns; c++)
             columns[c] = load_stored(form, &job->values, t, d, i + c * VEC_LANES);

@@ -29,8 +29,8 @@ typedef struct Reader {
     const KvSpan *span;
     KvSide side;
     KvLayout layout;
-    float scales[MAX_SCALES + VEC_LANES];
-    float decoded[DECODE_TOKENS * ATTENTION_MAX_DIM];
+    _Alignas(64) float scales[MAX_SCALES + VEC_LANES];
+    _Alignas(64) float decoded[DECODE_TOKENS * ATTENTION_MAX_DIM];
 } Reader;
 
 /* n tokens from `first` on, which lie in one group. */
