@@ -104,12 +104,20 @@ INLINE void add_form(StoredForm form, KvCodecId codec, const TilePiece *piece, f
 }
 
 static StoredForm form_of(const KvEncoding *encoding) {
-    KvCodecId codec = kv_codec_id(encoding->codec);
-    if (codec == KV_F16)
+    switch (KV_FORMATS[kv_codec_id(encoding->codec)].kind) {
+    case KV_CODE_HALF:
         return STORED_HALF;
-    if (codec == KV_NF4)
+    case KV_CODE_NF4:
         return STORED_NF4;
-    return codec == KV_FP8 && encoding->group.head_dim % STORED_STEP == 0 ? STORED_FP8 : STORED_FLOAT;
+    case KV_CODE_E4M3:
+        return encoding->group.head_dim % STORED_STEP == 0 ? STORED_FP8 : STORED_FLOAT;
+    case KV_CODE_SIGNED: /* their codes are multiplied, but for heads that cannot be woven */
+    case KV_CODE_OFFSET:
+    case KV_CODE_UNSIGNED:
+    case KV_CODE_SIGN:
+        break;
+    }
+    return STORED_FLOAT;
 }
 
 void SIMD_NAME(score_stored)(const TilePiece *piece, const float *q, size_t n_heads, float (*scores)[SCORE_STRIDE]) {

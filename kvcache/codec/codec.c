@@ -24,18 +24,21 @@ static const char *const NAMES[KV_CODEC_COUNT + 1] = {KV_CODECS(NAME) NULL};
      : (kind) == KV_CODE_NF4                              ? (bits) == 4                                                \
      : (kind) == KV_CODE_SIGN                             ? (bits) == 1                                                \
                                                           : (bits) >= 1 && (bits) <= 8)
-#define HAS_LAYOUT(kind, bits, block, layout)                                                                          \
-    ((layout) == KV_SCALED   ? (kind) != KV_CODE_HALF && (kind) != KV_CODE_OFFSET                                      \
-     : (layout) == TYPE_F16  ? (kind) == KV_CODE_HALF && (block) == 1                                                  \
-     : (layout) == TYPE_Q8_0 ? (kind) == KV_CODE_SIGNED && (block) == 32                                               \
-     : (layout) == TYPE_Q4_0 ? (kind) == KV_CODE_OFFSET && (block) == 32 && (bits) == 4                                \
-     : (layout) == TYPE_Q5_0 ? (kind) == KV_CODE_OFFSET && (block) == 32 && (bits) == 5                                \
-     : (layout) == TYPE_Q4_1 ? (kind) == KV_CODE_UNSIGNED && (block) == 32 && (bits) == 4                              \
-     : (layout) == TYPE_Q5_1 ? (kind) == KV_CODE_UNSIGNED && (block) == 32 && (bits) == 5                              \
-                             : false)
+#define HAS_LAYOUT(kind, bits, keys, block, layout)                                                                    \
+    ((kind) == KV_CODE_NF4    ? (layout) == KV_SCALED && (block) == KV_NF4_BLOCK && !(keys)                            \
+     : (kind) == KV_CODE_E4M3 ? (layout) == KV_SCALED && (block) == KV_WHOLE_ROW && !(keys)                            \
+     : (layout) == KV_SCALED  ? (kind) != KV_CODE_HALF && (kind) != KV_CODE_OFFSET                                     \
+     : (layout) == TYPE_F16   ? (kind) == KV_CODE_HALF && (block) == 1                                                 \
+     : (layout) == TYPE_Q8_0  ? (kind) == KV_CODE_SIGNED && (block) == 32                                              \
+     : (layout) == TYPE_Q4_0  ? (kind) == KV_CODE_OFFSET && (block) == 32 && (bits) == 4                               \
+     : (layout) == TYPE_Q5_0  ? (kind) == KV_CODE_OFFSET && (block) == 32 && (bits) == 5                               \
+     : (layout) == TYPE_Q4_1  ? (kind) == KV_CODE_UNSIGNED && (block) == 32 && (bits) == 4                             \
+     : (layout) == TYPE_Q5_1  ? (kind) == KV_CODE_UNSIGNED && (block) == 32 && (bits) == 5                             \
+                              : false)
 #define CHECK_ROW(id, name, kind, bits, keys, block, layout, purpose)                                                  \
     _Static_assert(HAS_WIDTH(kind, bits), "codec " name ": codes of this kind do not have " #bits " bits");            \
-    _Static_assert(HAS_LAYOUT(kind, bits, block, layout), "codec " name ": no record of this layout has such codes");
+    _Static_assert(((layout) == KV_SCALED || !(keys)) && HAS_LAYOUT(kind, bits, keys, block, layout),                  \
+                   "codec " name ": no record of this layout has such codes");
 KV_CODECS(CHECK_ROW)
 
 const KvCodec *kv_codec(KvCodecId id) {

@@ -71,8 +71,9 @@ INLINE Vec vector_of_codes(KvCodeKind kind, const uint8_t *codes, const uint16_t
     case KV_CODE_SIGNED:
         return vec_load_i8((const int8_t *)codes);
     case KV_CODE_UNSIGNED:
-    case KV_CODE_SIGN:
         return vec_load_u8(codes);
+    case KV_CODE_SIGN:
+        return vec_sub(vec_set1(1.0f), vec_mul(vec_set1(2.0f), vec_load_u8(codes)));
     case KV_CODE_E4M3:
         return vec_load_half(halves);
     case KV_CODE_NF4:
@@ -95,7 +96,7 @@ INLINE void decode_piece(const KvFormat *format, const uint8_t *packed, size_t w
     for (size_t j = 0; j < width; j += VEC_LANES) {
         Vec code = vector_of_codes(format->kind, codes + j, halves + j);
         Vec y = vec_mul(by_channel ? vec_load(steps->scale + j) : vec_set1(steps->scale[0]), code);
-        if (format->kind == KV_CODE_UNSIGNED || format->kind == KV_CODE_SIGN)
+        if (format->kind == KV_CODE_UNSIGNED)
             y = vec_add(y, by_channel ? vec_load(steps->minimum + j) : vec_set1(steps->minimum[0]));
         vec_store(out + j, y);
     }
@@ -125,8 +126,7 @@ INLINE void load_halves(const uint8_t *from, size_t n, float *out) {
         vec_store(out + j, n - j >= VEC_LANES ? vec_load_half(halves + j) : vec_load_half_partial(halves + j, n - j));
 }
 
-/* n scales from number `first` on, in the form that decode_piece() takes: a sign is scale - 2 * scale * bit, and E4M3
- * comes as halves of 2^-8 times the number. */
+/* n scales from number `first` on; those of E4M3 meet halves of 2^-8 times the number. */
 INLINE void load_steps(const KvFormat *format, const KvLayout *layout, const uint8_t *record, size_t first, size_t n,
                        KvSteps *steps) {
     if (format->kind == KV_CODE_NF4) {
@@ -138,14 +138,8 @@ INLINE void load_steps(const KvFormat *format, const KvLayout *layout, const uin
     load_halves(record + first * sizeof(uint16_t), n, steps->scale);
     if (format->kind == KV_CODE_UNSIGNED)
         load_halves(record + layout->minima + first * sizeof(uint16_t), n, steps->minimum);
-    for (size_t j = 0; j < n; j++) {
-        if (format->kind == KV_CODE_SIGN) {
-            steps->minimum[j] = steps->scale[j];
-            steps->scale[j] *= -2.0f;
-        } else if (format->kind == KV_CODE_E4M3) {
-            steps->scale[j] *= 256.0f;
-        }
-    }
+    for (size_t j = 0; j < n && format->kind == KV_CODE_E4M3; j++)
+        steps->scale[j] *= 256.0f;
 }
 
 INLINE void decode_scaled(const KvFormat *format, KvSide side, const KvGroup *group, const uint8_t *record,
