@@ -15,12 +15,12 @@ enum { QUERY_PLAIN, QUERY_SHIFTED, QUERY_ROTATED, N_QUERY_FORMS };
 /* Arrays are as dense as head_dim and the number of query heads allow: what smaller ones leave is never touched. */
 struct AttentionScratch {
     _Alignas(64) DecodedTile tile;
-    NumberBlock numbers[SCORE_ROWS * ATTENTION_MAX_DIM / KV_WOVEN_BLOCK]; /* quantized queries, or weights */
-    float scores[SCORE_ROWS][SCORE_STRIDE];                               /* then weights */
-    float forms[N_QUERY_FORMS][ATTENTION_Q_HEADS * ATTENTION_MAX_DIM];    /* (query heads, head_dim) */
-    float totals[ATTENTION_Q_HEADS * PARTIAL_FLOATS(ATTENTION_MAX_DIM)];  /* partials of the tiles so far */
-    float partials[SCORE_ROWS * PARTIAL_FLOATS(ATTENTION_MAX_DIM)];       /* of the tile under way */
-    size_t n_visible[ATTENTION_Q_HEADS];                                  /* tokens, of each query */
+    QuantizedBlock quantized[SCORE_HEADS * ATTENTION_MAX_DIM / KV_WOVEN_BLOCK]; /* quantized queries, or weights */
+    float scores[SCORE_HEADS][SCORE_STRIDE];                                    /* then weights */
+    float forms[N_QUERY_FORMS][ATTENTION_Q_HEADS * ATTENTION_MAX_DIM];          /* (query heads, head_dim) */
+    float totals[ATTENTION_Q_HEADS * PARTIAL_FLOATS(ATTENTION_MAX_DIM)];        /* partials of the tiles so far */
+    float partials[SCORE_HEADS * PARTIAL_FLOATS(ATTENTION_MAX_DIM)];            /* of the tile under way */
+    size_t n_visible[ATTENTION_Q_HEADS];                                        /* tokens, of each query */
 
     /* For attention_items(). */
     AttentionQuery queries[ATTENTION_Q_HEADS];

@@ -9,15 +9,16 @@
 /* Scores with decoded tokens, in whole panels: also with those that share a panel with the piece's last token. */
 static void score_piece(const QueryHeads *heads, const TilePiece *piece, const float *q, size_t n) {
     AttentionScratch *s = heads->scratch;
-    float before[SCORE_ROWS][PANEL_TOKENS]; /* scores with the piece before, whose last tokens share the first panels */
+    float before[SCORE_HEADS]
+                [PANEL_TOKENS]; /* scores with the piece before, whose last tokens share the first panels */
     size_t head_dim = heads->head_dim, end = piece->at + piece->n;
     size_t begin = piece->at / PANEL_TOKENS * PANEL_TOKENS, n_before = piece->at - begin;
     for (size_t i = 0; i < n; i++)
         memcpy(before[i], s->scores[i] + begin, n_before * sizeof **before);
     for (size_t t = begin; t < end; t += PANEL_TOKENS)
-        for (size_t i = 0; i < n; i += ROW_BLOCK)
-            WITH_ROWS(row_block(n - i), score_panels, q + i * head_dim, s->tile.panels + t * head_dim, head_dim,
-                      s->scores[i] + t, SCORE_STRIDE);
+        for (size_t i = 0; i < n; i += HEAD_BLOCK)
+            WITH_HEADS(head_block(n - i), score_panels, q + i * head_dim, s->tile.panels + t * head_dim, head_dim,
+                       s->scores[i] + t, SCORE_STRIDE);
     for (size_t i = 0; i < n; i++)
         memcpy(s->scores[i] + begin, before[i], n_before * sizeof **before);
 }
@@ -41,11 +42,11 @@ static void add_piece(const QueryHeads *heads, const TilePiece *piece, const siz
     size_t chunk = CHUNK_BYTES / (heads->head_dim * sizeof(float)), piece_end = piece->at + piece->n;
     for (size_t begin = piece->at, end; begin < piece_end; begin = end) {
         end = at_most(begin + chunk, piece_end);
-        for (size_t i = 0; i < n; i += ROW_BLOCK) {
-            size_t n_block = row_block(n - i), shared = at_most(end, n_seen[i]);
+        for (size_t i = 0; i < n; i += HEAD_BLOCK) {
+            size_t n_block = head_block(n - i), shared = at_most(end, n_seen[i]);
             if (shared > begin) {
                 AddJob job = add_job(heads, begin, shared, i, out);
-                WITH_ROWS(n_block, add_values, STORED_FLOAT, &job);
+                WITH_HEADS(n_block, add_values, STORED_FLOAT, &job);
             }
             size_t rest = shared > begin ? shared : begin;
             for (size_t j = i; j < i + n_block; j++)
@@ -82,7 +83,7 @@ static void attend_alike(const QueryHeads *heads, size_t begin, size_t first, si
         first++;
     SIMD_NAME(decode_tile)(&s->tile, &tile, heads->head_dim);
     for (size_t i = first * heads->n_heads, n; i < end * heads->n_heads; i += n) {
-        n = at_most(end * heads->n_heads - i, SCORE_ROWS);
+        n = at_most(end * heads->n_heads - i, SCORE_HEADS);
         attend_tile(heads, &tile, i, n, score_piece, add_piece, s->partials);
         merge_partials(heads, last, i, n, s->partials);
     }

@@ -20,7 +20,7 @@ void SIMD_NAME(attend_one)(const AttentionShape *shape, const AttentionQuery *qu
         for (size_t begin = 0; begin < scratch->n_visible[0]; begin += TILE_TOKENS) {
             Tile tile = cut_tile(query, begin);
             for (size_t first = 0, n; first < heads.n_heads; first += n) {
-                n = at_most(heads.n_heads - first, SCORE_ROWS);
+                n = at_most(heads.n_heads - first, SCORE_HEADS);
                 attend_tile(&heads, &tile, first, n, score_piece, add_piece, scratch->partials);
                 merge_partials(&heads, query, first, n, scratch->partials);
             }
@@ -38,8 +38,8 @@ void SIMD_NAME(attend_tiles)(const AttentionShape *shape, const AttentionQuery *
         for (size_t i = begin; i < end; i++) {
             Tile tile = cut_tile(query, i * TILE_TOKENS);
             float *out = partials + i * stride + head * partial_floats;
-            for (size_t first = 0; first < heads.n_heads; first += SCORE_ROWS)
-                attend_tile(&heads, &tile, first, at_most(heads.n_heads - first, SCORE_ROWS), score_piece, add_piece,
+            for (size_t first = 0; first < heads.n_heads; first += SCORE_HEADS)
+                attend_tile(&heads, &tile, first, at_most(heads.n_heads - first, SCORE_HEADS), score_piece, add_piece,
                             out + first * partial_floats);
         }
     }

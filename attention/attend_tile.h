@@ -116,12 +116,12 @@ typedef void AddPiece(const QueryHeads *heads, const TilePiece *piece, const siz
 INLINE void attend_tile(const QueryHeads *heads, const Tile *tile, size_t first, size_t n, ScorePiece *score,
                         AddPiece *add, float *partials) {
     AttentionScratch *s = heads->scratch;
-    size_t head_dim = heads->head_dim, stride = PARTIAL_FLOATS(head_dim), n_seen[SCORE_ROWS];
+    size_t head_dim = heads->head_dim, stride = PARTIAL_FLOATS(head_dim), n_seen[SCORE_HEADS];
     for (size_t p = 0; p < tile->n_pieces; p++) {
         const TilePiece *piece = &tile->pieces[p];
         const float *q = query_form(s, piece->span) + first * head_dim;
         if (is_coded(piece->span, KV_KEYS))
-            SIMD_NAME(score_codes)(s->numbers, piece, q, n, s->scores);
+            SIMD_NAME(score_codes)(s->quantized, piece, q, n, s->scores);
         else
             score(heads, piece, q, n);
     }
@@ -135,7 +135,7 @@ INLINE void attend_tile(const QueryHeads *heads, const Tile *tile, size_t first,
         const TilePiece *piece = &tile->pieces[p];
         float *out = partials + (piece->span->side[KV_VALUES].group.rotated ? head_dim : 0);
         if (is_coded(piece->span, KV_VALUES))
-            SIMD_NAME(add_codes)(s->numbers, piece, s->scores, n_seen, n, out, stride);
+            SIMD_NAME(add_codes)(s->quantized, piece, s->scores, n_seen, n, out, stride);
         else
             add(heads, piece, n_seen, n, out);
     }

@@ -12,16 +12,16 @@
 #include "base/simd/levels.h"
 #include "kvcache/codec/weave.h"
 
-#define NUMBERS      64
-#define NUMBER_STEPS (NUMBERS / 4)
+#define QUANTIZED_BLOCK 64
+#define QUANTIZED_STEPS (QUANTIZED_BLOCK / 4)
 
 /* 32 or 64 elements quantized to 16 bits, each scale * an integer; words as base/simd/codes.h has them. */
-typedef struct NumberBlock {
-    int32_t words[2 * NUMBER_STEPS];
+typedef struct QuantizedBlock {
+    int32_t words[2 * QUANTIZED_STEPS];
     float scale;     /* NaN where an element is not finite */
     int32_t sums[2]; /* of the integers: of each 32, or all in the first */
     int32_t unused;
-} NumberBlock;
+} QuantizedBlock;
 
 /* Whether a side's codes are multiplied; others are decoded. */
 static inline bool is_coded(const KvSpan *span, KvSide side) {
@@ -29,15 +29,15 @@ static inline bool is_coded(const KvSpan *span, KvSide side) {
 }
 
 /* scores[r][at + t] = q[r] . key first + t, for query heads r and the tokens of a piece whose keys are coded. */
-typedef void ScoreCodes(NumberBlock *scratch,                   /* (n_rows, head_dim / 64, rounded up) */
-                        const TilePiece *piece, const float *q, /* (n_rows, head_dim) */
-                        size_t n_rows, float (*scores)[SCORE_STRIDE]);
+typedef void ScoreCodes(QuantizedBlock *scratch,                /* (n_heads, head_dim / 64, rounded up) */
+                        const TilePiece *piece, const float *q, /* (n_heads, head_dim) */
+                        size_t n_heads, float (*scores)[SCORE_STRIDE]);
 
 /* out[r] += sum over t of weights[r][at + t] * value first + t, for query heads r, each as far as it sees: n_seen[r]
  * tokens of the tile. Later ones see as much as earlier ones, or more. */
-typedef void AddCodes(NumberBlock *scratch, /* (n_rows, head_dim / 32) */
-                      const TilePiece *piece, float (*weights)[SCORE_STRIDE], const size_t *n_seen, size_t n_rows,
-                      float *out, size_t stride); /* (n_rows, head_dim), rows `stride` apart */
+typedef void AddCodes(QuantizedBlock *scratch, /* (n_heads, head_dim / 32) */
+                      const TilePiece *piece, float (*weights)[SCORE_STRIDE], const size_t *n_seen, size_t n_heads,
+                      float *out, size_t stride); /* (n_heads, head_dim), heads `stride` apart */
 
 SIMD_DECLARE(ScoreCodes, score_codes, );
 SIMD_DECLARE(AddCodes, add_codes, );

@@ -1,36 +1,36 @@
-/* What score_codes.c and add_codes.c share: where a group's codes are, and a step of their products with numbers. To be
- * included by sources of stowkv_simd_library() only. */
+/* What score_codes.c and add_codes.c share: where a group's codes are, and a step of their products with quantized. To
+ * be included by sources of stowkv_simd_library() only. */
 #ifndef STOWKV_CODED_GROUPS_H
 #define STOWKV_CODED_GROUPS_H
 
-#include "attention/number_rows.h"
+#include "attention/quantize.h"
 #include "base/simd/bit_planes.h"
 
 #define GROUP_TOKENS 64 /* at most */
 
 #if VEC_LANES == 8 && CODE_SUMS == 2
-#define CODE_ROWS 2 /* rows whose products are made at once: 8 sums, 2 vectors of codes: fits 16 registers */
+#define CODE_HEADS 2 /* heads whose products are made at once: 8 sums, 2 vectors of codes: fits 16 registers */
 #else
-#define CODE_ROWS 4 /* 8 or 16 sums: fits 16 or 32 registers */
+#define CODE_HEADS 4 /* 8 or 16 sums: fits 16 or 32 registers */
 #endif
 
 /* One side of a span. */
-typedef struct Side {
+typedef struct CodedSide {
     const KvSpan *span;
     KvSide side;
     KvWoven woven;
     size_t head_dim, group_tokens;
     size_t ahead; /* prefetch distance in bytes, a multiple of the record size, so that no cache line is skipped */
-} Side;
+} CodedSide;
 
-static inline Side side_of(const KvSpan *span, KvSide side) {
+static inline CodedSide side_of(const KvSpan *span, KvSide side) {
     const KvEncoding *encoding = &span->side[side];
-    return (Side){.span = span,
-                  .side = side,
-                  .woven = kv_woven(kv_codec_id(encoding->codec), side, &encoding->group),
-                  .head_dim = encoding->group.head_dim,
-                  .group_tokens = encoding->group.n_tokens,
-                  .ahead = round_up(PREFETCH_BYTES, encoding->record_bytes)};
+    return (CodedSide){.span = span,
+                       .side = side,
+                       .woven = kv_woven(kv_codec_id(encoding->codec), side, &encoding->group),
+                       .head_dim = encoding->group.head_dim,
+                       .group_tokens = encoding->group.n_tokens,
+                       .ahead = round_up(PREFETCH_BYTES, encoding->record_bytes)};
 }
 
 typedef struct Group {
@@ -39,7 +39,7 @@ typedef struct Group {
 } Group;
 
 /* The group that holds a token. */
-static inline Group group_at(const Side *side, size_t token) {
+static inline Group group_at(const CodedSide *side, size_t token) {
     const uint8_t *record = record_of(side->span, side->side, token);
     for (size_t i = 0; i < side->woven.codes; i += 64)
         __builtin_prefetch(record + side->ahead + i);
@@ -48,68 +48,68 @@ static inline Group group_at(const Side *side, size_t token) {
 }
 
 /* Codes of a block of 32 elements of the 16 tokens that `token` is among. */
-INLINE const uint8_t *tile_at(size_t bits, const Side *side, const Group *group, size_t token, size_t block) {
-    size_t tile = token / KV_WOVEN_TOKENS * (side->head_dim / KV_WOVEN_BLOCK) + block;
-    return group->codes + tile * planes_bytes(bits);
+INLINE const uint8_t *pack_at(size_t bits, const CodedSide *side, const Group *group, size_t token, size_t block) {
+    size_t pack = token / KV_WOVEN_TOKENS * (side->head_dim / KV_WOVEN_BLOCK) + block;
+    return group->codes + pack * planes_bytes(bits);
 }
 
-/* Asks for the codes that lie where the next groups have those of this tile. */
-INLINE void ask_ahead(size_t bits, const Side *side, const uint8_t *tile) {
+/* Asks for the codes that lie where the next groups have those of this pack. */
+INLINE void ask_ahead(size_t bits, const CodedSide *side, const uint8_t *pack) {
     for (size_t i = 0; i < planes_bytes(bits); i += 64)
-        __builtin_prefetch(tile + side->ahead + i);
+        __builtin_prefetch(pack + side->ahead + i);
 }
 
 #define VECS 2 /* of tokens, or of elements, whose sums are held at once */
 
-typedef VecInt Sums[CODE_ROWS][VECS][CODE_SUMS];
+typedef VecInt Sums[CODE_HEADS][VECS][CODE_SUMS];
 
 /* Adds the products of one step, of which codes[v] are the codes. */
-INLINE void add_step(size_t n_rows, bool wide, const VecInt codes[VECS], const NumberBlock *numbers, size_t row_stride,
-                     size_t step, Sums sums) {
+INLINE void add_step(size_t n_heads, bool wide, const VecInt codes[VECS], const QuantizedBlock *quantized,
+                     size_t head_stride, size_t step, Sums sums) {
     VecInt parts[VECS][2];
     for (size_t v = 0; v < VECS; v++)
         for (size_t part = 0; part < 2; part++)
             parts[v][part] = code_part(codes[v], part);
-    for (size_t r = 0; r < n_rows; r++)
+    for (size_t r = 0; r < n_heads; r++)
         for (size_t part = 0; part < 2; part++) {
-            VecInt x = vec_int_set1(numbers[r * row_stride].words[number_word(NUMBER_STEPS, step, part)]);
+            VecInt x = vec_int_set1(quantized[r * head_stride].words[quantized_word(QUANTIZED_STEPS, step, part)]);
             for (size_t v = 0; v < VECS; v++)
                 sums[r][v][part % CODE_SUMS] = code_dot(wide, sums[r][v][part % CODE_SUMS], parts[v][part], x);
         }
 }
 
-INLINE void clear_sums(size_t n_rows, Sums sums) {
-    for (size_t r = 0; r < n_rows; r++)
+INLINE void clear_sums(size_t n_heads, Sums sums) {
+    for (size_t r = 0; r < n_heads; r++)
         for (size_t v = 0; v < VECS; v++)
             for (size_t i = 0; i < CODE_SUMS; i++)
                 sums[r][v][i] = vec_int_zero();
 }
 
 /* What is to be taken from the sums of a row: the products as if codes were what they stand for. */
-INLINE VecInt biased_total(const Side *side, const VecInt sums[CODE_SUMS], int32_t sum_of_numbers) {
+INLINE VecInt biased_total(const CodedSide *side, const VecInt sums[CODE_SUMS], int32_t sum_of_quantized) {
     VecInt total = code_total(sums);
     if (side->woven.factor == 2)
         total = vec_int_add(total, total);
     if (side->woven.bias > 0)
-        total = vec_int_sub(total, vec_int_set1(side->woven.bias * sum_of_numbers));
+        total = vec_int_sub(total, vec_int_set1(side->woven.bias * sum_of_quantized));
     return total;
 }
 
-/* Calls a kernel with a constant number of rows, 1 to CODE_ROWS. */
-#if CODE_ROWS == 4
-#define WITH_CODE_ROWS(n_rows, kernel, ...) WITH_ROWS(n_rows, kernel, __VA_ARGS__)
+/* Calls a kernel with a constant number of heads, 1 to CODE_HEADS. */
+#if CODE_HEADS == 4
+#define WITH_CODE_HEADS(n_heads, kernel, ...) WITH_HEADS(n_heads, kernel, __VA_ARGS__)
 #else
-#define WITH_CODE_ROWS(n_rows, kernel, ...)                                                                            \
+#define WITH_CODE_HEADS(n_heads, kernel, ...)                                                                          \
     do {                                                                                                               \
-        if (n_rows == 1)                                                                                               \
+        if (n_heads == 1)                                                                                              \
             kernel(1, __VA_ARGS__);                                                                                    \
         else                                                                                                           \
             kernel(2, __VA_ARGS__);                                                                                    \
     } while (0)
 #endif
 
-static inline size_t code_rows(size_t n_rows) {
-    return at_most(n_rows, CODE_ROWS);
+static inline size_t code_heads(size_t n_heads) {
+    return at_most(n_heads, CODE_HEADS);
 }
 
 #endif

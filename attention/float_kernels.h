@@ -6,15 +6,15 @@
 
 #include "attention/stored_tokens.h"
 
-#define ROW_BLOCK 4 /* query heads */
+#define HEAD_BLOCK 4 /* query heads */
 
 /* Query heads go through the kernels in blocks: how many of the next one. */
-static inline size_t row_block(size_t n_left) {
-    return n_left < ROW_BLOCK ? n_left : ROW_BLOCK;
+static inline size_t head_block(size_t n_left) {
+    return n_left < HEAD_BLOCK ? n_left : HEAD_BLOCK;
 }
 
-/* Calls a kernel with a constant number of query heads, 1 to ROW_BLOCK. */
-#define WITH_ROWS(n_rows, kernel, ...)                                                                                 \
+/* Calls a kernel with a constant number of query heads, 1 to HEAD_BLOCK. */
+#define WITH_HEADS(n_rows, kernel, ...)                                                                                \
     do {                                                                                                               \
         switch (n_rows) {                                                                                              \
         case 1:                                                                                                        \
@@ -27,7 +27,7 @@ static inline size_t row_block(size_t n_left) {
             kernel(3, __VA_ARGS__);                                                                                    \
             break;                                                                                                     \
         default:                                                                                                       \
-            kernel(ROW_BLOCK, __VA_ARGS__);                                                                            \
+            kernel(HEAD_BLOCK, __VA_ARGS__);                                                                           \
             break;                                                                                                     \
         }                                                                                                              \
     } while (0)
@@ -61,7 +61,7 @@ typedef struct ScoreJob {
 #define SCORE_TOKENS 4 /* whose sums across vectors are taken at once */
 
 INLINE void score_vector(StoredForm form, size_t n_heads, size_t n_tokens, const ScoreJob *job, size_t t, size_t d,
-                         size_t i, Vec sums[ROW_BLOCK][SCORE_TOKENS]) {
+                         size_t i, Vec sums[HEAD_BLOCK][SCORE_TOKENS]) {
     for (size_t j = 0; j < n_tokens; j++) {
         Vec k = load_stored(form, &job->keys, t + j, d, i);
         for (size_t h = 0; h < n_heads; h++)
@@ -71,7 +71,7 @@ INLINE void score_vector(StoredForm form, size_t n_heads, size_t n_tokens, const
 
 /* The scores of 1 token or SCORE_TOKENS. */
 INLINE void score_tokens(StoredForm form, size_t n_heads, size_t n_tokens, const ScoreJob *job, size_t t) {
-    Vec sums[ROW_BLOCK][SCORE_TOKENS];
+    Vec sums[HEAD_BLOCK][SCORE_TOKENS];
     size_t d = 0, head_dim = job->head_dim, rest = head_dim % VEC_LANES;
     prefetch_tokens(form, &job->keys, t, n_tokens);
     for (size_t h = 0; h < n_heads; h++)
@@ -115,7 +115,7 @@ INLINE void score_keys(size_t n_heads, StoredForm form, const ScoreJob *job) {
 /* Keys that stand in lanes: panels (n_panels, head_dim, VEC_LANES). No sum goes across a vector then: what is one lane
  * of a sum in score_keys() is a vector here, over elements `lane`, lane + VEC_LANES, … of the head. */
 INLINE void sum_lane(size_t n_heads, const float *q, const float *panels, size_t head_dim, size_t lane,
-                     Vec sums[ROW_BLOCK][PANEL_BLOCK]) {
+                     Vec sums[HEAD_BLOCK][PANEL_BLOCK]) {
     for (size_t h = 0; h < n_heads; h++)
         for (size_t p = 0; p < PANEL_BLOCK; p++)
             sums[h][p] = vec_zero();
@@ -134,8 +134,8 @@ INLINE void sum_lane(size_t n_heads, const float *q, const float *panels, size_t
 /* As vec_sum() adds lanes: the two halves of those `step` apart. */
 #define DEFINE_SUM(name, half, step)                                                                                   \
     INLINE void name(size_t n_heads, const float *q, const float *panels, size_t head_dim, size_t lane,                \
-                     Vec sums[ROW_BLOCK][PANEL_BLOCK]) {                                                               \
-        Vec others[ROW_BLOCK][PANEL_BLOCK];                                                                            \
+                     Vec sums[HEAD_BLOCK][PANEL_BLOCK]) {                                                              \
+        Vec others[HEAD_BLOCK][PANEL_BLOCK];                                                                           \
         half(n_heads, q, panels, head_dim, lane, sums);                                                                \
         half(n_heads, q, panels, head_dim, lane + step, others);                                                       \
         for (size_t h = 0; h < n_heads; h++)                                                                           \
@@ -160,7 +160,7 @@ DEFINE_SUM(sum_lanes, sum_2_lanes, 1)
 /* The scores of score_keys() with the tokens of PANEL_BLOCK panels. */
 INLINE void score_panels(size_t n_heads, const float *q, const float *panels, size_t head_dim, float *scores,
                          size_t stride) {
-    Vec sums[ROW_BLOCK][PANEL_BLOCK];
+    Vec sums[HEAD_BLOCK][PANEL_BLOCK];
     sum_lanes(n_heads, q, panels, head_dim, 0, sums);
     for (size_t h = 0; h < n_heads; h++)
         for (size_t p = 0; p < PANEL_BLOCK; p++)
@@ -179,7 +179,7 @@ typedef struct AddJob {
 
 /* n_columns vectors of elements, from element d + i on. */
 INLINE void add_columns(StoredForm form, size_t n_heads, const AddJob *job, size_t d, size_t i, size_t n_columns) {
-    Vec sums[ROW_BLOCK][COLUMN_BLOCK];
+    Vec sums[HEAD_BLOCK][COLUMN_BLOCK];
     float *out = job->out + d + i;
     for (size_t h = 0; h < n_heads; h++)
         for (size_t c = 0; c < n_columns; c++)

@@ -37,7 +37,7 @@ typedef struct Reader {
 INLINE StoredTokens locate(StoredForm form, Reader *reader, size_t first, size_t n) {
     const uint8_t *record = record_of(reader->span, reader->side, first);
     size_t token = first % reader->span->side[reader->side].group.n_tokens;
-    size_t token_bytes = reader->layout.row_bytes, n_blocks = reader->layout.blocks_per_row;
+    size_t token_bytes = reader->layout.token_bytes, n_blocks = reader->layout.blocks_per_row;
     if (form == STORED_NF4)
         nf4_scales(record, record + KV_NF4_SCALES + token * n_blocks, n * n_blocks, reader->scales);
     if (form == STORED_FP8)
@@ -68,14 +68,14 @@ INLINE void score_form(StoredForm form, KvCodecId codec, const TilePiece *piece,
     for (size_t done = 0, n; done < piece->n; done += n) {
         StoredTokens keys;
         n = read_tokens(form, &reader, piece->first + done, piece->n - done, &keys);
-        for (size_t h = 0; h < n_heads; h += ROW_BLOCK) {
+        for (size_t h = 0; h < n_heads; h += HEAD_BLOCK) {
             ScoreJob job = {.q = q + h * group->head_dim,
                             .keys = keys,
                             .n_tokens = n,
                             .head_dim = group->head_dim,
                             .scores = scores[h] + piece->at + done,
                             .stride = SCORE_STRIDE};
-            WITH_ROWS(row_block(n_heads - h), score_keys, form, &job);
+            WITH_HEADS(head_block(n_heads - h), score_keys, form, &job);
         }
     }
 }
@@ -90,7 +90,7 @@ INLINE void add_form(StoredForm form, KvCodecId codec, const TilePiece *piece, f
     for (size_t done = 0, n; done < piece->n; done += n) {
         StoredTokens values;
         n = read_tokens(form, &reader, piece->first + done, piece->n - done, &values);
-        for (size_t h = 0; h < n_heads; h += ROW_BLOCK) {
+        for (size_t h = 0; h < n_heads; h += HEAD_BLOCK) {
             AddJob job = {.weights = weights[h] + piece->at + done,
                           .weight_stride = SCORE_STRIDE,
                           .values = values,
@@ -98,7 +98,7 @@ INLINE void add_form(StoredForm form, KvCodecId codec, const TilePiece *piece, f
                           .head_dim = group->head_dim,
                           .out = out + h * stride,
                           .out_stride = stride};
-            WITH_ROWS(row_block(n_heads - h), add_values, form, &job);
+            WITH_HEADS(head_block(n_heads - h), add_values, form, &job);
         }
     }
 }

@@ -6,7 +6,7 @@
 #include "kvcache/kvcache.h"
 
 #define TILE_TOKENS 512
-#define SCORE_ROWS  32 /* query heads whose scores are held at once */
+#define SCORE_HEADS 32 /* query heads whose scores are held at once */
 #define SCORE_STRIDE                                                                                                   \
     (TILE_TOKENS + 16) /* no power of two, or all heads' scores would compete for the same cache lines */
 

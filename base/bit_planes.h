@@ -1,7 +1,7 @@
 /* Codes of 1 to 8 bits as bit planes, so that a load, a shift and a mask give what integer dot products multiply.
  * Packed weights (cpu/packed_matrix.h) and the woven records of the cache (kvcache/codec/weave.h) are made of them.
  *
- * A tile is 16 lanes of 32 codes each: 8 steps of 4. The binary digits of the width are its planes, the widest first:
+ * A pack is 16 lanes of 32 codes each: 8 steps of 4. The binary digits of the width are its planes, the widest first:
  * codes of 5 bits are a plane of their 4 low bits and one of the fifth, codes of 7 bits planes of 4, 2 and 1. A plane
  * of b bits is b pieces of 64 bytes: step s is in piece s % b, in bits [s / b * b, s / b * b + b) of each byte; byte 4
  * l + c of a piece is code c of lane l. */
@@ -31,29 +31,29 @@ static inline __attribute__((always_inline)) uint32_t plane_mask(size_t bits) {
     return ((1u << bits) - 1) * 0x01010101u;
 }
 
-/* The codes of a lane into a tile, each below 2^bits. */
-static inline void planes_put(size_t bits, const uint8_t codes[LANE_CODES], size_t lane, uint8_t *tile) {
+/* The codes of a lane into a pack, each below 2^bits. */
+static inline void planes_put(size_t bits, const uint8_t codes[LANE_CODES], size_t lane, uint8_t *pack) {
     uint32_t steps[PLANE_STEPS];
     memcpy(steps, codes, sizeof steps);
     for (size_t shift = 0, plane; shift < bits; shift += plane) {
         plane = widest_plane(bits - shift);
-        for (size_t piece = 0; piece < plane; piece++, tile += PIECE_BYTES) {
+        for (size_t piece = 0; piece < plane; piece++, pack += PIECE_BYTES) {
             uint32_t word = 0;
             for (size_t s = piece; s < PLANE_STEPS; s += plane)
                 word |= (steps[s] >> shift & plane_mask(plane)) << s / plane * plane;
-            memcpy(tile + lane * sizeof word, &word, sizeof word);
+            memcpy(pack + lane * sizeof word, &word, sizeof word);
         }
     }
 }
 
 /* And back. */
-static inline void planes_get(size_t bits, const uint8_t *tile, size_t lane, uint8_t codes[LANE_CODES]) {
+static inline void planes_get(size_t bits, const uint8_t *pack, size_t lane, uint8_t codes[LANE_CODES]) {
     uint32_t steps[PLANE_STEPS] = {0};
     for (size_t shift = 0, plane; shift < bits; shift += plane) {
         plane = widest_plane(bits - shift);
-        for (size_t piece = 0; piece < plane; piece++, tile += PIECE_BYTES) {
+        for (size_t piece = 0; piece < plane; piece++, pack += PIECE_BYTES) {
             uint32_t word;
-            memcpy(&word, tile + lane * sizeof word, sizeof word);
+            memcpy(&word, pack + lane * sizeof word, sizeof word);
             for (size_t s = piece; s < PLANE_STEPS; s += plane)
                 steps[s] |= (word >> s / plane * plane & plane_mask(plane)) << shift;
         }

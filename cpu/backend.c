@@ -13,7 +13,7 @@
 
 #include <stdlib.h>
 
-#define SMALL_WORK    16384 /* numbers below which sharing costs more than it saves */
+#define SMALL_WORK    16384 /* elements below which sharing costs more than it saves */
 #define PLACED_TOKENS 256   /* at a time: a few pages of each KV head */
 #define PIECES        16    /* a thread's share of a loop at its end, so that threads are through at the same time */
 
@@ -59,9 +59,9 @@ static void cpu_close(Backend *backend) {
     free(backend);
 }
 
-/* Calls `task` for all of [0, n): by all threads where `n_numbers` is worth it. */
-static void spread(const CpuBackend *b, size_t n, size_t n_numbers, ThreadTask *task, void *job) {
-    if (n_numbers <= SMALL_WORK)
+/* Calls `task` for all of [0, n): by all threads where `n_elements` is worth it. */
+static void spread(const CpuBackend *b, size_t n, size_t n_elements, ThreadTask *task, void *job) {
+    if (n_elements <= SMALL_WORK)
         thread_pool_run(b->pool, n, n, task, job);
     else
         thread_pool_halve(b->pool, n, PIECES, task, job);
@@ -224,18 +224,18 @@ static void cpu_attention(Backend *backend, KvCache *cache, size_t layer, size_t
     const CpuBackend *b = cpu(backend);
     AttentionBatch batch = {cache, layer, n_tokens, n_heads, pairing, q, shift_rotation, out, b->partials};
     AttentionJob job = {b, &batch};
-    size_t n_numbers = (cache->n_tokens + n_tokens) * n_tokens * n_heads * cache->layout.shape.head_dim;
-    if (n_tokens > 1 && n_numbers > SMALL_WORK)
+    size_t n_elements = (cache->n_tokens + n_tokens) * n_tokens * n_heads * cache->layout.shape.head_dim;
+    if (n_tokens > 1 && n_elements > SMALL_WORK)
         thread_pool_run(b->pool, attention_n_items(&batch), 1, attend_items, &job);
     else
-        spread(b, attention_n_items(&batch), n_numbers, attend_items, &job);
+        spread(b, attention_n_items(&batch), n_elements, attend_items, &job);
     size_t n_kv_heads = cache->layout.shape.n_kv_heads, n_merged = attention_n_items(&batch) * (n_heads / n_kv_heads);
     if (n_tokens == 1)
         spread(b, n_kv_heads, n_merged * cache->layout.shape.head_dim, merge_heads, &job);
     spread_heads(b, &(HeadsJob){.cache = cache, .layer = layer, .n_tokens = n_tokens}, commit_heads);
 }
 
-/* Two arrays of as many numbers, the first of which changes. */
+/* Two arrays of as many elements, the first of which changes. */
 typedef struct ElementsJob {
     void (*kernel)(float *x, const float *y, size_t n);
     float *x;

@@ -19,7 +19,7 @@ INLINE VecInt dot_run(const PackedFormat *format, const uint8_t *block, size_t v
 #pragma GCC unroll 2
         for (size_t part = 0; part < 2; part++) {
             VecInt *sum = &sums[s % 2][part % CODE_SUMS];
-            VecInt x = vec_int_set1(words[number_word(PLANE_STEPS, s, part)]);
+            VecInt x = vec_int_set1(words[quantized_word(PLANE_STEPS, s, part)]);
             *sum = code_dot(has_wide_codes(format), *sum, code_part(codes, part), x);
         }
     }
@@ -31,7 +31,7 @@ INLINE void ask_ahead(const uint8_t *from, size_t n) {
         __builtin_prefetch(from + AHEAD_BYTES + i);
 }
 
-INLINE void matvec_panel(const PackedFormat *format, const uint8_t *stripe, size_t n_blocks, const int32_t *tile,
+INLINE void matvec_panel(const PackedFormat *format, const uint8_t *stripe, size_t n_blocks, const int32_t *strip,
                          float y[PANEL_ROWS]) {
     size_t n_runs = PACKED_BLOCK / format->run, run_steps = PLANE_STEPS / n_runs;
     size_t stripe_blocks = packed_stripe_blocks(format), block_bytes = packed_block_bytes(format);
@@ -41,14 +41,14 @@ INLINE void matvec_panel(const PackedFormat *format, const uint8_t *stripe, size
     for (size_t first = 0; first < n_blocks; first += stripe_blocks, stripe += packed_stripe_bytes(format)) {
         const uint8_t *block = stripe + packed_scales_bytes(format);
         ask_ahead(stripe, packed_scales_bytes(format));
-        for (size_t b = 0; b < stripe_blocks && first + b < n_blocks; b++, block += block_bytes, tile += TILE_INTS) {
+        for (size_t b = 0; b < stripe_blocks && first + b < n_blocks; b++, block += block_bytes, strip += STRIP_INTS) {
             ask_ahead(block, block_bytes);
             for (size_t run = 0; run < n_runs; run++)
                 for (size_t v = 0; v < PANEL_VECS; v++) {
                     Vec scale, minimum;
                     run_scales(format, stripe, b * n_runs + run, v, &scale, &minimum);
-                    VecInt sum = dot_run(format, block, v, tile + TILE_WORDS, run * run_steps, run_steps);
-                    totals[v] = add_run(format, totals[v], sum, scale, minimum, tile, 1, n_runs == 1 ? 0 : run + 1);
+                    VecInt sum = dot_run(format, block, v, strip + STRIP_WORDS, run * run_steps, run_steps);
+                    totals[v] = add_run(format, totals[v], sum, scale, minimum, strip, 1, n_runs == 1 ? 0 : run + 1);
                 }
         }
     }
@@ -65,9 +65,9 @@ INLINE void matvec_pair(TensorType type, const uint8_t *panel, size_t panel_byte
     for (size_t c = 0; c < n_columns; c++) {
         Vec element = vec_set1(x[c]);
         for (size_t v = 0; v < 2 * PANEL_VECS; v++) {
-            const uint8_t *numbers = panel + v / PANEL_VECS * panel_bytes;
+            const uint8_t *floats = panel + v / PANEL_VECS * panel_bytes;
             size_t index = c * PANEL_ROWS + v % PANEL_VECS * VEC_LANES;
-            totals[v] = vec_fma(load_numbers(type, numbers, index), element, totals[v]);
+            totals[v] = vec_fma(load_floats(type, floats, index), element, totals[v]);
         }
         const uint8_t *column = panel + c * PANEL_ROWS * (type == TYPE_F32 ? sizeof(float) : sizeof(uint16_t));
         __builtin_prefetch(column + AHEAD_BYTES);
@@ -83,17 +83,17 @@ static void put_rows(const PackedMatrix *w, size_t panel, const float *rows, siz
     memcpy(y + first, rows, (n < rest ? n : rest) * sizeof *y);
 }
 
-INLINE void matvec_coded(const PackedFormat *format, const PackedMatrix *w, const int32_t *tile, size_t begin,
+INLINE void matvec_coded(const PackedFormat *format, const PackedMatrix *w, const int32_t *strip, size_t begin,
                          size_t end, float *y) {
     float rows[PANEL_ROWS];
     for (size_t p = begin; p < end; p++) {
-        matvec_panel(format, w->data + p * w->panel_bytes, w->n_columns / PACKED_BLOCK, tile, rows);
+        matvec_panel(format, w->data + p * w->panel_bytes, w->n_columns / PACKED_BLOCK, strip, rows);
         put_rows(w, p, rows, PANEL_ROWS, y);
     }
 }
 
 /* The last of an odd number of panels meets the next one in vain: it is there, if only as zeros. */
-INLINE void matvec_numbers(TensorType type, const PackedMatrix *w, const float *x, size_t begin, size_t end, float *y) {
+INLINE void matvec_floats(TensorType type, const PackedMatrix *w, const float *x, size_t begin, size_t end, float *y) {
     float rows[2 * PANEL_ROWS];
     for (size_t p = begin; p < end; p += 2) {
         size_t first = p + 1 < w->n_panels ? p : p - 1, skipped = (p - first) * PANEL_ROWS;
@@ -106,14 +106,14 @@ INLINE void matvec_numbers(TensorType type, const PackedMatrix *w, const float *
     case type:                                                                                                         \
         matvec_coded(&PACKED_FORMATS[type], w, x, begin, end, y);                                                      \
         break;
-#define NUMBER_MATVEC(type)                                                                                            \
+#define FLOAT_MATVEC(type)                                                                                             \
     case type:                                                                                                         \
-        matvec_numbers(type, w, x, begin, end, y);                                                                     \
+        matvec_floats(type, w, x, begin, end, y);                                                                      \
         break;
 void SIMD_NAME(matvec)(const PackedMatrix *w, const void *x, size_t begin, size_t end, float *y) {
     switch (w->type) {
         CODED_TYPES(CODED_MATVEC)
-        NUMBER_TYPES(NUMBER_MATVEC)
+        FLOAT_TYPES(FLOAT_MATVEC)
     case TENSOR_TYPE_COUNT:
         break;
     }

@@ -7,11 +7,11 @@
 
 #include <assert.h>
 
-/* 32 numbers of a row, as integers. */
+/* 32 elements of a row, as integers. */
 typedef struct Run {
     const uint8_t *plane; /* where the file has the row's plane as it is packed; else NULL */
     uint8_t codes[LANE_CODES];
-    uint16_t scale, minimum; /* FP16; of a K format those of its 256 numbers */
+    uint16_t scale, minimum; /* FP16; of a K format those of its 256 elements */
     float scale_f32;         /* PACKED_FLOAT */
     int8_t factors[2];       /* of the scale: K formats, one for each run of 16 or 32 */
     uint8_t min_factors[2];
@@ -106,7 +106,7 @@ static void run_i8_grouped(const Tensor *tensor, size_t first, Run *run) {
     run->scale_f32 = tensor->scales[first / tensor->group];
 }
 
-/* Numbers [first, first + 32) of the tensor. */
+/* Elements [first, first + 32) of the tensor. */
 static void read_run(const Tensor *tensor, size_t first, Run *run) {
     const TensorTypeInfo *info = tensor_type_info(tensor->type);
     const void *block = tensor->data + first / info->block_elements * info->block_bytes;
@@ -153,12 +153,12 @@ static void read_run(const Tensor *tensor, size_t first, Run *run) {
     }
 }
 
-static void put_codes(const PackedFormat *format, const Run *run, size_t row, uint8_t *tile) {
+static void put_codes(const PackedFormat *format, const Run *run, size_t row, uint8_t *pack) {
     if (run->plane == NULL)
-        planes_put(format->bits, run->codes, row, tile);
+        planes_put(format->bits, run->codes, row, pack);
     else
         for (size_t piece = 0; piece < format->bits; piece++)
-            memcpy(tile + piece * PIECE_BYTES + row * 4, run->plane + piece * 4, 4);
+            memcpy(pack + piece * PIECE_BYTES + row * 4, run->plane + piece * 4, 4);
 }
 
 static void put_k_scales(const PackedFormat *format, const Run *run, size_t block, size_t row, uint8_t *scales) {
@@ -211,8 +211,8 @@ static void fill_codes(const PackedMatrix *packed, const Tensor *tensor, size_t 
         }
 }
 
-/* Numbers of `size` bytes. */
-static void fill_numbers(const PackedMatrix *packed, const uint8_t *rows, size_t size, size_t panel) {
+/* Elements of `size` bytes. */
+static void fill_floats(const PackedMatrix *packed, const uint8_t *rows, size_t size, size_t panel) {
     uint8_t *out = packed->data + panel * packed->panel_bytes;
     for (size_t r = 0; r < PANEL_ROWS && panel * PANEL_ROWS + r < packed->n_rows; r++) {
         const uint8_t *row = rows + (panel * PANEL_ROWS + r) * packed->n_columns * size;
@@ -237,7 +237,7 @@ void packed_matrix_fill(const PackedMatrix *packed, const Tensor *tensor, size_t
         else if (packed->type != tensor->type)
             fill_decoded(packed, tensor, panel);
         else
-            fill_numbers(packed, tensor->data, tensor_type_info(packed->type)->block_bytes, panel);
+            fill_floats(packed, tensor->data, tensor_type_info(packed->type)->block_bytes, panel);
     }
 }
 
@@ -293,14 +293,14 @@ static void coded_row(const PackedMatrix *packed, const PackedFormat *format, co
     }
 }
 
-static float number_at(TensorType type, const uint8_t *numbers, size_t index) {
+static float float_at(TensorType type, const uint8_t *floats, size_t index) {
     float value;
     uint16_t half;
     if (type == TYPE_F32) {
-        memcpy(&value, numbers + index * sizeof value, sizeof value);
+        memcpy(&value, floats + index * sizeof value, sizeof value);
         return value;
     }
-    memcpy(&half, numbers + index * sizeof half, sizeof half);
+    memcpy(&half, floats + index * sizeof half, sizeof half);
     return type == TYPE_F16 ? half_to_float(half) : bf16_to_float(half);
 }
 
@@ -312,7 +312,7 @@ void packed_matrix_row(const PackedMatrix *packed, size_t row, float *out) {
         coded_row(packed, format, panel, row, out);
     else
         for (size_t c = 0; c < packed->n_columns; c++)
-            out[c] = number_at(packed->type, panel, c * PANEL_ROWS + row);
+            out[c] = float_at(packed->type, panel, c * PANEL_ROWS + row);
 }
 
 /* ---- Sizes */

@@ -10,9 +10,9 @@
  * blocks of 32 columns each: first the stripe's scales, then its blocks' codes.
  *
  *     scales  by PackedScales, 16 rows side by side; filled up to a multiple of 64 bytes
- *     codes   a tile of bit planes (base/bit_planes.h): rows are its lanes, four columns a step
+ *     codes   a pack of bit planes (base/bit_planes.h): rows are its lanes, four columns a step
  *
- * Panel of a type without codes (F32, F16, BF16): for each column the 16 rows' numbers. */
+ * Panel of a type without codes (F32, F16, BF16): for each column the 16 rows' elements. */
 #ifndef STOWKV_PACKED_MATRIX_H
 #define STOWKV_PACKED_MATRIX_H
 
@@ -30,9 +30,9 @@ typedef enum PackedScales {
     PACKED_K_MIN     /* for 256 columns FP16 scale and minimum, then for each run 8-bit factors of both */
 } PackedScales;
 
-/* A number is scale * (code - bias), or scale * code + minimum; PACKED_K_MIN: minus the minimum. */
+/* An element is scale * (code - bias), or scale * code + minimum; PACKED_K_MIN: minus the minimum. */
 typedef struct PackedFormat {
-    uint8_t bits; /* of a code; 0: numbers, not codes */
+    uint8_t bits; /* of a code; 0: floats, not codes */
     uint8_t bias;
     uint8_t run; /* columns that share a scale: 16 or 32 */
     PackedScales scales;
@@ -52,7 +52,7 @@ typedef struct PackedFormat {
     DO(TYPE_Q5_K,       5,   0, 32, PACKED_K_MIN)                                                                      \
     DO(TYPE_Q6_K,       6,  32, 16, PACKED_K)                                                                          \
     DO(TYPE_I8_GROUPED, 8, 128, 32, PACKED_FLOAT)
-#define NUMBER_TYPES(DO) DO(TYPE_F32) DO(TYPE_F16) DO(TYPE_BF16)
+#define FLOAT_TYPES(DO) DO(TYPE_F32) DO(TYPE_F16) DO(TYPE_BF16)
 /* clang-format on */
 
 #define PACKED_FORMAT(type, bits, bias, run, scales) [type] = {bits, bias, run, scales},
@@ -104,7 +104,7 @@ typedef struct PackedMatrix {
 void packed_matrix_measure(PackedMatrix *out, const Tensor *tensor);
 void packed_matrix_fill(const PackedMatrix *packed, const Tensor *tensor, size_t panel_begin, size_t panel_end);
 
-/* One row's numbers, the same bits that decoding the tensor gives: the matrix of a tied output is the embedding too. */
+/* One row in F32, the same bits that decoding the tensor gives: the matrix of a tied output is the embedding too. */
 void packed_matrix_row(const PackedMatrix *packed, size_t row, float *out); // (n_columns)
 
 #endif

@@ -6,7 +6,7 @@
 
 #include "base/simd/bit_planes.h"
 #include "base/simd/codes.h"
-#include "cpu/activation_tiles.h"
+#include "cpu/activation_strips.h"
 #include "cpu/packed_matrix.h"
 
 #define PANEL_VECS (PANEL_ROWS / VEC_LANES)
@@ -42,29 +42,29 @@ INLINE void run_scales(const PackedFormat *format, const uint8_t *scales, size_t
     }
 }
 
-INLINE float tile_float(const int32_t *tile, size_t stride, size_t word) {
+INLINE float strip_float(const int32_t *strip, size_t stride, size_t word) {
     float value;
-    memcpy(&value, tile + word * stride, sizeof value);
+    memcpy(&value, strip + word * stride, sizeof value);
     return value;
 }
 
 /* total += scale * s * (sum - bias * sum of x) + minimum * s * (sum of x); `part` 0: the block, 1 and 2: its halves. */
-INLINE Vec add_run(const PackedFormat *format, Vec total, VecInt sum, Vec scale, Vec minimum, const int32_t *tile,
+INLINE Vec add_run(const PackedFormat *format, Vec total, VecInt sum, Vec scale, Vec minimum, const int32_t *strip,
                    size_t stride, size_t part) {
     if (format->bias > 0)
-        sum = vec_int_sub(sum, vec_int_set1(format->bias * tile[(TILE_SUMS + part) * stride]));
-    scale = vec_mul(scale, vec_set1(tile_float(tile, stride, TILE_SCALE)));
+        sum = vec_int_sub(sum, vec_int_set1(format->bias * strip[(STRIP_SUMS + part) * stride]));
+    scale = vec_mul(scale, vec_set1(strip_float(strip, stride, STRIP_SCALE)));
     total = vec_fma(vec_int_to_float(sum), scale, total);
     if (packed_has_minima(format))
-        total = vec_fma(minimum, vec_set1(tile_float(tile, stride, TILE_OFFSETS + part)), total);
+        total = vec_fma(minimum, vec_set1(strip_float(strip, stride, STRIP_OFFSETS + part)), total);
     return total;
 }
 
-INLINE Vec load_numbers(TensorType type, const uint8_t *numbers, size_t index) {
-    const uint16_t *halves = (const uint16_t *)(const void *)numbers + index;
+INLINE Vec load_floats(TensorType type, const uint8_t *floats, size_t index) {
+    const uint16_t *halves = (const uint16_t *)(const void *)floats + index;
     if (type == TYPE_F16)
         return vec_load_half(halves);
-    return type == TYPE_BF16 ? vec_load_bf16(halves) : vec_load((const float *)(const void *)numbers + index);
+    return type == TYPE_BF16 ? vec_load_bf16(halves) : vec_load((const float *)(const void *)floats + index);
 }
 
 #endif

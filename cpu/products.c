@@ -16,12 +16,12 @@ void cpu_matmul_open(CpuMatmul *matmul, SimdLevel level, ThreadPool *pool) {
 }
 
 static void free_room(CpuMatmul *matmul) {
-    free(matmul->tiles);
+    free(matmul->strips);
     free(matmul->columns);
-    free(matmul->rooms);
-    matmul->tiles = NULL;
+    free(matmul->scratch);
+    matmul->strips = NULL;
     matmul->columns = NULL;
-    matmul->rooms = NULL;
+    matmul->scratch = NULL;
     matmul->n_tokens = 0;
 }
 
@@ -37,17 +37,17 @@ int cpu_matmul_reserve(CpuMatmul *matmul, size_t n_tokens, Error *error) {
         return 0;
     free_room(matmul);
     size_t columns = round_up(matmul->weights.max_columns, PACKED_BLOCK),
-           tokens = round_up(n_tokens, matmul->kernels->token_tile);
-    size_t tiles_bytes = round_up(columns / PACKED_BLOCK * TILE_INTS * tokens * sizeof *matmul->tiles, 64);
+           tokens = round_up(n_tokens, matmul->kernels->strip_tokens);
+    size_t strips_bytes = round_up(columns / PACKED_BLOCK * STRIP_INTS * tokens * sizeof *matmul->strips, 64);
     size_t columns_bytes = round_up(columns * tokens * sizeof *matmul->columns, 64);
-    matmul->room_bytes = round_up(matmul_room_bytes(columns), 64);
-    size_t rooms_bytes = matmul->room_bytes * (size_t)thread_pool_size(matmul->pool);
-    matmul->tiles = aligned_alloc(64, tiles_bytes);
+    matmul->scratch_bytes = round_up(matmul_scratch_bytes(columns), 64);
+    size_t thread_scratch_bytes = matmul->scratch_bytes * (size_t)thread_pool_size(matmul->pool);
+    matmul->strips = aligned_alloc(64, strips_bytes);
     matmul->columns = aligned_alloc(64, columns_bytes);
-    matmul->rooms = aligned_alloc(64, rooms_bytes);
-    if (matmul->tiles == NULL || matmul->columns == NULL || matmul->rooms == NULL) {
+    matmul->scratch = aligned_alloc(64, thread_scratch_bytes);
+    if (matmul->strips == NULL || matmul->columns == NULL || matmul->scratch == NULL) {
         free_room(matmul);
-        return error_memory(error, "activations of a batch", tiles_bytes + columns_bytes + rooms_bytes);
+        return error_memory(error, "activations of a batch", strips_bytes + columns_bytes + thread_scratch_bytes);
     }
     matmul->n_tokens = n_tokens;
     return cpu_weights_ready(&matmul->weights, error);
@@ -61,7 +61,7 @@ typedef struct MatmulJob {
     size_t n_products;
     const float *x;
     size_t n_columns, n_tokens;
-    size_t n_chunks, chunk; /* of tokens, a multiple of the token tile each */
+    size_t n_chunks, chunk; /* of tokens, a multiple of the strip each */
 } MatmulJob;
 
 static const PackedMatrix *packed_of(const WeightProduct *product) {
@@ -90,7 +90,7 @@ static void matvec_panels(void *context, size_t begin, size_t end, int thread) {
         const PackedMatrix *w = packed_of(&job->products[i]);
         WeightPart part = weight_part(begin, end, first, weight_panels(w));
         if (part.from < part.to) {
-            job->matmul->kernels->matvec(w, packed_is_coded(w->type) ? (const void *)job->matmul->tiles : job->x,
+            job->matmul->kernels->matvec(w, packed_is_coded(w->type) ? (const void *)job->matmul->strips : job->x,
                                          part.from, part.to, job->products[i].y);
             add_bias(&job->products[i], part.from, part.to, 1, job->products[i].y);
         }
@@ -98,60 +98,60 @@ static void matvec_panels(void *context, size_t begin, size_t end, int thread) {
     }
 }
 
-static void matmul_item(const MatmulJob *job, const WeightProduct *product, size_t pair, size_t chunk, void *room) {
+static void matmul_item(const MatmulJob *job, const WeightProduct *product, size_t pair, size_t chunk, void *scratch) {
     const PackedMatrix *w = packed_of(product);
     const CpuMatmul *matmul = job->matmul;
     size_t first = chunk * job->chunk, n_tokens = at_most(job->n_tokens - first, job->chunk);
     float *y = product->y + first * w->n_rows;
-    const int32_t *tiles = packed_is_coded(w->type) ? matmul->tiles : (const int32_t *)(const void *)matmul->columns;
-    tiles +=
-        first / matmul->kernels->token_tile * activation_tile_words(w->type, w->n_columns, matmul->kernels->token_tile);
-    matmul->kernels->matmul(w, tiles, n_tokens, pair, pair + 1, room, y);
+    const int32_t *strips = packed_is_coded(w->type) ? matmul->strips : (const int32_t *)(const void *)matmul->columns;
+    strips += first / matmul->kernels->strip_tokens *
+              activation_strip_words(w->type, w->n_columns, matmul->kernels->strip_tokens);
+    matmul->kernels->matmul(w, strips, n_tokens, pair, pair + 1, scratch, y);
     add_bias(product, 2 * pair, 2 * pair + 2, n_tokens, y);
 }
 
 static void matmul_items(void *context, size_t begin, size_t end, int thread) {
     const MatmulJob *job = context;
-    void *room = job->matmul->rooms + (size_t)thread * job->matmul->room_bytes;
+    void *scratch = job->matmul->scratch + (size_t)thread * job->matmul->scratch_bytes;
     for (size_t i = 0, first = 0; i < job->n_products; i++) {
         size_t n = n_pairs(packed_of(&job->products[i])) * job->n_chunks;
         WeightPart part = weight_part(begin, end, first, n);
         for (size_t item = part.from; item < part.to; item++)
-            matmul_item(job, &job->products[i], item / job->n_chunks, item % job->n_chunks, room);
+            matmul_item(job, &job->products[i], item / job->n_chunks, item % job->n_chunks, scratch);
         first += n;
     }
 }
 
-static void prepare_tiles(void *context, size_t begin, size_t end, int thread) {
+static void prepare_strips(void *context, size_t begin, size_t end, int thread) {
     const MatmulJob *job = context;
     const CpuMatmul *matmul = job->matmul;
-    size_t tile = matmul->kernels->token_tile, columns = job->n_columns;
-    bool coded = false, numbers = false;
+    size_t strip = matmul->kernels->strip_tokens, columns = job->n_columns;
+    bool coded = false, floats = false;
     (void)thread;
     for (size_t i = 0; i < job->n_products; i++) {
         coded = coded || packed_is_coded(packed_of(&job->products[i])->type);
-        numbers = numbers || !packed_is_coded(packed_of(&job->products[i])->type);
+        floats = floats || !packed_is_coded(packed_of(&job->products[i])->type);
     }
     for (size_t t = begin; t < end; t++) {
-        size_t n = at_most(job->n_tokens - t * tile, tile);
-        const float *x = job->x + t * tile * columns;
+        size_t n = at_most(job->n_tokens - t * strip, strip);
+        const float *x = job->x + t * strip * columns;
         if (coded)
-            matmul->kernels->to_tile(x, n, columns, job->n_tokens == 1 ? 1 : tile,
-                                     matmul->tiles + t * tile * (columns / PACKED_BLOCK * TILE_INTS));
-        if (numbers && job->n_tokens > 1)
-            matmul->kernels->to_columns(x, n, columns, matmul->columns + t * tile * columns);
+            matmul->kernels->to_strip(x, n, columns, job->n_tokens == 1 ? 1 : strip,
+                                      matmul->strips + t * strip * (columns / PACKED_BLOCK * STRIP_INTS));
+        if (floats && job->n_tokens > 1)
+            matmul->kernels->to_columns(x, n, columns, matmul->columns + t * strip * columns);
     }
 }
 
 void cpu_matmul_run(CpuMatmul *matmul, const WeightProduct *products, size_t n_products, const float *x,
                     size_t n_tokens) {
-    size_t tile = matmul->kernels->token_tile, n_tiles = (n_tokens + tile - 1) / tile, panels = 0, pairs = 0;
-    MatmulJob job = {matmul, products, n_products, x, products[0].w->shape[0], n_tokens, 1, n_tiles * tile};
+    size_t strip = matmul->kernels->strip_tokens, n_strips = (n_tokens + strip - 1) / strip, panels = 0, pairs = 0;
+    MatmulJob job = {matmul, products, n_products, x, products[0].w->shape[0], n_tokens, 1, n_strips * strip};
     for (size_t i = 0; i < n_products; i++) {
         panels += weight_panels(packed_of(&products[i]));
         pairs += n_pairs(packed_of(&products[i]));
     }
-    thread_pool_share(matmul->pool, n_tiles, MATMUL_PIECES, prepare_tiles, &job);
+    thread_pool_share(matmul->pool, n_strips, MATMUL_PIECES, prepare_strips, &job);
     if (n_tokens == 1) {
         cpu_weights_begin(&matmul->weights, packed_of(&products[0]));
         thread_pool_halve(matmul->pool, panels, MATVEC_PIECES, matvec_panels, &job);
@@ -159,7 +159,7 @@ void cpu_matmul_run(CpuMatmul *matmul, const WeightProduct *products, size_t n_p
     }
     /* Few rows for many threads: tokens are shared out too, and each thread unpacks its rows. */
     size_t wanted = (size_t)thread_pool_size(matmul->pool) * 4, chunks = divide_up(wanted, pairs);
-    job.chunk = divide_up(n_tiles, chunks) * tile;
-    job.n_chunks = divide_up(n_tiles * tile, job.chunk);
+    job.chunk = divide_up(n_strips, chunks) * strip;
+    job.n_chunks = divide_up(n_strips * strip, job.chunk);
     thread_pool_share(matmul->pool, pairs * job.n_chunks, MATMUL_PIECES, matmul_items, &job);
 }

@@ -18,11 +18,11 @@ typedef struct CpuMatmul {
     const MatmulKernels *kernels;
     ThreadPool *pool;
     CpuWeights weights;
-    size_t n_tokens; /* that there is room for */
-    int32_t *tiles;  /* activations in both forms of matmul.h, for n_tokens of max_columns */
+    size_t n_tokens; /* that there is scratch for */
+    int32_t *strips; /* activations in both forms of matmul.h, for n_tokens of max_columns */
     float *columns;
-    uint8_t *rooms; /* (n_threads, room_bytes) */
-    size_t room_bytes;
+    uint8_t *scratch; /* (n_threads, scratch_bytes) */
+    size_t scratch_bytes;
 } CpuMatmul;
 
 void cpu_matmul_open(CpuMatmul *matmul, SimdLevel level, ThreadPool *pool);

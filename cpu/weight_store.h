@@ -1,4 +1,4 @@
-/* Memory of packed weights: large blocks that are cut from the front. Nothing is given back before all is.
+/* Memory of packed weights: large chunks that are cut from the front. Nothing is given back before all is.
  *
  * Huge pages make streaming through them cost few page walks; but all of a page lies near whoever touches it first. So
  * where that matters, matrices of which a thread's part is smaller than such a page go into ordinary ones. */
@@ -11,15 +11,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef struct WeightBlock {
+typedef struct WeightChunk {
     uint8_t *memory;
     size_t size_bytes, used_bytes;
     Pages pages;
-} WeightBlock;
+} WeightChunk;
 
 typedef struct WeightStore {
-    WeightBlock *blocks; /* (n_blocks), owned */
-    size_t n_blocks;
+    WeightChunk *chunks; /* (n_chunks), owned */
+    size_t n_chunks;
 } WeightStore;
 
 /* Zeroed, aligned to 64; NULL where there is not enough memory. */

@@ -20,14 +20,14 @@ void cpu_weights_close(CpuWeights *weights) {
     for (size_t i = 0; i < weights->n_matrices; i++)
         free(weights->matrices[i]);
     free(weights->matrices);
-    free(weights->groups);
+    free(weights->products);
     free(weights->ahead);
     *weights = (CpuWeights){0};
 }
 
 /* ---- Packing */
 
-/* A group that is being packed. */
+/* A product that is being packed. */
 typedef struct PackJob {
     Tensor *const *tensors;
     size_t n_tensors;
@@ -76,58 +76,58 @@ static int add_matrix(CpuWeights *weights, Tensor *tensor, Error *error) {
     return 0;
 }
 
-static int add_group(CpuWeights *weights, Tensor *const *tensors, size_t n_tensors, Error *error) {
-    WeightGroup *groups = realloc(weights->groups, (weights->n_groups + 1) * sizeof *groups);
-    if (groups == NULL)
-        return error_memory(error, "the list of weight matrices", (weights->n_groups + 1) * sizeof *groups);
-    weights->groups = groups;
-    WeightGroup group = {.first = weights->n_matrices, .n_matrices = n_tensors};
+static int add_product(CpuWeights *weights, Tensor *const *tensors, size_t n_tensors, Error *error) {
+    ProductWeights *products = realloc(weights->products, (weights->n_products + 1) * sizeof *products);
+    if (products == NULL)
+        return error_memory(error, "the list of weight matrices", (weights->n_products + 1) * sizeof *products);
+    weights->products = products;
+    ProductWeights product = {.first = weights->n_matrices, .n_matrices = n_tensors};
     for (size_t i = 0; i < n_tensors; i++) {
         if (add_matrix(weights, tensors[i], error) < 0)
             return error->code;
-        group.n_panels += weight_panels(tensors[i]->uploaded);
+        product.n_panels += weight_panels(tensors[i]->uploaded);
     }
-    groups[weights->n_groups++] = group;
+    products[weights->n_products++] = product;
     return 0;
 }
 
 /* Where threads have memories of their own, a page must not hold what several of them read. */
-static Pages choose_pages(const CpuWeights *weights, const WeightGroup *group) {
+static Pages choose_pages(const CpuWeights *weights, const ProductWeights *product) {
     size_t bytes = 0;
-    for (size_t i = 0; i < group->n_matrices; i++)
-        bytes += weights->matrices[group->first + i]->size_bytes;
+    for (size_t i = 0; i < product->n_matrices; i++)
+        bytes += weights->matrices[product->first + i]->size_bytes;
     bool small = bytes / (size_t)thread_pool_size(weights->pool) < HUGE_PAGE_BYTES;
     return small && thread_pool_n_nodes(weights->pool) > 1 ? PAGES_ORDINARY : PAGES_HUGE;
 }
 
 /* Packing may be taken over from a thread that is late, touching may not. */
 int cpu_weights_pack(CpuWeights *weights, Tensor *const *tensors, size_t n_tensors, Error *error) {
-    if (add_group(weights, tensors, n_tensors, error) < 0)
+    if (add_product(weights, tensors, n_tensors, error) < 0)
         return error->code;
-    const WeightGroup *group = &weights->groups[weights->n_groups - 1];
-    Pages pages = choose_pages(weights, group);
+    const ProductWeights *product = &weights->products[weights->n_products - 1];
+    Pages pages = choose_pages(weights, product);
     for (size_t i = 0; i < n_tensors; i++) {
-        PackedMatrix *packed = weights->matrices[group->first + i];
+        PackedMatrix *packed = weights->matrices[product->first + i];
         packed->data = weight_store_take(&weights->store, packed->size_bytes, pages, error);
         if (packed->data == NULL)
             return error->code;
     }
     PackJob job = {tensors, n_tensors};
     if (thread_pool_n_nodes(weights->pool) > 1)
-        thread_pool_each(weights->pool, group->n_panels, touch_run, &job);
-    thread_pool_run(weights->pool, group->n_panels, 1, pack_run, &job);
+        thread_pool_each(weights->pool, product->n_panels, touch_run, &job);
+    thread_pool_run(weights->pool, product->n_panels, 1, pack_run, &job);
     return 0;
 }
 
 /* ---- Asking ahead */
 
-/* The beginning of a thread's share of a group, as far as it lies in one matrix. */
-static void find_share(const CpuWeights *weights, const WeightGroup *group, int thread, WeightsAhead *ahead) {
-    size_t begin = thread_pool_share_begin(weights->pool, group->n_panels, thread);
-    size_t end = thread_pool_share_begin(weights->pool, group->n_panels, thread + 1);
+/* The beginning of a thread's share of a product, as far as it lies in one matrix. */
+static void find_share(const CpuWeights *weights, const ProductWeights *product, int thread, WeightsAhead *ahead) {
+    size_t begin = thread_pool_share_begin(weights->pool, product->n_panels, thread);
+    size_t end = thread_pool_share_begin(weights->pool, product->n_panels, thread + 1);
     ahead->at = ahead->end = NULL;
-    for (size_t i = 0, first = 0; i < group->n_matrices && ahead->at == NULL; i++) {
-        const PackedMatrix *w = weights->matrices[group->first + i];
+    for (size_t i = 0, first = 0; i < product->n_matrices && ahead->at == NULL; i++) {
+        const PackedMatrix *w = weights->matrices[product->first + i];
         WeightPart part = weight_part(begin, end, first, weight_panels(w));
         size_t bytes = part.from < part.to ? (part.to - part.from) * w->panel_bytes : 0;
         if (bytes > 0) {
@@ -144,14 +144,14 @@ static void ask_ahead(void *context, int thread) {
     uint64_t next = atomic_load_explicit(&weights->next, memory_order_relaxed);
     if (next != ahead->next) {
         ahead->next = next;
-        find_share(weights, &weights->groups[next & UINT32_MAX], thread, ahead);
+        find_share(weights, &weights->products[next & UINT32_MAX], thread, ahead);
     }
     for (size_t i = 0; i < ASK_BYTES && ahead->at < ahead->end; i += 64, ahead->at += 64)
         __builtin_prefetch(ahead->at, 0, 2);
 }
 
 int cpu_weights_ready(CpuWeights *weights, Error *error) {
-    if (weights->ahead != NULL || weights->n_groups == 0)
+    if (weights->ahead != NULL || weights->n_products == 0)
         return 0;
     size_t n_threads = (size_t)thread_pool_size(weights->pool);
     weights->ahead = aligned_alloc(64, n_threads * sizeof *weights->ahead);
@@ -163,16 +163,16 @@ int cpu_weights_ready(CpuWeights *weights, Error *error) {
     return 0;
 }
 
-/* The same groups come in the same order for every token, so the search ends where it begins. */
+/* The same products come in the same order for every token, so the search ends where it begins. */
 void cpu_weights_begin(CpuWeights *weights, const PackedMatrix *first) {
-    size_t n = weights->n_groups;
+    size_t n = weights->n_products;
     for (size_t i = 1; i <= n; i++) {
-        size_t group = (weights->current + i) % n;
-        if (weights->matrices[weights->groups[group].first] != first)
+        size_t product = (weights->current + i) % n;
+        if (weights->matrices[weights->products[product].first] != first)
             continue;
-        weights->current = group;
+        weights->current = product;
         uint64_t count = (atomic_load_explicit(&weights->next, memory_order_relaxed) >> 32) + 1;
-        atomic_store_explicit(&weights->next, count << 32 | (group + 1) % n, memory_order_relaxed);
+        atomic_store_explicit(&weights->next, count << 32 | (product + 1) % n, memory_order_relaxed);
         return;
     }
 }

@@ -21,10 +21,10 @@
 #include <stdatomic.h>
 
 /* Matrices of one product. */
-typedef struct WeightGroup {
+typedef struct ProductWeights {
     size_t first, n_matrices; /* in CpuWeights.matrices */
     size_t n_panels;          /* that hold rows, of all of them */
-} WeightGroup;
+} ProductWeights;
 
 /* What a thread asks for while it has no work. */
 typedef struct WeightsAhead {
@@ -35,13 +35,13 @@ typedef struct WeightsAhead {
 typedef struct CpuWeights {
     ThreadPool *pool;
     WeightStore store;
-    PackedMatrix **matrices; /* (n_matrices) owned; their data is in `store` */
-    WeightGroup *groups;     /* (n_groups) owned, in the order of their use */
-    size_t n_matrices, n_groups;
+    PackedMatrix **matrices;  /* (n_matrices) owned; their data is in `store` */
+    ProductWeights *products; /* (n_products) owned, in the order of their use */
+    size_t n_matrices, n_products;
     size_t max_columns;     /* of all matrices */
     WeightsAhead *ahead;    /* (n_threads) owned */
-    size_t current;         /* group that was begun last */
-    _Atomic(uint64_t) next; /* how many were begun << 32 | the group that comes next */
+    size_t current;         /* product that was begun last */
+    _Atomic(uint64_t) next; /* how many were begun << 32 | the product that comes next */
 } CpuWeights;
 
 /* Panels that hold rows. */

@@ -117,10 +117,10 @@ static void load_rows(const KvCache *cache, size_t layer, size_t kv_head, size_t
 
 /* Group `index` of those that leave an encoded tier, as it decodes, rotated back. */
 static void load_record(const KvCache *cache, size_t layer, size_t kv_head, size_t store, size_t index, KvSide side,
-                        float *out, uint8_t *room) {
+                        float *out, uint8_t *scratch) {
     const KvEncoding *encoding = &store_of(cache, layer, store)->side[side];
     kv_stored_decode(cache->layout.form, kv_codec_id(encoding->codec), side, &encoding->group,
-                     record_of(cache, layer, store, side, kv_head, index), room, out);
+                     record_of(cache, layer, store, side, kv_head, index), scratch, out);
     if (encoding->group.rotated)
         kv_rotate(out, encoding->group.n_tokens, encoding->group.head_dim);
 }

@@ -3,17 +3,17 @@
 
 #include <stdio.h>
 
-static KvLedgerRow *find_row(KvLedger *ledger, size_t rule, size_t store, const KvStore *kept) {
+static KvLedgerRow *find_row(KvLedger *ledger, size_t rule, size_t store, const KvStore *of) {
     for (size_t i = 0; i < ledger->n_rows; i++)
         if (ledger->rows[i].rule == rule && ledger->rows[i].store == store)
             return &ledger->rows[i];
     KvLedgerRow *added = &ledger->rows[ledger->n_rows++];
     *added = (KvLedgerRow){.rule = rule,
                            .store = store,
-                           .k = kv_codec_id(kept->side[KV_KEYS].codec),
-                           .v = kv_codec_id(kept->side[KV_VALUES].codec),
-                           .rotated_k = kept->side[KV_KEYS].group.rotated,
-                           .rotated_v = kept->side[KV_VALUES].group.rotated};
+                           .k = kv_codec_id(of->side[KV_KEYS].codec),
+                           .v = kv_codec_id(of->side[KV_VALUES].codec),
+                           .rotated_k = of->side[KV_KEYS].group.rotated,
+                           .rotated_v = of->side[KV_VALUES].group.rotated};
     return added;
 }
 

@@ -1,6 +1,6 @@
 /* Matrix products on every instruction set and for every tensor type: against double precision; one-hot activations
  * against the decoded weights; many tokens against one at a time, and the instruction sets against each other, the same
- * to the bit. Shapes are no multiple of any tile. */
+ * to the bit. Shapes are no multiple of any strip. */
 #include "base/block_decode.h"
 #include "cpu/products.h"
 

@@ -13,16 +13,16 @@ INLINE VecInt plane_step(const uint8_t *plane, size_t bits, size_t step) {
     return vec_int_and(vec_int_shift_right(piece, (int)(step / bits * bits)), vec_int_set1((int32_t)plane_mask(bits)));
 }
 
-/* The codes of one step, of VEC_LANES lanes from the one that `tile` points to: four in each lane. No loop over planes:
+/* The codes of one step, of VEC_LANES lanes from the one that `pack` points to: four in each lane. No loop over planes:
  * those that call this are unrolled, and it would not be. */
-INLINE VecInt planes_step(const uint8_t *tile, size_t bits, size_t step) {
+INLINE VecInt planes_step(const uint8_t *pack, size_t bits, size_t step) {
     size_t first = widest_plane(bits), rest = bits - first;
-    VecInt codes = plane_step(tile, first, step);
+    VecInt codes = plane_step(pack, first, step);
     if (rest & 2)
-        codes = vec_int_or(codes, vec_int_shift_left(plane_step(tile + planes_bytes(first), 2, step), (int)first));
+        codes = vec_int_or(codes, vec_int_shift_left(plane_step(pack + planes_bytes(first), 2, step), (int)first));
     if (rest & 1)
         codes =
-            vec_int_or(codes, vec_int_shift_left(plane_step(tile + planes_bytes(bits - 1), 1, step), (int)bits - 1));
+            vec_int_or(codes, vec_int_shift_left(plane_step(pack + planes_bytes(bits - 1), 1, step), (int)bits - 1));
     return codes;
 }
 

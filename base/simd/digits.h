@@ -1,5 +1,5 @@
-/* Numbers as two signed digits to the base 256, 256 h + l: part 0 of a product is that with h. For instruction sets with
- * a dot product of bytes; see codes.h.
+/* 16-bit integers as two signed digits to the base 256, 256 h + l: part 0 of a product is that with h. For instruction
+ * sets with a dot product of bytes; see codes.h.
  *
  * vec_dot4(sum, codes, x) adds to each lane the products of its four unsigned codes, each below 128, with four signed
  * bytes; vec_dot4_wide() takes codes up to 255. vec_int_store_bytes() keeps the lowest byte of each lane. */
@@ -56,20 +56,20 @@ static inline VecInt vec_dot4_wide(VecInt sum, VecInt codes, VecInt x) {
 
 #define CODE_SUMS 2 /* of products, one for each part */
 
-static inline size_t number_word(size_t n_steps, size_t step, size_t part) {
+static inline size_t quantized_word(size_t n_steps, size_t step, size_t part) {
     return part * n_steps + step;
 }
-INLINE void store_words(int32_t *words, size_t n_steps, size_t at, VecInt numbers) {
-    VecInt high = vec_int_shift_right_signed(vec_int_add(numbers, vec_int_set1(128)), 8);
+INLINE void store_words(int32_t *words, size_t n_steps, size_t at, VecInt integers) {
+    VecInt high = vec_int_shift_right_signed(vec_int_add(integers, vec_int_set1(128)), 8);
     vec_int_store_bytes((int8_t *)words + at, high);
-    vec_int_store_bytes((int8_t *)(words + n_steps) + at, numbers);
+    vec_int_store_bytes((int8_t *)(words + n_steps) + at, integers);
 }
 static inline VecInt code_part(VecInt codes, size_t part) {
     (void)part;
     return codes;
 }
-static inline VecInt code_dot(bool wide, VecInt sum, VecInt part, VecInt numbers) {
-    return wide ? vec_dot4_wide(sum, part, numbers) : vec_dot4(sum, part, numbers);
+static inline VecInt code_dot(bool wide, VecInt sum, VecInt part, VecInt integers) {
+    return wide ? vec_dot4_wide(sum, part, integers) : vec_dot4(sum, part, integers);
 }
 static inline VecInt code_weigh(VecInt sum) {
     return vec_int_shift_left(sum, 8);
@@ -79,14 +79,14 @@ static inline VecInt code_total(const VecInt sums[CODE_SUMS]) {
 }
 
 #if VEC_LANES == 16
-#define SIMD_STORES_NUMBERS 1
-/* The words of 16 steps, of which n numbers, 32 or 64, are there. */
-INLINE void store_numbers(int32_t words[32], size_t n, const VecInt *numbers) {
+#define SIMD_STORES_QUANTIZED 1
+/* The words of 16 steps, of which n integers, 32 or 64, are there. */
+INLINE void store_quantized(int32_t words[32], size_t n, const VecInt *integers) {
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     __m512i half = _mm512_set1_epi16(128), bytes = _mm512_set1_epi16(255), back = _mm512_setzero_si512();
-    __m512i front = _mm512_packs_epi32(numbers[0], numbers[1]);
+    __m512i front = _mm512_packs_epi32(integers[0], integers[1]);
     if (n > 32)
-        back = _mm512_packs_epi32(numbers[2], numbers[3]);
+        back = _mm512_packs_epi32(integers[2], integers[3]);
     __m512i high = _mm512_packs_epi16(_mm512_srai_epi16(_mm512_add_epi16(front, half), 8),
                                       _mm512_srai_epi16(_mm512_add_epi16(back, half), 8));
     __m512i low = _mm512_packus_epi16(_mm512_and_si512(front, bytes), _mm512_and_si512(back, bytes));

@@ -3,9 +3,9 @@
  * instruction set beyond the platform's minimum). To be included by sources of stowkv_simd_library() only.
  *
  * The *_partial forms touch only the first n < VEC_LANES elements; the other lanes are 0.
- * vec_load_e4m3 gives 2^-8 times numbers in E4M3 (kvcache/codec/fp8.h) that are not NaN.
+ * vec_load_e4m3 gives 2^-8 times integers in E4M3 (kvcache/codec/fp8.h) that are not NaN.
  * vec_min and vec_max give the second operand where either is NaN.
- * vec_largest is for numbers that are not NaN.
+ * vec_largest is for integers that are not NaN.
  * vec_sum adds lanes half a vector apart, then a quarter, down to neighbours; vec_store_sums does so with four vectors at
  * once: the same bits for a third of the work. */
 #ifndef STOWKV_SIMD_H

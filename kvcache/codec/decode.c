@@ -29,8 +29,8 @@ INLINE void split_bytes(const uint8_t *bytes, size_t n, int bits, uint8_t *out) 
     }
 }
 
-/* `width` codes (16, 32 or 64), one a byte: in `room`, or where they are. */
-INLINE const uint8_t *codes_of(const uint8_t *packed, int bits, size_t width, uint8_t room[KV_PIECE]) {
+/* `width` codes (16, 32 or 64), one a byte: in `scratch`, or where they are. */
+INLINE const uint8_t *codes_of(const uint8_t *packed, int bits, size_t width, uint8_t scratch[KV_PIECE]) {
     uint8_t bytes[KV_PIECE + 1] = {0}, nibbles[KV_PIECE], pairs[KV_PIECE];
     if (bits == 8)
         return packed;
@@ -39,19 +39,19 @@ INLINE const uint8_t *codes_of(const uint8_t *packed, int bits, size_t width, ui
         for (size_t j = 0; j < width; j++) {
             uint16_t two; /* codes lie in two bytes at most */
             memcpy(&two, bytes + j * (size_t)bits / 8, sizeof two);
-            room[j] = (uint8_t)(two >> j * (size_t)bits % 8 & ((1u << bits) - 1));
+            scratch[j] = (uint8_t)(two >> j * (size_t)bits % 8 & ((1u << bits) - 1));
         }
     } else if (bits == 4) {
-        split_bytes(bytes, width / 2, 4, room);
+        split_bytes(bytes, width / 2, 4, scratch);
     } else if (bits == 2) {
         split_bytes(bytes, width / 4, 4, nibbles);
-        split_bytes(nibbles, width / 2, 2, room);
+        split_bytes(nibbles, width / 2, 2, scratch);
     } else {
         split_bytes(bytes, width / 8, 4, nibbles);
         split_bytes(nibbles, width / 4, 2, pairs);
-        split_bytes(pairs, width / 2, 1, room);
+        split_bytes(pairs, width / 2, 1, scratch);
     }
-    return room;
+    return scratch;
 }
 
 /* fp8_to_half_bits(), 16 at a time. */
@@ -88,9 +88,9 @@ INLINE Vec vector_of_codes(KvCodeKind kind, const uint8_t *codes, const uint16_t
 /* Steps are one for each code by channel, else the first is for all. */
 INLINE void decode_piece(const KvFormat *format, const uint8_t *packed, size_t width, const KvSteps *steps,
                          bool by_channel, float *out) {
-    uint8_t room[KV_PIECE];
+    uint8_t scratch[KV_PIECE];
     uint16_t halves[KV_PIECE];
-    const uint8_t *codes = codes_of(packed, format->bits, width, room);
+    const uint8_t *codes = codes_of(packed, format->bits, width, scratch);
     if (format->kind == KV_CODE_E4M3)
         fp8_to_halves(codes, width, halves);
     for (size_t j = 0; j < width; j += VEC_LANES) {
@@ -146,14 +146,14 @@ INLINE void decode_scaled(const KvFormat *format, KvSide side, const KvGroup *gr
                           size_t first, size_t count, float *out) {
     KvLayout layout = kv_layout(format, side, group);
     size_t head_dim = group->head_dim, bits = (size_t)format->bits;
-    const uint8_t *rows = record + layout.codes + first * layout.row_bytes;
+    const uint8_t *rows = record + layout.codes + first * layout.token_bytes;
     KvSteps steps = {0};
     if (format->keys_by_channel && layout.by_channel) {
         for (size_t begin = 0; begin < head_dim; begin += KV_PIECE) {
             size_t width = at_most(head_dim - begin, KV_PIECE);
             load_steps(format, &layout, record, begin, width, &steps);
             for (size_t t = 0; t < count; t++)
-                decode_piece_of(format, rows + t * layout.row_bytes + begin * bits / 8, width, &steps, true,
+                decode_piece_of(format, rows + t * layout.token_bytes + begin * bits / 8, width, &steps, true,
                                 out + t * head_dim + begin);
         }
         return;

@@ -93,7 +93,7 @@ typedef struct KvLayout {
     size_t block;          /* elements of a row that share a scale, where not by_channel */
     size_t blocks_per_row; /* head_dim / block */
     size_t minima, codes;  /* offsets in bytes; scales are at 0, those of nf4 at KV_NF4_SCALES */
-    size_t row_bytes;      /* of one token's codes */
+    size_t token_bytes;    /* of one token's codes */
     size_t size_bytes;     /* of the record */
 } KvLayout;
 
@@ -107,18 +107,18 @@ static inline KvLayout kv_layout(const KvFormat *format, KvSide side, const KvGr
     KvLayout layout = {.by_channel = format->keys_by_channel && side == KV_KEYS};
     layout.block = kv_format_block(format, group);
     layout.blocks_per_row = group->head_dim / layout.block;
-    layout.row_bytes = group->head_dim * (size_t)format->bits / 8;
+    layout.token_bytes = group->head_dim * (size_t)format->bits / 8;
     size_t n_scales = layout.by_channel ? group->head_dim : group->n_tokens * layout.blocks_per_row;
     if (format->type != KV_SCALED) {
         const TensorTypeInfo *info = tensor_type_info(format->type);
-        layout.row_bytes = group->head_dim / info->block_elements * info->block_bytes;
+        layout.token_bytes = group->head_dim / info->block_elements * info->block_bytes;
     } else if (format->kind == KV_CODE_NF4) {
         layout.codes = KV_NF4_SCALES + n_scales;
     } else {
         layout.minima = n_scales * sizeof(uint16_t);
         layout.codes = format->kind == KV_CODE_UNSIGNED ? layout.minima * 2 : layout.minima;
     }
-    layout.size_bytes = layout.codes + group->n_tokens * layout.row_bytes;
+    layout.size_bytes = layout.codes + group->n_tokens * layout.token_bytes;
     return layout;
 }
 

@@ -14,7 +14,7 @@ static void plain_copy(KvCodecId id, KvSide side, const KvGroup *group, const ui
 const KvRecordForm KV_PLAIN_RECORDS = {plain_bytes, plain_copy, plain_copy};
 
 void kv_stored_decode(const KvRecordForm *form, KvCodecId id, KvSide side, const KvGroup *group, const uint8_t *stored,
-                      uint8_t *room, float *out) {
-    form->load(id, side, group, stored, room);
-    kv_codec_decoder(kv_codec(id), SIMD_SCALAR)(side, group, room, 0, group->n_tokens, out);
+                      uint8_t *scratch, float *out) {
+    form->load(id, side, group, stored, scratch);
+    kv_codec_decoder(kv_codec(id), SIMD_SCALAR)(side, group, scratch, 0, group->n_tokens, out);
 }

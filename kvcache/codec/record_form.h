@@ -25,7 +25,7 @@ extern const KvRecordForm KV_PLAIN_RECORDS;
 /* Decodes a stored group: still rotated where group->rotated. */
 void kv_stored_decode(const KvRecordForm *form, KvCodecId id, KvSide side, const KvGroup *group,
                       const uint8_t *stored, // (stored_bytes)
-                      uint8_t *room,         // (kv_codec_bytes) becomes the codec's record
+                      uint8_t *scratch,      // (kv_codec_bytes) becomes the codec's record
                       float *out);           // (n_tokens, head_dim)
 
 #endif

@@ -157,7 +157,7 @@ static void encode_piece(const KvFormat *format, const KvLayout *layout, const K
         if (!layout->by_channel)
             load_step(format, layout, record, t * layout->blocks_per_row + begin / layout->block, 0, width, &steps);
         choose_codes(format, values + t * group->head_dim + begin, width, &steps, codes);
-        pack_codes(codes, width, format->bits, packed + t * layout->row_bytes);
+        pack_codes(codes, width, format->bits, packed + t * layout->token_bytes);
     }
 }
 

@@ -43,7 +43,7 @@ typedef struct Weave {
     uint8_t flip;      /* bits of a code that are turned over */
     size_t ggml_bytes; /* of a block of GGML's, which begins with scale and minimum; 0: the record is scaled */
     size_t ggml_codes; /* where codes are in it, fifth bits in front */
-    uint8_t *rows, *kept;
+    uint8_t *rows, *stored;
 } Weave;
 
 static Weave weave_of(KvCodecId id, KvSide side, const KvGroup *group) {
@@ -64,25 +64,25 @@ static Weave weave_of(KvCodecId id, KvSide side, const KvGroup *group) {
 
 /* ---- Scales */
 
-static void move(const Weave *w, uint8_t *row, uint8_t *kept, size_t n) {
+static void move(const Weave *w, uint8_t *row, uint8_t *stored, size_t n) {
     if (w->to_rows)
-        memcpy(row, kept, n);
+        memcpy(row, stored, n);
     else
-        memcpy(kept, row, n);
+        memcpy(stored, row, n);
 }
 
 /* Scales, or minima: number `index` of those that a block of GGML's begins with, or from `offset` of the record on. */
 static void move_scales(const Weave *w, size_t index, size_t offset, size_t woven_offset) {
     size_t n_tokens = w->group->n_tokens, half = sizeof(uint16_t);
     if (w->woven.by_channel) {
-        move(w, w->rows + offset, w->kept + woven_offset, w->group->head_dim * half);
+        move(w, w->rows + offset, w->stored + woven_offset, w->group->head_dim * half);
         return;
     }
     for (size_t t = 0; t < n_tokens; t++)
         for (size_t b = 0; b < w->woven.n_blocks; b++) {
-            size_t at = w->ggml_bytes > 0 ? t * w->layout.row_bytes + b * w->ggml_bytes + index * half
+            size_t at = w->ggml_bytes > 0 ? t * w->layout.token_bytes + b * w->ggml_bytes + index * half
                                           : offset + (t * w->woven.n_blocks + b) * half;
-            move(w, w->rows + at, w->kept + woven_offset + (b * n_tokens + t) * half, half);
+            move(w, w->rows + at, w->stored + woven_offset + (b * n_tokens + t) * half, half);
         }
 }
 
@@ -91,7 +91,7 @@ static void move_scales(const Weave *w, size_t index, size_t offset, size_t wove
 /* Where a row has a block: of GGML's, or its codes. */
 static uint8_t *block_of(const Weave *w, size_t token, size_t block) {
     size_t bytes = w->ggml_bytes > 0 ? w->ggml_bytes : BLOCK * w->woven.bits / 8;
-    return w->rows + w->layout.codes + token * w->layout.row_bytes + block * bytes;
+    return w->rows + w->layout.codes + token * w->layout.token_bytes + block * bytes;
 }
 
 static void load_row(const Weave *w, const uint8_t *from, uint8_t codes[BLOCK]) {
@@ -125,30 +125,30 @@ static uint8_t *lane_code(bool keys, uint8_t (*lanes)[LANE_CODES], size_t token,
     return keys ? &lanes[token][element] : &lanes[element % 16][token / 4 * 8 + element / 16 * 4 + token % 4];
 }
 
-static uint8_t *tile_of(const Weave *w, size_t tile, size_t block) {
+static uint8_t *pack_of(const Weave *w, size_t pack, size_t block) {
     size_t n_blocks = w->group->head_dim / BLOCK;
-    return w->kept + w->woven.codes + (tile * n_blocks + block) * planes_bytes(w->woven.bits);
+    return w->stored + w->woven.codes + (pack * n_blocks + block) * planes_bytes(w->woven.bits);
 }
 
-static void weave_tile(const Weave *w, size_t tile, size_t block) {
+static void weave_pack(const Weave *w, size_t pack, size_t block) {
     uint8_t lanes[PLANE_LANES][LANE_CODES], codes[BLOCK];
     for (size_t t = 0; t < TOKENS; t++) {
-        load_row(w, block_of(w, tile * TOKENS + t, block), codes);
+        load_row(w, block_of(w, pack * TOKENS + t, block), codes);
         for (size_t i = 0; i < BLOCK; i++)
             *lane_code(w->keys, lanes, t, i) = codes[i];
     }
     for (size_t lane = 0; lane < PLANE_LANES; lane++)
-        planes_put(w->woven.bits, lanes[lane], lane, tile_of(w, tile, block));
+        planes_put(w->woven.bits, lanes[lane], lane, pack_of(w, pack, block));
 }
 
-static void unweave_tile(const Weave *w, size_t tile, size_t block) {
+static void unweave_pack(const Weave *w, size_t pack, size_t block) {
     uint8_t lanes[PLANE_LANES][LANE_CODES], codes[BLOCK];
     for (size_t lane = 0; lane < PLANE_LANES; lane++)
-        planes_get(w->woven.bits, tile_of(w, tile, block), lane, lanes[lane]);
+        planes_get(w->woven.bits, pack_of(w, pack, block), lane, lanes[lane]);
     for (size_t t = 0; t < TOKENS; t++) {
         for (size_t i = 0; i < BLOCK; i++)
             codes[i] = *lane_code(w->keys, lanes, t, i);
-        store_row(w, codes, block_of(w, tile * TOKENS + t, block));
+        store_row(w, codes, block_of(w, pack * TOKENS + t, block));
     }
 }
 
@@ -156,12 +156,12 @@ static void move_all(const Weave *w) {
     move_scales(w, 0, 0, 0);
     if (w->woven.has_minima)
         move_scales(w, 1, w->layout.minima, w->woven.minima);
-    for (size_t tile = 0; tile < w->group->n_tokens / TOKENS; tile++)
+    for (size_t pack = 0; pack < w->group->n_tokens / TOKENS; pack++)
         for (size_t block = 0; block < w->group->head_dim / BLOCK; block++)
             if (w->to_rows)
-                unweave_tile(w, tile, block);
+                unweave_pack(w, pack, block);
             else
-                weave_tile(w, tile, block);
+                weave_pack(w, pack, block);
 }
 
 static size_t woven_bytes(KvCodecId id, KvSide side, const KvGroup *group) {
@@ -174,7 +174,7 @@ static void weave(KvCodecId id, KvSide side, const KvGroup *group, const uint8_t
     if (!kv_is_woven(id, group->head_dim))
         return;
     weave.rows = (uint8_t *)record; /* only read from */
-    weave.kept = woven;
+    weave.stored = woven;
     move_all(&weave);
 }
 
@@ -185,7 +185,7 @@ static void unweave(KvCodecId id, KvSide side, const KvGroup *group, const uint8
         return;
     weave.to_rows = true;
     weave.rows = record;
-    weave.kept = (uint8_t *)woven; /* only read from */
+    weave.stored = (uint8_t *)woven; /* only read from */
     move_all(&weave);
 }
 

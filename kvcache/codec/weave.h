@@ -2,7 +2,7 @@
  * after row; woven, the same bits stand so that a vector load has what an instruction multiplies.
  *
  *     scales, minima  as in the record where they are by channel; else (n_blocks, n_tokens), a half each
- *     codes           (n_tokens / 16, head_dim / 32) tiles of bit planes (base/bit_planes.h):
+ *     codes           (n_tokens / 16, head_dim / 32) packs of bit planes (base/bit_planes.h):
  *                     of keys    lane t has the 32 elements of token t
  *                     of values  lane i has elements i and i + 16 of all 16 tokens: step s has element
  *                                i + s % 2 * 16 of tokens s / 2 * 4 to s / 2 * 4 + 3

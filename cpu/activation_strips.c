@@ -1,8 +1,8 @@
-/* Activations as products read them, compiled once for each instruction set; see activation_tiles.h. */
-#include "cpu/activation_tiles.h"
+/* Activations as products read them, compiled once for each instruction set; see activation_strips.h. */
+#include "cpu/activation_strips.h"
 
 #include "base/simd/codes.h"
-#include "cpu/token_tile.h"
+#include "cpu/strip_tokens.h"
 
 #include <float.h>
 #include <math.h>
@@ -14,7 +14,7 @@ static float largest_magnitude(const float x[PACKED_BLOCK]) {
     return vec_largest_magnitude(v, PACKED_BLOCK / VEC_LANES);
 }
 
-/* One token's block: its numbers, and the sums of both halves. */
+/* One token's block: its integers, and the sums of both halves. */
 INLINE void round_block(const float x[PACKED_BLOCK], float inverse, int32_t *words, int32_t sums[2]) {
     for (size_t half = 0; half < 2; half++) {
         VecInt sum = vec_int_zero();
@@ -31,10 +31,10 @@ static void put_float(int32_t *to, float value) {
     memcpy(to, &value, sizeof value);
 }
 
-INLINE void block_to_tile(const float x[PACKED_BLOCK], size_t stride, int32_t *out) {
+INLINE void block_to_strip(const float x[PACKED_BLOCK], size_t stride, int32_t *out) {
     static const float ZEROS[PACKED_BLOCK];
-    int32_t words[TILE_SCALE], sums[3];
-    float scale = largest_magnitude(x) / NUMBER_MOST;
+    int32_t words[STRIP_SCALE], sums[3];
+    float scale = largest_magnitude(x) / QUANTIZED_MAX;
     bool finite = scale <= FLT_MAX;
     if (scale < FLT_MIN) /* too small to have an inverse: zero */
         scale = 0.0f;
@@ -43,33 +43,33 @@ INLINE void block_to_tile(const float x[PACKED_BLOCK], size_t stride, int32_t *o
     round_block(x, scale > 0 ? 1.0f / scale : 0.0f, words, sums + 1);
     sums[0] = sums[1] + sums[2];
     scale = finite ? scale : NAN;
-    for (size_t i = 0; i < TILE_SCALE; i++)
-        out[(TILE_WORDS + i) * stride] = words[i];
-    put_float(out + TILE_SCALE * stride, scale);
+    for (size_t i = 0; i < STRIP_SCALE; i++)
+        out[(STRIP_WORDS + i) * stride] = words[i];
+    put_float(out + STRIP_SCALE * stride, scale);
     for (size_t i = 0; i < 3; i++) {
-        out[(TILE_SUMS + i) * stride] = sums[i];
-        put_float(out + (TILE_OFFSETS + i) * stride, scale * (float)sums[i]);
+        out[(STRIP_SUMS + i) * stride] = sums[i];
+        put_float(out + (STRIP_OFFSETS + i) * stride, scale * (float)sums[i]);
     }
 }
 
-INLINE void token_to_tile(const float *x, size_t n_columns, size_t stride, int32_t *tile) {
+INLINE void token_to_strip(const float *x, size_t n_columns, size_t stride, int32_t *strip) {
     for (size_t b = 0; b < n_columns / PACKED_BLOCK; b++)
-        block_to_tile(x + b * PACKED_BLOCK, stride, tile + b * TILE_INTS * stride);
+        block_to_strip(x + b * PACKED_BLOCK, stride, strip + b * STRIP_INTS * stride);
 }
 
-void SIMD_NAME(to_tile)(const float *x, size_t n_tokens, size_t n_columns, size_t stride, int32_t *tile) {
+void SIMD_NAME(to_strip)(const float *x, size_t n_tokens, size_t n_columns, size_t stride, int32_t *strip) {
     if (stride == 1) {
-        token_to_tile(x, n_columns, 1, tile);
+        token_to_strip(x, n_columns, 1, strip);
         return;
     }
-    if (n_tokens < TOKEN_TILE)
-        memset(tile, 0, n_columns / PACKED_BLOCK * TILE_INTS * TOKEN_TILE * sizeof *tile);
+    if (n_tokens < STRIP_TOKENS)
+        memset(strip, 0, n_columns / PACKED_BLOCK * STRIP_INTS * STRIP_TOKENS * sizeof *strip);
     for (size_t t = 0; t < n_tokens; t++)
-        token_to_tile(x + t * n_columns, n_columns, TOKEN_TILE, tile + t);
+        token_to_strip(x + t * n_columns, n_columns, STRIP_TOKENS, strip + t);
 }
 
 void SIMD_NAME(to_columns)(const float *x, size_t n_tokens, size_t n_columns, float *columns) {
     for (size_t c = 0; c < n_columns; c++)
-        for (size_t t = 0; t < TOKEN_TILE; t++)
-            columns[c * TOKEN_TILE + t] = t < n_tokens ? x[t * n_columns + c] : 0.0f;
+        for (size_t t = 0; t < STRIP_TOKENS; t++)
+            columns[c * STRIP_TOKENS + t] = t < n_tokens ? x[t * n_columns + c] : 0.0f;
 }
