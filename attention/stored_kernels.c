@@ -28,7 +28,7 @@ static void fp8_scales(const uint16_t *halves, size_t n, float *out) {
 typedef struct Reader {
     const KvSpan *span;
     KvSide side;
-    KvLayout layout;
+    KvRecordLayout layout;
     _Alignas(64) float scales[MAX_SCALES + VEC_LANES];
     _Alignas(64) float decoded[DECODE_TOKENS * ATTENTION_MAX_DIM];
 } Reader;
@@ -64,7 +64,7 @@ INLINE void score_form(StoredForm form, KvCodecId codec, const TilePiece *piece,
     Reader reader;
     reader.span = piece->span;
     reader.side = KV_KEYS;
-    reader.layout = kv_layout(&KV_FORMATS[codec], KV_KEYS, group);
+    reader.layout = kv_record_layout(&KV_FORMATS[codec], KV_KEYS, group);
     for (size_t done = 0, n; done < piece->n; done += n) {
         StoredTokens keys;
         n = read_tokens(form, &reader, piece->first + done, piece->n - done, &keys);
@@ -86,7 +86,7 @@ INLINE void add_form(StoredForm form, KvCodecId codec, const TilePiece *piece, f
     Reader reader;
     reader.span = piece->span;
     reader.side = KV_VALUES;
-    reader.layout = kv_layout(&KV_FORMATS[codec], KV_VALUES, group);
+    reader.layout = kv_record_layout(&KV_FORMATS[codec], KV_VALUES, group);
     for (size_t done = 0, n; done < piece->n; done += n) {
         StoredTokens values;
         n = read_tokens(form, &reader, piece->first + done, piece->n - done, &values);

@@ -122,7 +122,7 @@ int kv_codec_check(const KvCodec *codec, const KvGroup *group, Error *error) {
 }
 
 size_t kv_codec_bytes(const KvCodec *codec, KvSide side, const KvGroup *group) {
-    return kv_layout(format_of(codec), side, group).size_bytes;
+    return kv_record_layout(format_of(codec), side, group).size_bytes;
 }
 
 double kv_codec_bits(const KvCodec *codec_k, const KvCodec *codec_v, const KvGroup *group) {

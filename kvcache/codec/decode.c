@@ -127,8 +127,8 @@ INLINE void load_halves(const uint8_t *from, size_t n, float *out) {
 }
 
 /* n scales from number `first` on; those of E4M3 meet halves of 2^-8 times the number. */
-INLINE void load_steps(const KvFormat *format, const KvLayout *layout, const uint8_t *record, size_t first, size_t n,
-                       KvSteps *steps) {
+INLINE void load_steps(const KvFormat *format, const KvRecordLayout *layout, const uint8_t *record, size_t first,
+                       size_t n, KvSteps *steps) {
     if (format->kind == KV_CODE_NF4) {
         uint8_t code = record[KV_NF4_SCALES + first];
         float scale = half_load(record) + half_load(record + 2) * (float)code;
@@ -144,7 +144,7 @@ INLINE void load_steps(const KvFormat *format, const KvLayout *layout, const uin
 
 INLINE void decode_scaled(const KvFormat *format, KvSide side, const KvGroup *group, const uint8_t *record,
                           size_t first, size_t count, float *out) {
-    KvLayout layout = kv_layout(format, side, group);
+    KvRecordLayout layout = kv_record_layout(format, side, group);
     size_t head_dim = group->head_dim, bits = (size_t)format->bits;
     const uint8_t *rows = record + layout.codes + first * layout.token_bytes;
     KvSteps steps = {0};

@@ -88,14 +88,14 @@ static inline size_t kv_codes_of_whole_bytes(int bits) {
     return bits % 8 == 0 ? 1 : bits % 4 == 0 ? 2 : bits % 2 == 0 ? 4 : 8;
 }
 
-typedef struct KvLayout {
+typedef struct KvRecordLayout {
     bool by_channel;
     size_t block;          /* elements of a row that share a scale, where not by_channel */
     size_t blocks_per_row; /* head_dim / block */
     size_t minima, codes;  /* offsets in bytes; scales are at 0, those of nf4 at KV_NF4_SCALES */
     size_t token_bytes;    /* of one token's codes */
     size_t size_bytes;     /* of the record */
-} KvLayout;
+} KvRecordLayout;
 
 /* Elements of a row that share a scale, where scales are not by channel. */
 static inline size_t kv_format_block(const KvFormat *format, const KvGroup *group) {
@@ -103,8 +103,8 @@ static inline size_t kv_format_block(const KvFormat *format, const KvGroup *grou
     return block == KV_WHOLE_ROW || block > group->head_dim ? group->head_dim : block;
 }
 
-static inline KvLayout kv_layout(const KvFormat *format, KvSide side, const KvGroup *group) {
-    KvLayout layout = {.by_channel = format->keys_by_channel && side == KV_KEYS};
+static inline KvRecordLayout kv_record_layout(const KvFormat *format, KvSide side, const KvGroup *group) {
+    KvRecordLayout layout = {.by_channel = format->keys_by_channel && side == KV_KEYS};
     layout.block = kv_format_block(format, group);
     layout.blocks_per_row = group->head_dim / layout.block;
     layout.token_bytes = group->head_dim * (size_t)format->bits / 8;

@@ -60,7 +60,7 @@ static void choose_levels(const float x[KV_NF4_BLOCK], float scale, uint8_t code
 
 void SIMD_NAME(kv_encode_nf4)(const KvFormat *format, KvSide side, const KvGroup *group, const float *values,
                               uint8_t *record) {
-    KvLayout layout = kv_layout(format, side, group);
+    KvRecordLayout layout = kv_record_layout(format, side, group);
     size_t n_blocks = group->n_tokens * layout.blocks_per_row;
     ScaleCode scales = fit_scales(values, n_blocks, record);
     for (size_t i = 0; i < n_blocks; i++) {

@@ -79,14 +79,14 @@ static Fit fit_range(const KvFormat *format, const Ranges *ranges, size_t j, siz
     return fit;
 }
 
-static void store_fit(const KvFormat *format, const KvLayout *layout, size_t index, Fit fit, uint8_t *record) {
+static void store_fit(const KvFormat *format, const KvRecordLayout *layout, size_t index, Fit fit, uint8_t *record) {
     half_store(record + index * sizeof fit.scale, fit.scale);
     if (format->kind == KV_CODE_UNSIGNED)
         half_store(record + layout->minima + index * sizeof fit.minimum, fit.minimum);
 }
 
-static void store_scales(const KvFormat *format, const KvLayout *layout, const KvGroup *group, const float *values,
-                         uint8_t *record) {
+static void store_scales(const KvFormat *format, const KvRecordLayout *layout, const KvGroup *group,
+                         const float *values, uint8_t *record) {
     Ranges ranges;
     size_t head_dim = group->head_dim;
     if (layout->by_channel) {
@@ -136,8 +136,8 @@ static void choose_codes(const KvFormat *format, const float *x, size_t width, c
 }
 
 /* Scale and minimum number `index` of the record, for elements [begin, end) of a piece. */
-static void load_step(const KvFormat *format, const KvLayout *layout, const uint8_t *record, size_t index, size_t begin,
-                      size_t end, KvSteps *steps) {
+static void load_step(const KvFormat *format, const KvRecordLayout *layout, const uint8_t *record, size_t index,
+                      size_t begin, size_t end, KvSteps *steps) {
     float scale = half_load(record + index * sizeof(uint16_t)), minimum = 0.0f;
     if (format->kind == KV_CODE_UNSIGNED)
         minimum = half_load(record + layout->minima + index * sizeof(uint16_t));
@@ -147,8 +147,8 @@ static void load_step(const KvFormat *format, const KvLayout *layout, const uint
     }
 }
 
-static void encode_piece(const KvFormat *format, const KvLayout *layout, const KvGroup *group, const float *values,
-                         size_t begin, size_t width, uint8_t *record) {
+static void encode_piece(const KvFormat *format, const KvRecordLayout *layout, const KvGroup *group,
+                         const float *values, size_t begin, size_t width, uint8_t *record) {
     uint8_t *packed = record + layout->codes + begin * (size_t)format->bits / 8, codes[KV_PIECE];
     KvSteps steps;
     for (size_t j = 0; j < width && layout->by_channel; j++)
@@ -163,7 +163,7 @@ static void encode_piece(const KvFormat *format, const KvLayout *layout, const K
 
 void SIMD_NAME(kv_encode_scaled)(const KvFormat *format, KvSide side, const KvGroup *group, const float *values,
                                  uint8_t *record) {
-    KvLayout layout = kv_layout(format, side, group);
+    KvRecordLayout layout = kv_record_layout(format, side, group);
     size_t piece = layout.by_channel || layout.block > KV_PIECE ? KV_PIECE : layout.block;
     store_scales(format, &layout, group, values, record);
     for (size_t begin = 0; begin < group->head_dim; begin += piece) {

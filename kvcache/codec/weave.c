@@ -13,7 +13,7 @@ bool kv_is_woven(KvCodecId id, size_t head_dim) {
 
 KvWoven kv_woven(KvCodecId id, KvSide side, const KvGroup *group) {
     const KvFormat *format = &KV_FORMATS[id];
-    KvLayout layout = kv_layout(format, side, group);
+    KvRecordLayout layout = kv_record_layout(format, side, group);
     bool centred = format->kind == KV_CODE_SIGNED || format->kind == KV_CODE_OFFSET;
     KvWoven woven = {.bits = (size_t)format->bits,
                      .bias = centred                        ? 1 << (format->bits - 1)
@@ -37,7 +37,7 @@ KvWoven kv_woven(KvCodecId id, KvSide side, const KvGroup *group) {
 typedef struct Weave {
     const KvFormat *format;
     KvWoven woven;
-    KvLayout layout;
+    KvRecordLayout layout;
     const KvGroup *group;
     bool keys, to_rows;
     uint8_t flip;      /* bits of a code that are turned over */
@@ -50,7 +50,7 @@ static Weave weave_of(KvCodecId id, KvSide side, const KvGroup *group) {
     const KvFormat *format = &KV_FORMATS[id];
     Weave weave = {.format = format,
                    .woven = kv_woven(id, side, group),
-                   .layout = kv_layout(format, side, group),
+                   .layout = kv_record_layout(format, side, group),
                    .group = group,
                    .keys = side == KV_KEYS};
     if (format->kind == KV_CODE_SIGNED || format->kind == KV_CODE_SIGN)
