@@ -57,10 +57,14 @@ typedef struct AttentionBatch {
     float *partials;             /* attention_partial_bytes(), for the tiles of a query that is alone */
 } AttentionBatch;
 
-/* Whether a codec's codes are multiplied as integers, with queries and weights quantized to 16 bits. Else products are
- * in F32: a query that is alone reads what is stored, a block of them decoded tiles. Heads whose dimension is no
- * multiple of 32 (fp8: 64) are decoded, 16 tokens or a tile at a time, whatever the codec but f16. */
-bool attention_is_integer(KvCodecId codec);
+/* How keys or values of a codec are read, by the kind of codec and the head's dimension. */
+typedef enum AttentionPath {
+    ATTENTION_INTEGER, /* codes as stored, multiplied with queries and weights of 16 bits */
+    ATTENTION_FLOAT,   /* in F32: a query that is alone reads what is stored, a block of them decoded tiles */
+    ATTENTION_DECODED  /* in F32, decoded 16 tokens or a tile at a time: heads of no multiple of 32 (fp8: 64) */
+} AttentionPath;
+
+AttentionPath attention_path(KvCodecId codec, size_t head_dim);
 
 /* A fixed size too, and what a short context does not need is never touched. A query of many heads may see more tokens
  * than it suffices for: then its KV heads are shared out among the threads, not its tiles. */

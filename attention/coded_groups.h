@@ -1,5 +1,5 @@
-/* What score_codes.c and add_codes.c share: where a group's codes are, and a step of their products with quantized. To
- * be included by sources of stowkv_simd_library() only. */
+/* What score_codes.c and add_codes.c share: where a group's codes are, and a step of products with them. To be
+ * included by sources of stowkv_simd_library() only. */
 #ifndef STOWKV_CODED_GROUPS_H
 #define STOWKV_CODED_GROUPS_H
 
@@ -33,22 +33,22 @@ static inline CodedSide side_of(const KvSpan *span, KvSide side) {
                        .ahead = round_up(PREFETCH_BYTES, encoding->record_bytes)};
 }
 
-typedef struct Group {
+typedef struct CodedGroup {
     const uint16_t *scales, *minima; /* FP16 */
     const uint8_t *codes;
-} Group;
+} CodedGroup;
 
 /* The group that holds a token. */
-static inline Group group_at(const CodedSide *side, size_t token) {
+static inline CodedGroup group_at(const CodedSide *side, size_t token) {
     const uint8_t *record = record_of(side->span, side->side, token);
     for (size_t i = 0; i < side->woven.codes; i += 64)
         __builtin_prefetch(record + side->ahead + i);
-    return (Group){(const uint16_t *)(const void *)record,
-                   (const uint16_t *)(const void *)(record + side->woven.minima), record + side->woven.codes};
+    return (CodedGroup){(const uint16_t *)(const void *)record,
+                        (const uint16_t *)(const void *)(record + side->woven.minima), record + side->woven.codes};
 }
 
 /* Codes of a block of 32 elements of the 16 tokens that `token` is among. */
-INLINE const uint8_t *pack_at(size_t bits, const CodedSide *side, const Group *group, size_t token, size_t block) {
+INLINE const uint8_t *pack_at(size_t bits, const CodedSide *side, const CodedGroup *group, size_t token, size_t block) {
     size_t pack = token / KV_WOVEN_TOKENS * (side->head_dim / KV_WOVEN_BLOCK) + block;
     return group->codes + pack * planes_bytes(bits);
 }
@@ -85,7 +85,7 @@ INLINE void clear_sums(size_t n_heads, Sums sums) {
                 sums[r][v][i] = vec_int_zero();
 }
 
-/* What is to be taken from the sums of a row: the products as if codes were what they stand for. */
+/* The sum of a query head's products as if codes were what they stand for. */
 INLINE VecInt biased_total(const CodedSide *side, const VecInt sums[CODE_SUMS], int32_t sum_of_quantized) {
     VecInt total = code_total(sums);
     if (side->woven.factor == 2)
