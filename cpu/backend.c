@@ -7,6 +7,7 @@
 #include "base/checked.h"
 #include "base/machine/cpu.h"
 #include "base/machine/pages.h"
+#include "cpu/kernel_names.h"
 #include "cpu/kernels.h"
 #include "cpu/products.h"
 #include "kvcache/codec/weave.h"
@@ -273,6 +274,8 @@ static const BackendOps CPU_OPS = {
     .allocate = cpu_allocate,
     .release = cpu_release,
     .upload = cpu_upload,
+    .name_matmul = cpu_name_matmul,
+    .name_attention = cpu_name_attention,
     .reserve = cpu_reserve,
     .write = cpu_write,
     .read = cpu_read,

@@ -23,6 +23,8 @@ typedef struct WeightProduct {
     const Tensor *bias; /* {n_rows} TENSOR_VECTOR, added in F32 to each whole sum; NULL: none */
 } WeightProduct;
 
+#define KERNEL_NAME_BYTES 64
+
 typedef struct BackendOps {
     void (*close)(Backend *backend);
 
@@ -34,6 +36,11 @@ typedef struct BackendOps {
      * views again then. A matrix can be used for rows too. Matrices of one Product come together, as one matmul() will be
      * asked for them, and in its order: each thread's part of them can lie near it then. */
     int (*upload)(Backend *backend, Tensor *const *tensors, size_t n_tensors, TensorUse use, Error *error);
+
+    /* Names of the kernels that compute products with a matrix, and attention to keys or values of a codec:
+     * "matmul_q4_1_int16_avx512vnni" has activations of 16 bits, "attention_f16_f32_avx512vnni" none. */
+    void (*name_matmul)(const Backend *backend, const Tensor *w, char name[KERNEL_NAME_BYTES]);
+    void (*name_attention)(const Backend *backend, KvCodecId codec, size_t head_dim, char name[KERNEL_NAME_BYTES]);
 
     /* Room for batches of up to n_tokens; after all uploads, before the first batch. */
     int (*reserve)(Backend *backend, size_t n_tokens, Error *error);

@@ -3,41 +3,42 @@
 
 #include "kvcache/policy_text.h"
 
-#include <ctype.h>
 #include <stdlib.h>
 
-static void add_name(KernelNames *out, const char *operation, const char *type, const char *simd) {
-    char name[KERNEL_NAME_BYTES];
-    snprintf(name, sizeof name, "%s%s%s_%s", operation, type[0] ? "_" : "", type, simd);
-    for (char *c = name; *c != '\0'; c++)
-        *c = (char)tolower((unsigned char)*c);
-    for (size_t i = 0; i < out->count; i++)
-        if (strcmp(out->names[i], name) == 0)
-            return;
-    memcpy(out->names[out->count++], name, sizeof name);
+/* The names of a run without repetitions, in the order of their use. */
+static void add_name(cJSON *names, const char *name) {
+    const cJSON *other;
+    cJSON_ArrayForEach(other, names) if (strcmp(other->valuestring, name) == 0) return;
+    cJSON_AddItemToArray(names, cJSON_CreateString(name));
 }
 
-static void add_products(KernelNames *out, const Model *model, const TensorRole *role, const char *simd) {
+static void add_products(cJSON *names, const Model *model, const TensorRole *role) {
+    const Backend *b = model->backend;
+    char name[KERNEL_NAME_BYTES];
     for (size_t layer = 0; role->use == TENSOR_MATRIX && layer < role_copies(role, &model->checkpoint.config);
          layer++) {
-        const Tensor *tensor = role_tensor(role, &model->weights, layer);
-        add_name(out, "matmul", tensor_type_info(tensor->type)->name, simd);
+        b->ops->name_matmul(b, role_tensor(role, &model->weights, layer), name);
+        add_name(names, name);
     }
 }
 
-void kernel_names(const Model *model, const KvCache *cache, KernelNames *out) {
-    const char *simd = simd_level_name(model->backend->level);
-    out->count = 0;
+static void add_tier(cJSON *names, const Backend *b, const KvTier *tier, size_t head_dim) {
+    char name[KERNEL_NAME_BYTES];
+    b->ops->name_attention(b, tier->k, head_dim, name);
+    add_name(names, name);
+    b->ops->name_attention(b, tier->v, head_dim, name);
+    add_name(names, name);
+}
+
+cJSON *kernels_json(const Model *model, const KvCache *cache) {
+    cJSON *names = cJSON_CreateArray();
+    const KvPolicy *policy = &cache->layout.policy;
     for (size_t i = 0; i < TENSOR_ROLE_COUNT; i++)
-        add_products(out, model, &TENSOR_ROLES[i], simd);
-    for (size_t rule = 0; rule < cache->layout.policy.n_rules; rule++)
-        for (size_t t = 0; t < cache->layout.policy.rules[rule].policy.n_tiers; t++) {
-            const KvTier *tier = &cache->layout.policy.rules[rule].policy.tiers[t];
-            add_name(out, "attention", kv_codec_name(kv_codec(tier->k)), simd);
-            add_name(out, "attention", kv_codec_name(kv_codec(tier->v)), simd);
-        }
-    add_name(out, "rmsnorm", "", simd);
-    add_name(out, "swiglu", "", simd);
+        add_products(names, model, &TENSOR_ROLES[i]);
+    for (size_t rule = 0; rule < policy->n_rules; rule++)
+        for (size_t t = 0; t < policy->rules[rule].policy.n_tiers; t++)
+            add_tier(names, model->backend, &policy->rules[rule].policy.tiers[t], cache->layout.shape.head_dim);
+    return names;
 }
 
 static double rate(const GenerationSpeed *speed) {
@@ -69,15 +70,6 @@ cJSON *ledger_json(const KvLedger *ledger) {
         cJSON_AddItemToArray(tiers, tier);
     }
     return tiers;
-}
-
-cJSON *kernels_json(const Model *model, const KvCache *cache) {
-    KernelNames kernels;
-    kernel_names(model, cache, &kernels);
-    cJSON *names = cJSON_CreateArray();
-    for (size_t i = 0; i < kernels.count; i++)
-        cJSON_AddItemToArray(names, cJSON_CreateString(kernels.names[i]));
-    return names;
 }
 
 void policy_json(cJSON *root, const KvPolicy *policy) {

@@ -9,15 +9,6 @@
 #include <cjson/cJSON.h>
 #include <stdio.h>
 
-/* Names of the kernels that computed a run, "matmul_q4_1_avx512" …. */
-#define KERNEL_NAME_BYTES 40
-typedef struct KernelNames {
-    char names[TENSOR_TYPE_COUNT + KV_CODEC_COUNT + 2][KERNEL_NAME_BYTES];
-    size_t count;
-} KernelNames;
-
-void kernel_names(const Model *model, const KvCache *cache, KernelNames *out);
-
 /* The run as a JSON object (the names are a contract: README, "JSON"); NULL out of memory. `seed` is the one used. */
 cJSON *run_report_json(const Generation *run, const char *model_path, uint64_t seed);
 
@@ -27,7 +18,7 @@ void policy_json(cJSON *root, const KvPolicy *policy);
 /* Adds "seed", all 64 bits of it. */
 void seed_json(cJSON *root, uint64_t seed);
 
-/* Names of the kernels, as "kernels" of a run. */
+/* Names of the kernels that compute products and attention (BackendOps), as "kernels" of a run. */
 cJSON *kernels_json(const Model *model, const KvCache *cache);
 
 /* The ledger's rows, as "tiers" of a run and of a memory plan. */

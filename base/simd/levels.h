@@ -21,6 +21,9 @@ typedef enum SimdLevel {
 const char *simd_level_name(SimdLevel level);
 const char *simd_level_features(SimdLevel level);
 
+/* What the names of its functions end in: "avx512vnni". One level has one. */
+const char *simd_level_suffix(SimdLevel level);
+
 #define SIMD_PASTE_(name, level) name##_##level
 #define SIMD_PASTE(name, level)  SIMD_PASTE_(name, level)
 #define SIMD_NAME(name)          SIMD_PASTE(name, SIMD_LEVEL)
