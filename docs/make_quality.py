@@ -17,6 +17,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CODECS = ["int8", "q8_0", "fp8", "q4_1", "q4_0", "int4", "nf4", "int2"]
+WIDTHS = ["int8g", "int6", "int4", "int3", "int2"]  # one arithmetic, so that bits alone differ
 WINDOWS = [32, 128, 512]
 CHUNKS = {(512, 32): 8, (512, 128): 8, (2048, 32): 4, (2048, 128): 2, (2048, 512): 2,
           (8192, 32): 1, (8192, 128): 1, (8192, 512): 1}
@@ -95,6 +96,7 @@ RUNS = {
 }
 for (_context, _window), _chunks in CHUNKS.items():
     RUNS[f"codecs-{_context}-{_window}"] = perplexity(_context, _chunks, codec_grid(_context, _window))
+RUNS["codecs-widths"] = perplexity(2048, 4, [policy(codec, rotate=rotate) for codec in WIDTHS for rotate in ("off", "on")])
 RUNS["rouge"] = ["build/rouge", "--checkpoint_path", "$MODEL", "--data", "$DATA/xsum.jsonl", "--prompt_field", "article",
                  "--reference_field", "summary", "--samples", "200", "--max_new_tokens", "64", "--compare"]
 
