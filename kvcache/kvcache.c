@@ -1,4 +1,4 @@
-/* Storage and movement of tokens between tiers; see kvcache.h. Where a token is, layout.c alone decides. */
+/* Storage and movement of tokens between tiers; see kvcache.h. layout.c alone decides where a token is. */
 #include "kvcache/kvcache.h"
 
 #include "base/checked.h"
@@ -62,7 +62,7 @@ static void touch_slots(KvCache *cache, const KvArray *array, size_t kv_head, si
         pages_touch(slot_at(cache, array, kv_head, begin), (last - begin) * array->slot_bytes);
 }
 
-/* Arrays fill from their first slot on, and those that tokens leave again are used again from there. */
+/* Arrays fill from their first slot on; beyond n_slots, slots that were touched before are used again. */
 static void touch_layer(KvCache *cache, size_t layer, size_t kv_head, size_t begin, size_t end) {
     KvPlan before = kvcache_layer_plan(&cache->layout, layer, begin);
     KvPlan after = kvcache_layer_plan(&cache->layout, layer, end);
@@ -115,7 +115,7 @@ static void load_rows(const KvCache *cache, size_t layer, size_t kv_head, size_t
     }
 }
 
-/* Group `index` of those that leave an encoded tier, as it decodes, rotated back. */
+/* Group `index` of those that leave an encoded tier, decoded and rotated back. */
 static void load_record(const KvCache *cache, size_t layer, size_t kv_head, size_t store, size_t index, KvSide side,
                         float *out, uint8_t *scratch) {
     const KvEncoding *encoding = &store_of(cache, layer, store)->side[side];
@@ -137,7 +137,7 @@ static void encode_side(KvCache *cache, size_t layer, size_t kv_head, size_t tie
         load_record(cache, layer, kv_head, KV_TIER(tier - 1), index, side, values, record);
     if (group.rotated)
         kv_rotate(values, group.n_tokens, group.head_dim);
-    group.rotated = false; /* not once more: that would need memory for a copy */
+    group.rotated = false; /* `values` are rotated already, in place */
     kv_codec_encode(encoding->codec, cache->level, side, &group, values, NULL, record);
     cache->layout.form->store(id, side, &encoding->group, record,
                               record_of(cache, layer, KV_TIER(tier), side, kv_head, index));
@@ -147,7 +147,7 @@ static void count_encoded(KvCache *cache, size_t layer, size_t store, size_t n_t
     atomic_fetch_add(&cache->counters[layer].tokens_encoded[store], n_tokens);
 }
 
-/* The groups of tokens [begin, end) in the order in which they enter a tier. */
+/* Encodes the groups of tokens [begin, end), numbered in the order in which they enter the tier. */
 static void encode_entering(KvCache *cache, size_t layer, size_t kv_head, size_t tier, size_t begin, size_t end) {
     size_t group = cache->layout.policy.group;
     for (size_t entered = begin; entered < end; entered += group) {
@@ -169,7 +169,7 @@ void kvcache_append(KvCache *cache, size_t layer, size_t kv_head, size_t n_token
         encode_entering(cache, layer, kv_head, tier, before.entered[tier], after.entered[tier]);
 }
 
-/* ---- Seeing */
+/* ---- Views */
 
 size_t kvcache_view(const KvCache *cache, size_t layer, size_t kv_head, size_t position, KvSpan spans[KV_MAX_SPANS]) {
     KvRun runs[KV_MAX_RUNS];
@@ -185,7 +185,7 @@ size_t kvcache_view(const KvCache *cache, size_t layer, size_t kv_head, size_t p
     return n;
 }
 
-/* A span of FP16 rows need not be whole groups, and a record holds exactly its rows. */
+/* In proportion to tokens: FP16 spans need not be whole groups. */
 static size_t span_bytes(const KvSpan *span) {
     const KvEncoding *keys = &span->side[KV_KEYS], *values = &span->side[KV_VALUES];
     return span->n_tokens * (keys->record_bytes + values->record_bytes) / keys->group.n_tokens;

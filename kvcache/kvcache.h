@@ -1,13 +1,13 @@
 /* The cache's storage in the host's memory: keys and values of every token that the policy keeps, each in its tier's
- * codec. Keys are stored after RoPE at their absolute positions and never rotated again. Where each of them lies is
- * layout.h's; here tokens are encoded, moved and counted.
+ * codec. Keys are stored after RoPE at their absolute positions and never rotated again. layout.h decides where each
+ * of them lies; here tokens are encoded, moved and counted.
  *
  * A batch of tokens goes through each layer in three steps, and through the cache in one more:
  *
- *     kvcache_append(cache, layer, kv_head, n_tokens, k, v);   // for each KV head: rounds to FP16, encodes what is due
- *     n = kvcache_view(cache, layer, kv_head, position, spans);// for each query: what it sees
- *     kvcache_commit(cache, layer, kv_head, n_tokens);         // the batch becomes part of the tail
- *     kvcache_advance(cache, n_tokens);                        // once, when all layers are through
+ *     kvcache_append(cache, layer, kv_head, n_tokens, k, v);    // each KV head: rounds to FP16, encodes what is due
+ *     n = kvcache_view(cache, layer, kv_head, position, spans); // each query: what it sees
+ *     kvcache_commit(cache, layer, kv_head, n_tokens);          // the batch becomes part of the tail
+ *     kvcache_advance(cache, n_tokens);                         // once, when all layers are through
  *
  * Between append and commit both forms of a token are there: a group that leaves the window within the batch is FP16
  * for the batch's earlier queries and encoded for its later ones, so that every query sees exactly what it would see if
@@ -27,66 +27,70 @@ typedef struct KvSpan {
     KvEncoding side[KV_SIDES];
     const uint8_t *records[KV_SIDES]; /* of whole groups, in the cache's form; FP16 spans: rows (n_tokens, head_dim) */
     size_t n_tokens;                  /* FP16: any number; else whole groups */
-    bool shifted;                     /* seen from position - (tokens dropped): the query must be rotated back */
-    size_t store;                     /* of the layer: KV_SINK, KV_TIER(t) */
+    bool shifted;                     /* the query must be rotated back by the number of tokens dropped */
+    size_t store;                     /* that the tokens are counted in: KV_SINK, KV_TIER(t) */
 } KvSpan;
 
 #define KV_MAX_SPANS KV_MAX_RUNS
 
-/* Proof of what was read and encoded in a layer, counted where it happens. */
+/* What was read and encoded in a layer, by store, counted where it happens. */
 typedef struct KvCounters {
-    atomic_size_t bytes_read[KV_MAX_STORES];     /* by attention, over all KV heads */
-    atomic_size_t tokens_encoded[KV_MAX_STORES]; /* times KV heads */
+    atomic_size_t bytes_read[KV_MAX_STORES];     /* by attention, summed over KV heads */
+    atomic_size_t tokens_encoded[KV_MAX_STORES]; /* that entered, FP16 too, times KV heads */
 } KvCounters;
 
 typedef struct KvCache {
     KvCacheLayout layout;
     uint8_t *memory;      /* not owned; see kvcache_set_memory() */
     KvCounters *counters; /* (n_layers), owned */
-    SimdLevel level;      /* that encodes: scalar, until whoever opened it chooses another */
+    SimdLevel level;      /* of the encoders; kvcache_open() sets SIMD_SCALAR */
     size_t n_tokens;      /* that have gone through all layers */
 } KvCache;
 
-/* Lays the cache out. The policy must have passed kv_policy_check(); records are kept in the form that whoever attends
- * to them reads, the backend's. */
+/* Lays the cache out. The policy, which is copied, must have passed kv_policy_check(); `form`, not copied, is the form
+ * of records that the backend's attention reads. Errors: sizes beyond a size_t, no memory for the counters. */
 int kvcache_open(KvCache *cache, const KvShape *shape, const KvPolicy *policy, const KvRecordForm *form, Error *error);
 
-/* Of the memory that it needs, zeroed and aligned to KV_ALIGNMENT. */
+/* Bytes of the memory that kvcache_set_memory() takes. */
 static inline size_t kvcache_bytes(const KvCache *cache) {
     return cache->layout.kept_bytes + cache->layout.working_bytes;
 }
 
-/* Gives it that memory, before the first token. */
+/* Gives it kvcache_bytes() of memory, zeroed and aligned to KV_ALIGNMENT, before the first token. */
 void kvcache_set_memory(KvCache *cache, void *memory);
 void kvcache_close(KvCache *cache); /* not the memory; closing twice is fine */
 
-/* Touches the pages of a KV head, in all layers, that tokens [begin, end) will be the first to use: they lie near the
- * calling thread then (cpu_nodes.h). Nothing in them changes. Different threads may touch different KV heads. */
+/* Touches those pages of a KV head, in all layers, that tokens [begin, end) will be the first to use, so that they lie
+ * near the calling thread (base/machine/cpu_nodes.h). Nothing in them changes. Different threads may touch different
+ * KV heads. */
 void kvcache_touch(KvCache *cache, size_t kv_head, size_t begin, size_t end);
 
 /* Forgets all tokens and counters. */
 void kvcache_clear(KvCache *cache);
 
-/* Whether n more tokens may come: always, where the policy streams; else up to n_ctx. */
+/* Whether n_tokens more may come: always where the policy streams, else up to n_ctx in all. */
 bool kvcache_has_room(const KvCache *cache, size_t n_tokens);
 
-/* Takes in a batch in one layer and KV head, and encodes every group that leaves a tier within it. Finite values beyond
- * FP16's range are stored as its largest finite value, so that an outlier does not become an infinity that poisons
- * every later token. Different KV heads may be appended by different threads. */
+/* Takes one KV head of a batch, of at most n_batch tokens, into a layer, and encodes every group that leaves a tier
+ * within it. Finite values beyond FP16's range are stored as its largest finite value, so that an outlier does not
+ * become an infinity that poisons every later token. Different KV heads may be appended by different threads. */
 void kvcache_append(KvCache *cache, size_t layer, size_t kv_head, size_t n_tokens,
                     const float *keys,    // (n_tokens, n_kv_heads, head_dim) F32
                     const float *values); // (n_tokens, n_kv_heads, head_dim) F32
 
-/* What a query at `position` of the batch sees, oldest tokens first: fills `spans` and returns how many. */
+/* What the batch's query at the absolute `position` sees, oldest tokens first: fills `spans` and returns how many. */
 size_t kvcache_view(const KvCache *cache, size_t layer, size_t kv_head, size_t position, KvSpan spans[KV_MAX_SPANS]);
 
 /* Tokens that a query at `position` no longer sees in this layer. */
 size_t kvcache_dropped(const KvCache *cache, size_t layer, size_t position);
 
+/* After the batch's last view: moves its n_tokens into the sink and the tail. Threads: as kvcache_append(). */
 void kvcache_commit(KvCache *cache, size_t layer, size_t kv_head, size_t n_tokens);
+
+/* After all layers' commits: the batch counts as n_tokens of the cache. */
 void kvcache_advance(KvCache *cache, size_t n_tokens);
 
-/* Counts what attention moved when it read `spans`. */
+/* Adds the bytes of `spans`, which attention has read, to the layer's counters; from any thread. */
 void kvcache_count_read(KvCache *cache, size_t layer, const KvSpan *spans, size_t n_spans);
 
 /* What the cache takes and holds now, and what was counted. */

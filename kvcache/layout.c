@@ -45,7 +45,7 @@ static size_t tail_slots(const KvCacheLayout *layout, const KvLayerPolicy *polic
     return layout->streams ? slots : at_most(slots, behind_sink);
 }
 
-/* Single tokens are rows, whatever the form of records. */
+/* Slots of single tokens have no record form: they are FP16, (head_dim). */
 static KvEncoding encoding_of(const KvCacheLayout *layout, KvSide side, KvCodecId id, size_t slot_tokens) {
     size_t group = layout->policy.group, head_dim = layout->shape.head_dim;
     KvEncoding encoding = {.codec = kv_codec(id), .group = {group, head_dim, group, false}};

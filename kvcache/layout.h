@@ -1,16 +1,16 @@
 /* Where the cache keeps each token: arithmetic on a shape, a policy and the size of stored records. Places are offsets
- * in bytes into one piece of memory, whoever has it. The storage on the host (kvcache.h), the byte ledger and
- * --plan_memory ask here, and so does a device that has the cache in its own memory.
+ * in bytes into one piece of memory, on the host or on a device. The storage on the host (kvcache.h), the byte ledger
+ * and --plan_memory ask here.
  *
  *     KvCacheLayout layout;
  *     if (kvcache_layout_open(&layout, &shape, &policy, &KV_PLAIN_RECORDS, &error) < 0) …
- *     memory = …                                               // layout.kept_bytes + layout.working_bytes, aligned to
- * 64 n = kvcache_layout_view(&layout, layer, n_tokens, position, runs);              // what a query sees at =
- * kvcache_layout_at(&layout, layer, &runs[0], KV_KEYS, kv_head);             // its oldest token
+ *     memory = …                    // layout.kept_bytes + layout.working_bytes, aligned to KV_ALIGNMENT
+ *     n = kvcache_layout_view(&layout, layer, n_tokens, position, runs);      // what a query sees
+ *     at = kvcache_layout_at(&layout, layer, &runs[0], KV_KEYS, kv_head);     // where its oldest token lies
  *     kvcache_layout_close(&layout);
  *
  * A layer has a store for its sink and one for each tier. Tokens come into them by way of the batch, a store of
- * n_batch tokens that all layers share. Which token is in which tier, plan.h says alone. */
+ * n_batch tokens that all layers share. plan.h alone says which token is in which tier. */
 #ifndef STOWKV_LAYOUT_H
 #define STOWKV_LAYOUT_H
 
@@ -29,10 +29,10 @@ typedef struct KvShape {
 typedef struct KvEncoding {
     const KvCodec *codec;
     KvGroup group;       /* its shape, the same for keys and values, and whether it is rotated */
-    size_t record_bytes; /* of a group, as it is stored */
+    size_t record_bytes; /* of a group in its stored form */
 } KvEncoding;
 
-/* (n_kv_heads, n_slots, slot_bytes) */
+/* Slots in memory: (n_kv_heads, n_slots, slot_bytes) */
 typedef struct KvArray {
     size_t offset; /* in bytes, of the first KV head's first slot */
     size_t n_slots, slot_bytes;
@@ -46,12 +46,12 @@ static inline size_t kv_array_at(const KvArray *array, size_t kv_head, size_t sl
  * the oldest first. The other tiers are rings of records: group g is in slot g mod n_slots. */
 typedef struct KvStore {
     KvEncoding side[KV_SIDES];
-    KvArray array[KV_SIDES]; /* with as many slots each */
+    KvArray array[KV_SIDES]; /* with the same number of slots */
     size_t slot_tokens;      /* 1, or a group */
     size_t bytes;            /* of both arrays, padding included */
 } KvStore;
 
-/* Numbers of a layer's stores, and of what is counted of each: the sink, then tier after tier. */
+/* Indices of a layer's stores and of their counters: the sink, then tier after tier. */
 #define KV_SINK          0
 #define KV_TIER(tier)    ((tier) + 1)
 #define KV_MAX_STORES    KV_TIER(KV_MAX_TIERS)
@@ -68,14 +68,15 @@ typedef struct KvCacheLayout {
     KvPolicy policy;
     const KvRecordForm *form; /* of encoded tiers */
     KvLayerLayout *layers;    /* (n_layers), owned */
-    KvArray batch[KV_SIDES];  /* slots of a token in FP16: the batch in one layer */
+    KvArray batch[KV_SIDES];  /* of one layer; a slot for each token, in FP16 */
     KvArray scratch;          /* two slots of a group in F32 */
     size_t kept_bytes;        /* of all stores */
     size_t working_bytes;     /* behind them: the batch and scratch */
     bool streams;             /* tokens may come for ever */
 } KvCacheLayout;
 
-/* The policy must have passed kv_policy_check(). An error where sizes do not fit into a size_t, or memory is short. */
+/* The policy, which is copied, must have passed kv_policy_check(); `form` is not copied. Errors: sizes beyond a size_t,
+ * no memory. */
 int kvcache_layout_open(KvCacheLayout *layout, const KvShape *shape, const KvPolicy *policy, const KvRecordForm *form,
                         Error *error);
 void kvcache_layout_close(KvCacheLayout *layout); /* closing twice is fine */
@@ -103,12 +104,12 @@ static inline size_t kv_store_slot(const KvStore *store, size_t group) {
     return group % store->array[KV_KEYS].n_slots;
 }
 
-/* Tokens that lie one behind the other, of each KV head. */
+/* Tokens in consecutive slots, the same for each KV head. */
 typedef struct KvRun {
     size_t store;
     bool in_batch; /* not in the store yet: slots are the batch's */
-    bool shifted;  /* seen from position - (tokens dropped) */
-    size_t slot;   /* the first */
+    bool shifted;  /* the query must be rotated back by the number of tokens dropped */
+    size_t slot;   /* of the first token or, in an encoded tier, of the first group */
     size_t n_tokens;
 } KvRun;
 
@@ -116,17 +117,16 @@ typedef struct KvRun {
  */
 #define KV_MAX_RUNS (2 + 2 * (KV_MAX_TIERS - 1) + 2)
 
-/* What a query at `position` sees while n_tokens are in their stores and those behind them in the batch: oldest tokens
- * first. Returns how many runs there are. */
+/* What a query at `position` sees, oldest tokens first, while the first n_tokens are in their stores and the others in
+ * the batch. Returns how many runs there are. */
 size_t kvcache_layout_view(const KvCacheLayout *layout, size_t layer, size_t n_tokens, size_t position,
                            KvRun runs[KV_MAX_RUNS]);
 
-/* Positions [begin, end) of the sink, or of the first tier as it is while n_tokens are in their stores: those behind
- * them are in the batch. Returns how many runs there are. */
+/* The same for positions [begin, end) of one store, the sink or the first tier. */
 size_t kvcache_layout_rows(const KvCacheLayout *layout, size_t layer, size_t store, size_t n_tokens, size_t begin,
                            size_t end, KvRun runs[2]);
 
-/* The offset of a run's first slot. */
+/* The offset in bytes of a run's first slot. */
 size_t kvcache_layout_at(const KvCacheLayout *layout, size_t layer, const KvRun *run, KvSide side, size_t kv_head);
 
 /* How a batch that is through a layer goes into its sink and first tier. */
@@ -135,7 +135,7 @@ typedef struct KvMove {
     size_t to_sink;   /* the first tokens of the batch go behind those */
     size_t n_leaving; /* of the first tier: the oldest, which are in the second by now, or dropped */
     size_t n_staying; /* the others, which move to its beginning */
-    size_t to_tail;   /* tokens of the batch from this on go behind those; what is between has passed through already */
+    size_t to_tail;   /* the batch's tokens from this on go behind those; between, they have left the tier already */
 } KvMove;
 
 KvMove kvcache_layout_move(const KvCacheLayout *layout, size_t layer, size_t n_tokens, size_t n_new);

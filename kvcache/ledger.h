@@ -1,15 +1,15 @@
-/* The byte ledger: what each tier of a cache takes and holds, scales included, and what must be counted while it is
- * used. All of it follows from the layout that the storage has too; no cache is needed.
+/* The byte ledger: what each tier of a cache takes and holds, scales included, and what its counters must be
+ * after use. All of it follows from the layout that the storage has too; no cache is needed.
  *
  *     kv_ledger_at(&layout, n_tokens, &ledger);
  *
- * What was counted is added by kv_ledger() (kvcache.h). */
+ * kv_ledger() (kvcache.h) adds what was counted. */
 #ifndef STOWKV_LEDGER_H
 #define STOWKV_LEDGER_H
 
 #include "kvcache/layout.h"
 
-/* One tier of the layers that share a rule of the policy. */
+/* The sink or one tier, of the layers that share a rule of the policy. */
 typedef struct KvLedgerRow {
     size_t rule;  /* index into KvPolicy.rules */
     size_t store; /* KV_SINK, KV_TIER(t) */
@@ -33,17 +33,17 @@ typedef struct KvLedger {
     size_t unrotatable;   /* head_dim, where it is no power of two and codecs would be rotated otherwise; else 0 */
 } KvLedger;
 
-/* Of a cache that holds n_tokens, without counters: what a query at position n_tokens - 1 reads. */
+/* Of a cache that holds n_tokens; counters are 0. bytes_held is what a query at position n_tokens - 1 reads. */
 void kv_ledger_at(const KvCacheLayout *layout, size_t n_tokens, KvLedger *out);
 
-/* What the ledger of a cache must say once n_tokens have gone through it from empty, each attended from once: the
- * plan's arithmetic, summed over positions, against which counters are checked. */
+/* What the ledger must say of a cache that was empty, once n_tokens have gone through it and each has attended once:
+ * the plan's arithmetic, summed over positions. Counters are checked against it. */
 void kv_ledger_predict(const KvCacheLayout *layout, size_t n_tokens, KvLedger *out);
 
 /* Adds the counters of `run` to those of `sum`, of the same cache or of one laid out alike; what is held is `run`'s. */
 void kv_ledger_add(KvLedger *sum, const KvLedger *run);
 
-/* The name of a row: "sink", "f16", "int8/q4_0". */
+/* The name of a row: "sink", "f16", "int8/q4_0"; in `text` or a constant. */
 #define KV_ROW_NAME 32
 const char *kv_ledger_row_name(const KvLedgerRow *row, char text[KV_ROW_NAME]);
 

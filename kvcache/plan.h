@@ -1,5 +1,5 @@
-/* Where each token is: the one place that knows the arithmetic of tiers. CPU and CUDA backends, evaluators, the ledger
- * and tests all ask this function.
+/* Where each token is: the one place that knows the arithmetic of tiers. The layout, evaluators, the ledger and tests
+ * all ask kv_plan().
  *
  * Tokens are numbered by position. The first `sink` are the sink; of the n others, n_0 = n have entered tier 0, and
  *
@@ -15,7 +15,7 @@
 typedef struct KvPlan {
     size_t n_sink; /* tokens in the sink */
     size_t n_tiers;
-    size_t entered[KV_MAX_TIERS + 1]; /* n_t; entered[n_tiers] is what was dropped */
+    size_t entered[KV_MAX_TIERS + 1]; /* n_t; entered[n_tiers]: tokens dropped */
 } KvPlan;
 
 /* The plan of a layer once `n_tokens` tokens have come: what a query at position n_tokens - 1 sees. */

@@ -1,4 +1,4 @@
-/* The presets, and questions about a policy; see policy.h. Where tokens are at a position is plan.c's subject. */
+/* The presets, and questions about a policy; see policy.h. plan.c says where tokens are at a position. */
 #include "kvcache/policy.h"
 
 #include "base/checked.h"

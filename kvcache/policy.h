@@ -1,6 +1,6 @@
 /* The cache policy as data: a sink and a list of tiers, youngest first. A token enters the first tier, and what leaves
  * a tier enters the next; what leaves the last is dropped. Full, compressed and quantized modes are presets of this.
- * The text form is policy_text.h's subject, whether a model can have a policy policy_check.h's. */
+ * policy_text.h has the text form; policy_check.h says whether a model can have a policy. */
 #ifndef STOWKV_POLICY_H
 #define STOWKV_POLICY_H
 
@@ -15,9 +15,9 @@ typedef struct KvTier {
     size_t capacity; /* in tokens, or KV_UNLIMITED */
 } KvTier;
 
-/* What one layer does. */
+/* The policy of one layer. */
 typedef struct KvLayerPolicy {
-    size_t sink; /* the first tokens, kept in FP16 for ever */
+    size_t sink; /* the first tokens, FP16 for ever */
     size_t n_tiers;
     KvTier tiers[KV_MAX_TIERS]; /* the first is f16 for K and V */
 } KvLayerPolicy;
@@ -58,6 +58,7 @@ const char *kv_policy_mode(const KvPolicy *policy);
 /* Whether no token ever leaves the first tier, in any layer. */
 bool kv_policy_is_full(const KvPolicy *policy);
 
+/* Of the first rule that names the layer; NULL where none does. */
 const KvLayerPolicy *kv_policy_of_layer(const KvPolicy *policy, size_t layer);
 
 /* The first layer from `layer` on that no rule names; SIZE_MAX where all are named. */

@@ -13,7 +13,7 @@ static size_t window_size(const PolicyOptions *options) {
     return options->window == OPTION_UNSET ? KV_DEFAULT_WINDOW : options->window;
 }
 
-/* A flag that would do nothing is a misunderstanding. */
+/* Refuses modes that exclude each other, and flags that would do nothing. */
 static int check_flags(const PolicyOptions *options, Error *error) {
     bool sized = options->sink != OPTION_UNSET || options->window != OPTION_UNSET;
     if (options->compress + options->quantize + (options->policies.count > 0) > 1)
@@ -65,7 +65,7 @@ int policy_from_options(const PolicyOptions *options, KvPolicy *policy, Error *e
     return make_policy(options, options->policies.count > 0 ? options->policies.items[0] : NULL, policy, error);
 }
 
-/* Each mode takes those of the flags that mean something to it. */
+/* Each mode takes the flags that apply to it. */
 static int add_modes(const PolicyOptions *options, PolicyList *list, Error *error) {
     enum { FULL, COMPRESSED, QUANTIZED, N_MODES };
     if (options->compress || options->quantize)

@@ -42,7 +42,7 @@ typedef struct PolicyOptions {
      "Hadamard rotation: auto (codecs below 8 bits), on, off, k or v (that side alone); default auto", 0, 0}
 /* clang-format on */
 
-/* The policy of a program that runs one. ERROR_USAGE for flags that contradict each other or would do nothing. */
+/* For programs that run one policy. ERROR_USAGE for flags that contradict each other or would do nothing. */
 int policy_from_options(const PolicyOptions *options, KvPolicy *policy, Error *error);
 
 typedef struct PolicyList {
@@ -50,16 +50,17 @@ typedef struct PolicyList {
     size_t count;
 } PolicyList;
 
-/* The policies of a program that can compare: with `compare` full, compressed and quantized mode, in this order, with
+/* For programs that can compare policies: with `compare` full, compressed and quantized mode, in this order, with
  * the sink, window and codec that the flags ask for; then each --kv_policy. Without both, the one that the flags
  * choose. The list is freed with policy_list_free(), also after an error. */
 int policies_from_options(const PolicyOptions *options, bool compare, PolicyList *out, Error *error);
 void policy_list_free(PolicyList *list);
 
-/* Full mode in front of all others, unless it is there already: what the others are compared with. Takes the room. */
+/* Puts full mode, which the others are compared with, in front, unless it is there. Once for each list: it has memory
+ * for one policy more. */
 void policy_list_put_full_first(PolicyList *list);
 
-/* ERROR_USAGE where a policy is there twice: its figures would stand under one name. */
+/* ERROR_USAGE where two policies are equal: their figures would stand under one name. */
 int policy_list_check_twins(const PolicyList *list, Error *error);
 
 #endif

@@ -291,7 +291,7 @@ static int parse_block(Parser *parser, size_t *block) {
     return kv_is_group_size(*block) ? 0 : fail_at(parser, start, "expected 32 or 64, not %zu", *block);
 }
 
-/* What holds for all rules, in front of them. */
+/* The settings in front of all rules, which hold for all of them. */
 static int parse_settings(Parser *parser, KvPolicy *policy) {
     for (;;) {
         StringView name = peek_name(parser);

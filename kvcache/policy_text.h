@@ -18,11 +18,12 @@ int kv_policy_parse(const char *text, KvPolicy *policy, Error *error);
 /* "int8" or "k=int8,v=q4_0", as --kv_codec takes it. */
 int kv_codec_pair_parse(const char *text, KvCodecId *k, KvCodecId *v, Error *error);
 
-/* Room for the text form of any policy: KV_MAX_RULES rules of KV_MAX_TIERS tiers with the longest names and numbers. */
+/* Bytes for the text form of any policy: KV_MAX_RULES rules of KV_MAX_TIERS tiers with the longest names and numbers.
+ */
 #define KV_POLICY_TEXT 16384
 
-/* Writes the text form (parsing it into a preset gives the same policy); returns the length that it needs, as snprintf.
- */
+/* Writes the text form, cut off at `size` bytes; returns its whole length, as snprintf() does. Parsed into a preset, it
+ * gives the same policy. */
 size_t kv_policy_print(const KvPolicy *policy, char *text, size_t size);
 
 /* Parts of it for messages: "int8/q4_0:1024", and "@0-1:" for a rule's layers. */

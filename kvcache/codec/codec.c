@@ -17,7 +17,7 @@ static const KvCodec CODECS[KV_CODEC_COUNT] = {KV_CODECS(CODEC)};
 #define NAME(id, name, ...) name,
 static const char *const NAMES[KV_CODEC_COUNT + 1] = {KV_CODECS(NAME) NULL};
 
-/* What encoders and decoders have. */
+/* The widths and layouts that encoders and decoders have. */
 #define HAS_WIDTH(kind, bits)                                                                                          \
     ((kind) == KV_CODE_HALF                               ? (bits) == 16                                               \
      : (kind) == KV_CODE_SIGNED || (kind) == KV_CODE_E4M3 ? (bits) == 8                                                \

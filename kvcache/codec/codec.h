@@ -1,5 +1,5 @@
-/* Codecs: how a group of tokens of one KV head is kept in fewer bits. A codec is a row of one table (table.h); nothing
- * else in the program knows what a codec does.
+/* Codecs: how a group of tokens of one KV head is encoded in fewer bits. A codec is a row of one table (table.h);
+ * nothing else in the program knows what a codec does.
  *
  *     const KvCodec *codec = kv_codec_named(sv("int8"));
  *     KvGroup group = {.n_tokens = 64, .head_dim = 128, .block = 64, .rotated = false};
@@ -9,7 +9,7 @@
  *     kv_codec_decoder(codec, SIMD_AVX2)(KV_KEYS, &group, record, 0, 64, out);         // tokens 0 to 63 of the group
  *
  * Decoding a single token or a range gives the same bits as decoding all, on every instruction set.
- * What is not finite does not become finite: a NaN or an infinity in a block decodes to NaN. */
+ * A NaN or an infinity decodes to NaN, and so does all that shares its scale. */
 #ifndef STOWKV_CODEC_H
 #define STOWKV_CODEC_H
 
@@ -31,8 +31,8 @@ typedef enum KvSide { KV_KEYS, KV_VALUES } KvSide;
 typedef struct KvGroup {
     size_t n_tokens; /* 32 or 64 */
     size_t head_dim;
-    size_t block;    /* elements along head_dim that share a scale where the codec lets one choose: 32 or 64 */
-    bool rotated;    /* a Walsh-Hadamard transform goes before encoding: see kv_rotate() */
+    size_t block;    /* elements along head_dim that share a scale, for codecs that leave it open: 32 or 64 */
+    bool rotated;    /* transformed by kv_rotate() before encoding */
 } KvGroup;
 
 typedef struct KvCodec KvCodec;
@@ -55,7 +55,7 @@ size_t kv_codec_bytes(const KvCodec *codec, KvSide side, const KvGroup *group);
 /* Bits per element, scales counted, mean of K and V. */
 double kv_codec_bits(const KvCodec *codec_k, const KvCodec *codec_v, const KvGroup *group);
 
-/* Every level gives the same bits. */
+/* Encodes a group of one side; every level gives the same bits. */
 void kv_codec_encode(const KvCodec *codec, SimdLevel level, KvSide side, const KvGroup *group,
                      const float *values, // (n_tokens, head_dim); not rotated yet
                      float *scratch,      // (n_tokens, head_dim); NULL where not group->rotated
@@ -67,7 +67,7 @@ typedef void KvDecode(KvSide side, const KvGroup *group, const uint8_t *record, 
 
 KvDecode *kv_codec_decoder(const KvCodec *codec, SimdLevel level);
 
-/* The orthonormal Walsh-Hadamard transform of each row, in place; its own inverse. n must be a power of two. */
+/* The orthonormal Walsh-Hadamard transform of rows (n_rows, n), in place; its own inverse. n must be a power of two. */
 void kv_rotate(float *rows, size_t n_rows, size_t n);
 
 #endif

@@ -85,7 +85,7 @@ INLINE Vec vector_of_codes(KvCodeKind kind, const uint8_t *codes, const uint16_t
     return vec_zero();
 }
 
-/* Steps are one for each code by channel, else the first is for all. */
+/* By channel there is a step for each code, else the first is for all. */
 INLINE void decode_piece(const KvFormat *format, const uint8_t *packed, size_t width, const KvSteps *steps,
                          bool by_channel, float *out) {
     uint8_t scratch[KV_PIECE];
@@ -102,7 +102,7 @@ INLINE void decode_piece(const KvFormat *format, const uint8_t *packed, size_t w
     }
 }
 
-/* A piece of any width up to KV_PIECE: the usual ones have their own code, others are padded. */
+/* A piece of any width up to KV_PIECE: usual widths are constants for the compiler, others are padded. */
 INLINE void decode_piece_of(const KvFormat *format, const uint8_t *packed, size_t width, const KvSteps *steps,
                             bool by_channel, float *out) {
     if (width == 64) {
@@ -126,7 +126,7 @@ INLINE void load_halves(const uint8_t *from, size_t n, float *out) {
         vec_store(out + j, n - j >= VEC_LANES ? vec_load_half(halves + j) : vec_load_half_partial(halves + j, n - j));
 }
 
-/* n scales from number `first` on; those of E4M3 meet halves of 2^-8 times the number. */
+/* n scales, and minima, from number `first` on; E4M3's times 2^8, since fp8_to_halves() gives 2^-8 times the value. */
 INLINE void load_steps(const KvFormat *format, const KvRecordLayout *layout, const uint8_t *record, size_t first,
                        size_t n, KvSteps *steps) {
     if (format->kind == KV_CODE_NF4) {

@@ -1,5 +1,5 @@
-/* The encoders of codec.c's table, and the roundings that they share. They are plain loops that compilers vectorize,
- * compiled once for each instruction set. Values given to an encoder are rotated already. */
+/* The encoders, which codec.c chooses from, and the roundings and packings that they share. They are plain loops that
+ * compilers vectorize, compiled once for each instruction set. Values given to an encoder are rotated already. */
 #ifndef STOWKV_CODEC_ENCODE_H
 #define STOWKV_CODEC_ENCODE_H
 
@@ -26,7 +26,8 @@ static inline float clamp(float x, float low, float high) {
     return x < high ? x : high;
 }
 
-/* n codes below 2^bits to n * bits / 8 bytes, the first code in the lowest bits. Bytes of whole codes vectorize. */
+/* n codes below 2^bits to n * bits / 8 bytes, the first code in the lowest bits. The loop for widths that
+ * divide 8 vectorizes. */
 static inline void pack_codes(const uint8_t *codes, size_t n, int bits, uint8_t *packed) {
     size_t per_byte = 8 / (size_t)bits, n_bytes = n * (size_t)bits / 8;
     unsigned stream = 0;
@@ -44,6 +45,7 @@ static inline void pack_codes(const uint8_t *codes, size_t n, int bits, uint8_t 
     }
 }
 
+/* The inverse of pack_codes(). */
 static inline void unpack_codes(const uint8_t *packed, size_t n, int bits, uint8_t *codes) {
     unsigned stream = 0;
     int n_bits = 0;
@@ -54,8 +56,7 @@ static inline void unpack_codes(const uint8_t *packed, size_t n, int bits, uint8
     }
 }
 
-/* 32 codes of 4 or 5 bits as GGML's blocks have them: the fifth bits, where there are such, then code j and code j + 16
- * in a byte. */
+/* 32 codes of 4 or 5 bits as GGML's blocks have them: the fifth bits, if any, then codes j and j + 16 in byte j. */
 static inline void pack_block(const uint8_t codes[32], int bits, uint8_t *to) {
     if (bits == 5) {
         uint8_t fifth[32];

@@ -22,15 +22,15 @@ typedef enum KvCodeKind {
     KV_CODE_OFFSET,   /* scale * (code - 2^(bits - 1)) */
     KV_CODE_UNSIGNED, /* minimum + scale * code */
     KV_CODE_SIGN,     /* scale, or -scale where the bit is set */
-    KV_CODE_E4M3,     /* scale * the number that the byte is in E4M3 */
+    KV_CODE_E4M3,     /* scale * the byte read as E4M3 */
     KV_CODE_NF4       /* scale * the level that the code names */
 } KvCodeKind;
 
-/* Whether numbers are a linear function of their codes, so that products with codes are integer products. */
+/* Whether elements are a linear function of their codes, so that products with codes are integer products. */
 #define KV_IS_LINEAR(kind)                                                                                             \
     ((kind) == KV_CODE_SIGNED || (kind) == KV_CODE_OFFSET || (kind) == KV_CODE_UNSIGNED || (kind) == KV_CODE_SIGN)
 
-/* What the table's columns are made of. */
+/* Values of the table's columns keys, block and layout. */
 #define KV_BY_CHANNEL  true
 #define KV_BY_TOKEN    false
 #define KV_WHOLE_ROW   0
@@ -42,14 +42,14 @@ typedef struct KvFormat {
     int bits;             /* of a code */
     bool keys_by_channel; /* K has a scale for each channel over the group's tokens */
     size_t block;         /* otherwise, elements of a row that share a scale; or KV_WHOLE_ROW, KV_GROUP_BLOCK */
-    TensorType type;      /* whose rows the record has; or KV_SCALED */
+    TensorType type;      /* the record is rows of it; or KV_SCALED */
 } KvFormat;
 
 #define KV_PIECE 64 /* elements of a row that are encoded and decoded at once */
 
 #define KV_NF4_BLOCK     64
 #define KV_NF4_SCALES    4   /* offset of the 8-bit scales: the constants are in front */
-#define KV_NF4_MAX_SCALE 254 /* the largest code of a scale that is a number */
+#define KV_NF4_MAX_SCALE 254 /* the largest code of a finite scale */
 #define KV_NF4_SCALE_NAN 255
 #define KV_NF4_ZERO      7 /* the code of the level 0 */
 
@@ -78,12 +78,12 @@ static const float KV_NF4_LEVELS[16] = {
     1.0f,
 };
 
-/* What the codes of a piece of a row are multiplied with and added to. */
+/* Scales and minima for the codes of a piece of a row. */
 typedef struct KvSteps {
     float scale[KV_PIECE], minimum[KV_PIECE];
 } KvSteps;
 
-/* Codes that fill whole bytes. */
+/* The fewest codes of this width that fill whole bytes. */
 static inline size_t kv_codes_of_whole_bytes(int bits) {
     return bits % 8 == 0 ? 1 : bits % 4 == 0 ? 2 : bits % 2 == 0 ? 4 : 8;
 }

@@ -18,7 +18,7 @@ static inline float fp8_to_float(uint8_t fp8) {
     return half_to_float(fp8_to_half_bits(fp8)) * 256.0f;
 }
 
-/* Rounds to nearest even; what is beyond the largest value becomes it, and an infinity NaN. */
+/* Rounds to nearest even; finite values beyond the largest become it, an infinity becomes NaN. */
 static inline uint8_t fp8_from_float(float value) {
     uint32_t bits = float_to_bits(value);
     uint32_t sign = bits >> 24 & 0x80, magnitude = bits & 0x7fffffff;

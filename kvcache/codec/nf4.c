@@ -47,8 +47,8 @@ static uint8_t scale_code(const ScaleCode *scales, float scale) {
     return (uint8_t)code;
 }
 
-/* The nearest level is as many levels up as there are midpoints below the number; of two equally near ones that nearer
- * to zero, so that a block of zeros gets the level zero and does not decode to -0. */
+/* The nearest level is as many levels up as there are midpoints below the number; of two equally near ones it is the
+ * one nearer to zero, so that a block of zeros gets the level zero and does not decode to -0. */
 static void choose_levels(const float x[KV_NF4_BLOCK], float scale, uint8_t codes[KV_NF4_BLOCK]) {
     memset(codes, 0, KV_NF4_BLOCK);
     for (size_t i = 0; i < 15; i++) {

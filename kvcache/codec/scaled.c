@@ -1,6 +1,6 @@
 /* Encoding to KV_SCALED records with FP16 scales (all but nf4): the range of what shares a scale is measured, a
- * scale and a minimum are fitted to it, then codes are chosen against the scale and minimum as stored. So a number is
- * off by half a stored scale at most, whatever the rounding of scale and minimum did. */
+ * scale and a minimum are fitted to it, then codes are chosen against the scale and minimum as stored. So a number with
+ * an integer code is off by half a stored scale at most, whatever the rounding of scale and minimum did. */
 #include "kvcache/codec/encode.h"
 #include "kvcache/codec/fp8.h"
 #include "kvcache/codec/half.h"
@@ -42,7 +42,7 @@ static void measure_run(const float *x, size_t n, Ranges *ranges) {
     }
 }
 
-/* The half next to range / levels; the next larger one where rounding down (which weighs among subnormals) would leave
+/* The half nearest to range / levels; the next larger one where rounding down (a lot among subnormals) would leave
  * the end of the range more than `slack` scales beyond the last level. */
 static uint16_t fit_scale(float range, float levels, float slack) {
     uint16_t scale = half_saturated(range / levels);
@@ -61,7 +61,7 @@ static Fit fit_range(const KvFormat *format, const Ranges *ranges, size_t j, siz
     case KV_CODE_SIGNED:
         fit.scale = fit_scale(magnitude, 127.0f, 0.5f);
         break;
-    case KV_CODE_E4M3: /* beyond 448, what is nearer to 448 than to the next number that there would be, 480 */
+    case KV_CODE_E4M3: /* up to 448 + 16, half way to the next value of the grid, 480 */
         fit.scale = fit_scale(magnitude, FP8_MAX, 16.0f);
         break;
     case KV_CODE_SIGN:

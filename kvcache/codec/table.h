@@ -1,11 +1,11 @@
 /* The table of codecs, in the order of --list_codecs: enum, names, formats, decoders, weaving and kernels grow from it.
- * A further codec is a further row; its width may be new too. What a row cannot ask for does not compile (codec.c), and
- * the tests go through all rows.
+ * A further codec is a further row; its width may be new too. A row that no encoder or decoder can do does not compile
+ * (codec.c), and the tests go through all rows.
  *
  *     id       KV_INT8 in code
- *     kind     KvCodeKind: how a number follows from its code, scale and minimum
+ *     kind     KvCodeKind: how an element follows from its code, scale and minimum
  *     bits     of a code
- *     keys     KV_BY_CHANNEL: K has a scale for each channel over the group's tokens; KV_BY_TOKEN: K is as V
+ *     keys     KV_BY_CHANNEL: K has a scale for each channel over the group's tokens; KV_BY_TOKEN: K is encoded as V
  *     block    elements of a token that share a scale: a number, KV_WHOLE_ROW, or KV_GROUP_BLOCK: KvGroup.block
  *     layout   KV_SCALED: scales, minima, codes (format.h); or a tensor type: the record is rows of it */
 #ifndef STOWKV_CODEC_TABLE_H

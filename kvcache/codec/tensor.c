@@ -1,6 +1,6 @@
 /* Encoding to rows of tensor types: f16, and GGML's q8_0, q4_0, q4_1, q5_0, q5_1 with the formulas and the order of
- * roundings of its reference (ggml-quants.c), so that every bit agrees where its scales are finite. Beyond, scales and
- * minima saturate here; a block with a number that is not finite gets the scale NaN. */
+ * roundings of its reference (ggml-quants.c), so that every bit agrees where its scales are finite. Where they are not,
+ * scales and minima saturate here; a block with a number that is not finite gets the scale NaN. */
 #include "kvcache/codec/encode.h"
 #include "kvcache/codec/half.h"
 

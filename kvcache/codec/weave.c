@@ -40,7 +40,7 @@ typedef struct Weave {
     KvRecordLayout layout;
     const KvGroup *group;
     bool keys, to_rows;
-    uint8_t flip;      /* bits of a code that are turned over */
+    uint8_t flip;      /* bits of a code that are inverted */
     size_t ggml_bytes; /* of a block of GGML's, which begins with scale and minimum; 0: the record is scaled */
     size_t ggml_codes; /* where codes are in it, fifth bits in front */
     uint8_t *rows, *stored;
@@ -71,7 +71,7 @@ static void move(const Weave *w, uint8_t *row, uint8_t *stored, size_t n) {
         memcpy(stored, row, n);
 }
 
-/* Scales, or minima: number `index` of those that a block of GGML's begins with, or from `offset` of the record on. */
+/* Moves all scales (index 0) or minima (index 1): in GGML's blocks the half number `index`, else from `offset` on. */
 static void move_scales(const Weave *w, size_t index, size_t offset, size_t woven_offset) {
     size_t n_tokens = w->group->n_tokens, half = sizeof(uint16_t);
     if (w->woven.by_channel) {
@@ -88,7 +88,7 @@ static void move_scales(const Weave *w, size_t index, size_t offset, size_t wove
 
 /* ---- Codes */
 
-/* Where a row has a block: of GGML's, or its codes. */
+/* A block of a token in the codec's record: GGML's block, or the codes alone. */
 static uint8_t *block_of(const Weave *w, size_t token, size_t block) {
     size_t bytes = w->ggml_bytes > 0 ? w->ggml_bytes : BLOCK * w->woven.bits / 8;
     return w->rows + w->layout.codes + token * w->layout.token_bytes + block * bytes;
