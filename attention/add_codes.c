@@ -2,13 +2,13 @@
  */
 #include "attention/coded_groups.h"
 
-/* The weights of some query heads with tokens of a group, times the scales of each block of elements. */
+/* The weights of some query heads for tokens of a group, times the scales of each block of elements. */
 typedef struct CodedValues {
     const CodedSide *side;
     CodedGroup group;
     size_t first, end;             /* tokens of the group; the weights of others are 0 */
     const QuantizedBlock *weights; /* (n_heads, n_blocks) */
-    const float *offsets;          /* the same: what the minima add */
+    const float *offsets;          /* (n_heads, n_blocks) what the minima add */
     float *out;                    /* (n_heads, head_dim), heads `stride` apart */
     size_t stride;
 } CodedValues;
@@ -29,11 +29,11 @@ static void scale_weights(const CodedSide *side, const CodedGroup *group, const 
 INLINE void add_value_pack(size_t n_heads, size_t bits, const CodedValues *values, const uint8_t *pack,
                            const QuantizedBlock *weights, size_t token, Sums sums) {
     size_t n = widest_plane(bits);
-    ask_ahead(bits, values->side, pack);
+    prefetch_pack(bits, values->side, pack);
 #pragma GCC unroll 4
     for (size_t i = 0; i < n; i += VECS) {
 #pragma GCC unroll 4
-        for (size_t step = i; step < PLANE_STEPS; step += n == 1 ? VECS : n) { /* those that share a piece together */
+        for (size_t step = i; step < PLANE_STEPS; step += n == 1 ? VECS : n) { /* steps that share a piece */
             VecInt codes[VECS];
             for (size_t v = 0; v < VECS; v++)
                 codes[v] = planes_step(pack, bits, step + v);
@@ -42,8 +42,8 @@ INLINE void add_value_pack(size_t n_heads, size_t bits, const CodedValues *value
     }
 }
 
-/* Adds 2 * VEC_LANES elements of a block of 32 from d on: those of a vector of the first 16, from i on, and those 16
- * further. */
+/* Adds to 2 * VEC_LANES elements of the block of 32 at d: a vector of its first 16, from i on, and the vector 16
+ * elements behind it. */
 INLINE void add_elements(size_t n_heads, size_t bits, const CodedValues *values, size_t d, size_t i) {
     const CodedSide *side = values->side;
     size_t scale_block = d / side->woven.block, n_blocks = side->woven.n_blocks;
@@ -81,8 +81,7 @@ static void add_heads(size_t n_heads, const CodedValues *values) {
     switch (values->side->woven.bits) { KV_WIDTHS(ADD_GROUP) }
 }
 
-/* A query head's weights with a whole group's tokens, of which `seen` stand in `weights`, from token `first` on; the
- * others are 0. */
+/* A query head's weights for all tokens of a group: `weights` for the `seen` ones from `first` on, 0 for the others. */
 static const float *whole_group(const float *weights, size_t first, size_t seen, size_t group_tokens,
                                 float scratch[GROUP_TOKENS]) {
     if (seen == group_tokens)
@@ -102,7 +101,7 @@ void SIMD_NAME(add_codes)(QuantizedBlock *quantized, const TilePiece *piece, flo
         const float *heads[SCORE_HEADS];
         n = rest_of_group(piece->span, piece->first + done, piece->n - done);
         CodedGroup group = group_at(&side, piece->first + done);
-        while (blind < n_heads && n_seen[blind] <= begin) /* heads that see nothing of it */
+        while (blind < n_heads && n_seen[blind] <= begin) /* heads that see none of its tokens */
             blind++;
         for (size_t h = blind; h < n_heads; h++)
             heads[h] =

@@ -9,10 +9,10 @@
 #include "attention/partial.h"
 #include "base/simd/levels.h"
 
-/* A query as spans need it: as it is, rotated back by the tokens dropped, or with the rotation of rotated codecs. */
+/* A query as spans need it: as it is, turned back (RoPE) by the tokens dropped, or rotated as rotated codecs are. */
 enum { QUERY_PLAIN, QUERY_SHIFTED, QUERY_ROTATED, N_QUERY_FORMS };
 
-/* Arrays are as dense as head_dim and the number of query heads allow: what smaller ones leave is never touched. */
+/* Sized for the largest shape; a smaller one uses the beginning of each array and never touches the rest. */
 struct AttentionScratch {
     _Alignas(64) DecodedTile tile;
     QuantizedBlock quantized[SCORE_HEADS * ATTENTION_MAX_DIM / KV_WOVEN_BLOCK]; /* quantized queries, or weights */
@@ -33,7 +33,7 @@ typedef void AttendBlock(const AttentionShape *shape, const AttentionQuery *quer
                          size_t n_queries, /* times q_per_kv at most ATTENTION_Q_HEADS */
                          AttentionScratch *scratch);
 
-/* A query that is alone, to the bit what it is given in a block. */
+/* A query that is alone; its output has the same bits as in a block. */
 typedef void AttendOne(const AttentionShape *shape, const AttentionQuery *query, AttentionScratch *scratch);
 
 /* Tiles [begin, end) of what a query sees, each by itself. */
@@ -41,7 +41,7 @@ typedef void AttendTiles(const AttentionShape *shape, const AttentionQuery *quer
                          float *partials, size_t stride, /* (n_tiles, q_per_kv), tiles `stride` floats apart */
                          AttentionScratch *scratch);
 
-/* Puts together all tiles of a query, to the bit what AttendOne gives. */
+/* Puts together all tiles of a query; the output has the same bits as AttendOne's. */
 typedef void MergeTiles(const AttentionShape *shape, const AttentionQuery *query, size_t n_tiles, float *partials,
                         size_t stride, AttentionScratch *scratch);
 

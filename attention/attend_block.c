@@ -4,13 +4,12 @@
 #include "attention/float_kernels.h"
 
 #define PANEL_TOKENS (PANEL_BLOCK * VEC_LANES)
-#define CHUNK_BYTES  16384 /* of values that meet all query heads before the next: half of a nearest cache */
+#define CHUNK_BYTES  16384 /* of values that meet all query heads before the next: half of a first-level cache */
 
 /* Scores with decoded tokens, in whole panels: also with those that share a panel with the piece's last token. */
 static void score_piece(const QueryHeads *heads, const TilePiece *piece, const float *q, size_t n) {
     AttentionScratch *s = heads->scratch;
-    float before[SCORE_HEADS]
-                [PANEL_TOKENS]; /* scores with the piece before, whose last tokens share the first panels */
+    float before[SCORE_HEADS][PANEL_TOKENS]; /* scores of earlier pieces' tokens in the first panels */
     size_t head_dim = heads->head_dim, end = piece->at + piece->n;
     size_t begin = piece->at / PANEL_TOKENS * PANEL_TOKENS, n_before = piece->at - begin;
     for (size_t i = 0; i < n; i++)
@@ -58,7 +57,7 @@ static void add_piece(const QueryHeads *heads, const TilePiece *piece, const siz
     }
 }
 
-/* Whether `later` sees what `query` sees, and perhaps more tokens behind it. */
+/* Whether `later` sees what `query` sees, and perhaps more tokens behind that. */
 static bool sees_alike(const AttentionQuery *query, const AttentionQuery *later) {
     if (query->n_spans != later->n_spans)
         return false;

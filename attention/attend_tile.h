@@ -14,12 +14,12 @@
 typedef struct QueryHeads {
     const AttentionQuery *queries;
     size_t n_queries, head, n_heads, head_dim;
-    float score_scale; /* of q . k, in powers of two: log2(e) / sqrt(head_dim), since e^x is 2^(x log2(e)) */
+    float score_scale; /* of q . k: log2(e) / sqrt(head_dim), since weights are 2^(x log2(e)) for e^x */
     RopePairing pairing;
     AttentionScratch *scratch;
 } QueryHeads;
 
-/* From `head` on, as many as scratch memory is for. */
+/* Heads from `head` on, as many as scratch memory holds. */
 static inline QueryHeads query_heads(const AttentionShape *shape, const AttentionQuery *queries, size_t n_queries,
                                      size_t head, AttentionScratch *scratch) {
     return (QueryHeads){.queries = queries,
@@ -32,7 +32,7 @@ static inline QueryHeads query_heads(const AttentionShape *shape, const Attentio
                         .scratch = scratch};
 }
 
-/* Counts what a query sees and makes the forms that its spans ask for. */
+/* Counts the tokens that a query sees, and makes the forms that its spans need. */
 static inline void begin_query(const QueryHeads *heads, size_t index) {
     AttentionScratch *s = heads->scratch;
     const AttentionQuery *query = &heads->queries[index];
@@ -88,7 +88,7 @@ static inline void finish_query(const QueryHeads *heads, size_t index) {
                        heads->head_dim, query->out + (heads->head + h) * heads->head_dim);
 }
 
-/* The tile of what a query sees that begins at its token `begin`, by span. */
+/* The tile that begins at token `begin` of those that a query sees, cut by span. */
 static inline Tile cut_tile(const AttentionQuery *query, size_t begin) {
     Tile tile = {.begin = begin};
     size_t at = 0; /* where a span begins */
@@ -111,8 +111,7 @@ static inline const float *query_form(const AttentionScratch *scratch, const KvS
 typedef void ScorePiece(const QueryHeads *heads, const TilePiece *piece, const float *q, size_t n);
 typedef void AddPiece(const QueryHeads *heads, const TilePiece *piece, const size_t *n_seen, size_t n, float *out);
 
-/* A tile's partials of n query heads from `first` on. Each sees the tile's first token; the last ones may come after
- * its query. */
+/* A tile's partials of n query heads from `first` on. Each sees the tile's first token, but perhaps not all of them. */
 INLINE void attend_tile(const QueryHeads *heads, const Tile *tile, size_t first, size_t n, ScorePiece *score,
                         AddPiece *add, float *partials) {
     AttentionScratch *s = heads->scratch;

@@ -3,8 +3,8 @@
 
 #include "attention/attend.h"
 
-#define FP8_HEAD_MULTIPLE  64                /* of stored_kernels.c, at the widest vectors */
-#define MAX_PARTIAL_FLOATS ((size_t)1 << 23) /* 32 heads of 128 that see 130,000 tokens */
+#define FP8_HEAD_MULTIPLE  64                /* STORED_STEP of the widest vectors */
+#define MAX_PARTIAL_FLOATS ((size_t)1 << 23) /* 32 heads of 128 that see 490,000 tokens */
 
 AttentionPath attention_path(KvCodecId codec, size_t head_dim) {
     switch (KV_FORMATS[codec].kind) {
@@ -71,7 +71,7 @@ size_t attention_n_items(const AttentionBatch *batch) {
     return batch->cache->layout.shape.n_kv_heads * (n_tiles > 0 ? n_tiles : blocks_per_head(batch));
 }
 
-/* What token `t` of the batch asks of a KV head. */
+/* The query heads of token `t` of the batch under a KV head. */
 static AttentionQuery query_at(const AttentionBatch *batch, size_t t, size_t kv_head, KvSpan spans[KV_MAX_SPANS]) {
     AttentionShape shape = shape_of(batch);
     size_t first = (t * batch->n_heads + kv_head * shape.q_per_kv) * shape.head_dim;

@@ -6,9 +6,8 @@
  *     attention_items(&batch, 0, n, attention_kernels(level), scratch);   // or in parts, in any order, on any threads
  *     attention_merge(&batch, 0, n_kv_heads, attention_kernels(level), scratch);   // when all are done; in parts too
  *
- * Most codecs' codes are multiplied as they are stored. A tile of other codecs that a block of queries sees is decoded
- * once for all of them; there is no other decoded copy of the cache. The tiles of a query that is alone are spread over
- * the threads.
+ * Most codecs' codes are multiplied as they are stored. A tile of other codecs is decoded once for all queries of a
+ * block; there is no other decoded copy of the cache. The tiles of a query that is alone are spread over the threads.
  *
  * Tiles are cut over the sequence of visible tokens, not over spans; every query sums each tile by itself, and then the
  * tiles in order. So the order of sums depends on which tokens a query sees, not on where they are stored: one batch or
@@ -36,13 +35,13 @@ typedef struct AttentionQuery {
     float *out; /* (q_per_kv, head_dim) */
 } AttentionQuery;
 
-/* Working memory of one thread. Its size is fixed, but what a model's shape does not need is never touched. */
+/* Scratch memory of one thread. Its size is fixed, but what a model's shape does not need is never touched. */
 typedef struct AttentionScratch AttentionScratch;
 size_t attention_scratch_bytes(void); /* to be zeroed and aligned to 64 */
 
-#define ATTENTION_Q_HEADS 192 /* query heads of a block at most, over all its queries; a query of more is alone */
+#define ATTENTION_Q_HEADS 192 /* at most, in a block, over all its queries; a query with more attends alone */
 
-/* attend.h */
+/* The kernels of an instruction set; see attend.h. */
 typedef struct AttentionKernels AttentionKernels;
 const AttentionKernels *attention_kernels(SimdLevel level);
 
@@ -54,7 +53,7 @@ typedef struct AttentionBatch {
     const float *q;              /* (n_tokens, n_heads, head_dim) */
     const float *shift_rotation; /* (n_tokens, head_dim / 2, 2), or NULL */
     float *out;                  /* (n_tokens, n_heads, head_dim) */
-    float *partials;             /* attention_partial_bytes(), for the tiles of a query that is alone */
+    float *partials;             /* attention_partial_bytes() of memory, for the tiles of a query that is alone */
 } AttentionBatch;
 
 /* How keys or values of a codec are read, by the kind of codec and the head's dimension. */
@@ -66,17 +65,18 @@ typedef enum AttentionPath {
 
 AttentionPath attention_path(KvCodecId codec, size_t head_dim);
 
-/* A fixed size too, and what a short context does not need is never touched. A query of many heads may see more tokens
- * than it suffices for: then its KV heads are shared out among the threads, not its tiles. */
+/* Fixed too, and what a short context does not need is never touched. Where a query's tiles need more, its KV heads
+ * are shared out among the threads, not its tiles. */
 size_t attention_partial_bytes(void);
 
-/* Blocks of queries under one KV head, or tiles of a single query under one KV head: how many there are depends on the
- * batch's shape alone. Neighbours have most in common. */
+/* An item is a block of queries, or a tile of a single query, under one KV head. How many there are depends on the
+ * batch and its position, not on threads. Different threads may take different items, each with a scratch of its own;
+ * best is a run of them: the tiles of a KV head, and the KV heads of a block, follow one another. */
 size_t attention_n_items(const AttentionBatch *batch);
 void attention_items(const AttentionBatch *batch, size_t begin, size_t end, const AttentionKernels *kernels,
                      AttentionScratch *scratch);
 
-/* Puts together the tiles of a single query under KV heads [begin, end); for a larger batch there is nothing to do. */
+/* Puts together the tiles of a single query under KV heads [begin, end); does nothing for a larger batch. */
 void attention_merge(const AttentionBatch *batch, size_t begin, size_t end, const AttentionKernels *kernels,
                      AttentionScratch *scratch);
 

@@ -9,7 +9,7 @@
 #define GROUP_TOKENS 64 /* at most */
 
 #if VEC_LANES == 8 && CODE_SUMS == 2
-#define CODE_HEADS 2 /* heads whose products are made at once: 8 sums, 2 vectors of codes: fits 16 registers */
+#define CODE_HEADS 2 /* query heads whose products are made at once: 8 sums, 2 vectors of codes: fits 16 registers */
 #else
 #define CODE_HEADS 4 /* 8 or 16 sums: fits 16 or 32 registers */
 #endif
@@ -38,7 +38,7 @@ typedef struct CodedGroup {
     const uint8_t *codes;
 } CodedGroup;
 
-/* The group that holds a token. */
+/* The group that holds a token of the span; prefetches the scales of a later one. */
 static inline CodedGroup group_at(const CodedSide *side, size_t token) {
     const uint8_t *record = record_of(side->span, side->side, token);
     for (size_t i = 0; i < side->woven.codes; i += 64)
@@ -47,23 +47,23 @@ static inline CodedGroup group_at(const CodedSide *side, size_t token) {
                         (const uint16_t *)(const void *)(record + side->woven.minima), record + side->woven.codes};
 }
 
-/* Codes of a block of 32 elements of the 16 tokens that `token` is among. */
+/* The pack of block `block` of 32 elements, for the 16 tokens that `token` is one of; `token` counts in the group. */
 INLINE const uint8_t *pack_at(size_t bits, const CodedSide *side, const CodedGroup *group, size_t token, size_t block) {
     size_t pack = token / KV_WOVEN_TOKENS * (side->head_dim / KV_WOVEN_BLOCK) + block;
     return group->codes + pack * planes_bytes(bits);
 }
 
-/* Asks for the codes that lie where the next groups have those of this pack. */
-INLINE void ask_ahead(size_t bits, const CodedSide *side, const uint8_t *pack) {
+/* Prefetches the codes at this pack's place in a later group. */
+INLINE void prefetch_pack(size_t bits, const CodedSide *side, const uint8_t *pack) {
     for (size_t i = 0; i < planes_bytes(bits); i += 64)
         __builtin_prefetch(pack + side->ahead + i);
 }
 
-#define VECS 2 /* of tokens, or of elements, whose sums are held at once */
+#define VECS 2 /* vectors of tokens, or of elements, whose sums are held at once */
 
 typedef VecInt Sums[CODE_HEADS][VECS][CODE_SUMS];
 
-/* Adds the products of one step, of which codes[v] are the codes. */
+/* Adds the products of step `step` of a quantized block, whose codes in vector v are codes[v]. */
 INLINE void add_step(size_t n_heads, bool wide, const VecInt codes[VECS], const QuantizedBlock *quantized,
                      size_t head_stride, size_t step, Sums sums) {
     VecInt parts[VECS][2];
@@ -85,7 +85,7 @@ INLINE void clear_sums(size_t n_heads, Sums sums) {
                 sums[r][v][i] = vec_int_zero();
 }
 
-/* The sum of a query head's products as if codes were what they stand for. */
+/* The sum of products with factor * code - bias (weave.h), made of the sums of products with codes. */
 INLINE VecInt biased_total(const CodedSide *side, const VecInt sums[CODE_SUMS], int32_t sum_of_quantized) {
     VecInt total = code_total(sums);
     if (side->woven.factor == 2)

@@ -1,5 +1,5 @@
-/* The inner loops of attention in F32: blocks of query heads against keys and values. A constant number of query heads
- * lets the compiler keep a block's sums in registers. Whatever the blocks, each score is the sum that score_keys()
+/* The inner loops of attention in F32: up to HEAD_BLOCK query heads against keys and values. A constant number of query
+ * heads lets the compiler keep their sums in registers. Whatever that number, each score is the sum that score_keys()
  * makes, and each output adds its tokens one by one. To be included by sources of stowkv_simd_library() only. */
 #ifndef STOWKV_FLOAT_KERNELS_H
 #define STOWKV_FLOAT_KERNELS_H
@@ -8,15 +8,15 @@
 
 #define HEAD_BLOCK 4 /* query heads */
 
-/* Query heads go through the kernels in blocks: how many of the next one. */
+/* How many of the query heads that are left go through a kernel next. */
 static inline size_t head_block(size_t n_left) {
     return n_left < HEAD_BLOCK ? n_left : HEAD_BLOCK;
 }
 
 /* Calls a kernel with a constant number of query heads, 1 to HEAD_BLOCK. */
-#define WITH_HEADS(n_rows, kernel, ...)                                                                                \
+#define WITH_HEADS(n_heads, kernel, ...)                                                                               \
     do {                                                                                                               \
-        switch (n_rows) {                                                                                              \
+        switch (n_heads) {                                                                                             \
         case 1:                                                                                                        \
             kernel(1, __VA_ARGS__);                                                                                    \
             break;                                                                                                     \
@@ -39,7 +39,7 @@ static inline size_t head_block(size_t n_left) {
 #define COLUMN_BLOCK 2 /* 8 sums, 2 columns, a weight: fits 16 registers */
 #endif
 
-/* Prefetch distance: hardware fetches ahead only as far as a page goes, too late for a core that has little to do for
+/* Prefetch distance in bytes: hardware prefetches within a page only, too late for a core that has little to do for
  * each byte. */
 #define PREFETCH_BYTES 8192
 
@@ -58,7 +58,7 @@ typedef struct ScoreJob {
     size_t stride;
 } ScoreJob;
 
-#define SCORE_TOKENS 4 /* whose sums across vectors are taken at once */
+#define SCORE_TOKENS 4 /* tokens whose sums across vectors are taken at once */
 
 INLINE void score_vector(StoredForm form, size_t n_heads, size_t n_tokens, const ScoreJob *job, size_t t, size_t d,
                          size_t i, Vec sums[HEAD_BLOCK][SCORE_TOKENS]) {
@@ -98,8 +98,8 @@ INLINE void score_tokens(StoredForm form, size_t n_heads, size_t n_tokens, const
     }
 }
 
-/* A head's dimension need not be a multiple of the lanes where tokens are not encoded; that of most small models is
- * known to the compiler, which leaves no loop within a token. */
+/* head_dim need not be a multiple of VEC_LANES where tokens are not encoded. That of most small models, 64, is a
+ * constant here, so that the compiler leaves no loop within a token. */
 INLINE void score_keys(size_t n_heads, StoredForm form, const ScoreJob *job) {
     ScoreJob small = *job;
     size_t t = 0;
@@ -112,8 +112,9 @@ INLINE void score_keys(size_t n_heads, StoredForm form, const ScoreJob *job) {
         score_tokens(form, n_heads, 1, job, t);
 }
 
-/* Keys that stand in lanes: panels (n_panels, head_dim, VEC_LANES). No sum goes across a vector then: what is one lane
- * of a sum in score_keys() is a vector here, over elements `lane`, lane + VEC_LANES, … of the head. */
+/* Scores from panels (n_panels, head_dim, VEC_LANES), which have a key in each lane, so that no sum goes across a
+ * vector. What score_keys() sums in lane `lane`, elements lane, lane + VEC_LANES, … of the head, is a vector of sums
+ * here. */
 INLINE void sum_lane(size_t n_heads, const float *q, const float *panels, size_t head_dim, size_t lane,
                      Vec sums[HEAD_BLOCK][PANEL_BLOCK]) {
     for (size_t h = 0; h < n_heads; h++)
@@ -131,7 +132,7 @@ INLINE void sum_lane(size_t n_heads, const float *q, const float *panels, size_t
     }
 }
 
-/* As vec_sum() adds lanes: the two halves of those `step` apart. */
+/* Adds those sums in the order in which vec_sum() adds lanes: `half` from `lane` on, and from `lane + step` on. */
 #define DEFINE_SUM(name, half, step)                                                                                   \
     INLINE void name(size_t n_heads, const float *q, const float *panels, size_t head_dim, size_t lane,                \
                      Vec sums[HEAD_BLOCK][PANEL_BLOCK]) {                                                              \
@@ -157,7 +158,7 @@ DEFINE_SUM(sum_2_lanes, sum_lane, 2)
 DEFINE_SUM(sum_lanes, sum_2_lanes, 1)
 #endif
 
-/* The scores of score_keys() with the tokens of PANEL_BLOCK panels. */
+/* The scores, to the bit those of score_keys(), of the tokens of PANEL_BLOCK panels. */
 INLINE void score_panels(size_t n_heads, const float *q, const float *panels, size_t head_dim, float *scores,
                          size_t stride) {
     Vec sums[HEAD_BLOCK][PANEL_BLOCK];
@@ -177,7 +178,7 @@ typedef struct AddJob {
     size_t out_stride;
 } AddJob;
 
-/* n_columns vectors of elements, from element d + i on. */
+/* Adds to n_columns vectors of elements, from element d + i on. */
 INLINE void add_columns(StoredForm form, size_t n_heads, const AddJob *job, size_t d, size_t i, size_t n_columns) {
     Vec sums[HEAD_BLOCK][COLUMN_BLOCK];
     float *out = job->out + d + i;

@@ -4,8 +4,8 @@
 
 #include <stddef.h>
 
-/* Sums of exp(score - max) * value, not divided by `sum` yet: those of rotated values apart, since they are rotated
- * back once, in the end. */
+/* Sums of exp(score - max) * value, not divided by `sum` yet. Those of rotated values are apart: they are rotated back
+ * once, in the end. */
 typedef struct Partial {
     float *out;     /* (head_dim) */
     float *rotated; /* (head_dim), right behind `out` */
@@ -13,7 +13,7 @@ typedef struct Partial {
     float *sum;     /* of the weights */
 } Partial;
 
-/* Partials lie in arrays of floats, each in so many: whole cache lines. */
+/* Floats that each partial takes in an array: whole cache lines. */
 #define PARTIAL_FLOATS(head_dim) ((2 * (head_dim) + 2 + 15) / 16 * 16)
 
 static inline Partial partial_at(float *partials, size_t index, size_t head_dim) {

@@ -11,14 +11,14 @@
 #include <math.h>
 
 #define FACTOR_VECS   (QUANTIZED_BLOCK / VEC_LANES)
-#define LEAST_LARGEST 0x1p-100f /* a block whose largest magnitude is smaller has no inverse in F32 */
+#define LEAST_LARGEST 0x1p-100f /* smaller magnitudes count as this one: their inverse may overflow F32 */
 
-/* One block of each row: elements [at, at + n), times the factors, quantized with one scale. */
+/* One block of each head: elements [at, at + n), times the factors, quantized with one scale. */
 typedef struct QuantizeJob {
     const float *const *heads;
     size_t at, n, n_sums; /* n_sums: 1, of all n; 2, of each 32 */
     Vec factors[FACTOR_VECS];
-    QuantizedBlock *out; /* of the first row; those of the next are `stride` further */
+    QuantizedBlock *out; /* of the first head; heads are `stride` blocks apart */
     size_t stride;
 } QuantizeJob;
 
@@ -99,8 +99,8 @@ INLINE void end_heads(size_t n_heads, const QuantizeJob *job, size_t first, cons
     store_heads(n_heads, job, first, products, largest + first, inverses + first);
 }
 
-/* A row's steps wait for one another, heads do not: so all heads take a step before any takes the next. Products are
- * made twice, which costs less than the waiting. */
+/* The steps of one head wait for one another: so all heads take a step before any takes the next. Products are made
+ * twice, which costs less than the waiting. */
 INLINE void quantize_many(size_t n_heads, const QuantizeJob *job) {
     float largest[SCORE_HEADS] = {0}, inverses[SCORE_HEADS];
     for (size_t r = 0; r < n_heads; r += HEAD_BLOCK)
@@ -125,7 +125,8 @@ INLINE void quantize_block(const float *const *heads, size_t n_heads, const uint
         quantize_many(n_heads, &job);
 }
 
-/* Rows of n elements, SCORE_HEADS heads at most, times factors in FP16 or NULL. */
+/* n elements of each of up to SCORE_HEADS heads, times factors, (n) in FP16 or NULL for 1, to blocks of 64. `stride`:
+ * in blocks, from head to head. n_sums: see QuantizeJob. */
 INLINE void quantize_heads(const float *const *heads, size_t n_heads, const uint16_t *factors, size_t n, size_t n_sums,
                            QuantizedBlock *out, size_t stride) {
     size_t at = 0;

@@ -63,7 +63,7 @@ static void turn_forward(double *key, const AttentionShape *shape, const float *
     }
 }
 
-/* One side of a span, group after group, in the clear: (n_tokens, head_dim). */
+/* One side of a span, group after group, decoded and unrotated: (n_tokens, head_dim). */
 static void decode_side(const KvSpan *span, KvSide side, double *rows) {
     uint8_t record[MAX_GROUP_TOKENS * ATTENTION_MAX_DIM * sizeof(uint16_t)]; /* no codec is larger than f16 */
     float decoded[MAX_GROUP_TOKENS * ATTENTION_MAX_DIM];

@@ -1,11 +1,11 @@
 /* Queries times codes of keys, compiled once for each instruction set; see code_products.h. Tokens stand in lanes. */
 #include "attention/coded_groups.h"
 
-/* Some query heads' way through the keys of a group. */
+/* Some query heads, and the keys of a group. */
 typedef struct CodedKeys {
     const CodedSide *side;
     CodedGroup group;
-    const QuantizedBlock *queries; /* (n_heads, head_blocks), times the channels' scales where there are such */
+    const QuantizedBlock *queries; /* (n_heads, head_blocks), times the channels' scales if any */
     size_t head_blocks;
     const float *offsets; /* (n_heads) what the channels' minima add */
     float *scores;        /* (n_heads, group_tokens), heads `stride` apart */
@@ -20,12 +20,12 @@ INLINE void add_key_block(size_t n_heads, size_t bits, const CodedKeys *keys, si
     for (size_t v = 0; v < VECS; v++) {
         size_t t = token + v * VEC_LANES;
         packs[v] = pack_at(bits, keys->side, &keys->group, t, block) + t % KV_WOVEN_TOKENS * 4;
-        ask_ahead(bits, keys->side, packs[v]);
+        prefetch_pack(bits, keys->side, packs[v]);
     }
 #pragma GCC unroll 8
     for (size_t i = 0; i < n; i++) {
 #pragma GCC unroll 8
-        for (size_t step = i; step < PLANE_STEPS; step += n) { /* those that share a piece together */
+        for (size_t step = i; step < PLANE_STEPS; step += n) { /* steps that share a piece */
             VecInt codes[VECS];
             for (size_t v = 0; v < VECS; v++)
                 codes[v] = planes_step(packs[v], bits, step);
@@ -34,7 +34,7 @@ INLINE void add_key_block(size_t n_heads, size_t bits, const CodedKeys *keys, si
     }
 }
 
-/* total + (sum of products) * scale, and what minima by token add. `t`: of the scales by token. */
+/* total + (sum of products) * scale, and what minima by token add. `t`: index of scales and minima by token. */
 INLINE Vec scaled_total(bool by_channel, const CodedKeys *keys, Vec total, VecInt sum, const QuantizedBlock *query,
                         int32_t query_sum, size_t t) {
     Vec scale = vec_set1(query->scale);
@@ -46,7 +46,7 @@ INLINE Vec scaled_total(bool by_channel, const CodedKeys *keys, Vec total, VecIn
     return total;
 }
 
-/* The scores of the vectors of tokens from `token` on. By channel two blocks share a scale, that of the query. */
+/* The scores of VECS vectors of tokens from `token` on. By channel two blocks share a scale, the quantized query's. */
 INLINE void score_vectors(size_t n_heads, size_t bits, bool by_channel, const CodedKeys *keys, size_t token) {
     const CodedSide *side = keys->side;
     size_t n_blocks = side->head_dim / KV_WOVEN_BLOCK;
@@ -73,7 +73,7 @@ INLINE void score_vectors(size_t n_heads, size_t bits, bool by_channel, const Co
             vec_store(keys->scores + h * keys->stride + token + v * VEC_LANES, totals[h][v]);
 }
 
-/* Of tokens [first, end) and their neighbours in the same vectors. */
+/* The scores of tokens [first, end) and of their neighbours in the same vectors. */
 INLINE void score_group(size_t n_heads, size_t bits, bool by_channel, const CodedKeys *keys, size_t first, size_t end) {
     const size_t step = VECS * VEC_LANES; /* groups are whole steps */
     for (size_t token = first / step * step; token < end; token += step)

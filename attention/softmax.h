@@ -13,7 +13,7 @@
 
 /* The largest score, or -infinity; NaN is passed over. */
 static inline float largest(const float *scores, size_t n) {
-    Vec most[4]; /* or each would wait for the one before */
+    Vec most[4]; /* so that a comparison need not wait for the one before */
     size_t t = 0;
     for (size_t i = 0; i < 4; i++)
         most[i] = vec_set1(-INFINITY);
@@ -78,7 +78,7 @@ static inline void partial_merge(Partial total, Partial tile, float score_scale,
     mix(total.out, a, tile.out, b, n_floats);
 }
 
-/* The output: with what rotated values have added, divided by the sum of the weights. */
+/* The output: the sums, those of rotated values rotated back, divided by the sum of the weights. */
 static inline void partial_finish(Partial total, bool rotated, size_t head_dim, float *out) {
     if (rotated) {
         kv_rotate(total.rotated, 1, head_dim);

@@ -111,7 +111,7 @@ static StoredForm form_of(const KvEncoding *encoding) {
         return STORED_NF4;
     case KV_CODE_E4M3:
         return encoding->group.head_dim % STORED_STEP == 0 ? STORED_FP8 : STORED_FLOAT;
-    case KV_CODE_SIGNED: /* their codes are multiplied, but for heads that cannot be woven */
+    case KV_CODE_SIGNED: /* decoded, where head_dim keeps them from being woven; else score_codes.c and add_codes.c */
     case KV_CODE_OFFSET:
     case KV_CODE_UNSIGNED:
     case KV_CODE_SIGN:

@@ -32,7 +32,7 @@ static inline void decode_stored(const KvSpan *span, KvSide side, size_t first, 
 
 /* How tokens are stored. A constant: inlined with it, load_stored() is left with that form's steps. */
 typedef enum StoredForm {
-    STORED_FLOAT, /* decoded before */
+    STORED_FLOAT, /* F32, decoded already */
     STORED_HALF,
     STORED_NF4,
     STORED_FP8
@@ -49,7 +49,7 @@ static inline StoredTokens decoded_tokens(const float *tokens, size_t head_dim) 
     return (StoredTokens){.tokens = (const uint8_t *)tokens, .token_bytes = head_dim * sizeof *tokens};
 }
 
-/* The 16 values that codes of an nf4 block stand for, rounded as the decoder rounds. */
+/* The 16 values of an nf4 block's codes, rounded as the decoder rounds. */
 INLINE VecTable scaled_levels(float scale) {
     VecTable table = vec_table(KV_NF4_LEVELS);
     for (size_t i = 0; i < 16 / VEC_LANES; i++)

@@ -5,15 +5,14 @@
 #include "base/checked.h"
 #include "kvcache/kvcache.h"
 
-#define TILE_TOKENS 512
-#define SCORE_HEADS 32 /* query heads whose scores are held at once */
-#define SCORE_STRIDE                                                                                                   \
-    (TILE_TOKENS + 16) /* no power of two, or all heads' scores would compete for the same cache lines */
+#define TILE_TOKENS  512
+#define SCORE_HEADS  32                 /* query heads whose scores are held at once */
+#define SCORE_STRIDE (TILE_TOKENS + 16) /* no power of two: heads' scores would compete for the same cache sets */
 
 /* Tokens of a tile that lie in one span. */
 typedef struct TilePiece {
     const KvSpan *span;
-    size_t first; /* token of the span */
+    size_t first; /* token of the span, counted from its first */
     size_t at, n; /* tokens [at, at + n) of the tile */
 } TilePiece;
 
