@@ -13,7 +13,7 @@ typedef struct Checkpoint {
     Vocabulary vocabulary;
     Tensor *tensors; /* (n_tensors) */
     size_t n_tensors;
-    size_t weights_bytes; /* of all tensors, as encoded */
+    size_t weights_bytes; /* of all tensors, as the files encode them */
 
     /* Owned by the checkpoint: what the views above point into. */
     MappedFile *files; /* (n_files) */
@@ -32,13 +32,13 @@ const Tensor *checkpoint_tensor(const Checkpoint *checkpoint, const char *name);
 
 /* For readers: */
 
-/* Maps a further file; NULL on failure. */
+/* Maps a further file and returns it, valid until the next is mapped; NULL on failure. */
 const MappedFile *checkpoint_map(Checkpoint *checkpoint, const char *path, Error *error);
 
 /* Memory that lives as long as the checkpoint, zeroed; NULL on failure. */
 void *checkpoint_allocate(Checkpoint *checkpoint, size_t count, size_t size, const char *what, Error *error);
 
-/* Makes room for `count` more tensors and returns the first; NULL on failure. */
+/* Adds `count` zeroed tensors and returns the first, valid until more are added; NULL on failure. */
 Tensor *checkpoint_add_tensors(Checkpoint *checkpoint, size_t count, Error *error);
 
 #endif

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches a checkpoint by name into the cache directory, verifies it, and prints its path as the only line on stdout.
 # Progress and notes go to stderr. A file is verified before it gets its final name, so a file that has that name is
-# whole; an interrupted download is resumed by the next call.
+# complete; an interrupted download is resumed by the next call.
 set -euo pipefail
 shopt -s inherit_errexit
 
@@ -18,7 +18,7 @@ stories15m              stories15M/stories15M.bin               60816028 cd59064
 stories15m              stories15M/tokenizer.model              499723   9e556afd44213b6bd1be2b850ebbbd98f5481437a8021afaf58ee7fb1818d347 https://github.com/karpathy/llama2.c/raw/master/tokenizer.model
 '
 readonly HF_ENDPOINT=${HF_ENDPOINT:-https://huggingface.co}
-readonly SPARE_KIB=4096 # asked for beyond the files themselves
+readonly SPARE_KIB=4096 # free space that must be there beyond the files themselves
 
 note() { printf 'fetch.sh: %s\n' "$*" >&2; }
 die() { printf 'fetch.sh: error: %s\n' "$*" >&2; exit 1; }
@@ -288,7 +288,7 @@ fetch_file() { # FILE BYTES SHA256 SOURCE: prints the path
         return
     fi
     command -v curl >/dev/null || die "curl is missing; install it (Debian: apt-get install curl)"
-    { mkdir -p "${file%/*}" && : >"$file.lock"; } 2>/dev/null || # the lock is kept in file descriptor 9
+    { mkdir -p "${file%/*}" && : >"$file.lock"; } 2>/dev/null || # file descriptor 9 holds the lock
         die "${file%/*} cannot be written; make it writable or set XDG_CACHE_HOME"
     exec 9>"$file.lock"
     flock -n 9 || { note "waiting for another fetch of $1"; flock 9; }

@@ -41,7 +41,7 @@ typedef struct Gguf {
     size_t n_tensors;
 } Gguf;
 
-/* Parses and checks a whole file. `file` and `path` must outlive `gguf`. */
+/* Parses and checks a whole file, but not the tensors' data. `file` and `path` must outlive `gguf`. */
 int gguf_open(Gguf *gguf, const MappedFile *file, const char *path, Error *error);
 void gguf_close(Gguf *gguf);
 
@@ -51,7 +51,7 @@ const GgufValue *gguf_find(const Gguf *gguf, const char *key); /* NULL where the
  * and succeed, unless `required`. A value of another kind, or an integer outside [0, max], is an error. */
 int gguf_get_size(const Gguf *gguf, const char *key, bool required, size_t max, size_t *out, Error *error);
 int gguf_get_double(const Gguf *gguf, const char *key, bool required, double *out, Error *error);
-int gguf_get_bool(const Gguf *gguf, const char *key, int *out, Error *error);
+int gguf_get_bool(const Gguf *gguf, const char *key, int *out, Error *error); /* 0 or 1 */
 int gguf_get_string(const Gguf *gguf, const char *key, bool required, StringView *out, Error *error);
 
 /* An array of `type`, or NULL in *out where the key is missing. */

@@ -1,5 +1,5 @@
-/* The GGUF reader: finds configuration, vocabulary and tensors of a Llama-family model in one GGUF file or in the parts
- * that gguf-split makes of one. */
+/* The GGUF reader: finds configuration, vocabulary and tensors of a supported family's model in one GGUF file or in the
+ * parts that gguf-split makes of one. */
 #include "checkpoints/gguf_reader.h"
 
 #include "checkpoints/gguf.h"
@@ -32,7 +32,7 @@ static int get_double(const Gguf *gguf, const ModelConfig *config, const char *n
     return gguf_get_double(gguf, family_key(config, name, key), required, out, error);
 }
 
-/* What a file can ask for that changes the arithmetic and that the forward pass does not have. */
+/* Refuses metadata that would change the arithmetic in ways that the forward pass does not have. */
 static int refuse_unsupported(const Gguf *gguf, const ModelConfig *config, Error *error) {
     size_t n_experts = 0, rope_dims = config->head_dim, value_length = config->head_dim, window = 0;
     StringView scaling = sv("none");
@@ -121,7 +121,7 @@ static int read_number_array(Checkpoint *checkpoint, const Gguf *gguf, const cha
     return 0;
 }
 
-/* A token id; -1 stays where the file does not give one. */
+/* A token id; -1 where the file does not give one. */
 static int read_token_id(const Gguf *gguf, const char *key, size_t n_tokens, int64_t *out, Error *error) {
     size_t id = SIZE_MAX;
     *out = -1;

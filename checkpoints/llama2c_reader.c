@@ -18,7 +18,7 @@ static bool has_magic(const MappedFile *file) {
     return magic == MAGIC;
 }
 
-/* Version 0 begins with its dimensions, so its name has to tell. */
+/* Version 0 has no magic: it is recognised by the file's name. */
 static bool llama2c_recognises(const MappedFile *file, const char *path) {
     size_t length = strlen(path);
     return has_magic(file) || (length >= 4 && strcmp(path + length - 4, ".bin") == 0);
@@ -28,13 +28,13 @@ static bool llama2c_recognises(const MappedFile *file, const char *path) {
 typedef struct Layout {
     Checkpoint *checkpoint;
     size_t position; /* in the file */
-    size_t group;    /* numbers a scale, or 0: F32 */
+    size_t group;    /* elements that share a scale; 0: F32 */
     Tensor *next;    /* the description to fill */
-    char *next_name; /* (ROLE_NAME_BYTES) room for its name */
+    char *next_name; /* (ROLE_NAME_BYTES) where its name goes */
     bool fits;       /* every tensor so far lies inside the file */
 } Layout;
 
-/* Vectors are F32 in every version. */
+/* Describes the next tensor, a role's; vectors are F32 in every version. */
 static void place(Layout *layout, const TensorRole *role, size_t layer) {
     const MappedFile *file = &layout->checkpoint->files[0];
     const ModelConfig *config = &layout->checkpoint->config;
@@ -98,7 +98,7 @@ static void place_tensors(Layout *layout, int32_t version, bool tied) {
         place_all_layers(layout, "output.weight");
 }
 
-/* Fills the configuration from the 7 numbers at `ints`: dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size,
+/* Fills the configuration from the 7 integers at `ints`: dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size,
  * seq_len. In version 0 a negative vocab_size says that the output matrix is not the embedding. */
 static int read_config(ModelConfig *config, const uint8_t *ints, bool *tied, const char *path, Error *error) {
     int32_t header[HEADER_INTS];

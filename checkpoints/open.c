@@ -21,7 +21,7 @@ static int by_address(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* Two names for one tensor, or two tensors in the same bytes: the file is not what it says. */
+/* An error where two tensors have one name, or share bytes. */
 static int check_tensors_distinct(const Checkpoint *checkpoint, const char *path, Error *error) {
     size_t n = checkpoint->n_tensors;
     const Tensor **sorted = malloc((n > 0 ? n : 1) * sizeof *sorted);

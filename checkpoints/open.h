@@ -4,6 +4,8 @@
  *     if (checkpoint_open(&checkpoint, "SmolLM2.gguf", &error) < 0) …
  *     const Tensor *q = checkpoint_tensor(&checkpoint, "blk.0.attn_q.weight");
  *     checkpoint_close(&checkpoint);
+ *
+ * Errors: no format recognises the file, it is damaged, or it needs what is not supported. Nothing is left open then.
  */
 #ifndef STOWKV_CHECKPOINT_OPEN_H
 #define STOWKV_CHECKPOINT_OPEN_H

@@ -85,7 +85,7 @@ bool role_in_family(const TensorRole *role, const ModelFamily *family) {
     return false;
 }
 
-/* Ends of names. */
+/* Tensors that no role takes and nothing misses, by the ends of their names. */
 static const struct {
     const char *ending, *why;
 } HARMLESS[] = {

@@ -1,5 +1,6 @@
-/* What tensors a model is made of: a table of roles, one row each, that all read who bind, upload, count, place or
- * refuse tensors. A further tensor is a field here and a row of TENSOR_ROLES, and what the forward pass does with it.
+/* What tensors a model is made of: a table with a row for each role. Binding, upload, byte counts, llama2.c's layout
+ * and the refusal of unknown tensors all read it. A further tensor is a field here, a row of TENSOR_ROLES, and what the
+ * forward pass does with it.
  *
  *     for (size_t i = 0; i < TENSOR_ROLE_COUNT; i++)
  *         for (size_t layer = 0; layer < role_copies(&TENSOR_ROLES[i], &config); layer++)
@@ -88,18 +89,18 @@ extern const size_t TENSOR_ROLE_COUNT;
 
 #define TOKEN_EMBD_NAME "token_embd.weight"
 
-/* The role of this name of the table; NULL where there is none. */
+/* The role by its name in the table, without "blk.N."; NULL where there is none. */
 const TensorRole *tensor_role(StringView name);
 
-/* 1, or the number of layers. */
+/* Tensors that have the role: 1, or one in each layer. */
 size_t role_copies(const TensorRole *role, const ModelConfig *config);
 
-/* The field; as strchr() does, it leaves to the caller whether the weights are constant. */
+/* The field of `weights`, in `layer` if the role is in layers. As with strchr(), constness is left to the caller. */
 Tensor *role_tensor(const TensorRole *role, const Weights *weights, size_t layer);
 
 #define ROLE_NAME_BYTES 64
 
-/* "blk.3.attn_q.weight" */
+/* "blk.3.attn_q.weight", in `name`; the table's own name where the role is not of layers. */
 const char *role_name(const TensorRole *role, size_t layer, char name[ROLE_NAME_BYTES]);
 
 size_t role_length(RoleLength length, const ModelConfig *config);
@@ -107,7 +108,7 @@ size_t role_length(RoleLength length, const ModelConfig *config);
 /* Whether models of this family have it (ROLE_OPTIONAL: may have it). */
 bool role_in_family(const TensorRole *role, const ModelFamily *family);
 
-/* Why a tensor that has no role can be left out without changing anything; NULL where nobody knows. */
+/* Why a tensor that has no role can be left out without changing the output; NULL where no reason is known. */
 const char *tensor_harmless(StringView name);
 
 #endif
