@@ -18,8 +18,7 @@ int kv_policy_parse(const char *text, KvPolicy *policy, Error *error);
 /* "int8" or "k=int8,v=q4_0", as --kv_codec takes it. */
 int kv_codec_pair_parse(const char *text, KvCodecId *k, KvCodecId *v, Error *error);
 
-/* Bytes for the text form of any policy: KV_MAX_RULES rules of KV_MAX_TIERS tiers with the longest names and numbers.
- */
+/* Bytes for any policy's text form: KV_MAX_RULES rules of KV_MAX_TIERS tiers with the longest names and numbers. */
 #define KV_POLICY_TEXT 16384
 
 /* Writes the text form, cut off at `size` bytes; returns its whole length, as snprintf() does. Parsed into a preset, it

@@ -26,8 +26,8 @@ static inline float clamp(float x, float low, float high) {
     return x < high ? x : high;
 }
 
-/* n codes below 2^bits to n * bits / 8 bytes, the first code in the lowest bits. The loop for widths that
- * divide 8 vectorizes. */
+/* n codes below 2^bits to n * bits / 8 bytes, the first code in the lowest bits. Widths that divide 8 have a
+ * loop that vectorizes. */
 static inline void pack_codes(const uint8_t *codes, size_t n, int bits, uint8_t *packed) {
     size_t per_byte = 8 / (size_t)bits, n_bytes = n * (size_t)bits / 8;
     unsigned stream = 0;
