@@ -26,10 +26,10 @@ typedef struct Symbol {
 typedef struct Candidate {
     uint64_t priority; /* rank << 32 | index of the left symbol: smallest first */
     int32_t joined;    /* id of the token that the two become */
-    int32_t n_bytes;   /* of both; tells a candidate whose symbols have changed since */
+    int32_t n_bytes;   /* of both together; a candidate is stale once its symbols have another length */
 } Candidate;
 
-/* One word's work space, grown to the longest word of a text. */
+/* Scratch memory for one word, grown to the longest word of a text. */
 typedef struct WordMerger {
     const ByteLevelBpe *bpe;
     TokenList *out;

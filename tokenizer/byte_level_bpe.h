@@ -22,7 +22,7 @@ typedef struct ByteLevelBpe ByteLevelBpe;
 int byte_level_bpe_open(ByteLevelBpe **out, const Vocabulary *vocabulary, Error *error);
 void byte_level_bpe_free(ByteLevelBpe *bpe); /* NULL is fine */
 
-/* The pre-tokenizer's rule for BOS where the checkpoint does not say. */
+/* Whether a text begins with BOS where the checkpoint does not say: the pre-tokenizer's rule. */
 bool byte_level_bpe_adds_bos(const ByteLevelBpe *bpe);
 
 /* Appends the ids of `text`, which must be valid UTF-8. Takes time O(n log n) for a word of n bytes. */

@@ -283,8 +283,8 @@ static StringView trim_end(StringView text) {
     }
 }
 
-/* `inside`: the system text stands in front of this user message. What is stripped then is the two together, so the
- * system text keeps both its ends and the user's text its start. */
+/* `inside`: the system text stands in front of this user message. Templates strip the two as one string, so only the
+ * end of the user's text loses white space. */
 static void add_message(Rendering *rendering, ChatRole role, StringView content, bool inside) {
     const ChatTemplate *chat = rendering->chat;
     bool trims = chat->trims && !(chat->system_in_user && role == CHAT_SYSTEM);
@@ -295,7 +295,7 @@ static void add_message(Rendering *rendering, ChatRole role, StringView content,
     add_markup(rendering, chat->after[role]);
 }
 
-/* The roles that a template with the system text inside the first user message can show. */
+/* Refuses roles in an order that the template has no form for. */
 static int check_order(const ChatTemplate *chat, const ChatMessage *messages, size_t n_messages, Error *error) {
     if (n_messages == 0)
         return error_set(error, ERROR_ARGUMENT, "a conversation without messages; give a prompt");

@@ -26,12 +26,12 @@ typedef struct SpecialTokens {
     size_t starts[257]; /* items with first byte b are [starts[b], starts[b + 1]) */
 } SpecialTokens;
 
-/* Starts as {0}. Tokens without text are left out. After the last one, sort. */
+/* `special` starts as {0}; sort it after the last token and before a search. Tokens without text are left out. */
 int special_tokens_add(SpecialTokens *special, StringView text, int32_t id, int class, Error *error);
 void special_tokens_sort(SpecialTokens *special);
 void special_tokens_free(SpecialTokens *special);
 
-/* The first token of one of `classes` (a sum) in `text` at or after *at, whose place becomes *at; or NULL. */
+/* The first token of one of `classes` (a sum) in `text` at or after byte *at; its offset goes to *at. NULL: none. */
 const SpecialToken *special_tokens_find(const SpecialTokens *special, StringView text, int classes, size_t *at);
 
 #endif

@@ -80,7 +80,7 @@ static size_t write_token(TextStream *stream, int32_t id, char *out) {
     return length;
 }
 
-/* Splits off an incomplete character at the end of `raw`, keeps it for the next token, and repairs the rest. */
+/* Splits off an incomplete character at the end of `raw`, holds it back for the next token, and repairs the rest. */
 static StringView release(TextStream *stream, StringView raw, char *out) {
     size_t at = 0, length;
     Utf8Status status = UTF8_VALID;

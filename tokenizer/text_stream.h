@@ -23,7 +23,7 @@ typedef struct TextStream {
 /* `context` is what the ids follow: empty or only control tokens means that a text starts. */
 TextStream text_stream_start(const Tokenizer *tokenizer, const int32_t *context, size_t n_context);
 
-/* The text that `id` completes; the view is valid until the next call. Empty, with error->code set, out of memory. */
+/* The text that `id` completes; the view is valid until the next call. Out of memory: empty, and error->code is set. */
 StringView text_stream_next(TextStream *stream, int32_t id, Error *error);
 
 /* What is still held back when generation ends (U+FFFD or nothing). */

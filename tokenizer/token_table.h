@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 typedef struct TokenSlot {
-    uint32_t tag;     /* upper half of the hash: most misses need no look at the string */
+    uint32_t tag;     /* upper half of the hash: tells most misses without a string comparison */
     uint32_t id_plus; /* id + 1; 0: empty */
 } TokenSlot;
 

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 
 struct Tokenizer {
-    SentencePiece *sp; /* one of these two */
+    SentencePiece *sp; /* this one or `bpe`; the other is NULL */
     ByteLevelBpe *bpe;
     const Vocabulary *vocabulary; /* NULL for a .model file */
     size_t n_tokens;
@@ -50,7 +50,7 @@ static int find_mark(StringView token) {
     return -1;
 }
 
-/* An id that a file gives, or `fallback` where it gives none; -1 where that is not in the vocabulary. */
+/* An id that a file gives, or `fallback` where it gives none (-1 if the vocabulary ends before it). */
 static int read_id(const Vocabulary *vocabulary, const char *name, int64_t id, int32_t fallback, int32_t *out,
                    Error *error) {
     if (id >= 0 && (uint64_t)id >= vocabulary->n_tokens)
@@ -61,7 +61,7 @@ static int read_id(const Vocabulary *vocabulary, const char *name, int64_t id, i
     return 0;
 }
 
-/* The type of each token: the file's, corrected by the ids it names and by the marks. */
+/* The type of each token: the file's, corrected by the ids that the file names and by the marks. */
 static int read_types(Tokenizer *tokenizer, const Vocabulary *vocabulary, int32_t unknown, Error *error) {
     bool sentencepiece = vocabulary->kind == VOCABULARY_SENTENCEPIECE;
     for (size_t id = 0; id < vocabulary->n_tokens; id++) {

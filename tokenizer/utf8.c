@@ -13,7 +13,8 @@ static size_t decode(const char *bytes, size_t n, utf8proc_int32_t *code_point) 
     return length > 0 ? (size_t)length : 0;
 }
 
-/* Whether n bytes (1 to 3) are the start of a longer character: the lowest or the highest continuation makes it one. */
+/* Whether n bytes (1 to 3) start a longer character: filled up with the lowest or the highest continuation bytes, they
+ * are one. */
 static bool starts_character(const char *bytes, size_t n) {
     const int fills[] = {0x80, 0xBF};
     for (size_t i = 0; i < 2; i++) {
