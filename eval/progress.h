@@ -1,5 +1,5 @@
 /* A line on stderr that tells how far a long evaluation is and how long it will take; it is not shown where stderr is
- * no terminal. What is to stay there, in a log too, is told above it.
+ * no terminal. progress_tell() prints a line above it that stays, and that a log has too.
  *
  *     Progress progress = progress_begin("perplexity", n_tokens);
  *     progress_show(&progress, n_done, "PPL 12.9560");

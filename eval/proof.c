@@ -10,7 +10,7 @@ bool policy_changes_query(const KvCache *cache, size_t n_tokens) {
     return false;
 }
 
-/* The ledger shows what one layer holds for all that share a rule, so here every layer is asked, to the KV head. */
+/* A row of the ledger stands for all layers that share a rule, so each layer's own counters are checked here. */
 static int check_entered(const KvCache *cache, size_t layer, size_t n_tokens, Error *error) {
     const KvLayerLayout *l = &cache->layout.layers[layer];
     KvPlan plan = kvcache_layer_plan(&cache->layout, layer, n_tokens);

@@ -5,8 +5,8 @@
 
 #define SUMS 8 /* independent, so that no addition waits for the one before it */
 
-/* Hardware fetches ahead only as far as a page goes, which is not far enough; what lies behind x is asked for in vain.
- */
+/* Prefetch distance. Hardware prefetchers stop at the end of a page, which is too near; prefetching behind the end of x
+ * is harmless. */
 #define AHEAD_FLOATS 2048
 
 float SIMD_NAME(bandwidth_sum)(const float *x, size_t n) {

@@ -1,4 +1,4 @@
-/* What a benchmark tells: a table for people, JSON for programs; chart.h draws it. */
+/* Reports of a benchmark: a table for people, JSON for programs; chart.h draws it. */
 #ifndef STOWKV_BENCH_REPORT_H
 #define STOWKV_BENCH_REPORT_H
 

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 
 #define WARM_UP_TOKENS      8
-#define DECODE_WORK         8 /* tokens of a prompt that take about as long as a generated one: for the progress line */
+#define DECODE_WORK         8 /* prompt tokens that take about as long as a generated one: for the progress line */
 #define FIRST_PROMPT_TOKENS 20
 
 /* ---- Opening */

@@ -1,6 +1,6 @@
 /* See base_logits.h. Layout, all little-endian:
  *
- *     header   "STOWKVB1", the four numbers of the key, XXH3 of all that
+ *     header   "STOWKVB1", the four U64 of the key, XXH3 of all that
  *     row      XXH3 of what follows, F64 nll, F32 largest log-probability, F32 step, (n_vocab) U16 steps below it;
  *              padded to 8 bytes */
 #include "eval/perplexity/base_logits.h"

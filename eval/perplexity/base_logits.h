@@ -37,7 +37,7 @@ int base_logits_open(BaseLogits *file, const char *path, const BaseLogitsKey *ke
 
 int base_logits_write(BaseLogits *file,
                       const float *logits, // (n_rows, n_vocab)
-                      const double *nll,   // (n_rows) of the true tokens, kept as they are
+                      const double *nll,   // (n_rows) of the true tokens, stored exactly
                       size_t n_rows, Error *error);
 
 /* The next n_rows: log-probabilities, which are logits whose exponentials sum to 1. */
@@ -46,7 +46,7 @@ int base_logits_read(BaseLogits *file,
                      double *nll,   // (n_rows)
                      size_t n_rows, Error *error);
 
-/* Makes the file that was created whole; without it nothing is left behind. */
+/* Puts the created file in its place; without a commit no file is left behind. */
 int base_logits_commit(BaseLogits *file, Error *error);
 void base_logits_close(BaseLogits *file); /* closing twice is fine */
 

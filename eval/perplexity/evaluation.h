@@ -32,7 +32,7 @@ typedef struct EvalMode {
     size_t n_same_top, n_same_top_window; /* of all windows that are through, and of the one under way */
     KvLedger ledger;                      /* at the end of a window; counters summed over windows */
     double seconds;                       /* in forward() */
-    Attribution *attribution;             /* NULL: not asked for */
+    Attribution *attribution;             /* NULL without Evaluation.attribution */
 } EvalMode;
 
 typedef struct Evaluation {

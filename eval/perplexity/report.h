@@ -1,4 +1,4 @@
-/* What an evaluation tells: a table for people, JSON and CSV for programs. */
+/* Reports of an evaluation: a table for people, JSON and CSV for programs. */
 #ifndef STOWKV_PERPLEXITY_REPORT_H
 #define STOWKV_PERPLEXITY_REPORT_H
 

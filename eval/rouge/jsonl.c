@@ -49,7 +49,7 @@ int jsonl_settle(JsonlReader *reader, Error *error) {
     return 0;
 }
 
-/* cJSON would end the text there without a word. */
+/* Whether the line has \u0000, at which cJSON would end a text silently. */
 static bool has_nul_escape(StringView line) {
     for (size_t i = 0; i + 1 < line.length; i++) {
         if (line.bytes[i] != '\\')

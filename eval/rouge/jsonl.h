@@ -26,10 +26,10 @@ typedef struct JsonlReader {
     char *line;
     size_t capacity;
     size_t number; /* of the line at hand, from 1 */
-    cJSON *object; /* that is on it */
+    cJSON *object; /* of that line */
     size_t n_bad;  /* lines skipped so far */
     /* For the caller to set: */
-    FILE *notes;      /* where a bad line is told and skipped; NULL: a bad line is an error */
+    FILE *notes;      /* bad lines are skipped with a note here; NULL: a bad line is an error */
     const char *cure; /* of such an error; NULL: the flag --skip_bad_lines */
 } JsonlReader;
 

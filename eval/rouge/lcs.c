@@ -1,4 +1,4 @@
-/* The textbook table, of which only the row at work is kept; see lcs.h. */
+/* The textbook table, with one row in memory at a time; see lcs.h. */
 #include "eval/rouge/lcs.h"
 
 #include "base/checked.h"

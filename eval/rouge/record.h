@@ -9,7 +9,7 @@
 
 #define ROUGE_HASH_TEXT 17 /* 64 bits do not fit JSON's numbers: 16 hexadecimal digits */
 
-/* Texts belong to whom they were taken from. */
+/* Strings are not owned. */
 typedef struct RougeRecord {
     size_t line; /* of the sample */
     const char *mode, *policy, *text;
@@ -17,15 +17,15 @@ typedef struct RougeRecord {
     const char *prompt_hash;
     size_t n_prompt, n_generated; /* tokens */
     size_t n_decoded;             /* tokens whose generation was timed */
-    size_t n_dropped;             /* tokens, where most are */
+    size_t n_dropped;             /* tokens, of the layer that has dropped most */
     double prefill_seconds, decode_seconds;
-    KvLedger ledger; /* of a record that was read: codecs, tokens, bytes_held and counters of the rows alone */
+    KvLedger ledger; /* after rouge_record_read(): of its rows codecs, tokens, bytes_held and counters alone */
 } RougeRecord;
 
 /* `reference`: the item of the sample; NULL out of memory. */
 cJSON *rouge_record_json(const RougeRecord *record, const cJSON *reference);
 
-/* Texts point into `object`. NULL, or the name of a field that is missing, of another kind or out of range. */
+/* Strings point into `object`. NULL, or the name of the field that is missing, of another kind or out of range. */
 const char *rouge_record_read(RougeRecord *record, const cJSON *object);
 
 #endif

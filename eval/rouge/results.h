@@ -24,7 +24,7 @@ typedef struct RougeResult {
 typedef struct RougeResults {
     const char *path;
     FILE *stream;
-    RougeResult *items; /* that were there, sorted by policy and line */
+    RougeResult *items; /* (count) records that the file had when it was opened, sorted by policy and line */
     size_t count;
 } RougeResults;
 
@@ -33,7 +33,7 @@ typedef struct RougeResults {
 int rouge_results_open(RougeResults *results, const char *path, const cJSON *header, Error *error);
 void rouge_results_close(RougeResults *results); /* closing twice is fine */
 
-/* The record that was there: its texts live as long as the results. False where there was none. */
+/* The record that the file had when it was opened: its texts live as long as the results. False where it had none. */
 bool rouge_results_find(const RougeResults *results, const char *policy, size_t line, RougeRecord *out);
 
 /* Appends a record, with the sample's references for those who read the file; it is on its way to the disk when this

@@ -59,7 +59,7 @@ int rouge_check_policy(const RougeWork *work, const KvPolicy *policy, Error *err
 
 /* ---- Making a record */
 
-/* What the context that is open has done; the texts are the run's and the caller's. */
+/* What the context that is open has done. Strings are the run's and the caller's. */
 static void make_record(const Generation *run, size_t line, const char *policy, const char *hash, RougeRecord *record) {
     const KvCache *cache = &run->session->context.cache;
     *record = (RougeRecord){.line = line,
@@ -104,7 +104,7 @@ size_t rouge_encoded_bytes_read(const KvLedger *ledger) {
     return sum;
 }
 
-/* False where the two are not of one policy. */
+/* Adds counters, and takes the larger tokens and bytes held. False where the two are not of one policy. */
 static bool add_ledger(KvLedger *sum, const KvLedger *one) {
     if (sum->n_rows != one->n_rows)
         return false;

@@ -81,7 +81,7 @@ static size_t character_begin(StringView text, size_t at) {
     return at;
 }
 
-/* Bisects for the article's length: `fits` bytes do, `too_long` bytes do not. A tokenizer may need fewer tokens for a
+/* Bisects for the article's length: `fits` bytes fit, `too_long` bytes do not. A tokenizer may need fewer tokens for a
  * longer text here and there; then this finds one of the lengths that fit. */
 static int cut_article(Reading *reading, StringView article, TokenList *tokens, Error *error) {
     size_t fits = 0, too_long = article.length, limit = reading->data->n_prompt_max;

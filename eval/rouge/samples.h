@@ -28,7 +28,7 @@ typedef struct RougeSample {
     size_t line;       /* of the file, from 1 */
     cJSON *references; /* for jsonl_texts_get() */
     TokenList prompt;
-    size_t n_cut; /* tokens that the whole article has more */
+    size_t n_cut; /* tokens that the prompt lost with the end of its article */
 } RougeSample;
 
 typedef struct RougeSamples {
@@ -44,7 +44,7 @@ typedef struct RougeSamples {
 int rouge_template_check(const char *prompt_template, const char *prompt_field, Error *error);
 
 /* A cut article is its longest beginning, in whole characters, with which the prompt fits. The list is freed with
- * rouge_samples_free(), also after an error; a file without a usable record is one. */
+ * rouge_samples_free(), also after an error. A file without a usable record is an error. */
 int rouge_samples_read(RougeSamples *samples, const Session *session, const ChatTemplate *chat, const RougeData *data,
                        Error *error);
 void rouge_samples_free(RougeSamples *samples); /* freeing twice is fine */

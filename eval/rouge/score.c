@@ -44,7 +44,7 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* The n-grams of a text as sorted numbers, n being 1 or 2. */
+/* The n-grams of a text, n being 1 or 2, as sorted integers of their ids. */
 static int list_grams(const RougeText *text, size_t n, uint64_t **grams, size_t *count, Error *error) {
     *count = text->count >= n ? text->count - n + 1 : 0;
     *grams = calloc(*count + 1, sizeof **grams);
@@ -100,7 +100,7 @@ static int mark_union(const RougePair *pair, bool *marks, Error *error) {
     return 0;
 }
 
-/* A word counts at most as often as the prediction has it; in the reference it is there each time that it is marked. */
+/* Marked words of the reference, each word at most as often as the prediction has it. left: zeroed, by id. */
 static size_t count_hits(const RougePair *pair, const bool *marks, size_t *left) {
     size_t n_hits = 0;
     for (size_t i = 0; i < pair->prediction.count; i++)

@@ -111,7 +111,7 @@ static int by_text(const void *a, const void *b) {
     return order != 0 ? order : (x.length > y.length) - (x.length < y.length);
 }
 
-/* Sorting brings equal words together. */
+/* Gives equal words the same id: sorted, they stand together. */
 static int number(Words *words, RougePair *pair, Error *error) {
     size_t n_reference = pair->reference.count, n_prediction = pair->prediction.count;
     pair->reference.ids = calloc(n_reference + 1, sizeof(uint32_t));

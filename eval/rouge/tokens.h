@@ -1,4 +1,4 @@
-/* Two texts as ROUGE compares them: their words as numbers, equal words the same number.
+/* Two texts as ROUGE compares them: their words as ids, equal words with the same id.
  *
  *     RougePair pair;
  *     if (rouge_pair_open(&pair, reference, prediction, stem, by_line, &error) < 0) …
@@ -17,7 +17,7 @@
 typedef struct RougeText {
     uint32_t *ids; /* (count) */
     size_t count;
-    size_t *ends; /* (n_sentences) where each ends; one sentence unless they were asked for by line */
+    size_t *ends; /* (n_sentences) index behind each one's last word; without by_line there is one */
     size_t n_sentences;
 } RougeText;
 
