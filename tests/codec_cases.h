@@ -17,11 +17,11 @@ typedef enum CodecData {
     DATA_COUNT
 } CodecData;
 
-/* Fills values with numbers that are exact in FP16; the same ones for the same seed. */
+/* Fills values (n_tokens, head_dim) with what FP16 holds exactly; the same for the same seed. */
 void codec_data(CodecData data, unsigned seed, size_t n_tokens, size_t head_dim, float *values);
 const char *codec_data_name(CodecData data);
 
-/* The group is tiled by units of this size: elements that share a scale. */
+/* A group is cut into units of this size: elements that share a scale. */
 typedef struct CodecUnit {
     size_t n_tokens, n_channels;
 } CodecUnit;

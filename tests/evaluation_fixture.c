@@ -81,7 +81,7 @@ int32_t *wiki_tokens_of_stories(size_t n_tokens) {
     char *text = fixture_load(fixture_path("STOWKV_DATA", "wiki.test.raw"), &size);
     if (tokenizer_open_file(&tokenizer, fixture_path("STOWKV_DATA", "tok512.model"), &error) < 0)
         fail_msg("%s", error.message);
-    size_t length = 4 * n_tokens < size ? 4 * n_tokens : size; /* more than four bytes a token are not to be had */
+    size_t length = 4 * n_tokens < size ? 4 * n_tokens : size; /* its tokens have fewer than four bytes on average */
     while (length > 0 && (text[length] & 0xC0) == 0x80)
         length--;
     assert_int_equal(tokenizer_encode(tokenizer, (StringView){text, length}, TOKENIZE_ADD_BOS, &list, &error), 0);

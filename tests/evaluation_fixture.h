@@ -31,7 +31,7 @@ typedef struct TestRun {
     Evaluation e;
 } TestRun;
 
-/* Opens the evaluation; where it is refused, everything is closed again. What else fails, fails the test. */
+/* Opens the evaluation; where it is refused, everything is closed again. Any other failure fails the test. */
 int test_run_open(TestRun *run, const RunOptions *options, Error *error);
 
 /* Opens and runs it, or fails the test. */

@@ -1,4 +1,4 @@
-/* Where the tests find their oracles and models. What is missing is said loudly, and the test is skipped. */
+/* Where the tests find their oracles and models. Where one is missing, a test is skipped and says so on stderr. */
 #ifndef STOWKV_FIXTURE_FILES_H
 #define STOWKV_FIXTURE_FILES_H
 

@@ -82,10 +82,10 @@ expect_error() {
     check "status $expected: $*" failed_cleanly "$expected" "$text"
 }
 
-# interrupt CONDITION ARGUMENT…: runs the program and sends it SIGINT (or $signal) once the condition, a shell command,
-# holds: of what it has written so far, or is_blocked. It is asked again for as long as the program runs, and a program
-# that never gets there is for ctest's TIMEOUT: seconds would mean another place on each machine. interrupt_begin leaves
-# the program running behind the signal, for a test that has to do something before interrupt_end.
+# interrupt CONDITION ARGUMENT…: runs the program and sends it SIGINT (or $signal) once CONDITION succeeds: a shell
+# command that looks at what the program has written so far, or is_blocked. It is tried until it succeeds or the program
+# ends; ctest's TIMEOUT is the only limit, for the same second is another place in the run on another machine.
+# interrupt_begin returns after the signal, for a test that has to do something before interrupt_end.
 interrupt() {
     interrupt_begin "$@"
     interrupt_end
@@ -95,7 +95,7 @@ interrupt() {
 interrupt_begin() {
     local condition=$1
     shift
-    : >"$work/stdout" # and what a run before has written meets no condition
+    : >"$work/stdout" # or CONDITION might see what an earlier run wrote
     : >"$work/stderr"
     env --default-signal=INT "$program" "$@" <&0 >"${output:-$work/stdout}" 2>"$work/stderr" &
     pid=$!

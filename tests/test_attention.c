@@ -37,8 +37,8 @@ static KvSpan fp16_span(size_t first, size_t n_tokens, size_t head_dim) {
         .n_tokens = n_tokens};
 }
 
-/* By itself, as a block of one, and tile by tile from the last to the first, as threads may do it: the same to the
- * bit. */
+/* By itself, as a query block of one, and tile by tile from the last to the first, as threads may do it: the same to
+ * the bit. */
 static void attend(SimdLevel level, const AttentionShape *shape, const AttentionQuery *query) {
     const AttentionKernels *kernels = attention_kernels(level);
     size_t n_tokens = 0, size = shape->q_per_kv * shape->head_dim;
@@ -175,9 +175,9 @@ static void fill_random(size_t n_tokens, size_t q_per_kv, size_t head_dim) {
  * A rotation adds log2(head_dim) roundings to queries and outputs, of values spread over the whole head: the output's
  * error is then relative to the largest element.
  *
- * Codes are multiplied with 16-bit numbers, off by 2^-16 of the largest of 64: in a score, head_dim such errors of up
- * to 40 * 2^-16 / sqrt(head_dim) add up as a random walk does, here to four times one of them at most. Those of weights
- * are smaller, but relative to the largest element too. */
+ * Codes are multiplied with quantized queries and weights, off by 2^-16 of the largest of 64: in a score, head_dim such
+ * errors of up to 40 * 2^-16 / sqrt(head_dim) add up as a random walk does, here to four times 40 * 2^-16 at most.
+ * Those of weights are smaller, but relative to the largest element too. */
 typedef enum Arithmetic { FLOATS, ROTATED, CODES } Arithmetic;
 
 static void check_against_reference(const char *what, const AttentionShape *shape, const AttentionQuery *query,
@@ -251,7 +251,7 @@ static void test_cuts_change_nothing(void **state) {
     }
 }
 
-/* Encodes one side of `n_tokens` (whole groups) from the FP16 rows, as the cache keeps it. */
+/* Encodes one side of `n_tokens` (whole groups) of `keys` or `values`, malloc'd records in the woven form. */
 static uint8_t *encode_side(const KvEncoding *encoding, KvSide side, size_t n_tokens) {
     const KvCodec *codec = encoding->codec;
     const KvGroup *group = &encoding->group;
@@ -329,7 +329,7 @@ static size_t random_below(size_t n) {
 }
 
 /* Queries of one call that see any runs of tokens in any order, or the same ones as the query before, against the same
- * queries one by one: neither the number of spans nor of tokens, nor where one begins, tells alone that two agree. */
+ * queries one by one. Spans may agree in number, in tokens or in where they begin, and still differ in the rest. */
 static void test_queries_that_disagree(void **state) {
     (void)state;
     enum { DIM = 64, HEADS = 3, QUERIES = 12, SPANS = 3 };
@@ -398,7 +398,7 @@ static void test_nan_is_not_hidden(void **state) {
     }
 }
 
-/* What is not finite in one head's query reaches that head's output through the scale of its whole numbers, and no
+/* What is not finite in one head's query reaches that head's output through the scale of the quantized query, and no
  * other head's: few heads and many. */
 static void test_numbers_that_are_not_finite(void **state) {
     (void)state;

@@ -91,7 +91,7 @@ static void attend_alone(const AttentionKernels *kernels, const AttentionBatch *
     kernels->one(&shape, &query, scratch);
 }
 
-/* The bounds of test_attention.c, for scores below 20 and 16-bit numbers. */
+/* The bounds of test_attention.c, for scores below 20 and quantized queries and weights. */
 static void check_against_reference(const Case *c, const AttentionBatch *batch, SimdLevel level, size_t t,
                                     size_t kv_head) {
     static double expected[MAX_HEADS * MAX_DIM], magnitude[MAX_HEADS * MAX_DIM];
@@ -112,7 +112,7 @@ static void check_against_reference(const Case *c, const AttentionBatch *batch, 
     }
 }
 
-/* In the order of last to first, in parts of any number of items. */
+/* From the last item to the first, in parts of any number of items. */
 static void attend_in_parts(const AttentionBatch *batch, const AttentionKernels *kernels) {
     for (size_t end = attention_n_items(batch), begin; end > 0; end = begin) {
         size_t n = 1 + random_below(4);
@@ -194,7 +194,7 @@ static void test_policies(void **state) {
     }
 }
 
-/* Heads that are no multiple of the lanes or of the kernels' blocks, and more heads than a block has rows. */
+/* Head dimensions that are no multiple of a vector's lanes, and more query heads than a query block takes. */
 static void test_shapes(void **state) {
     (void)state;
     const size_t dims[] = {8, 24, 48, 96, 128}, groups[] = {1, 2, 5, 8, 40};

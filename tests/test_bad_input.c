@@ -170,7 +170,7 @@ static void assert_refused(const char *path, const char *mention) {
         fail_msg("%s: %s ('%s' expected)\n  %s", path, fault, mention, error.message);
 }
 
-/* One row of expected.json; prints what is wrong with it. */
+/* One item of expected.json; prints what is wrong with it. */
 static bool case_passes(const cJSON *item) {
     char name[256];
     const cJSON *mention;

@@ -160,7 +160,7 @@ static void flip(long offset) {
     assert_int_equal(fclose(file), 0);
 }
 
-/* Each byte of the header, and of a row its checksum, its numbers, its first and last code and its padding. */
+/* Each byte of the header, and of a row its checksum, nll, maximum, step, first and last code and padding. */
 static void test_damaged_files(void **state) {
     (void)state;
     long row_bytes = (long)(base_logits_size(&KEY) - HEADER_BYTES) / N_ROWS;

@@ -135,7 +135,7 @@ static void test_tokens(void **state) {
     assert_int_equal(bench_token(100, 49152), (7 * 10000 + 1300 + 11) % 49152);
 }
 
-/* Matrices of made-up sizes: all are read once, of the embedding a row. */
+/* Matrices of made-up sizes: a token reads all of each, but one row of the embedding. */
 static void test_weights_bytes(void **state) {
     (void)state;
     Tensor matrix = {.shape = {64, 8, 1, 1}, .size_bytes = 1000}, none = {0};

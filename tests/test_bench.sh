@@ -3,12 +3,12 @@
 # arithmetic of our own, interruption, and every kind of bad input.
 . "$(dirname "$0")/program_test.sh" bench
 
-# usual ARGUMENT…: stories260K with few tokens; a later flag counts.
+# usual ARGUMENT…: stories260K with few tokens; arguments override the flags here.
 usual() {
     run --checkpoint_path "$stories" --depths 0,200 --prompt_tokens 50 --generate_tokens 20 --repetitions 2 "$@"
 }
 
-# stderr_tells_figures N: and of the first token, and nothing else.
+# stderr_tells_figures N: N lines of figures and one of the first token, and nothing else.
 stderr_tells_figures() {
     local figure='^depth [0-9]+, [a-z]+: [0-9.]+ tokens/s generated, [0-9.]+ of the prompt \(repetition '
     [ "$(grep -cE "$figure" "$work/stderr")" -eq "$1" ] && [ "$(wc -l <"$work/stderr")" -eq $(($1 + 1)) ] &&

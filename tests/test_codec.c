@@ -229,7 +229,7 @@ static void test_directed_halves(void **state) {
     assert_true(half_to_float(half_ceil(1e9f)) == 65504 && half_to_float(half_saturated(-1e9f)) == -65504);
 }
 
-/* Bit by bit: rows are whole bytes, so all of them are one stream. */
+/* Bit by bit: a token's codes are whole bytes, so those of a group are one stream. */
 static unsigned code_of(const uint8_t *codes, size_t i, int bits) {
     unsigned code = 0;
     for (size_t b = 0, at = i * (size_t)bits; b < (size_t)bits; b++, at++)
@@ -336,14 +336,14 @@ static void test_parts_and_instruction_sets_agree(void **state) {
     for_each_codec_shape(check_parts);
 }
 
-/* Whether element i decodes to NaN where element `bad` is not finite. A rotation carries it through its row. */
+/* Whether element i decodes to NaN where element `bad` is not finite. A rotation carries it to all of its token. */
 static bool is_affected(KvCodecId id, KvSide side, const KvGroup *group, size_t bad, size_t i) {
     if (!group->rotated)
         return scale_index(id, side, group, i) == scale_index(id, side, group, bad);
     return codec_unit(id, side, group).n_tokens > 1 || i / group->head_dim == bad / group->head_dim;
 }
 
-/* `clean` is what the group decodes to without `value`. Only nf4's scales depend on numbers of other blocks. */
+/* `clean` is what the group decodes to without `value`. Only nf4's scales depend on elements of other blocks. */
 static void check_not_finite(KvCodecId id, KvSide side, const KvGroup *group, const float *clean, size_t bad,
                              float value) {
     float kept = values[bad];
@@ -393,7 +393,7 @@ static void check_stays_finite(const KvGroup *group) {
         }
 }
 
-/* Rotated, 256 numbers of 65504 become one of a million. Unrotated, the largest floats there are. */
+/* Rotated, 256 elements of 65504 become one of a million. Unrotated, the largest floats there are. */
 static void test_large_values_stay_finite(void **state) {
     (void)state;
     static const float LARGE[] = {65504, 65519, 1e6f, 1e35f, 3.4e38f};

@@ -166,7 +166,7 @@ static double check_round_trip(const Case *c) {
     return closest;
 }
 
-/* Where rotation takes numbers beyond FP16 scales may saturate: test_codec.c. */
+/* Where rotation takes elements beyond FP16's range, scales may saturate: that is test_codec.c's subject. */
 static void check_all_data(const KvCodec *codec, KvSide side, const KvGroup *group) {
     double closest = 0;
     for (CodecData data = 0; data < DATA_COUNT; data++)

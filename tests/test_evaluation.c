@@ -98,7 +98,7 @@ static void test_full_matches_float64(void **state) {
  *
  * Codes: a number that is off by e before it is rounded to steps of D comes out a whole step away in a share e / D of
  * cases: errors with the root of mean square sqrt(e D), where all of the rounding has D / sqrt(12). So the share of the
- * codec's effect is sqrt(12 e / D). Attention multiplies codes with 16-bit numbers of one scale to 64, the largest of
+ * codec's effect is sqrt(12 e / D). Attention multiplies codes with 16-bit integers of one scale to 64, the largest of
  * which is three deviations: off by 3 / 32639 / sqrt(12) of the deviation, once in scores and once in weights, which
  * makes e 4e-5 times 0.3 for what the sum over tokens evens out, beside 4e-6 of F32; and twice the share for what the
  * second layer adds. int8: D is a range of three deviations over 127, so 17 % of an effect of 0.016. q4_0: over 8, so

@@ -12,7 +12,7 @@ Lily was sad and didn'\''t know what to do. She said, "I'\''m sorry, Lily. I did
 Lily didn'\''t want to help her mom, so she'
 golden_tokens=196
 
-# tell STORY_ARGUMENT…: greedily, on stories260K; a later --temperature counts.
+# tell STORY_ARGUMENT…: greedily, on stories260K; a later --temperature overrides that.
 tell() {
     run --checkpoint_path "$stories" --temperature 0 "$@"
 }

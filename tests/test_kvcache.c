@@ -43,7 +43,7 @@ static void fill_tokens(void) {
             }
 }
 
-/* forms[t] is a token's row in tier t, as its codec decodes it (still rotated), from the forms of the tiers before. */
+/* keys[t], values[t]: each token as the codec of tier t decodes it (still rotated), from what the tier before gave. */
 typedef struct Forms {
     float keys[KV_MAX_TIERS][N_TOKENS][DIM], values[KV_MAX_TIERS][N_TOKENS][DIM];
 } Forms;
@@ -75,7 +75,8 @@ static void compute_forms(const KvPolicy *policy, size_t head, Forms *forms) {
         }
 }
 
-/* Decodes a token of one side of a span, whose tokens come in order: a record is put back at its first one, for all. */
+/* Decodes a token of one side of a span. Calls go through the tokens in order: at a group's first one its record is put
+ * back into the codec's form, for all of them. */
 static void read_token(const KvRecordForm *form, const KvSpan *span, KvSide side, size_t token, float out[DIM]) {
     static uint8_t rows[KV_SIDES][64 * DIM * sizeof(float)];
     const KvCodec *codec = span->side[side].codec;
@@ -278,7 +279,7 @@ static float *logits_of(const char *policy, KvRotation rotation, size_t n_batch,
     return logits;
 }
 
-/* The view rule asks for 1e-4; tiles are cut by tokens and sums have one order, so it is the same to the bit. */
+/* Tiles are cut by tokens and sums have one order, so logits are the same to the bit. */
 static void test_batches_change_nothing(void **state) {
     (void)state;
     enum { N = 530 };
@@ -322,7 +323,7 @@ static void test_window_of_the_context(void **state) {
     free(small);
 }
 
-/* Rotation is exact but for rounding: with q8_0, whose own error is some 0.2 %, rotated and not must stay that near. */
+/* Rotation is exact but for rounding: with q8_0 logits stay within 3 % of the full cache's, rotated or not. */
 static void test_rotation_cancels(void **state) {
     (void)state;
     enum { N = 200 };
@@ -418,7 +419,8 @@ static void test_room(void **state) {
     close_run(&run);
 }
 
-/* The numbers that a cache of 8,192 tokens of SmolLM2 must reach, with sink 16 and window 32. */
+/* Upper bounds for a cache of 8,192 tokens of SmolLM2, with sink 16 and window 32: bits an element of the second tier,
+ * and bytes as a share of the full cache's. */
 static void test_ledger_of_smollm2(void **state) {
     (void)state;
     const struct {

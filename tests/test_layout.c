@@ -108,8 +108,8 @@ static void check_arrays(const KvCacheLayout *layout) {
 
 /* ---- Sizes */
 
-/* Slots that are in use at once, at most: tokens or groups that a batch of some queries sees, its oldest query's first
- * and its youngest's last. What the sink and the first tier get of a batch waits in the batch. */
+/* The most slots of a store that are in use at once: tokens or groups that the queries of a batch see, from the oldest
+ * query's first to the youngest query's last. What the sink and the first tier get of a batch waits in the batch. */
 static size_t count_slots(const KvCacheLayout *layout, size_t layer, size_t store) {
     const KvLayerPolicy *rule = rule_of(&layout->policy, layer);
     size_t group = layout->policy.group, n_batch = layout->shape.n_batch, most = 0;
@@ -166,8 +166,8 @@ static void check_sizes(const KvCacheLayout *layout) {
 
 /* ---- Tokens */
 
-/* Of each byte, the token that was put there: a number for its layer, KV head, side and position. A group's is that of
- * its first token. */
+/* For each byte of the cache, the token that was put there, as token_number() of its layer, KV head, side and position;
+ * for a group, of its first token. */
 static uint32_t *memory;
 static size_t memory_bytes;
 

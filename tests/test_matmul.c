@@ -1,6 +1,6 @@
 /* Matrix products on every instruction set and for every tensor type: against double precision; one-hot activations
  * against the decoded weights; many tokens against one at a time, and the instruction sets against each other, the same
- * to the bit. Shapes are no multiple of any strip. */
+ * to the bit. Shapes include rows and tokens that are no multiple of a panel or a strip. */
 #include "base/block_decode.h"
 #include "cpu/products.h"
 
@@ -38,7 +38,7 @@ static void put_half(uint8_t *to, float value) {
 /* Random codes; scales and minima that are finite, of both signs, and differ from block to block. */
 static void fill_weights(Tensor *w, uint8_t *data, float *scales) {
     static const size_t HALVES[TENSOR_TYPE_COUNT][3] = {
-        /* offsets in a block of its FP16 numbers; 0 ends all but the first */
+        /* offsets of the FP16 scales and minima in a block; a 0 behind the first ends a list */
         [TYPE_Q4_1] = {0, 2}, [TYPE_Q5_1] = {0, 2}, [TYPE_Q2_K] = {80, 82}, [TYPE_Q3_K] = {108},
         [TYPE_Q4_K] = {0, 2}, [TYPE_Q5_K] = {0, 2}, [TYPE_Q6_K] = {208}};
     const TensorTypeInfo *info = tensor_type_info(w->type);
@@ -58,7 +58,7 @@ static void fill_weights(Tensor *w, uint8_t *data, float *scales) {
     }
 }
 
-/* A matrix, its packed form in buffers of exactly its size, and its numbers. */
+/* A matrix, its packed form in buffers of exactly its size, and its decoded weights. */
 typedef struct Matrix {
     Tensor tensor;
     uint8_t *data;
@@ -116,7 +116,8 @@ static void multiply(const Matrix *m, SimdLevel level, int n_threads, const floa
 
 /* Coded weights: rounding a block of activations to 16 bits moves each by at most s / 2, s the largest of them / 32639.
  * The sums of n_blocks runs are rounded 2^-24 each time, relative to terms that scale and minimum make apart: with
- * random codes a minimum is below four times the largest weight of its run. Numbers: n products, each rounded once. */
+ * random codes a minimum is below four times the largest weight of its run. Float weights: n products, each rounded
+ * once. */
 static double tolerance(const Matrix *m, const float *w, const float *x) {
     size_t n = m->packed.n_columns;
     double rounding = 0, magnitude = 0;
@@ -198,7 +199,7 @@ static void test_products(void **state) {
         check_product(type, block == 1 ? 1 : block, 1, 2);
         check_product(type, block == 1 ? 1030 : block == 256 ? 1280 : 17 * block, 70, 13);
         check_product(type, 512, 149, 5);
-        check_product(type, 20480, 5, 2); /* panels longer than what is asked for ahead */
+        check_product(type, 20480, 5, 2); /* panels longer than the prefetch distance */
     }
 }
 
@@ -292,8 +293,8 @@ static void test_rows(void **state) {
     }
 }
 
-/* Activations of one 1 pick a column: the weight itself, up to the rounding of 1 / 32639 and of what minima take away.
- */
+/* Activations that are 1 once and else 0 pick a column: the weight itself, up to the rounding of 1 / 32639 and of what
+ * minima take away. */
 static void test_one_hot(void **state) {
     (void)state;
     enum { COLUMNS = 512, ROWS = 20 };

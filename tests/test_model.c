@@ -197,7 +197,7 @@ static void test_every_field_has_a_role(void **state) {
         }
 }
 
-/* Matrices that a backend was given together, and those that products then asked for, as they came. */
+/* Matrices in the order in which a backend was given them, or products read them; in `group`, the call of each. */
 typedef struct Recorded {
     const Tensor *matrices[64], *biases[64];
     size_t group[64]; /* which call a matrix came in */
@@ -241,8 +241,8 @@ static const Tensor *bias_of(const Model *model, const Tensor *matrix) {
     return NULL;
 }
 
-/* A product that the forward pass changed and the table of roles did not would still be right, but lie in memory
- * otherwise than it is read. */
+/* Matrices are uploaded by the table of roles in the order and groups in which the forward pass reads them. Where the
+ * two differ results stay right, but weights do not lie in memory as they are read. */
 static void check_products(const char *fixture, size_t n_biases) {
     Error error = {0};
     Backend *backend;

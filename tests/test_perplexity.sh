@@ -13,7 +13,7 @@ if [ ! -r "$wiki" ] || ! command -v python3 >/dev/null; then
 fi
 head -n 40 "$wiki" >"$work/text" # 4,918 tokens with BOS
 
-# measure ARGUMENT…: on stories260K; a later --text_file counts.
+# measure ARGUMENT…: on stories260K; a later --text_file overrides the one here.
 measure() {
     run --checkpoint_path "$stories" --text_file "$work/text" "$@"
 }

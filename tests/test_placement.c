@@ -197,7 +197,7 @@ static void test_weights(void **state) {
     assert_true(n_pages > 1000);
 }
 
-/* Tokens come from the caller, and one by one; their rows lie near the thread with the KV head's share. */
+/* The caller appends tokens one by one; their keys still lie on the node of the thread whose share has the KV head. */
 static void check_cache_of_backend(int n_threads, size_t n_kv_heads) {
     Error error = {0};
     CpuNodes nodes;

@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-/* The linker sends encoders through here; `encoder_factor` is what a broken one multiplies numbers with. */
+/* The linker sends encoders through here; a broken one multiplies what it encodes by `encoder_factor`. */
 void __real_kv_codec_encode(const KvCodec *codec, SimdLevel level, KvSide side, const KvGroup *group,
                             const float *values, float *scratch, uint8_t *record);
 void __wrap_kv_codec_encode(const KvCodec *codec, SimdLevel level, KvSide side, const KvGroup *group,
@@ -69,7 +69,7 @@ static const CounterCase CASES[] = {
 
 enum { N_KV_HEADS = 2, MAX_ROWS = 10 };
 
-/* bytes_read and tokens_encoded of one row. */
+/* bytes_read and tokens_encoded of one row of the ledger. */
 typedef struct Counts {
     size_t bytes, tokens;
 } Counts;

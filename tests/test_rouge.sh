@@ -6,7 +6,7 @@ generate=$STOWKV_BUILD/generate
 
 usual() { run "$@"; }
 
-# tell ARGUMENT…: texts of stories260K from our own data; a later flag counts.
+# tell ARGUMENT…: texts of stories260K from our own data; arguments override the flags here.
 tell() {
     run --checkpoint_path "$stories" --data "$work/data.jsonl" --max_new_tokens 30 --prompt_template '{}' "$@"
 }

@@ -127,8 +127,8 @@ static void test_answers(void **state) {
     session_close(&session);
 }
 
-/* The promise: weights, the cache, and at most 60 MB; after a prompt that fills 2,048 tokens. Under a sanitizer memory
- * is another matter. */
+/* Resident memory after a prompt that fills 2,048 tokens: weights, the cache, and at most 60 MB (docs/performance.md).
+ * AddressSanitizer's own memory would count too. */
 static void test_resident_memory(void **state) {
     (void)state;
 #if defined(__SANITIZE_ADDRESS__)
