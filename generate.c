@@ -148,7 +148,7 @@ static bool read_line(char **line, size_t *capacity, StringView *out) {
     return true;
 }
 
-/* Tokens of the next turn, behind what the cache holds: the last generated token may not have been read yet. */
+/* Tokens of the next turn, behind those in the cache. The last generated token may not be there yet: it comes first. */
 static int encode_turn(Program *program, StringView text, TokenList *tokens, Error *error) {
     const Generation *run = &program->run;
     tokens->count = 0;

@@ -1,8 +1,9 @@
 /* Reading a prompt and generating text from it.
  *
  *     Generation run = {.session = &session, .on_text = print_text};
- *     if (generation_read(&run, prompt.ids, prompt.count, &error) < 0 || generation_continue(&run, &options, &error) <
- * 0) … generation_free(&run);
+ *     if (generation_read(&run, prompt.ids, prompt.count, &error) < 0) …
+ *     if (generation_continue(&run, &options, &error) < 0) …
+ *     generation_free(&run);
  */
 #ifndef STOWKV_GENERATION_H
 #define STOWKV_GENERATION_H
@@ -27,7 +28,7 @@ typedef enum GenerationEnd {
     END_INTERRUPTED
 } GenerationEnd;
 
-/* Speed is told with the depth, the number of tokens in the cache, at which it was measured. */
+/* A speed, and the depths (tokens in the cache) from and to which it was measured. */
 typedef struct GenerationSpeed {
     size_t n_tokens;
     double seconds;
@@ -38,23 +39,23 @@ typedef struct Generation {
     Session *session;                                                /* not owned */
     Sampler *sampler;                                                /* not owned */
     void *user;                                                      /* for the callbacks */
-    int (*on_text)(void *user, StringView text, Error *error);       /* text as it comes; NULL: none wanted */
+    int (*on_text)(void *user, StringView text, Error *error);       /* text as it comes; may be NULL */
     void (*on_progress)(void *user, size_t n_read, size_t n_prompt); /* after each batch of a prompt; may be NULL */
     const volatile sig_atomic_t *interrupted;                        /* stop when it is set; may be NULL */
 
-    TokenList prompt;    /* all that was read */
-    TokenList generated; /* all that was generated, without the token that ended it */
-    char *text;          /* all that on_text was given, NUL-terminated */
+    TokenList prompt;    /* all tokens of generation_read() */
+    TokenList generated; /* all that were generated, without end_token */
+    char *text;          /* what they say, without a stop string; NUL-terminated; NULL: none yet */
     size_t text_length;
     int32_t end_token; /* the end-of-text token that was generated last, or -1 */
     GenerationEnd end;
     GenerationSpeed prefill, decode;
 } Generation;
 
-/* Reads tokens into the cache; ERROR_INTERRUPTED where the caller asked to stop. */
+/* Reads tokens into the cache. ERROR_ARGUMENT: they do not fit; ERROR_INTERRUPTED: the caller asked to stop. */
 int generation_read(Generation *run, const int32_t *tokens, size_t n_tokens, Error *error);
 
-/* Generates from where the cache ends, which must be after a generation_read(). */
+/* Generates from the logits that the generation_read() just before has left; run->end says why it stopped. */
 int generation_continue(Generation *run, const GenerationOptions *options, Error *error);
 
 const char *generation_end_name(GenerationEnd end); /* for a summary: "end of text" */

@@ -10,12 +10,12 @@
 
 #include "session/session.h"
 
-/* The chat template of that name, or the checkpoint's own where it is NULL. An error where there is none, or none that
- * is known here. */
+/* The chat template called `name`; where that is NULL, the checkpoint's own. An error where there is no such template,
+ * or the checkpoint's is missing or not known here. */
 int prompt_chat_template(const Vocabulary *vocabulary, const char *name, const ChatTemplate **out, Error *error);
 
-/* Appends the tokens of a prompt. Without `chat` that is BOS, where the model's rule puts it, and the text; with it the
- * system message, or the checkpoint's own where `system` is NULL, and the text as the user's message. */
+/* Appends the tokens of a prompt. chat NULL: BOS, where the model's rule puts it, and the text. Else the system message
+ * (`system`, or the checkpoint's own where that is NULL), then the text as the user's message. */
 int prompt_encode(const Session *session, const ChatTemplate *chat, const char *system, StringView text,
                   TokenList *tokens, Error *error);
 

@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-/* The names of a run without repetitions, in the order of their use. */
+/* Adds a name where the list lacks it, so that names stand in the order of their first use. */
 static void add_name(cJSON *names, const char *name) {
     const cJSON *other;
     cJSON_ArrayForEach(other, names) if (strcmp(other->valuestring, name) == 0) return;

@@ -1,4 +1,4 @@
-/* What a run tells of itself: the JSON object, the summary lines, and the table that compares runs. */
+/* Reports of a run: the JSON object, the summary lines, and the table that compares runs. */
 #ifndef STOWKV_RUN_REPORT_H
 #define STOWKV_RUN_REPORT_H
 
@@ -26,7 +26,7 @@ cJSON *ledger_json(const KvLedger *ledger);
 
 int json_write(cJSON *root, FILE *stream, Error *error); /* frees root; an error where it is NULL */
 
-/* The same as the whole of a result file, which is then committed. */
+/* Writes root as the whole of a result file, and commits it; frees root too. */
 int json_commit(cJSON *root, OutputFile *file, Error *error);
 
 /* Speeds with their depth, the ledger, and what computed it: a few lines for people. */

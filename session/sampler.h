@@ -1,8 +1,10 @@
 /* Choice of the next token from logits. The order of the filters is Hugging Face's: temperature, top-k, top-p, min-p.
  *
  *     Sampler sampler;
- *     if (sampler_open(&sampler, &(SamplerOptions){.temperature = 0.8, .top_k = 200, .top_p = 1}, n_vocab, &error) < 0)
- * … int32_t next = sampler_next(&sampler, logits); sampler_close(&sampler);
+ *     SamplerOptions options = {.temperature = 0.8, .top_k = 200, .top_p = 1, .seed = 1};
+ *     if (sampler_open(&sampler, &options, n_vocab, &error) < 0) …
+ *     int32_t next = sampler_next(&sampler, logits);
+ *     sampler_close(&sampler);
  */
 #ifndef STOWKV_SAMPLER_H
 #define STOWKV_SAMPLER_H

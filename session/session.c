@@ -20,7 +20,7 @@ static int open_backend(Backend **out, const SessionOptions *options, Error *err
     return cpu_backend_open(out, level, (int)options->threads, error);
 }
 
-/* Writes DIRECTORY-OF-path/name into `out`; whether such a file is there. */
+/* Writes the path of `name` in the folder of `path` to `out`; returns whether such a file is there. */
 static bool file_beside(const char *path, const char *name, char *out, size_t size) {
     const char *slash = strrchr(path, '/');
     int length = slash == NULL ? 0 : (int)(slash - path) + 1;

@@ -44,7 +44,7 @@ typedef struct Session {
 /* The context that the options ask for, checked against what the model was trained for. */
 int session_n_ctx(const SessionOptions *options, const ModelConfig *config, size_t *out, Error *error);
 
-/* Opens all but the context. */
+/* Opens model and tokenizer; the context waits for session_set_policy(). */
 int session_open(Session *session, const SessionOptions *options, Error *error);
 
 /* Opens the context with this policy, in place of the one that is open, if any. */

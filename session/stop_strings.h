@@ -6,6 +6,7 @@
 #include "base/options.h"
 #include "base/string_view.h"
 
+/* Starts as {.stops = …}. */
 typedef struct StopStrings {
     const StringList *stops; /* not owned */
     char *held;              /* text that is not released yet; owned */
@@ -17,7 +18,7 @@ typedef struct StopStrings {
  * says that one was found: it and what follows it are never released. */
 int stop_strings_feed(StopStrings *state, StringView text, StringView *released, bool *stopped, Error *error);
 
-/* Generation ended otherwise: what is still held was no stop string. */
+/* After an end without a stop string: what is still held back, which belongs to the text. */
 StringView stop_strings_finish(StopStrings *state);
 void stop_strings_free(StopStrings *state);
 
