@@ -169,6 +169,16 @@ static void test_parse_keeps(void **state) {
     assert_prints(&policy, "@0:f16:*;@*:f16:2");
 }
 
+/* A round trip alone would not see two names exchanged. */
+static void test_rotation_names(void **state) {
+    (void)state;
+    assert_int_equal(parsed("rotate=auto,f16:*").rotation, KV_ROTATE_AUTO);
+    assert_int_equal(parsed("rotate=on,f16:*").rotation, KV_ROTATE_ON);
+    assert_int_equal(parsed("rotate=off,f16:*").rotation, KV_ROTATE_OFF);
+    assert_int_equal(parsed("rotate=k,f16:*").rotation, KV_ROTATE_KEYS);
+    assert_int_equal(parsed("rotate=v,f16:*").rotation, KV_ROTATE_VALUES);
+}
+
 static void test_print_cut(void **state) {
     (void)state;
     const char *whole = "@0-1:f16:*;@*:sink=16,f16:32,int8/q4_0:*";
@@ -531,13 +541,13 @@ static void test_rotates(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_presets),     cmocka_unit_test(test_mode),
-        cmocka_unit_test(test_canonical),   cmocka_unit_test(test_rules_by_layer),
-        cmocka_unit_test(test_parse_keeps), cmocka_unit_test(test_print_cut),
-        cmocka_unit_test(test_bad),         cmocka_unit_test(test_too_many_rules),
-        cmocka_unit_test(test_round_trip),  cmocka_unit_test(test_damaged),
-        cmocka_unit_test(test_codec_pair),  cmocka_unit_test(test_check),
-        cmocka_unit_test(test_rotates),
+        cmocka_unit_test(test_presets),        cmocka_unit_test(test_mode),
+        cmocka_unit_test(test_canonical),      cmocka_unit_test(test_rules_by_layer),
+        cmocka_unit_test(test_parse_keeps),    cmocka_unit_test(test_rotation_names),
+        cmocka_unit_test(test_print_cut),      cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_too_many_rules), cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_damaged),        cmocka_unit_test(test_codec_pair),
+        cmocka_unit_test(test_check),          cmocka_unit_test(test_rotates),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
