@@ -45,17 +45,22 @@ typedef void AttendTiles(const AttentionShape *shape, const AttentionQuery *quer
 typedef void MergeTiles(const AttentionShape *shape, const AttentionQuery *query, size_t n_tiles, float *partials,
                         size_t stride, AttentionScratch *scratch);
 
+/* How keys or values are read. */
+typedef AttentionPath PathOf(KvCodecId codec, size_t head_dim);
+
 struct AttentionKernels {
     AttendBlock *block;
     AttendOne *one;
     AttendTiles *tiles;
     MergeTiles *merge;
+    PathOf *path;
 };
 
 SIMD_DECLARE(AttendBlock, attend_block, );
 SIMD_DECLARE(AttendOne, attend_one, );
 SIMD_DECLARE(AttendTiles, attend_tiles, );
 SIMD_DECLARE(MergeTiles, merge_tiles, );
+SIMD_DECLARE(PathOf, path_of, );
 SIMD_DECLARE(const AttentionKernels, attention_kernels, );
 
 #endif

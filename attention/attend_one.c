@@ -58,4 +58,5 @@ void SIMD_NAME(merge_tiles)(const AttentionShape *shape, const AttentionQuery *q
 }
 
 const AttentionKernels SIMD_NAME(attention_kernels) = {SIMD_NAME(attend_block), SIMD_NAME(attend_one),
-                                                       SIMD_NAME(attend_tiles), SIMD_NAME(merge_tiles)};
+                                                       SIMD_NAME(attend_tiles), SIMD_NAME(merge_tiles),
+                                                       SIMD_NAME(path_of)};

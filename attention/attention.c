@@ -3,28 +3,15 @@
 
 #include "attention/attend.h"
 
-#define FP8_HEAD_MULTIPLE  64                /* STORED_STEP of the widest vectors */
 #define MAX_PARTIAL_FLOATS ((size_t)1 << 23) /* 32 heads of 128 that see 490,000 tokens */
-
-AttentionPath attention_path(KvCodecId codec, size_t head_dim) {
-    switch (KV_FORMATS[codec].kind) {
-    case KV_CODE_HALF:
-    case KV_CODE_NF4:
-        return ATTENTION_FLOAT;
-    case KV_CODE_E4M3:
-        return head_dim % FP8_HEAD_MULTIPLE == 0 ? ATTENTION_FLOAT : ATTENTION_DECODED;
-    case KV_CODE_SIGNED:
-    case KV_CODE_OFFSET:
-    case KV_CODE_UNSIGNED:
-    case KV_CODE_SIGN:
-        break;
-    }
-    return kv_is_woven(codec, head_dim) ? ATTENTION_INTEGER : ATTENTION_DECODED;
-}
 
 const AttentionKernels *attention_kernels(SimdLevel level) {
     static const AttentionKernels *const KERNELS[SIMD_LEVEL_COUNT] = SIMD_ADDRESSES(attention_kernels);
     return KERNELS[level];
+}
+
+AttentionPath attention_path(const AttentionKernels *kernels, KvCodecId codec, size_t head_dim) {
+    return kernels->path(codec, head_dim);
 }
 
 size_t attention_scratch_bytes(void) {

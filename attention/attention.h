@@ -63,7 +63,7 @@ typedef enum AttentionPath {
     ATTENTION_DECODED  /* in F32, decoded 16 tokens or a tile at a time: heads of no multiple of 32 (fp8: 64) */
 } AttentionPath;
 
-AttentionPath attention_path(KvCodecId codec, size_t head_dim);
+AttentionPath attention_path(const AttentionKernels *kernels, KvCodecId codec, size_t head_dim);
 
 /* Fixed too, and what a short context does not need is never touched. Where a query's tiles need more, its KV heads
  * are shared out among the threads, not its tiles. */

@@ -1,6 +1,7 @@
 /* Tokens as they are stored, compiled once for each instruction set; see stored_kernels.h. */
 #include "attention/stored_kernels.h"
 
+#include "attention/attend.h"
 #include "attention/float_kernels.h"
 
 #define DECODE_TOKENS 16
@@ -103,14 +104,14 @@ INLINE void add_form(StoredForm form, KvCodecId codec, const TilePiece *piece, f
     }
 }
 
-static StoredForm form_of(const KvEncoding *encoding) {
-    switch (KV_FORMATS[kv_codec_id(encoding->codec)].kind) {
+static StoredForm form_of(KvCodecId codec, size_t head_dim) {
+    switch (KV_FORMATS[codec].kind) {
     case KV_CODE_HALF:
         return STORED_HALF;
     case KV_CODE_NF4:
         return STORED_NF4;
     case KV_CODE_E4M3:
-        return encoding->group.head_dim % STORED_STEP == 0 ? STORED_FP8 : STORED_FLOAT;
+        return head_dim % STORED_STEP == 0 ? STORED_FP8 : STORED_FLOAT;
     case KV_CODE_SIGNED: /* decoded, where head_dim keeps them from being woven; else score_codes.c and add_codes.c */
     case KV_CODE_OFFSET:
     case KV_CODE_UNSIGNED:
@@ -120,9 +121,15 @@ static StoredForm form_of(const KvEncoding *encoding) {
     return STORED_FLOAT;
 }
 
+AttentionPath SIMD_NAME(path_of)(KvCodecId codec, size_t head_dim) {
+    if (kv_is_woven(codec, head_dim))
+        return ATTENTION_INTEGER;
+    return form_of(codec, head_dim) == STORED_FLOAT ? ATTENTION_DECODED : ATTENTION_FLOAT;
+}
+
 void SIMD_NAME(score_stored)(const TilePiece *piece, const float *q, size_t n_heads, float (*scores)[SCORE_STRIDE]) {
     const KvEncoding *encoding = &piece->span->side[KV_KEYS];
-    switch (form_of(encoding)) {
+    switch (form_of(kv_codec_id(encoding->codec), encoding->group.head_dim)) {
     case STORED_HALF:
         score_form(STORED_HALF, KV_F16, piece, q, n_heads, scores);
         break;
@@ -141,7 +148,7 @@ void SIMD_NAME(score_stored)(const TilePiece *piece, const float *q, size_t n_he
 void SIMD_NAME(add_stored)(const TilePiece *piece, float (*weights)[SCORE_STRIDE], size_t n_heads, float *out,
                            size_t stride) {
     const KvEncoding *encoding = &piece->span->side[KV_VALUES];
-    switch (form_of(encoding)) {
+    switch (form_of(kv_codec_id(encoding->codec), encoding->group.head_dim)) {
     case STORED_HALF:
         add_form(STORED_HALF, KV_F16, piece, weights, n_heads, out, stride);
         break;

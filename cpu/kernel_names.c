@@ -22,5 +22,6 @@ void cpu_name_matmul(const Backend *backend, const Tensor *w, char name[KERNEL_N
 void cpu_name_attention(const Backend *backend, KvCodecId codec, size_t head_dim, char name[KERNEL_NAME_BYTES]) {
     static const char *const PATHS[] = {
         [ATTENTION_INTEGER] = "int16", [ATTENTION_FLOAT] = "f32", [ATTENTION_DECODED] = "decoded"};
-    put_name(backend, "attention", kv_codec_name(kv_codec(codec)), PATHS[attention_path(codec, head_dim)], name);
+    put_name(backend, "attention", kv_codec_name(kv_codec(codec)),
+             PATHS[attention_path(attention_kernels(backend->level), codec, head_dim)], name);
 }

@@ -25,9 +25,9 @@ static void print_types(bool coded) {
     printf("\n");
 }
 
-static void print_codec_names(AttentionPath path) {
+static void print_codec_names(SimdLevel level, AttentionPath path) {
     for (KvCodecId id = 0; id < KV_CODEC_COUNT; id++)
-        if (attention_path(id, 64) == path)
+        if (attention_path(attention_kernels(level), id, 64) == path)
             printf(" %s", kv_codec_name(kv_codec(id)));
     printf("\n");
 }
@@ -43,9 +43,9 @@ static int print_kernels(const char *simd, Error *error) {
     printf("                  weights and activations in F32:");
     print_types(false);
     printf("attention         codes as stored with 16-bit queries and weights, exact sums in a block:");
-    print_codec_names(ATTENTION_INTEGER);
+    print_codec_names(level, ATTENTION_INTEGER);
     printf("                  in F32, for a generated token as stored, for a prompt tile by tile:");
-    print_codec_names(ATTENTION_FLOAT);
+    print_codec_names(level, ATTENTION_FLOAT);
     printf("                  in F32, decoded 16 tokens or a tile at a time: heads of no multiple of 32 (fp8: 64)\n");
     printf("rope, rmsnorm, softmax, swiglu  F32\n");
     return 0;
