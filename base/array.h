@@ -1,5 +1,5 @@
-/* Arrays that grow by one item at a time. They keep no capacity: there is room for as many items as the next power of
- * two says, 16 at least.
+/* Arrays that grow by one item at a time. Their capacity is not stored: it is their count rounded up to a power of
+ * two, at least 16.
  *
  *     Word *items = array_for_one_more(words->items, words->count, sizeof *items, "the words of a text", error);
  *     if (items == NULL)
@@ -14,8 +14,10 @@
 
 #include <stddef.h>
 
-/* `items`: NULL, or what this has returned for the same array, of which `count` items are in use; freed with free().
- * The array, moved perhaps, or NULL out of memory. `what` is for the message. */
+/* Returns the array, which may have moved, with space for one item behind the first `count`; or NULL, with an error,
+ * when memory runs out. `items` is NULL or what this returned before; the caller owns it: free(). `what` is for the
+ * message.
+ */
 void *array_for_one_more(void *items, size_t count, size_t item_bytes, const char *what, Error *error);
 
 #endif

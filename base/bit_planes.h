@@ -17,6 +17,7 @@
 #define PIECE_BYTES 64 /* a step's codes in 8 bits */
 #define LANE_CODES  32
 
+/* Bytes of a pack of codes of `bits` bits. */
 static inline size_t planes_bytes(size_t bits) {
     return bits * PIECE_BYTES;
 }
@@ -31,7 +32,7 @@ static inline __attribute__((always_inline)) uint32_t plane_mask(size_t bits) {
     return ((1u << bits) - 1) * 0x01010101u;
 }
 
-/* The codes of a lane into a pack, each below 2^bits. */
+/* Writes the codes of one lane, each below 2^bits, into a pack. */
 static inline void planes_put(size_t bits, const uint8_t codes[LANE_CODES], size_t lane, uint8_t *pack) {
     uint32_t steps[PLANE_STEPS];
     memcpy(steps, codes, sizeof steps);
@@ -46,7 +47,7 @@ static inline void planes_put(size_t bits, const uint8_t codes[LANE_CODES], size
     }
 }
 
-/* And back. */
+/* Reads the codes of one lane of a pack. */
 static inline void planes_get(size_t bits, const uint8_t *pack, size_t lane, uint8_t codes[LANE_CODES]) {
     uint32_t steps[PLANE_STEPS] = {0};
     for (size_t shift = 0, plane; shift < bits; shift += plane) {

@@ -87,7 +87,7 @@ BLOCK_INLINE void bytes_store(uint8_t *to, BlockBytes bytes) {
     memcpy(to, &bytes, sizeof bytes);
 }
 
-/* The low and the high half of 16 bytes, one after the other. */
+/* The low halves of 16 bytes, then their high halves. */
 BLOCK_INLINE void unpack_nibbles(const uint8_t packed[16], uint8_t codes[32]) {
     BlockBytes bytes = bytes_load(packed);
     bytes_store(codes, bytes & 15);

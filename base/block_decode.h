@@ -5,8 +5,8 @@
 #include "base/simd/levels.h"
 #include "base/tensor.h"
 
-/* Decodes `n` numbers from number `first` on; both are multiples of the type's block (or of the group). Every
- * instruction set gives the same bits: GGML's formulas in F32, without fused operations. */
+/* Decodes elements [first, first + n) to out (n). `first` and `n` are multiples of the type's block_elements, or of the
+ * tensor's group. Every instruction set gives the same bits: GGML's formulas in F32, without fused operations. */
 typedef void TensorDecode(const Tensor *tensor, size_t first, size_t n, float *out);
 
 SIMD_DECLARE(TensorDecode *const, tensor_decoders, [TENSOR_TYPE_COUNT]);

@@ -26,7 +26,7 @@ static inline bool checked_align(size_t a, size_t alignment, size_t *out) {
     return true;
 }
 
-/* The same, for sizes that are far from overflowing, and any step. */
+/* n rounded up to a multiple of `step`, which need be no power of two; for sizes that are far from overflowing. */
 static inline size_t round_up(size_t n, size_t step) {
     return (n + step - 1) / step * step;
 }

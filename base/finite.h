@@ -7,8 +7,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Without a branch for each, so that it vectorizes: 0 times what is not finite is NaN, whose bits are not those of 0.
- */
+/* NaN and infinity times 0 are NaN, whose bits are not those of 0. No branch for each element, so that the loop
+ * vectorizes. */
 static inline bool all_finite(const float *x, size_t n) {
     uint32_t bits = 0;
     for (size_t i = 0; i < n; i++)

@@ -27,7 +27,7 @@ static inline float bf16_to_float(uint16_t bf16) {
 }
 
 /* Rebases the exponent by a float multiplication, which also normalises subnormals; infinity and NaN are set from the
- * exponent. Without branches, as half_from_float(), so that loops vectorize. */
+ * exponent. Neither this nor half_from_float() branches, so that loops vectorize. */
 static inline float half_to_float(uint16_t half) {
 #if defined(__F16C__)
     return _cvtsh_ss(half);
@@ -44,8 +44,8 @@ static inline float half_to_float(uint16_t half) {
 #endif
 }
 
-/* Rounds to nearest even; what is beyond 65504 becomes infinity, as in hardware. A NaN keeps the top of its payload and
- * becomes quiet. For what is below 2^-14, adding 0.5 lines the subnormal's last bit up with the float's. */
+/* Rounds to nearest even; 65520 and above become infinity, as in hardware. A NaN keeps the top of its payload and
+ * becomes quiet. Below 2^-14, adding 0.5 aligns the float's last bit with the subnormal's. */
 static inline uint16_t half_from_float(float value) {
     uint32_t bits = float_to_bits(value);
     int32_t magnitude = (int32_t)(bits & 0x7fffffff), odd = magnitude >> 13 & 1;
@@ -53,7 +53,7 @@ static inline uint16_t half_from_float(float value) {
     int32_t subnormal = (int32_t)float_to_bits(float_from_bits((uint32_t)magnitude) + 0.5f) - 0x3f000000;
     int32_t nan = 0x7e00 | (magnitude >> 13 & 0x1ff);
     int32_t half = magnitude < 0x38800000 ? subnormal : normal;
-    half = magnitude >= 0x477ff000 ? 0x7c00 : half; /* 65520 and above round to infinity */
+    half = magnitude >= 0x477ff000 ? 0x7c00 : half; /* 65520 */
     half = magnitude > 0x7f800000 ? nan : half;
     return (uint16_t)((bits >> 16 & 0x8000) | (uint32_t)half);
 }

@@ -45,7 +45,7 @@ void mapped_file_close(MappedFile *file) {
     *file = (MappedFile){0};
 }
 
-/* Whole pages only: others hold bytes of neighbours. */
+/* Whole pages only: the first and the last may hold bytes of neighbours. */
 void mapped_file_let_go(const uint8_t *data, size_t size) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     uintptr_t begin = round_up((uintptr_t)data, page);

@@ -12,12 +12,11 @@ typedef struct MappedFile {
     size_t size;         /* in bytes, never 0 when open */
 } MappedFile;
 
-/* Fails for what is missing, unreadable, empty or not a regular file. */
+/* ERROR_IO where the file is missing, unreadable or not regular; ERROR_FORMAT where it is empty. */
 int mapped_file_open(MappedFile *file, const char *path, Error *error);
 void mapped_file_close(MappedFile *file); /* closing twice is fine */
 
-/* Bytes of a mapped file that will hardly be read again: their pages leave memory, and come back from the file if they
- * are. */
+/* Drops the pages of bytes of a mapped file that will hardly be read again; a later read loads them from the file. */
 void mapped_file_let_go(const uint8_t *data, size_t size);
 
 #endif

@@ -12,7 +12,7 @@
 #define MAX_OPTIONS 64
 #define MAX_NAME    64
 
-/* Levenshtein distance of names that are cut at MAX_NAME. */
+/* Levenshtein distance; `b` is cut at MAX_NAME. */
 static size_t edit_distance(const char *a, const char *b) {
     size_t n = strnlen(b, MAX_NAME), row[MAX_NAME + 1];
     for (size_t j = 0; j <= n; j++)

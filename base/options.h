@@ -38,14 +38,15 @@ typedef struct Option {
     void *target;
     const char *argument; /* its name in --help; NULL for a flag */
     const char *help;
-    double min, max;
+    double min, max; /* of a size or a number, both allowed */
 } Option;
 
-/* Sets the targets of the flags that are there. */
+/* Sets the targets of the flags that are given; the others stay as they are. */
 int options_parse(const Option *options, int argc, char **argv, Error *error);
 void options_help(const Option *options, FILE *stream);
 
-/* The candidate with the smallest edit distance to `text`: what the user may have meant. candidates ends with NULL. */
+/* The candidate with the smallest edit distance to `text`: what the user may have meant. `candidates` ends with NULL,
+ * after one name at least. */
 const char *nearest_name(const char *text, const char *const *candidates);
 
 #endif

@@ -17,7 +17,8 @@ static inline double random_uniform(uint64_t *state) {
     return (double)(random_next(state) >> 11) * 0x1p-53;
 }
 
-/* Uniform in [0, n), n > 0. The smallest 2^64 mod n numbers are drawn again, so that every remainder is as likely. */
+/* Uniform in [0, n), n > 0. The smallest 2^64 mod n values are drawn again, so that all remainders are equally likely.
+ */
 static inline uint64_t random_below(uint64_t *state, uint64_t n) {
     uint64_t unfair = -n % n, x;
     do

@@ -50,8 +50,8 @@ typedef struct Tensor {
     const uint8_t *data;           /* not owned */
     size_t size_bytes;             /* of the encoded numbers, scales included */
     const float *scales;           /* TYPE_I8_GROUPED only: (n_elements / group) */
-    size_t group;
-    const void *uploaded; /* what a backend has made of it, and owns; NULL: it reads `data` */
+    size_t group;                  /* TYPE_I8_GROUPED only: codes that share a scale */
+    const void *uploaded; /* a backend's own form of the tensor, which it owns; NULL: the backend reads `data` */
 } Tensor;
 
 static inline size_t tensor_n_rows(const Tensor *tensor) {

@@ -6,10 +6,10 @@
 
 #define CPU_MAX 1024 /* as many as a cpu_set_t holds */
 
-/* Reads a file such as "0-3,8,10-11\n"; false where there is none, or it is no list. */
+/* Reads a file such as "0-3,8,10-11\n"; false where it cannot be read or lists no CPU. */
 bool cpu_list_read(const char *path, bool listed[CPU_MAX]);
 
-/* The affinity mask as it was when this was first asked: (CPU_MAX), all false where it cannot be known. */
+/* (CPU_MAX) the affinity mask at the first call; all false where the system does not tell. */
 const bool *cpu_allowed(void);
 
 #endif

@@ -14,7 +14,7 @@ static void add_node(CpuNodes *nodes, int node, const bool listed[CPU_MAX], cons
             nodes->cpu[nodes->n_cpus] = (uint16_t)cpu;
             nodes->node[nodes->n_cpus++] = (uint16_t)node;
         }
-    nodes->n_nodes += nodes->n_cpus > before; /* memory without CPUs is nobody's nearest */
+    nodes->n_nodes += nodes->n_cpus > before; /* a node without allowed CPUs does not count */
 }
 
 void cpu_nodes_read(CpuNodes *out, const char *root, const bool allowed[CPU_MAX]) {

@@ -21,14 +21,13 @@ typedef struct CpuNodes {
     uint16_t cpu[CPU_MAX], node[CPU_MAX]; /* (n_cpus) ordered by node; the kernel's numbers */
 } CpuNodes;
 
-/* root stands before /sys: "" outside tests. */
+/* `root` is put before "/sys": "" outside tests. */
 void cpu_nodes_read(CpuNodes *out, const char *root, const bool allowed[CPU_MAX]);
 
 /* The node of a thread, by the kernel's number. */
 int cpu_nodes_of_thread(const CpuNodes *nodes, int thread, int n_threads);
 
-/* Keeps the calling thread on the CPUs of its node. With one node, or where the system refuses, it goes where the
- * system puts it. */
+/* Keeps the calling thread on the CPUs of its node. Does nothing with one node, or where the system refuses. */
 void cpu_nodes_bind(const CpuNodes *nodes, int thread, int n_threads);
 
 #endif

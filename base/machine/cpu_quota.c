@@ -46,8 +46,8 @@ static bool has_cpu(const char *controllers) { // "cpu,cpuacct"
     return false;
 }
 
-/* From the group up to the mount. Without a namespace of its own a container sees its host's path, which does not exist
- * below its mount: what exists counts. */
+/* The smallest quota from the group's folder up to the mount. A container without a cgroup namespace sees its host's
+ * path: folders of it that do not exist below the container's mount limit nothing. */
 static int hierarchy_quota(const char *mount, const char *path, bool v2) {
     char folder[PATH_MAX];
     if (snprintf(folder, sizeof folder, "%s%s", mount, path) >= (int)sizeof folder)

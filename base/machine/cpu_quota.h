@@ -4,7 +4,7 @@
 #define STOWKV_CPU_QUOTA_H
 
 /* The smallest quota of the process's own group and those around it, v2 and v1, rounded up to whole CPUs; INT_MAX where
- * none limits. `root` stands before /proc/self/cgroup and /sys/fs/cgroup: "" outside tests. */
+ * none limits. `root` is put before "/proc/self/cgroup" and "/sys/fs/cgroup": "" outside tests. */
 int cpu_quota(const char *root);
 
 #endif

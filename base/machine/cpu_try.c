@@ -9,7 +9,7 @@
 
 static _Thread_local sigjmp_buf *way_back; /* of the thread that probes; NULL otherwise */
 
-/* An illegal instruction of another thread is no probe's: repeated under the default action, it ends the program. */
+/* A thread that is not probing runs its illegal instruction again, under the default action: that ends the program. */
 static void on_illegal(int signal_number) {
     if (way_back != NULL)
         siglongjmp(*way_back, 1);
@@ -17,7 +17,7 @@ static void on_illegal(int signal_number) {
 }
 
 bool cpu_try(CpuProbe *probe) {
-    static pthread_mutex_t handler = PTHREAD_MUTEX_INITIALIZER; /* belongs to the process: one probe at a time */
+    static pthread_mutex_t handler = PTHREAD_MUTEX_INITIALIZER; /* the process has one: a probe at a time */
     struct sigaction action = {.sa_handler = on_illegal}, before;
     sigjmp_buf here;
     volatile bool works = false;

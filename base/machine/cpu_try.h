@@ -1,4 +1,4 @@
-/* A probe of an instruction set: run it once where nothing depends on it, and see whether the processor obeys.
+/* Whether the processor executes an instruction set: runs a probe once and survives an illegal instruction in it.
  *
  *     static bool probe(void) { … }                 // true where what it computed is right
  *     if (cpu_try(probe)) …                         // false too where it hit an illegal instruction
@@ -8,7 +8,7 @@
 
 #include <stdbool.h>
 
-/* The probe only computes: it must hold nothing (a lock, memory) that would be lost where it is cut off. */
+/* Must only compute: an illegal instruction ends it at once, and a lock or memory that it held would be lost. */
 typedef bool CpuProbe(void);
 
 bool cpu_try(CpuProbe *probe);

@@ -1,4 +1,4 @@
-/* Pages of memory that was mapped: which size they should have, and whose they become. */
+/* Pages of mapped memory: their size, and the memory node that they lie on. */
 #ifndef STOWKV_PAGES_H
 #define STOWKV_PAGES_H
 
@@ -10,7 +10,7 @@
 
 typedef enum Pages { PAGES_HUGE, PAGES_ORDINARY } Pages;
 
-/* Before any of them is touched. Where the system refuses, its pages are what they are. */
+/* Asks for huge or ordinary pages, before any of them is touched. The system may ignore it. */
 static inline void pages_ask(void *memory, size_t size_bytes, Pages pages) {
 #if defined(MADV_HUGEPAGE)
     madvise(memory, size_bytes, pages == PAGES_HUGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
@@ -19,8 +19,8 @@ static inline void pages_ask(void *memory, size_t size_bytes, Pages pages) {
 #endif
 }
 
-/* Touches all pages of [memory, memory + size_bytes) and changes nothing in them: they lie near the calling thread
- * then, see cpu_nodes.h. */
+/* Touches all pages of [memory, memory + size_bytes) and changes nothing in them. Those that nobody touched before lie
+ * near the calling thread then, see cpu_nodes.h. */
 static inline void pages_touch(void *memory, size_t size_bytes) {
     const size_t smallest = 4096;
     volatile uint8_t *at = memory, *end = at + size_bytes;

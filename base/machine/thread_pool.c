@@ -1,8 +1,8 @@
 /* Each thread has a share of the loop, a run of indices, and claims pieces of it from one atomic word: the loop's
- * number above, the next index below. Who is through with its own share claims from the others'. A thread reads the
- * loop's description and then claims; if it succeeds, the loop was still that one and had work left, so the caller is
- * still inside thread_pool_run() and the description was the right one. Between loops the next indices are beyond any
- * loop's end, so that a description that is being written cannot be claimed from. See thread_pool.h. */
+ * number above, the next index below. A thread that is through with its own share claims from the others'. A thread
+ * reads the loop's description and then claims; if it succeeds, the loop was still that one and had work left, so the
+ * caller is still inside thread_pool_run() and the description was the right one. Between loops the next indices are
+ * beyond any loop's end, so that a description that is being written cannot be claimed from. See thread_pool.h. */
 #define _GNU_SOURCE
 #include "base/machine/thread_pool.h"
 
@@ -15,7 +15,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-/* Looks for new work before a worker sleeps: longer than the pauses between the steps of a layer. */
+/* How often a worker looks for new work before it sleeps: for longer than the pauses between the steps of a layer. */
 #define SPINS 2000
 
 #define NO_INDEX UINT32_MAX /* between loops */
@@ -50,7 +50,7 @@ struct ThreadPool {
     pthread_mutex_t mutex; /* for sleeping alone */
     pthread_cond_t work;
     CpuNodes nodes;
-    cpu_set_t callers_cpus; /* before it was bound to a node's */
+    cpu_set_t callers_cpus; /* before bind_caller() */
 };
 
 typedef struct Worker {

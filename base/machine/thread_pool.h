@@ -1,6 +1,6 @@
 /* Threads that share loops. Each has a run of the loop's indices and goes through it in pieces, so that it reads memory
- * in one stream; who is through takes pieces of the others' runs, so that a thread that the machine has put aside holds
- * up no more than the piece it is in. The caller works too, and never waits for a thread that has not begun.
+ * in one stream; a thread that is through takes pieces of the others' runs, so that one that the machine has put aside
+ * holds up no more than the piece it is in. The caller works too, and never waits for a thread that has not begun.
  *
  *     ThreadPool *pool;
  *     if (thread_pool_open(&pool, 4, &error) < 0) …
@@ -21,7 +21,7 @@ typedef struct ThreadPool ThreadPool;
 /* Does [begin, end) of a loop; `thread` is below the pool's size, and no two pieces with the same one run at a time. */
 typedef void ThreadTask(void *context, size_t begin, size_t end, int thread);
 
-/* n_threads: with the caller, at least 1. */
+/* n_threads: at least 1, the caller included. */
 int thread_pool_open(ThreadPool **out, int n_threads, Error *error);
 void thread_pool_close(ThreadPool *pool); /* NULL is fine */
 
@@ -30,8 +30,8 @@ size_t thread_pool_share_begin(const ThreadPool *pool, size_t n, int thread);
 
 int thread_pool_size(const ThreadPool *pool);
 
-/* What threads that wait for work do over and over: something short that nobody needs, such as asking for memory that
- * will be read. To be set once; what it uses must outlive the pool. */
+/* What threads that wait for work do over and over: something short that may be left out, such as prefetching. To be
+ * set once; what it uses must outlive the pool. */
 typedef void ThreadIdle(void *context, int thread);
 void thread_pool_set_idle(ThreadPool *pool, ThreadIdle *idle, void *context);
 
@@ -42,16 +42,17 @@ void thread_pool_run(ThreadPool *pool, size_t n, size_t grain, ThreadTask *task,
 /* The same in about `pieces` pieces for each thread. */
 void thread_pool_share(ThreadPool *pool, size_t n, size_t pieces, ThreadTask *task, void *context);
 
-/* Each thread does its own share of [0, n) in one piece, and nobody takes it over: for memory that is to lie near the
- * thread that will go through that share of such a loop later. */
+/* Each thread does its own share of [0, n) in one piece, and nobody takes it over: for first touches, by which memory
+ * lies near the thread whose share of later loops over [0, n) reads it. */
 void thread_pool_each(ThreadPool *pool, size_t n, ThreadTask *task, void *context);
 
 /* Memory nodes that the threads are spread over (cpu_nodes.h): 1 on most machines, where no memory is nearer than other
  * memory. With more, each thread keeps to the CPUs of its node from open to close, the caller too. */
 size_t thread_pool_n_nodes(const ThreadPool *pool);
 
-/* For short loops, whose ends weigh: the same in pieces that are half of what is left of a share, the last ones a
- * `pieces`th of it. In a long loop a thread that is put aside would hold up half of its share. */
+/* As thread_pool_share(), but a piece is half of what is left of a share, or a `pieces`th of the share if that is more.
+ * For short loops, where claims and waits at the end weigh; in a long one a thread that is put aside would hold up half
+ * of its share. */
 void thread_pool_halve(ThreadPool *pool, size_t n, size_t pieces, ThreadTask *task, void *context);
 
 #endif

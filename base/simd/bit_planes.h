@@ -1,5 +1,5 @@
-/* Codes in registers, from bit planes. The width is a constant where it is inlined, and what is left are that width's
- * steps. To be included by sources of stowkv_simd_library() only. */
+/* Loads codes from bit planes into registers. Inlined with a constant width, the functions are left with that width's
+ * instructions. To be included by sources of stowkv_simd_library() only. */
 #ifndef STOWKV_SIMD_BIT_PLANES_H
 #define STOWKV_SIMD_BIT_PLANES_H
 
@@ -13,8 +13,8 @@ INLINE VecInt plane_step(const uint8_t *plane, size_t bits, size_t step) {
     return vec_int_and(vec_int_shift_right(piece, (int)(step / bits * bits)), vec_int_set1((int32_t)plane_mask(bits)));
 }
 
-/* The codes of one step, of VEC_LANES lanes from the one that `pack` points to: four in each lane. No loop over planes:
- * those that call this are unrolled, and it would not be. */
+/* The codes of one step, four in each of VEC_LANES lanes, from the lane that `pack` points to. No loop over planes:
+ * callers unroll their loops over steps, and GCC would not unroll one in here. */
 INLINE VecInt planes_step(const uint8_t *pack, size_t bits, size_t step) {
     size_t first = widest_plane(bits), rest = bits - first;
     VecInt codes = plane_step(pack, first, step);

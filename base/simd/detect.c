@@ -50,7 +50,7 @@ static bool is_listed(SimdLevel level) {
 }
 #endif
 
-/* Some emulators, hypervisors and errata list what they then refuse: only an instruction that ran is proof. */
+/* Some emulators, hypervisors and faulty processors list instructions that they refuse: only one that ran is proof. */
 bool cpu_runs(SimdLevel level) {
     static CpuProbe *const PROBES[SIMD_LEVEL_COUNT] = SIMD_TABLE(simd_probe);
     return is_listed(level) && (level == SIMD_SCALAR || cpu_try(PROBES[level]));

@@ -18,7 +18,8 @@ SimdLevel cpu_best_simd_level(void);
  *     for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) … */
 SimdLevel cpu_next_level(SimdLevel level);
 
-/* "auto" or a level's name; one that this machine cannot run is an error that names those it can. */
+/* `name`: "auto" or a level's. ERROR_USAGE where it is unknown, ERROR_ARGUMENT where this machine cannot run it; the
+ * message names the levels that it can run. */
 int cpu_parse_simd_level(const char *name, SimdLevel *out, Error *error);
 
 #endif

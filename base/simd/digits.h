@@ -15,11 +15,11 @@ static inline void vec_int_store_bytes(int8_t *out, VecInt x) {
     int8x8_t bytes = vmovn_s16(vcombine_s16(halves, halves));
     memcpy(out, &bytes, VEC_LANES);
 }
-/* The instruction takes signed bytes: codes below 128 are the same. */
+/* The instruction takes signed bytes: codes below 128 are the same as such. */
 static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
     return vdotq_s32(sum, vreinterpretq_s8_s32(codes), vreinterpretq_s8_s32(x));
 }
-/* The codes' low and high halves apart. */
+/* The low halves of the codes, then their high halves. */
 static inline VecInt vec_dot4_wide(VecInt sum, VecInt codes, VecInt x) {
     VecInt nibbles = vec_int_set1(0x0f0f0f0f), high = vec_int_and(vec_int_shift_right(codes, 4), nibbles);
     sum = vec_dot4(sum, vec_int_and(codes, nibbles), x);
@@ -39,7 +39,7 @@ static inline void vec_int_store_bytes(int8_t *out, VecInt x) {
     _mm_storel_epi64((__m128i *)(void *)out, _mm256_castsi256_si128(eight));
 }
 #endif
-/* GCC 12 copies the sums of its intrinsic from register to register: half the speed in large tiles. */
+/* Assembly, because GCC 12 copies the intrinsic's sums from register to register: half the speed with many sums. */
 static inline VecInt vec_dot4(VecInt sum, VecInt codes, VecInt x) {
 #if VEC_LANES == 16
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(x));
@@ -54,7 +54,7 @@ static inline VecInt vec_dot4_wide(VecInt sum, VecInt codes, VecInt x) {
 
 #endif
 
-#define CODE_SUMS 2 /* of products, one for each part */
+#define CODE_SUMS 2 /* one for each part */
 
 static inline size_t quantized_word(size_t n_steps, size_t step, size_t part) {
     return part * n_steps + step;
@@ -80,7 +80,7 @@ static inline VecInt code_total(const VecInt sums[CODE_SUMS]) {
 
 #if VEC_LANES == 16
 #define SIMD_STORES_QUANTIZED 1
-/* The words of 16 steps, of which n integers, 32 or 64, are there. */
+/* All words of 16 steps; integers beyond the first n, 32 or 64, are 0. */
 INLINE void store_quantized(int32_t words[32], size_t n, const VecInt *integers) {
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     __m512i half = _mm512_set1_epi16(128), bytes = _mm512_set1_epi16(255), back = _mm512_setzero_si512();

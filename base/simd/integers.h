@@ -1,11 +1,11 @@
-/* Vectors of VEC_LANES 32-bit integers, each of which may stand for four bytes; and codes that are looked up. vec_bits are those of floats: without the sign they compare as the floats do, and
- * what is not finite is largest.
- * To be included by sources of stowkv_simd_library() only.
+/* Vectors of VEC_LANES 32-bit integers, each of which may stand for four bytes, and lookups by code. To be included by
+ * sources of stowkv_simd_library() only.
  *
  * Shifts go by 32-bit lanes: bits that cross into a neighbouring byte must be masked away.
- * vec_lookup reads a table of 16 floats at the four lowest bits of each lane's integer; what is above them does not
- * matter. vec_u8_codes makes such integers from bytes, and vec_packed_codes from both halves of half as many, the low one
- * first. */
+ * vec_bits gives the bits of floats: without the sign they compare as the floats do, NaN and infinity being largest.
+ * vec_lookup reads a table of 16 floats at the four lowest bits of each lane and ignores the others. vec_u8_codes makes
+ * such lanes of VEC_LANES bytes, vec_packed_codes of VEC_LANES / 2 bytes, the low half of each first.
+ * vec_int_store_largest stores the largest lane of each of four vectors. */
 #ifndef STOWKV_SIMD_INT_H
 #define STOWKV_SIMD_INT_H
 
@@ -101,7 +101,7 @@ static inline VecInt vec_packed_codes(const uint8_t *x) {
     memcpy(&two, x, sizeof two);
     return vshlq_s32(vdupq_n_s32(two), (int32x4_t){0, -4, -8, -12});
 }
-/* By bytes: those of level i are 4 i to 4 i + 3 of the table. */
+/* By bytes: those of entry i are 4 i to 4 i + 3 of the table. */
 static inline Vec vec_lookup(VecTable table, VecInt codes) {
     uint8x16x4_t bytes;
     for (int i = 0; i < 4; i++)
@@ -135,9 +135,9 @@ typedef struct VecTable { Vec part[4]; } VecTable;
 static inline VecInt vec_u8_codes(const uint8_t *x) { return (VecInt){x[0], x[1], x[2], x[3]}; }
 static inline VecInt vec_packed_codes(const uint8_t *x) { return (VecInt){x[0], x[0] >> 4, x[1], x[1] >> 4}; }
 static inline Vec vec_lookup(VecTable table, VecInt codes) {
-    float levels[16];
-    memcpy(levels, &table, sizeof levels);
-    return (Vec){levels[codes[0] & 15], levels[codes[1] & 15], levels[codes[2] & 15], levels[codes[3] & 15]};
+    float entries[16];
+    memcpy(entries, &table, sizeof entries);
+    return (Vec){entries[codes[0] & 15], entries[codes[1] & 15], entries[codes[2] & 15], entries[codes[3] & 15]};
 }
 static inline VecInt vec_int_load(const void *x) {
     VecInt out;
@@ -176,7 +176,7 @@ INLINE VecInt vec_magnitudes(const Vec *x, size_t n) {
         most = vec_int_max(most, vec_int_and(vec_bits(x[i]), vec_int_set1(0x7fffffff)));
     return most;
 }
-/* Of all lanes; not finite where a number is not. */
+/* The largest magnitude of all lanes; not finite where an element is not. */
 INLINE float vec_largest_magnitude(const Vec *x, size_t n) {
     int32_t bits = vec_int_largest(vec_magnitudes(x, n));
     float largest;
@@ -190,10 +190,10 @@ static inline void vec_int_store_largest(int32_t out[4], VecInt a, VecInt b, Vec
         out[i] = vec_int_largest(all[i]);
 }
 #endif
-static inline VecTable vec_table(const float levels[16]) {
+static inline VecTable vec_table(const float entries[16]) {
     VecTable table;
     for (size_t i = 0; i < 16 / VEC_LANES; i++)
-        table.part[i] = vec_load(levels + i * VEC_LANES);
+        table.part[i] = vec_load(entries + i * VEC_LANES);
     return table;
 }
 

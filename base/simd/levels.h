@@ -5,12 +5,13 @@
 #ifndef STOWKV_SIMD_LEVELS_H
 #define STOWKV_SIMD_LEVELS_H
 
-/* Levels in rising order; each includes those of its processor before it. Kernels exist once for each level
- * (vectors.h). Levels of other processors are not compiled in and never run. */
+/* Levels in rising order of preference. Kernels exist once for each level (vectors.h). Levels of other processors are
+ * not compiled in and never run. On the command line a level with VNNI has the name of the one without: the better of
+ * the two that runs is taken. */
 typedef enum SimdLevel {
     SIMD_SCALAR,
     SIMD_AVX2,
-    SIMD_AVX2_VNNI, /* on the command line avx2 too, as the next two are both avx512: the better of two that runs */
+    SIMD_AVX2_VNNI,
     SIMD_AVX512,
     SIMD_AVX512_VNNI,
     SIMD_NEON,
@@ -21,7 +22,7 @@ typedef enum SimdLevel {
 const char *simd_level_name(SimdLevel level);
 const char *simd_level_features(SimdLevel level);
 
-/* What the names of its functions end in: "avx512vnni". One level has one. */
+/* What the names of its functions and kernels end in: "avx512vnni"; each level has its own. */
 const char *simd_level_suffix(SimdLevel level);
 
 #define SIMD_PASTE_(name, level) name##_##level

@@ -1,5 +1,5 @@
-/* 16-bit integers as pairs in a word, of elements 0 and 2, 1 and 3 of a step: part 0 of a product is that with the
- * codes of the former. For instruction sets without a dot product of bytes; see codes.h. */
+/* 16-bit integers in pairs, two to a word: integers 0 and 2 of a step for part 0 of its product, 1 and 3 for part 1.
+ * For instruction sets without a dot product of bytes; see codes.h. */
 #ifndef STOWKV_SIMD_PAIRS_H
 #define STOWKV_SIMD_PAIRS_H
 
@@ -15,8 +15,8 @@ static inline void vec_store_pairs(int32_t *words, VecInt integers) {
     _mm256_storeu_si256((__m256i *)(void *)words, _mm512_castsi512_si256(pairs));
 }
 
-/* Adds to each lane the products of two integers of 16 bits with two others. GCC 12, left to itself, sums products of
- * several steps before it adds them, and keeps them in memory meanwhile. */
+/* Adds to each lane the products of two integers of 16 bits with two others. Assembly, because GCC 12 sums products of
+ * several steps before it adds them to `sum`, and holds them in memory meanwhile. */
 static inline VecInt vec_dot2(VecInt sum, VecInt a, VecInt b) {
     VecInt products = _mm512_madd_epi16(a, b);
     __asm__("vpaddd %1, %0, %0" : "+v"(sum) : "v"(products));
@@ -51,7 +51,7 @@ static inline VecInt vec_dot2(VecInt sum, VecInt a, VecInt b) {
 
 #endif
 
-#define CODE_SUMS 1
+#define CODE_SUMS 1 /* for both parts */
 
 static inline size_t quantized_word(size_t n_steps, size_t step, size_t part) {
     (void)n_steps;

@@ -1,5 +1,5 @@
-/* A few instructions of every feature of a level, with results that are known; see probe.h. The inputs come
- * through volatile objects, lest the compiler compute it all. */
+/* A few instructions of every feature of a level, with results that are known; see probe.h. Inputs are volatile,
+ * so that the compiler cannot compute the results. */
 #include "base/simd/probe.h"
 
 #include "base/simd/vectors.h"
@@ -40,7 +40,7 @@ static bool bytes_work(void) {
 #else
     __m512i products = _mm512_madd_epi16(_mm512_maddubs_epi16(a, b), _mm512_set1_epi16(1));
 #endif
-    __m512i wide = _mm512_mullo_epi64(a, b); /* DQ: the low 32 bits of a product of 64 are those of one of 32 */
+    __m512i wide = _mm512_mullo_epi64(a, b); /* DQ: the low half of a 64-bit product is the 32-bit one */
     if (_mm512_cmpneq_epi32_mask(wide, _mm512_mullo_epi32(a, b)) & 1)
         return false;
     _mm512_storeu_si512(sums, products);

@@ -3,11 +3,11 @@
  * instruction set beyond the platform's minimum). To be included by sources of stowkv_simd_library() only.
  *
  * The *_partial forms touch only the first n < VEC_LANES elements; the other lanes are 0.
- * vec_load_e4m3 gives 2^-8 times integers in E4M3 (kvcache/codec/fp8.h) that are not NaN.
+ * vec_load_e4m3 gives 2^-8 times the values of E4M3 bytes (kvcache/codec/fp8.h), none of which may be NaN.
  * vec_min and vec_max give the second operand where either is NaN.
- * vec_largest is for integers that are not NaN.
- * vec_sum adds lanes half a vector apart, then a quarter, down to neighbours; vec_store_sums does so with four vectors at
- * once: the same bits for a third of the work. */
+ * vec_largest gives the largest lane, where none is NaN.
+ * vec_sum adds lanes half a vector apart, then a quarter, down to neighbours; vec_store_sums does so with four vectors
+ * at once: the same bits for a third of the work. */
 #ifndef STOWKV_SIMD_H
 #define STOWKV_SIMD_H
 
@@ -74,7 +74,7 @@ static inline void vec_store_sums(float out[4], Vec a, Vec b, Vec c, Vec d) {
 }
 /* To the nearest integer, ties to even, for |x| < 2^22. */
 static inline Vec vec_round(Vec x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT); }
-/* y * 2^n for integral n up to 127; 0, or what is nearly, below -126. */
+/* y * 2^n for integral n up to 127; 0 or nearly 0 for n below -126. */
 static inline Vec vec_scale_by_power(Vec y, Vec n) { return _mm512_scalef_ps(y, n); }
 
 #elif defined(__AVX2__)
@@ -277,8 +277,8 @@ static inline Vec vec_zero(void) { return vec_set1(0.0f); }
 
 #define LOG2_E 1.44269502f
 
-/* 2^(n + f) for integral n up to 127 and |f| up to a half, with a relative error below 1.7e-7, that of the polynomial of
- * degree 5 whose largest, 9.2e-8 before rounding, is least where 2^0 is 1; 0, or nearly, below -126. */
+/* 2^(n + f) for integral n up to 127 and |f| up to 1/2; 0 or nearly 0 for n below -126. The polynomial is the
+ * minimax one of degree 5 that is 1 at f = 0: relative error 9.2e-8, below 1.7e-7 with roundings. */
 static inline Vec vec_exp2_parts(Vec n, Vec f) {
     Vec p = vec_fma(vec_set1(1.3264727e-3f), f, vec_set1(9.671513e-3f));
     p = vec_fma(p, f, vec_set1(5.5507336e-2f));
@@ -286,12 +286,12 @@ static inline Vec vec_exp2_parts(Vec n, Vec f) {
     p = vec_fma(p, f, vec_set1(6.9314700e-1f));
     return vec_scale_by_power(vec_fma(p, f, vec_set1(1.0f)), n);
 }
-/* 2^x for x up to 127; the maximum is in this order lest it hide a NaN. */
+/* 2^x for x up to 127. vec_max gives its second operand for NaN, so that a NaN in x stays one. */
 static inline Vec vec_exp2(Vec x) {
     Vec above = vec_max(vec_set1(-1000.0f), x), n = vec_round(above);
     return vec_exp2_parts(n, vec_sub(above, n));
 }
-/* e^x for x up to 88, with a relative error below 2e-7: n log(2) is taken away in two parts (Cody & Waite 1980). */
+/* e^x for x up to 88, with a relative error below 2e-7: n log(2) is subtracted in two parts (Cody & Waite 1980). */
 static inline Vec vec_exp(Vec x) {
     Vec above = vec_max(vec_set1(-700.0f), x), n = vec_round(vec_mul(above, vec_set1(LOG2_E)));
     Vec r = vec_fma(n, vec_set1(2.12194440e-4f), vec_fma(n, vec_set1(-0.693359375f), above));
