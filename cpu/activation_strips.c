@@ -14,7 +14,7 @@ static float largest_magnitude(const float x[PACKED_BLOCK]) {
     return vec_largest_magnitude(v, PACKED_BLOCK / VEC_LANES);
 }
 
-/* One token's block: its integers, and the sums of both halves. */
+/* Quantizes a token's block to integers, and sums those of each half. */
 INLINE void round_block(const float x[PACKED_BLOCK], float inverse, int32_t *words, int32_t sums[2]) {
     for (size_t half = 0; half < 2; half++) {
         VecInt sum = vec_int_zero();
@@ -38,7 +38,7 @@ INLINE void block_to_strip(const float x[PACKED_BLOCK], size_t stride, int32_t *
     bool finite = scale <= FLT_MAX;
     if (scale < FLT_MIN) /* too small to have an inverse: zero */
         scale = 0.0f;
-    if (!finite) /* the scale alone says so */
+    if (!finite) /* the scale, NaN, says so */
         x = ZEROS;
     round_block(x, scale > 0 ? 1.0f / scale : 0.0f, words, sums + 1);
     sums[0] = sums[1] + sums[2];

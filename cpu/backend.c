@@ -15,8 +15,8 @@
 #include <stdlib.h>
 
 #define SMALL_WORK    16384 /* elements below which sharing costs more than it saves */
-#define PLACED_TOKENS 256   /* at a time: a few pages of each KV head */
-#define PIECES        16    /* a thread's share of a loop at its end, so that threads are through at the same time */
+#define PLACED_TOKENS 256   /* tokens whose memory is touched at a time: a few pages of each KV head */
+#define PIECES        16    /* of a thread's share of a loop: small ones let threads end at the same time */
 
 typedef struct CpuBackend {
     Backend base;
@@ -119,7 +119,7 @@ static void norm_tokens(void *context, size_t begin, size_t end, int thread) {
 
 static void cpu_rmsnorm(Backend *backend, const float *x, const Tensor *gain, float eps, size_t n_tokens, float *y) {
     const CpuBackend *b = cpu(backend);
-    const float *gains = (const float *)(const void *)gain->data; /* F32, see weights.c */
+    const float *gains = (const float *)(const void *)gain->data; /* F32, see model/weights.c */
     size_t n = gain->shape[0];
     spread(b, n_tokens, n_tokens * n, norm_tokens, &(NormJob){b, x, gains, eps, n, y});
 }
@@ -184,8 +184,7 @@ static void place_heads(void *context, size_t begin, size_t end, int thread) {
 }
 
 /* Where some memory is nearer than other memory, a KV head's lies near the threads that will attend to it: they share
- * out heads in order, see attention_n_items(). Tokens come from whichever thread is free, so their pages are touched
- * before, some tokens ahead. */
+ * out heads in order, see attention_n_items(). Any thread may append tokens, so their pages are touched before that. */
 static void place_batch(const CpuBackend *b, KvCache *cache, size_t n_tokens) {
     PlaceJob job = {cache, round_up(cache->n_tokens, PLACED_TOKENS),
                     round_up(cache->n_tokens + n_tokens, PLACED_TOKENS)};
@@ -219,7 +218,8 @@ static void merge_heads(void *context, size_t begin, size_t end, int thread) {
     attention_merge(job->batch, begin, end, job->b->attention, attention_scratch(job->b, thread));
 }
 
-/* Blocks of queries are large enough to be handed out one by one; tiles of a single query share what is done first. */
+/* Query blocks are long enough to be claimed one by one; neighbouring tiles of a single query are claimed together,
+ * because they share its view and its quantized heads. */
 static void cpu_attention(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
                           RopePairing pairing, const float *q, const float *shift_rotation, float *out) {
     const CpuBackend *b = cpu(backend);
@@ -236,7 +236,7 @@ static void cpu_attention(Backend *backend, KvCache *cache, size_t layer, size_t
     spread_heads(b, &(HeadsJob){.cache = cache, .layer = layer, .n_tokens = n_tokens}, commit_heads);
 }
 
-/* Two arrays of as many elements, the first of which changes. */
+/* A kernel on two arrays (n), the first of which it changes. */
 typedef struct ElementsJob {
     void (*kernel)(float *x, const float *y, size_t n);
     float *x;

@@ -8,7 +8,7 @@
 #include <stddef.h>
 
 typedef struct Kernels {
-    /* y = gain * x / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019). */
+    /* y = gain * x / sqrt(mean(x^2) + eps), all (n) (Zhang & Sennrich 2019). */
     void (*rmsnorm)(const float *x, const float *gain, float eps, size_t n, float *y);
 
     /* Rotates each head of a token in place: rope_rotate(). */
@@ -16,7 +16,7 @@ typedef struct Kernels {
                  size_t n_heads, size_t head_dim, RopePairing pairing,
                  const float *rotation); // (head_dim / 2, 2) cosine and sine
 
-    /* gate = silu(gate) * up, silu(z) = z / (1 + e^-z) (Shazeer 2020). */
+    /* gate = silu(gate) * up, both (n), silu(z) = z / (1 + e^-z) (Shazeer 2020). */
     void (*swiglu)(float *gate, const float *up, size_t n);
 } Kernels;
 

@@ -21,7 +21,7 @@ typedef struct Unpacked {
     size_t n_blocks, n_runs;
 } Unpacked;
 
-/* Codes take a quarter of the scratch; scales and minima of runs of 16 columns or more an eighth of it. */
+/* Codes take a quarter of the scratch; scales and minima, with runs of 16 columns or more, at most an eighth. */
 static Unpacked lay_out(const PackedFormat *format, size_t n_columns, void *scratch) {
     size_t n_blocks = n_columns / PACKED_BLOCK, n_runs = n_columns / format->run;
     uint8_t *codes = scratch;
@@ -84,8 +84,8 @@ INLINE void dot_part(const PackedFormat *format, size_t n_tokens, const uint8_t 
     }
 }
 
-/* A turn over a pair by a strip of tokens. One part's sums become the other's beginning. A constant n_tokens keeps them
- * in registers. */
+/* A turn over a pair by a strip of tokens. The sums of part 1 start from those of part 0, weighed. A constant n_tokens
+ * keeps sums in registers. */
 INLINE void strip_coded(const PackedFormat *format, size_t n_tokens, const Unpacked *w, size_t turn,
                         const int32_t *strip, Vec totals[STRIP_TOKENS][PAIR_VECS]) {
     size_t n_runs = PACKED_BLOCK / format->run, run_steps = PLANE_STEPS / n_runs;
@@ -133,8 +133,8 @@ INLINE void strip_floats(size_t n_tokens, const float *floats, size_t n_columns,
     }
 }
 
-/* One turn by one strip, for a constant number of tokens, to y from the strip's first token on. `format` NULL: floats.
- */
+/* One turn by one strip: computed for n_computed tokens, a constant, and stored for n_tokens to y, which begins
+ * at the strip's first. `format` NULL: floats. */
 INLINE void turn_by_strip(const PackedFormat *format, size_t n_computed, const PackedMatrix *w,
                           const Unpacked *unpacked, size_t pair, size_t turn, const void *strip, size_t n_tokens,
                           float *y) {
@@ -157,7 +157,7 @@ INLINE void turn_by_strip(const PackedFormat *format, size_t n_computed, const P
         }
 }
 
-/* A pair that is unpacked by all tokens. The last strip may be computed narrower. */
+/* An unpacked pair by all tokens. The last strip is computed for fewer tokens if it has fewer. */
 INLINE void pair_by_tokens(const PackedFormat *format, const PackedMatrix *w, const Unpacked *unpacked, size_t pair,
                            const void *strips, size_t n_tokens, float *y) {
     size_t strip_words = activation_strip_words(w->type, w->n_columns, STRIP_TOKENS);

@@ -1,13 +1,14 @@
 /* Products with one token, compiled once for each instruction set; see matvec.h. They read every weight once, so that
- * memory binds: a panel is one stream, and is asked for ahead. */
+ * memory binds: a panel is one stream, and is prefetched. */
 #include "cpu/matvec.h"
 
 #include "cpu/packed_vectors.h"
 
-/* How far ahead weights are asked for: farther than memory is away, nearer than a cache is large. */
+/* Prefetch distance: enough for the latency of memory, and well below a cache's size. */
 #define AHEAD_BYTES 6144
 
-/* The sum of a run of steps; even and odd steps apart, since they are exact whatever their order. */
+/* The dot product of a run. Even and odd steps have sums of their own, for shorter chains of additions: integers are
+ * exact in any order. */
 INLINE VecInt dot_run(const PackedFormat *format, const uint8_t *block, size_t vec, const int32_t *words, size_t first,
                       size_t n_steps) {
     VecInt sums[2][CODE_SUMS];
@@ -26,7 +27,7 @@ INLINE VecInt dot_run(const PackedFormat *format, const uint8_t *block, size_t v
     return vec_int_add(code_total(sums[0]), code_total(sums[1]));
 }
 
-INLINE void ask_ahead(const uint8_t *from, size_t n) {
+INLINE void prefetch_ahead(const uint8_t *from, size_t n) {
     for (size_t i = 0; i < n; i += 64)
         __builtin_prefetch(from + AHEAD_BYTES + i);
 }
@@ -40,9 +41,9 @@ INLINE void matvec_panel(const PackedFormat *format, const uint8_t *stripe, size
         totals[v] = vec_zero();
     for (size_t first = 0; first < n_blocks; first += stripe_blocks, stripe += packed_stripe_bytes(format)) {
         const uint8_t *block = stripe + packed_scales_bytes(format);
-        ask_ahead(stripe, packed_scales_bytes(format));
+        prefetch_ahead(stripe, packed_scales_bytes(format));
         for (size_t b = 0; b < stripe_blocks && first + b < n_blocks; b++, block += block_bytes, strip += STRIP_INTS) {
-            ask_ahead(block, block_bytes);
+            prefetch_ahead(block, block_bytes);
             for (size_t run = 0; run < n_runs; run++)
                 for (size_t v = 0; v < PANEL_VECS; v++) {
                     Vec scale, minimum;
@@ -56,7 +57,7 @@ INLINE void matvec_panel(const PackedFormat *format, const uint8_t *stripe, size
         vec_store(y + v * VEC_LANES, totals[v]);
 }
 
-/* Two panels at once: a row's sum is one chain of additions, and their latency must overlap. */
+/* Two panels at once: a row's sum is one chain of additions, and the latencies of several chains must overlap. */
 INLINE void matvec_pair(TensorType type, const uint8_t *panel, size_t panel_bytes, size_t n_columns, const float *x,
                         float y[2 * PANEL_ROWS]) {
     Vec totals[2 * PANEL_VECS];
@@ -77,7 +78,7 @@ INLINE void matvec_pair(TensorType type, const uint8_t *panel, size_t panel_byte
         vec_store(y + v * VEC_LANES, totals[v]);
 }
 
-/* Rows of panels from `panel` on; the last ones may be fewer. */
+/* Stores the sums of n rows from `panel` on to y, as far as the matrix has such rows. */
 static void put_rows(const PackedMatrix *w, size_t panel, const float *rows, size_t n, float *y) {
     size_t first = panel * PANEL_ROWS, rest = w->n_rows > first ? w->n_rows - first : 0;
     memcpy(y + first, rows, (n < rest ? n : rest) * sizeof *y);
@@ -92,7 +93,7 @@ INLINE void matvec_coded(const PackedFormat *format, const PackedMatrix *w, cons
     }
 }
 
-/* The last of an odd number of panels meets the next one in vain: it is there, if only as zeros. */
+/* The last of an odd number of panels is computed with a neighbour, whose sums are not stored. */
 INLINE void matvec_floats(TensorType type, const PackedMatrix *w, const float *x, size_t begin, size_t end, float *y) {
     float rows[2 * PANEL_ROWS];
     for (size_t p = begin; p < end; p += 2) {

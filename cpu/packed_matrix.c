@@ -7,9 +7,9 @@
 
 #include <assert.h>
 
-/* 32 elements of a row, as integers. */
+/* A row's block: 32 codes with the scales of their run, or of their two runs. */
 typedef struct Run {
-    const uint8_t *plane; /* where the file has the row's plane as it is packed; else NULL */
+    const uint8_t *plane; /* the codes in the file where they already are the row's plane; else NULL */
     uint8_t codes[LANE_CODES];
     uint16_t scale, minimum; /* FP16; of a K format those of its 256 elements */
     float scale_f32;         /* PACKED_FLOAT */
@@ -174,7 +174,7 @@ static void put_k_scales(const PackedFormat *format, const Run *run, size_t bloc
     }
 }
 
-/* Those of a row's block, which is number `block` of its stripe. */
+/* Scales and minima of a row's block, number `block` of its stripe. */
 static void put_scales(const PackedFormat *format, const Run *run, size_t block, size_t row, uint8_t *scales) {
     size_t half = sizeof run->scale;
     switch (format->scales) {
@@ -211,7 +211,7 @@ static void fill_codes(const PackedMatrix *packed, const Tensor *tensor, size_t 
         }
 }
 
-/* Elements of `size` bytes. */
+/* For types without codes: elements of `size` bytes. */
 static void fill_floats(const PackedMatrix *packed, const uint8_t *rows, size_t size, size_t panel) {
     uint8_t *out = packed->data + panel * packed->panel_bytes;
     for (size_t r = 0; r < PANEL_ROWS && panel * PANEL_ROWS + r < packed->n_rows; r++) {

@@ -1,5 +1,5 @@
 /* Weight matrices as the CPU's products read them: 16 rows interleaved in a panel, so that a row is a lane of a vector
- * and no sum goes across one. Packing keeps every bit of the file's codes and scales.
+ * and no sum goes across lanes. Packing keeps every bit of the file's codes and scales.
  *
  *     PackedMatrix packed;
  *     packed_matrix_measure(&packed, &tensor);
@@ -12,7 +12,7 @@
  *     scales  by PackedScales, 16 rows side by side; filled up to a multiple of 64 bytes
  *     codes   a pack of bit planes (base/bit_planes.h): rows are its lanes, four columns a step
  *
- * Panel of a type without codes (F32, F16, BF16): for each column the 16 rows' elements. */
+ * A panel of a type without codes (F32, F16, BF16): for each column the 16 rows' elements. */
 #ifndef STOWKV_PACKED_MATRIX_H
 #define STOWKV_PACKED_MATRIX_H
 
@@ -100,11 +100,13 @@ typedef struct PackedMatrix {
     uint8_t *data; /* (n_panels, panel_bytes); not owned */
 } PackedMatrix;
 
-/* INT8 in groups that are no multiple of 32 becomes F32: only toy models have such groups. */
+/* Sets all but `data`. TYPE_I8_GROUPED whose groups or columns are no multiple of 32 becomes F32: only toy models have
+ * such groups. */
 void packed_matrix_measure(PackedMatrix *out, const Tensor *tensor);
 void packed_matrix_fill(const PackedMatrix *packed, const Tensor *tensor, size_t panel_begin, size_t panel_end);
 
-/* One row in F32, the same bits that decoding the tensor gives: the matrix of a tied output is the embedding too. */
+/* One row in F32, the same bits that decoding the tensor gives: where output and embedding are tied, the embedding is
+ * read from the packed matrix. */
 void packed_matrix_row(const PackedMatrix *packed, size_t row, float *out); // (n_columns)
 
 #endif

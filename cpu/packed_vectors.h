@@ -1,6 +1,5 @@
 /* Packed weights in registers, for the sources of matmul.h's table: to be included by sources of stowkv_simd_library()
- * only. A format is a constant there: inlined with a row of PACKED_FORMATS each function is left with that format's
- * steps. */
+ * only. Inlined with a row of PACKED_FORMATS, a constant, each function is left with that format's instructions. */
 #ifndef STOWKV_PACKED_VECTORS_H
 #define STOWKV_PACKED_VECTORS_H
 
@@ -11,7 +10,7 @@
 
 #define PANEL_VECS (PANEL_ROWS / VEC_LANES)
 
-/* Codes of the four columns of a step, VEC_LANES rows from vector `vec` of the panel on. */
+/* Codes of a step's four columns, for the VEC_LANES rows of the panel's vector `vec`. */
 INLINE VecInt step_codes(const PackedFormat *format, const uint8_t *block, size_t step, size_t vec) {
     return planes_step(block + vec * sizeof(VecInt), format->bits, step);
 }
@@ -20,7 +19,7 @@ static inline bool has_wide_codes(const PackedFormat *format) {
     return format->bits == 8;
 }
 
-/* Scales and minima of run `run` of a stripe, in F32. */
+/* Scales and minima, which are to be added, of run `run` of a stripe, in F32. */
 INLINE void run_scales(const PackedFormat *format, const uint8_t *scales, size_t run, size_t vec, Vec *scale,
                        Vec *minimum) {
     const uint16_t *halves = (const uint16_t *)(const void *)scales + vec * VEC_LANES;

@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-/* Pieces of a thread's share of a loop: the smaller, the less it waits for others in the end. */
+/* Pieces of a thread's share of a loop: the more, the shorter threads wait for each other at the end. */
 #define MATVEC_PIECES 8
 #define MATMUL_PIECES 16
 
@@ -15,7 +15,7 @@ void cpu_matmul_open(CpuMatmul *matmul, SimdLevel level, ThreadPool *pool) {
     cpu_weights_open(&matmul->weights, pool);
 }
 
-static void free_room(CpuMatmul *matmul) {
+static void free_scratch(CpuMatmul *matmul) {
     free(matmul->strips);
     free(matmul->columns);
     free(matmul->scratch);
@@ -26,16 +26,16 @@ static void free_room(CpuMatmul *matmul) {
 }
 
 void cpu_matmul_close(CpuMatmul *matmul) {
-    free_room(matmul);
+    free_scratch(matmul);
     cpu_weights_close(&matmul->weights);
 }
 
-/* ---- Room for activations */
+/* ---- Scratch memory */
 
 int cpu_matmul_reserve(CpuMatmul *matmul, size_t n_tokens, Error *error) {
     if (n_tokens <= matmul->n_tokens)
         return 0;
-    free_room(matmul);
+    free_scratch(matmul);
     size_t columns = round_up(matmul->weights.max_columns, PACKED_BLOCK),
            tokens = round_up(n_tokens, matmul->kernels->strip_tokens);
     size_t strips_bytes = round_up(columns / PACKED_BLOCK * STRIP_INTS * tokens * sizeof *matmul->strips, 64);
@@ -46,7 +46,7 @@ int cpu_matmul_reserve(CpuMatmul *matmul, size_t n_tokens, Error *error) {
     matmul->columns = aligned_alloc(64, columns_bytes);
     matmul->scratch = aligned_alloc(64, thread_scratch_bytes);
     if (matmul->strips == NULL || matmul->columns == NULL || matmul->scratch == NULL) {
-        free_room(matmul);
+        free_scratch(matmul);
         return error_memory(error, "activations of a batch", strips_bytes + columns_bytes + thread_scratch_bytes);
     }
     matmul->n_tokens = n_tokens;
@@ -61,7 +61,7 @@ typedef struct MatmulJob {
     size_t n_products;
     const float *x;
     size_t n_columns, n_tokens;
-    size_t n_chunks, chunk; /* of tokens, a multiple of the strip each */
+    size_t n_chunks, chunk; /* chunks of the batch; tokens of each, a multiple of the strip's */
 } MatmulJob;
 
 static const PackedMatrix *packed_of(const WeightProduct *product) {

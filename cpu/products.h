@@ -18,7 +18,7 @@ typedef struct CpuMatmul {
     const MatmulKernels *kernels;
     ThreadPool *pool;
     CpuWeights weights;
-    size_t n_tokens; /* that there is scratch for */
+    size_t n_tokens; /* the largest batch that the following suffice for */
     int32_t *strips; /* activations in both forms of matmul.h, for n_tokens of max_columns */
     float *columns;
     uint8_t *scratch; /* (n_threads, scratch_bytes) */
@@ -26,11 +26,12 @@ typedef struct CpuMatmul {
 } CpuMatmul;
 
 void cpu_matmul_open(CpuMatmul *matmul, SimdLevel level, ThreadPool *pool);
-void cpu_matmul_close(CpuMatmul *matmul); /* once the pool is closed */
+void cpu_matmul_close(CpuMatmul *matmul); /* once the pool is closed, whose threads prefetch */
 
+/* Allocates for batches of up to n_tokens, once all weights are packed. ERROR_MEMORY. */
 int cpu_matmul_reserve(CpuMatmul *matmul, size_t n_tokens, Error *error);
 
-/* The products must have one number of columns. */
+/* x: (n_tokens, n_columns). All matrices must have that number of columns. */
 void cpu_matmul_run(CpuMatmul *matmul, const WeightProduct *products, size_t n_products, const float *x,
                     size_t n_tokens);
 

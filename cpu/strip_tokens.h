@@ -4,7 +4,7 @@
 
 #include "base/simd/vectors.h"
 
-/* Tokens of a strip: what is held in registers is sums of STRIP_TOKENS tokens by 2 (4) vectors of rows. */
+/* Tokens of a strip: the sums of so many tokens by 2 vectors of rows (4 of 4 lanes) stay in registers. */
 #if VEC_LANES == 16
 #define STRIP_TOKENS 12
 #else

@@ -34,7 +34,7 @@ static WeightChunk *add_chunk(WeightStore *store, size_t size_bytes, Pages pages
     return &chunks[store->n_chunks++];
 }
 
-/* The last chunk of such pages, if it has scratch. */
+/* The last chunk of such pages, if that much of it is free. */
 static WeightChunk *find_chunk(const WeightStore *store, size_t size_bytes, Pages pages) {
     for (size_t i = store->n_chunks; i-- > 0;) {
         WeightChunk *chunk = &store->chunks[i];

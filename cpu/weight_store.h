@@ -1,7 +1,7 @@
-/* Memory of packed weights: large chunks that are cut from the front. Nothing is given back before all is.
+/* Memory of packed weights, cut from large chunks and freed all at once.
  *
- * Huge pages make streaming through them cost few page walks; but all of a page lies near whoever touches it first. So
- * where that matters, matrices of which a thread's part is smaller than such a page go into ordinary ones. */
+ * Streaming through huge pages costs few page walks; but a whole page lies near the thread that touches it first. So
+ * where that matters, matrices of which a thread's share is smaller than a huge page go into ordinary ones. */
 #ifndef STOWKV_WEIGHT_STORE_H
 #define STOWKV_WEIGHT_STORE_H
 
@@ -22,7 +22,7 @@ typedef struct WeightStore {
     size_t n_chunks;
 } WeightStore;
 
-/* Zeroed, aligned to 64; NULL where there is not enough memory. */
+/* Zeroed, aligned to 64, owned by the store; NULL, with an error, where there is not enough memory. */
 void *weight_store_take(WeightStore *store, size_t size_bytes, Pages pages, Error *error);
 void weight_store_close(WeightStore *store); /* closing twice is fine */
 

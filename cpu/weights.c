@@ -6,10 +6,10 @@
 
 #include <stdlib.h>
 
-/* What each thread asks for between products, as much as memory gives in the time and well below a cache; and at once.
- */
-#define AHEAD_BYTES 65536
-#define ASK_BYTES   1024
+/* What a thread prefetches between two products: about what memory delivers in that time, and well below a cache's
+ * size; and what it prefetches in one call. */
+#define AHEAD_BYTES    65536
+#define PREFETCH_BYTES 1024
 
 void cpu_weights_open(CpuWeights *weights, ThreadPool *pool) {
     *weights = (CpuWeights){.pool = pool};
@@ -33,7 +33,8 @@ typedef struct PackJob {
     size_t n_tensors;
 } PackJob;
 
-/* Calls `each` for a run's panels of each matrix; the last panel takes what makes their number even with it. */
+/* Calls `each` for the panels of each matrix in a run of indices. The last panel with rows brings along the one without
+ * that makes a matrix's panels even. */
 static void for_panels(const PackJob *job, size_t begin, size_t end,
                        void (*each)(const PackedMatrix *packed, const Tensor *tensor, size_t from, size_t to)) {
     for (size_t i = 0, first = 0; i < job->n_tensors; i++) {
@@ -61,7 +62,7 @@ static void pack_run(void *context, size_t begin, size_t end, int thread) {
     for_panels(context, begin, end, packed_matrix_fill);
 }
 
-/* Apart from the weights, whose pages it would place. */
+/* Headers are malloc'd: writing them into the store would first-touch weight pages. */
 static int add_matrix(CpuWeights *weights, Tensor *tensor, Error *error) {
     PackedMatrix **matrices = realloc(weights->matrices, (weights->n_matrices + 1) * sizeof *matrices);
     if (matrices != NULL)
@@ -91,7 +92,7 @@ static int add_product(CpuWeights *weights, Tensor *const *tensors, size_t n_ten
     return 0;
 }
 
-/* Where threads have memories of their own, a page must not hold what several of them read. */
+/* Where some memory is nearer than other memory, a page must not hold what several threads read. */
 static Pages choose_pages(const CpuWeights *weights, const ProductWeights *product) {
     size_t bytes = 0;
     for (size_t i = 0; i < product->n_matrices; i++)
@@ -100,7 +101,7 @@ static Pages choose_pages(const CpuWeights *weights, const ProductWeights *produ
     return small && thread_pool_n_nodes(weights->pool) > 1 ? PAGES_ORDINARY : PAGES_HUGE;
 }
 
-/* Packing may be taken over from a thread that is late, touching may not. */
+/* Any thread may pack a panel; the thread that will read it must touch it first. */
 int cpu_weights_pack(CpuWeights *weights, Tensor *const *tensors, size_t n_tensors, Error *error) {
     if (add_product(weights, tensors, n_tensors, error) < 0)
         return error->code;
@@ -119,7 +120,7 @@ int cpu_weights_pack(CpuWeights *weights, Tensor *const *tensors, size_t n_tenso
     return 0;
 }
 
-/* ---- Asking ahead */
+/* ---- Prefetching */
 
 /* The beginning of a thread's share of a product, as far as it lies in one matrix. */
 static void find_share(const CpuWeights *weights, const ProductWeights *product, int thread, WeightsAhead *ahead) {
@@ -138,7 +139,7 @@ static void find_share(const CpuWeights *weights, const ProductWeights *product,
     }
 }
 
-static void ask_ahead(void *context, int thread) {
+static void prefetch_ahead(void *context, int thread) {
     CpuWeights *weights = context;
     WeightsAhead *ahead = &weights->ahead[thread];
     uint64_t next = atomic_load_explicit(&weights->next, memory_order_relaxed);
@@ -146,7 +147,7 @@ static void ask_ahead(void *context, int thread) {
         ahead->next = next;
         find_share(weights, &weights->products[next & UINT32_MAX], thread, ahead);
     }
-    for (size_t i = 0; i < ASK_BYTES && ahead->at < ahead->end; i += 64, ahead->at += 64)
+    for (size_t i = 0; i < PREFETCH_BYTES && ahead->at < ahead->end; i += 64, ahead->at += 64)
         __builtin_prefetch(ahead->at, 0, 2);
 }
 
@@ -159,11 +160,11 @@ int cpu_weights_ready(CpuWeights *weights, Error *error) {
         return error_memory(error, "threads", n_threads * sizeof *weights->ahead);
     for (size_t i = 0; i < n_threads; i++)
         weights->ahead[i] = (WeightsAhead){0};
-    thread_pool_set_idle(weights->pool, ask_ahead, weights);
+    thread_pool_set_idle(weights->pool, prefetch_ahead, weights);
     return 0;
 }
 
-/* The same products come in the same order for every token, so the search ends where it begins. */
+/* The same products come in the same order for every token, so the first one looked at is nearly always it. */
 void cpu_weights_begin(CpuWeights *weights, const PackedMatrix *first) {
     size_t n = weights->n_products;
     for (size_t i = 1; i <= n; i++) {

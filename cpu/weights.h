@@ -1,16 +1,16 @@
-/* The CPU backend's weights: packs matrices at load, and has them at hand when threads come to read them.
+/* The CPU backend's weights: packs matrices at load, and prefetches those that come next.
  *
  *     CpuWeights weights;
  *     cpu_weights_open(&weights, pool);
- *     if (cpu_weights_pack(&weights, tensors, n, &error) < 0) …      // their `uploaded` are their packed forms
+ *     if (cpu_weights_pack(&weights, tensors, n, &error) < 0) …      // sets their `uploaded`
  *     if (cpu_weights_ready(&weights, &error) < 0) …                 // once all are packed
  *     cpu_weights_begin(&weights, tensors[0]->uploaded);             // these are about to be read
  *     cpu_weights_close(&weights);
  *
- * Matrices of one product are packed together, in the order in which products are asked for: they lie in memory one
+ * Matrices of one product are packed together, in the order in which products are computed: they lie in memory one
  * behind the other, and threads share out their panels as one run of indices. Where memory is near some threads and far
- * from others, each thread's share of it lies near that thread; and while one thread works alone between two products,
- * the others already ask for the beginning of their shares in the next. */
+ * from others, each thread's share lies near that thread; and while one thread works alone between two products, the
+ * others prefetch the beginning of their shares of the next. */
 #ifndef STOWKV_CPU_WEIGHTS_H
 #define STOWKV_CPU_WEIGHTS_H
 
@@ -26,7 +26,7 @@ typedef struct ProductWeights {
     size_t n_panels;          /* that hold rows, of all of them */
 } ProductWeights;
 
-/* What a thread asks for while it has no work. */
+/* What a thread prefetches while it has no work. */
 typedef struct WeightsAhead {
     _Alignas(64) uint64_t next; /* CpuWeights.next, when the rest was set */
     const uint8_t *at, *end;
@@ -60,11 +60,12 @@ static inline WeightPart weight_part(size_t begin, size_t end, size_t first, siz
 }
 
 void cpu_weights_open(CpuWeights *weights, ThreadPool *pool);
-void cpu_weights_close(CpuWeights *weights); /* once the pool is closed */
+void cpu_weights_close(CpuWeights *weights); /* once the pool is closed, whose threads prefetch */
 
+/* Packs the matrices of one product, in its order, and sets their `uploaded`, which `weights` owns. ERROR_MEMORY. */
 int cpu_weights_pack(CpuWeights *weights, Tensor *const *tensors, size_t n_tensors, Error *error);
 
-/* From now on threads of the pool that wait for work ask for weights. Calling it again is fine. */
+/* From now on threads of the pool that wait for work prefetch weights. Calling it again is fine. */
 int cpu_weights_ready(CpuWeights *weights, Error *error);
 
 /* To be called before the product that begins with this matrix. */
