@@ -3,7 +3,7 @@
  * to it and never read by others.
  *
  *     Backend *backend;
- *     if (cpu_backend_open(&backend, &options, &error) < 0) …
+ *     if (cpu_backend_open(&backend, level, n_threads, &error) < 0) …
  *     backend->ops->matmul(backend, &(WeightProduct){&weight, y, NULL}, 1, x, n_tokens);
  *     backend->ops->close(backend);
  */
@@ -32,17 +32,17 @@ typedef struct BackendOps {
     void *(*allocate)(Backend *backend, size_t size_bytes, const char *what, Error *error);
     void (*release)(Backend *backend, void *memory, size_t size_bytes); /* NULL is fine */
 
-    /* Sets each tensor's `uploaded` where the backend wants a form of its own; it does not read the bytes that the tensor
-     * views again then. A matrix can be used for rows too. Matrices of one Product come together, as one matmul() will be
-     * asked for them, and in its order: each thread's part of them can lie near it then. */
+    /* Sets each tensor's `uploaded` where the backend makes a form of its own; it never reads `data` again then.
+     * embed() takes a tensor that was uploaded as a matrix too. The matrices of one Product (checkpoints/roles.h) come
+     * in one call, in the order of their matmul(), so that each thread's share of them can lie near it. */
     int (*upload)(Backend *backend, Tensor *const *tensors, size_t n_tensors, TensorUse use, Error *error);
 
     /* Names of the kernels that compute products with a matrix, and attention to keys or values of a codec:
-     * "matmul_q4_1_int16_avx512vnni" has activations of 16 bits, "attention_f16_f32_avx512vnni" none. */
+     * "matmul_q4_1_int16_avx512vnni" quantizes activations to 16 bits, "attention_f16_f32_avx512vnni" does not. */
     void (*name_matmul)(const Backend *backend, const Tensor *w, char name[KERNEL_NAME_BYTES]);
     void (*name_attention)(const Backend *backend, KvCodecId codec, size_t head_dim, char name[KERNEL_NAME_BYTES]);
 
-    /* Room for batches of up to n_tokens; after all uploads, before the first batch. */
+    /* Scratch memory for batches of up to n_tokens; after all uploads, before the first batch. */
     int (*reserve)(Backend *backend, size_t n_tokens, Error *error);
 
     void (*write)(Backend *backend, float *to, const float *host, size_t n);  /* host to backend */
@@ -71,7 +71,7 @@ typedef struct BackendOps {
                  size_t n_tokens, size_t n_heads, size_t head_dim, RopePairing pairing,
                  const float *rotation);   // (n_tokens, head_dim / 2, 2) cosine and sine
 
-    /* Takes the keys and values of a batch into one layer of the cache, and encodes what is due. */
+    /* Takes the keys and values of a batch into one layer of the cache, and encodes the groups that leave a tier. */
     void (*append)(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens,
                    const float *k,         // (n_tokens, n_kv_heads, head_dim) rotated
                    const float *v);        // (n_tokens, n_kv_heads, head_dim)

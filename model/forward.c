@@ -29,8 +29,8 @@ static void prepare_rotation(Context *context, size_t position, size_t n_tokens)
 }
 
 /* StreamingLLM (Xiao et al. 2023) counts positions inside the cache: for a query that no longer sees D tokens, the sink
- * is D steps nearer. Scores depend on differences alone, so the query is rotated back by D where it meets the sink, and
- * no key is ever touched. Layers of one policy share the angles. NULL where the batch's last token still sees all. */
+ * is D positions nearer. Scores depend on differences alone, so the query is rotated back by D where it meets the sink,
+ * and no key is ever touched. Layers of one policy share the angles. NULL where the batch's last token sees all. */
 static const float *prepare_shift(Context *context, size_t layer, size_t position, size_t n_tokens) {
     const KvCache *cache = &context->cache;
     size_t head_dim = context->model->checkpoint.config.head_dim;
@@ -46,12 +46,12 @@ static const float *prepare_shift(Context *context, size_t layer, size_t positio
     return context->shift_rotation;
 }
 
-/* Not every family has all tensors. */
+/* NULL where the checkpoint has no such tensor. */
 static const Tensor *where_bound(const Tensor *tensor) {
     return tensor->data != NULL ? tensor : NULL;
 }
 
-/* The matrices of a matmul() are those of a Product of the table of roles, in its order: they were uploaded so. */
+/* The matrices of each matmul() are those of a Product, in the order of TENSOR_ROLES: they were uploaded so. */
 static void attention_block(Context *context, size_t layer, size_t position, size_t n_tokens) {
     const ModelConfig *config = &context->model->checkpoint.config;
     const LayerWeights *w = &context->model->weights.layers[layer];

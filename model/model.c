@@ -22,7 +22,7 @@ static int upload_tensors(Model *model, Tensor *const *tensors, size_t n_tensors
 
 enum { MOST_MATRICES = 8 }; /* of a product */
 
-/* The matrices of one product, as forward.c asks for them. */
+/* The matrices of one product, in the order of its matmul() in forward.c. */
 static int upload_product(Model *model, Product product, size_t layer, Error *error) {
     Tensor *matrices[MOST_MATRICES];
     size_t n = 0;
@@ -61,7 +61,7 @@ static int upload_roles(Model *model, bool in_layer, size_t layer, Error *error)
     return 0;
 }
 
-/* In the order in which a token meets them. */
+/* Layer after layer, as a token goes through them, then the rest. */
 static int upload(Model *model, Error *error) {
     Weights *w = &model->weights;
     for (size_t layer = 0; layer < model->checkpoint.config.n_layers; layer++)
@@ -99,7 +99,7 @@ static size_t lay_out(Context *context, float *base) {
     const ModelConfig *c = &context->model->checkpoint.config;
     const struct {
         float **array;
-        size_t width; /* numbers a token */
+        size_t width; /* elements a token */
     } parts[] = {
         {&context->x, c->n_embd},
         {&context->normed, c->n_embd},

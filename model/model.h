@@ -21,13 +21,14 @@ typedef struct Model {
     Backend *backend; /* owned */
 } Model;
 
-/* Takes over `backend`, also when it fails. */
+/* Owns `backend` from here on; closes it when opening fails. */
 int model_open(Model *model, const char *path, Backend *backend, Error *error);
 void model_close(Model *model);
 
 #define DEFAULT_BATCH 128 /* tokens that go through a layer together */
 
-/* One sequence: its cache and the activations of a batch. Several contexts may share a model, one after the other. */
+/* One sequence: its cache and the activations of a batch. Several contexts may share a model, but only one may run at a
+ * time. */
 typedef struct Context {
     Model *model;
     KvCache cache;
@@ -51,16 +52,15 @@ typedef struct Context {
     /* On the host. */
     double *frequencies;               /* (head_dim / 2) radians a position */
     float *host_rotation;              /* (n_batch, head_dim / 2, 2) */
-    float *logits;                     /* (rows, n_vocab): see forward() */
+    float *logits;                     /* (n_batch, n_vocab); forward() says which it fills */
     const KvLayerPolicy *shift_policy; /* that shift_rotation was filled for in this batch; NULL: not yet */
 
-    /* Called in each layer once q, k, v and attended are those of a batch, before the batch leaves the layer; for
-     * evaluators. NULL: nobody looks. */
+    /* Called in each layer, while q, k, v and attended hold the batch's values; for evaluators. NULL: not called. */
     void (*on_attended)(void *user, size_t layer, size_t n_tokens);
     void *on_attended_user;
 } Context;
 
-/* n_ctx is the capacity of tiers without a bound; n_batch 0: DEFAULT_BATCH. The context must stay where it is. */
+/* n_ctx: tokens, unless the policy streams; n_batch 0: DEFAULT_BATCH. Must not be moved while it is open. */
 int context_open(Context *context, Model *model, const KvPolicy *policy, size_t n_ctx, size_t n_batch, Error *error);
 void context_close(Context *context);
 void context_clear(Context *context); /* forgets all tokens */
@@ -68,9 +68,9 @@ void context_clear(Context *context); /* forgets all tokens */
 /* Which positions of a batch get logits. */
 typedef enum LogitsWanted { LOGITS_NONE, LOGITS_LAST, LOGITS_ALL } LogitsWanted;
 
-/* Runs `n_tokens` (at most n_batch) further tokens through the model. context->logits then holds a row for the last
- * token, or one for each. Fails where the cache is full, or where logits are not finite: then the message names the
- * tensor that is to blame, if there is one. */
+/* Runs `n_tokens` (at most n_batch) further tokens through the model. context->logits then holds n_vocab logits for
+ * the last token, or for each. ERROR_ARGUMENT where the cache is full or a token is not in the vocabulary; ERROR_FORMAT
+ * where logits are not finite: the message names the tensor that is to blame, if there is one. */
 int forward(Context *context, const int32_t *tokens, size_t n_tokens, LogitsWanted wanted, Error *error);
 
 /* How many tokens the next forward() should take of `n_left`: batches end at absolute multiples of n_batch, so that a

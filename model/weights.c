@@ -9,7 +9,7 @@
 
 #include <stdlib.h>
 
-/* What a role's tensor is looked for in, and which of the checkpoint's tensors have found a role. */
+/* A checkpoint, and which of its tensors have a role so far. */
 typedef struct Binding {
     const Checkpoint *checkpoint;
     const char *path; /* for messages */
@@ -63,7 +63,7 @@ static const TensorRole *find_role_of_layers(StringView name) {
     return NULL;
 }
 
-/* Left out, it would change the text in silence: the bias of a product, say, or a layer beyond the last. */
+/* Ignoring the tensor could change the text in silence: it may be a product's bias, or of a layer beyond the last. */
 static int refuse(const Binding *binding, StringView name, Error *error) {
     const ModelConfig *config = &binding->checkpoint->config;
     const TensorRole *role = find_role_of_layers(name);
