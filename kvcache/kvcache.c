@@ -96,7 +96,7 @@ static void take_batch(KvCache *cache, size_t kv_head, size_t n_tokens, KvSide s
                    rows_at(cache, &cache->layout.batch[side], kv_head, t));
 }
 
-static uint8_t *record_of(const KvCache *cache, size_t layer, size_t store, KvSide side, size_t kv_head, size_t group) {
+static uint8_t *record_at(const KvCache *cache, size_t layer, size_t store, KvSide side, size_t kv_head, size_t group) {
     const KvStore *ring = store_of(cache, layer, store);
     return slot_at(cache, &ring->array[side], kv_head, kv_store_slot(ring, group));
 }
@@ -120,7 +120,7 @@ static void load_record(const KvCache *cache, size_t layer, size_t kv_head, size
                         float *out, uint8_t *scratch) {
     const KvEncoding *encoding = &store_of(cache, layer, store)->side[side];
     kv_stored_decode(cache->layout.form, kv_codec_id(encoding->codec), side, &encoding->group,
-                     record_of(cache, layer, store, side, kv_head, index), scratch, out);
+                     record_at(cache, layer, store, side, kv_head, index), scratch, out);
     if (encoding->group.rotated)
         kv_rotate(out, encoding->group.n_tokens, encoding->group.head_dim);
 }
@@ -140,7 +140,7 @@ static void encode_side(KvCache *cache, size_t layer, size_t kv_head, size_t tie
     group.rotated = false; /* `values` are rotated already, in place */
     kv_codec_encode(encoding->codec, cache->level, side, &group, values, NULL, record);
     cache->layout.form->store(id, side, &encoding->group, record,
-                              record_of(cache, layer, KV_TIER(tier), side, kv_head, index));
+                              record_at(cache, layer, KV_TIER(tier), side, kv_head, index));
 }
 
 static void count_encoded(KvCache *cache, size_t layer, size_t store, size_t n_tokens) {
