@@ -253,7 +253,8 @@ void gguf_close(Gguf *gguf) {
     *gguf = (Gguf){0};
 }
 
-const GgufValue *gguf_find(const Gguf *gguf, const char *key) {
+/* NULL where there is none. */
+static const GgufValue *find_value(const Gguf *gguf, const char *key) {
     for (size_t i = 0; i < gguf->n_values; i++)
         if (sv_is(gguf->values[i].key, key))
             return &gguf->values[i];
@@ -262,7 +263,7 @@ const GgufValue *gguf_find(const Gguf *gguf, const char *key) {
 
 /* The value of `key` in *out, NULL where it is missing and may be. */
 static int find(const Gguf *gguf, const char *key, bool required, const GgufValue **out, Error *error) {
-    *out = gguf_find(gguf, key);
+    *out = find_value(gguf, key);
     if (*out == NULL && required)
         return error_set(error, ERROR_FORMAT, "%s: missing metadata %s; convert the checkpoint again", gguf->path, key);
     return 0;
@@ -336,7 +337,7 @@ int gguf_get_double(const Gguf *gguf, const char *key, bool required, double *ou
 }
 
 int gguf_get_bool(const Gguf *gguf, const char *key, int *out, Error *error) {
-    const GgufValue *value = gguf_find(gguf, key);
+    const GgufValue *value = find_value(gguf, key);
     if (value == NULL)
         return 0;
     if (value->type != GGUF_BOOL)
@@ -358,7 +359,7 @@ int gguf_get_string(const Gguf *gguf, const char *key, bool required, StringView
 }
 
 int gguf_get_array(const Gguf *gguf, const char *key, GgufType type, const GgufValue **out, Error *error) {
-    *out = gguf_find(gguf, key);
+    *out = find_value(gguf, key);
     if (*out != NULL && ((*out)->type != GGUF_ARRAY || (*out)->element_type != type))
         return wrong_type(gguf, key, "an array of the expected type", error);
     return 0;

@@ -45,8 +45,6 @@ typedef struct Gguf {
 int gguf_open(Gguf *gguf, const MappedFile *file, const char *path, Error *error);
 void gguf_close(Gguf *gguf);
 
-const GgufValue *gguf_find(const Gguf *gguf, const char *key); /* NULL where there is none */
-
 /* Values by key, converted from whatever number type the file uses. Where the key is missing they leave *out as it is
  * and succeed, unless `required`. A value of another kind, or an integer outside [0, max], is an error. */
 int gguf_get_size(const Gguf *gguf, const char *key, bool required, size_t max, size_t *out, Error *error);

@@ -13,7 +13,8 @@ static const char *note_of(const BenchMode *mode, const BenchPoint *point) {
     return strcmp(kv_policy_mode(&mode->policy), "compressed") == 0 ? "nothing dropped yet" : "nothing encoded yet";
 }
 
-double bench_read_bandwidth(const Bench *bench) {
+/* What memory gave to all threads, bytes a second: the median over all points and repetitions. */
+static double read_bandwidth(const Bench *bench) {
     return percentile(bench->all_reads, bench->n_reads, 0.5);
 }
 
@@ -29,7 +30,7 @@ bool bench_row(const Bench *bench, const BenchMode *mode, size_t d, BenchRow *ou
                     .bytes_per_token = (double)bench->weights_bytes + point->kv_bytes,
                     .note = note_of(mode, point)};
     row.bytes_per_second = row.bytes_per_token * row.decode.median;
-    row.bandwidth_share = row.bytes_per_second / bench_read_bandwidth(bench);
+    row.bandwidth_share = row.bytes_per_second / read_bandwidth(bench);
     *out = row;
     return true;
 }
@@ -41,14 +42,16 @@ bool bench_has_figures(const Bench *bench) {
     return false;
 }
 
-const BenchMode *bench_full_mode(const Bench *bench) {
+/* The full cache among the modes, to which break-even refers; NULL where there is none. */
+static const BenchMode *full_mode(const Bench *bench) {
     for (size_t i = 0; i < bench->n_modes; i++)
         if (kv_policy_is_full(&bench->modes[i].policy))
             return &bench->modes[i];
     return NULL;
 }
 
-double bench_mode_break_even(const Bench *bench, const BenchMode *full, const BenchMode *mode) {
+/* bench_break_even() of a mode against the full one, over the depths that both have figures for. */
+static double mode_break_even(const Bench *bench, const BenchMode *full, const BenchMode *mode) {
     double depths[BENCH_MAX_DEPTHS], full_rates[BENCH_MAX_DEPTHS], rates[BENCH_MAX_DEPTHS];
     size_t n = 0;
     for (size_t d = 0; d < bench->depths.count; d++) {
@@ -67,7 +70,7 @@ double bench_mode_break_even(const Bench *bench, const BenchMode *full, const Be
 static void print_setup(const Bench *bench, FILE *stream) {
     const Backend *backend = bench->model->backend;
     const Bandwidth *b = &bench->bandwidth;
-    double read = bench_read_bandwidth(bench), one = percentile(bench->one_thread_reads, bench->n_reads, 0.5);
+    double read = read_bandwidth(bench), one = percentile(bench->one_thread_reads, bench->n_reads, 0.5);
     char policy[KV_POLICY_TEXT];
     kv_policy_print(&bench->modes[0].policy, policy, sizeof policy);
     fprintf(stream, "%s: %.1f MB of weights for each token; computed by %s, %s, %d thread%s\n", bench->model_path,
@@ -142,7 +145,7 @@ static const char *doubt(const Bench *bench, const BenchMode *a, const BenchMode
 }
 
 static void print_break_even(const Bench *bench, FILE *stream) {
-    const BenchMode *full = bench_full_mode(bench);
+    const BenchMode *full = full_mode(bench);
     if (full == NULL) {
         fprintf(stream, "\nno break-even: the full cache is not among the policies; --compare adds it\n");
         return;
@@ -153,7 +156,7 @@ static void print_break_even(const Bench *bench, FILE *stream) {
         if (kv_policy_is_full(&mode->policy))
             continue;
         kv_policy_print(&mode->policy, policy, sizeof policy);
-        double depth = bench_mode_break_even(bench, full, mode);
+        double depth = mode_break_even(bench, full, mode);
         fprintf(stream, "%s%s: ", i <= 1 ? "\n" : "", policy);
         if (isnan(depth))
             fprintf(stream, "not faster than the full cache at the last depth");
@@ -196,7 +199,7 @@ static cJSON *row_json(const Bench *bench, const BenchMode *mode, const BenchPoi
 }
 
 static cJSON *break_even_json(const Bench *bench) {
-    const BenchMode *full = bench_full_mode(bench);
+    const BenchMode *full = full_mode(bench);
     cJSON *out = cJSON_CreateObject();
     for (size_t i = 0; full != NULL && i < bench->n_modes; i++) {
         const BenchMode *mode = &bench->modes[i];
@@ -204,7 +207,7 @@ static cJSON *break_even_json(const Bench *bench) {
         if (kv_policy_is_full(&mode->policy))
             continue;
         kv_policy_print(&mode->policy, policy, sizeof policy);
-        double depth = bench_mode_break_even(bench, full, mode);
+        double depth = mode_break_even(bench, full, mode);
         cJSON_AddItemToObject(out, policy, isnan(depth) ? cJSON_CreateNull() : cJSON_CreateNumber(depth));
     }
     return out;
@@ -217,7 +220,7 @@ cJSON *bench_json(const Bench *bench) {
     cJSON_AddStringToObject(root, "device", backend->device);
     cJSON_AddNumberToObject(root, "threads", backend->n_threads);
     cJSON_AddStringToObject(root, "simd", simd_level_name(backend->level));
-    cJSON_AddNumberToObject(root, "read_bandwidth", bench_read_bandwidth(bench));
+    cJSON_AddNumberToObject(root, "read_bandwidth", read_bandwidth(bench));
     cJSON_AddNumberToObject(root, "read_bandwidth_min", bench->all_reads[0]);
     cJSON_AddNumberToObject(root, "read_bandwidth_max", bench->all_reads[bench->n_reads - 1]);
     cJSON_AddNumberToObject(root, "read_bandwidth_one_thread",

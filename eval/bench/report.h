@@ -15,24 +15,15 @@ typedef struct BenchRow {
     double read_bandwidth;   /* bytes a second that memory gave before the tokens were generated: the median */
     double bytes_per_token;  /* weights and cache, that a generated token reads */
     double bytes_per_second; /* at the median speed */
-    double bandwidth_share;  /* of bench_read_bandwidth(); above 1 where caches hold the weights */
+    double bandwidth_share;  /* of what memory gave in all; above 1 where caches hold the weights */
     const char *note;        /* NULL: none */
 } BenchRow;
-
-/* What memory gave to all threads, bytes a second: the median over all points and repetitions. */
-double bench_read_bandwidth(const Bench *bench);
 
 /* False where no repetition of this point is through. */
 bool bench_row(const Bench *bench, const BenchMode *mode, size_t d, BenchRow *out);
 
 /* Whether any point has a figure. */
 bool bench_has_figures(const Bench *bench);
-
-/* The full cache among the modes, to which break-even refers; NULL where there is none. */
-const BenchMode *bench_full_mode(const Bench *bench);
-
-/* bench_break_even() of a mode against the full one, over the depths that both have figures for. */
-double bench_mode_break_even(const Bench *bench, const BenchMode *full, const BenchMode *mode);
 
 void bench_print(const Bench *bench, FILE *stream);
 cJSON *bench_json(const Bench *bench); /* NULL out of memory */
