@@ -1,6 +1,7 @@
 /* Encoding to rows of tensor types: f16, and GGML's q8_0, q4_0, q4_1, q5_0, q5_1 with the formulas and the order of
  * roundings of its reference (ggml-quants.c), so that every bit agrees where its scales are finite. Where they are not,
  * scales and minima saturate here; a block with a number that is not finite gets the scale NaN. */
+#include "base/finite.h"
 #include "kvcache/codec/encode.h"
 #include "kvcache/codec/half.h"
 
@@ -58,13 +59,6 @@ static void encode_q8_0(const float x[BLOCK], uint8_t *block) {
         code += magnitude - (float)code >= 0.5f;
         block[2 + j] = (uint8_t)(x[j] < 0 ? -code : code);
     }
-}
-
-static bool all_finite(const float *x, size_t n) {
-    float taint = 0.0f;
-    for (size_t i = 0; i < n; i++)
-        taint += x[i] - x[i];
-    return taint == 0.0f;
 }
 
 static void encode_block(const KvFormat *format, const float x[BLOCK], uint8_t *block) {
