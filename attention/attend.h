@@ -3,7 +3,7 @@
 #ifndef STOWKV_ATTEND_H
 #define STOWKV_ATTEND_H
 
-#include "attention/attention.h"
+#include "attention/query.h"
 #include "attention/code_products.h"
 #include "attention/decoded_tile.h"
 #include "attention/partial.h"

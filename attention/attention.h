@@ -15,34 +15,12 @@
 #ifndef STOWKV_ATTENTION_H
 #define STOWKV_ATTENTION_H
 
-#include "kvcache/kvcache.h"
-#include "base/rope.h"
-
-#define ATTENTION_MAX_DIM 512
-
-typedef struct AttentionShape {
-    size_t q_per_kv; /* query heads that share a KV head */
-    size_t head_dim; /* at most ATTENTION_MAX_DIM */
-    RopePairing pairing;
-} AttentionShape;
-
-/* The query heads of one token that share a KV head, and what they see. */
-typedef struct AttentionQuery {
-    const float *q;              /* (q_per_kv, head_dim) rotated by RoPE at the query's position */
-    const float *shift_rotation; /* (head_dim / 2, 2) RoPE by minus the tokens dropped, for shifted spans; else NULL */
-    const KvSpan *spans;         /* (n_spans) oldest tokens first */
-    size_t n_spans;
-    float *out; /* (q_per_kv, head_dim) */
-} AttentionQuery;
+#include "attention/query.h"
 
 /* Scratch memory of one thread. Its size is fixed, but what a model's shape does not need is never touched. */
-typedef struct AttentionScratch AttentionScratch;
 size_t attention_scratch_bytes(void); /* to be zeroed and aligned to 64 */
 
-#define ATTENTION_Q_HEADS 192 /* at most, in a block, over all its queries; a query with more attends alone */
-
-/* The kernels of an instruction set; see attend.h. */
-typedef struct AttentionKernels AttentionKernels;
+/* The kernels of an instruction set. */
 const AttentionKernels *attention_kernels(SimdLevel level);
 
 /* A batch in one layer, between kvcache_append() and kvcache_commit(). */
@@ -56,13 +34,7 @@ typedef struct AttentionBatch {
     float *partials;             /* attention_partial_bytes() of memory, for the tiles of a query that is alone */
 } AttentionBatch;
 
-/* How keys or values of a codec are read, by the kind of codec and the head's dimension. */
-typedef enum AttentionPath {
-    ATTENTION_INTEGER, /* codes as stored, multiplied with queries and weights of 16 bits */
-    ATTENTION_FLOAT,   /* in F32: a query that is alone reads what is stored, a block of them decoded tiles */
-    ATTENTION_DECODED  /* in F32, decoded 16 tokens or a tile at a time: heads of no multiple of 32 (fp8: 64) */
-} AttentionPath;
-
+/* How attention with these kernels reads keys or values of a codec. */
 AttentionPath attention_path(const AttentionKernels *kernels, KvCodecId codec, size_t head_dim);
 
 /* Fixed too, and what a short context does not need is never touched. Where a query's tiles need more, its KV heads

@@ -7,7 +7,7 @@
 #ifndef STOWKV_CODE_PRODUCTS_H
 #define STOWKV_CODE_PRODUCTS_H
 
-#include "attention/attention.h"
+#include "attention/query.h"
 #include "attention/tile.h"
 #include "base/simd/levels.h"
 #include "kvcache/codec/weave.h"

@@ -4,7 +4,7 @@
 #ifndef STOWKV_DECODED_TILE_H
 #define STOWKV_DECODED_TILE_H
 
-#include "attention/attention.h"
+#include "attention/query.h"
 #include "attention/tile.h"
 #include "base/simd/levels.h"
 

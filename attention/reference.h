@@ -8,7 +8,7 @@
 #ifndef STOWKV_ATTENTION_REFERENCE_H
 #define STOWKV_ATTENTION_REFERENCE_H
 
-#include "attention/attention.h"
+#include "attention/query.h"
 
 /* One query head over keys and values that are not encoded. An implementation in F32 makes errors relative to
  * `magnitude`, the same sum of absolute values. */

@@ -3,7 +3,7 @@
 #ifndef STOWKV_STORED_TOKENS_H
 #define STOWKV_STORED_TOKENS_H
 
-#include "attention/attention.h"
+#include "attention/query.h"
 #include "base/checked.h"
 #include "base/simd/integers.h"
 #include "kvcache/codec/format.h"

@@ -46,9 +46,11 @@ static double draw(CodecData data, size_t channel, uint64_t *state) {
         return u * 0x1p-14;
     case DATA_LARGE:
         return u * 65504;
-    default:
-        return 0;
+    case DATA_ZERO:
+    case DATA_COUNT:
+        break;
     }
+    return 0;
 }
 
 void codec_data(CodecData data, unsigned seed, size_t n_tokens, size_t head_dim, float *values) {

@@ -1,6 +1,7 @@
 /* Attention against hand-computed cases, which hold the reference too, and against the reference, on every instruction
  * set. */
 #include "attention/attend.h"
+#include "attention/attention.h"
 #include "attention/reference.h"
 #include "base/half.h"
 #include "base/simd/detect.h"

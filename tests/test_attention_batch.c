@@ -2,6 +2,7 @@
  * over threads, against that of each query by itself: the same to the bit, on every instruction set, for every kind of
  * policy. Batches cross the borders of groups and tiles. What the last query of all sees goes through the reference. */
 #include "attention/attend.h"
+#include "attention/attention.h"
 #include "attention/reference.h"
 #include "base/simd/detect.h"
 #include "kvcache/codec/weave.h"

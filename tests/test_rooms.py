@@ -39,10 +39,6 @@ ROOMS = {
     "tests": EVAL + ["eval/bench", "eval/perplexity", "eval/rouge"],
 }
 
-# Interfaces whose types their own parts are written in: attention.h says what a batch is, attend.c attends to some of
-# one, and attention.c, above it, hands out the work. Header and source are two units, and the source the upper one.
-INTERFACES = {"attention/attention", "kvcache/codec/codec"}
-
 SOURCES = (".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".cuh")
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(["<])([^">\n]*)[">]', re.MULTILINE)
 
@@ -65,9 +61,8 @@ def room_of(path):
     return os.path.dirname(path) or "."
 
 
-def unit_of(path, interfaces):
-    name, suffix = os.path.splitext(path)
-    return path if name in interfaces and suffix == ".c" else name
+def unit_of(path):
+    return os.path.splitext(path)[0]
 
 
 def read_includes(root, sources):
@@ -131,11 +126,11 @@ def find_circle(needs):
     return None
 
 
-def check_circles(includes, interfaces):
+def check_circles(includes):
     """One message for each circle: it is broken at its last include to look for further ones."""
     needs = {}
     for source, line, included in includes:
-        unit, other = unit_of(source, interfaces), unit_of(included, interfaces)
+        unit, other = unit_of(source), unit_of(included)
         if unit != other:
             needs.setdefault(unit, {}).setdefault(other, (source, line))
     while True:
@@ -148,22 +143,13 @@ def check_circles(includes, interfaces):
         del needs[units[-1]][units[0]]
 
 
-def check_interfaces(includes):
-    """No name is among INTERFACES that could be a unit as any other."""
-    n_circles = len(list(check_circles(includes, INTERFACES)))
-    for name in sorted(INTERFACES):
-        if len(list(check_circles(includes, INTERFACES - {name}))) == n_circles:
-            yield f"{name} is in no circle as one unit: take it out of INTERFACES of tests/test_rooms.py"
-
-
 def main(root):
     sources = find_sources(root)
     includes = list(read_includes(root, sources))
     problems = list(check_rooms(sources))
     problems += [p for p in (check_arrow(*include, sources) for include in includes) if p]
     inside = [include for include in includes if include[2] in sources]
-    problems += check_circles(inside, INTERFACES)
-    problems += check_interfaces(inside)
+    problems += check_circles(inside)
     for problem in problems:
         print(problem, file=sys.stderr)
     print(f"{len(sources)} sources in {len(ROOMS)} rooms, {len(includes)} includes, {len(problems)} problems")

@@ -16,24 +16,7 @@
 #include "base/error.h"
 #include "base/simd/levels.h"
 #include "base/string_view.h"
-#include "kvcache/codec/table.h"
-
-#include <stdint.h>
-
-#define KV_CODEC_ID(id, ...) KV_##id,
-typedef enum KvCodecId { KV_CODECS(KV_CODEC_ID) KV_CODEC_COUNT } KvCodecId;
-#undef KV_CODEC_ID
-
-typedef enum KvSide { KV_KEYS, KV_VALUES } KvSide;
-#define KV_SIDES 2
-
-/* The shape of what is encoded together. */
-typedef struct KvGroup {
-    size_t n_tokens; /* 32 or 64 */
-    size_t head_dim;
-    size_t block;    /* elements along head_dim that share a scale, for codecs that leave it open: 32 or 64 */
-    bool rotated;    /* transformed by kv_rotate() before encoding */
-} KvGroup;
+#include "kvcache/codec/group.h"
 
 typedef struct KvCodec KvCodec;
 
@@ -60,10 +43,6 @@ void kv_codec_encode(const KvCodec *codec, SimdLevel level, KvSide side, const K
                      const float *values, // (n_tokens, head_dim); not rotated yet
                      float *scratch,      // (n_tokens, head_dim); NULL where not group->rotated
                      uint8_t *record);    // (kv_codec_bytes)
-
-/* Decodes tokens [first, first + count) as they were encoded: still rotated where group->rotated. */
-typedef void KvDecode(KvSide side, const KvGroup *group, const uint8_t *record, size_t first, size_t count,
-                      float *out); // (count, head_dim)
 
 KvDecode *kv_codec_decoder(const KvCodec *codec, SimdLevel level);
 

@@ -3,7 +3,7 @@
 #define STOWKV_CODEC_DECODE_H
 
 #include "base/simd/levels.h"
-#include "kvcache/codec/codec.h"
+#include "kvcache/codec/group.h"
 
 SIMD_DECLARE(KvDecode *const, kv_decoders, [KV_CODEC_COUNT]);
 

@@ -14,7 +14,7 @@
 #define STOWKV_CODEC_FORMAT_H
 
 #include "base/tensor.h"
-#include "kvcache/codec/codec.h"
+#include "kvcache/codec/group.h"
 
 typedef enum KvCodeKind {
     KV_CODE_HALF,     /* FP16 itself, without a scale */

@@ -1,0 +1,37 @@
+/* A query and what it sees: the types that attention.h and the kernels below it have in common. */
+#ifndef STOWKV_ATTENTION_QUERY_H
+#define STOWKV_ATTENTION_QUERY_H
+
+#include "base/rope.h"
+#include "kvcache/kvcache.h"
+
+#define ATTENTION_MAX_DIM 512
+#define ATTENTION_Q_HEADS 192 /* at most, in a block, over all its queries; a query with more attends alone */
+
+typedef struct AttentionShape {
+    size_t q_per_kv; /* query heads that share a KV head */
+    size_t head_dim; /* at most ATTENTION_MAX_DIM */
+    RopePairing pairing;
+} AttentionShape;
+
+/* The query heads of one token that share a KV head, and what they see. */
+typedef struct AttentionQuery {
+    const float *q;              /* (q_per_kv, head_dim) rotated by RoPE at the query's position */
+    const float *shift_rotation; /* (head_dim / 2, 2) RoPE by minus the tokens dropped, for shifted spans; else NULL */
+    const KvSpan *spans;         /* (n_spans) oldest tokens first */
+    size_t n_spans;
+    float *out; /* (q_per_kv, head_dim) */
+} AttentionQuery;
+
+/* How keys or values of a codec are read, by the kind of codec and the head's dimension. */
+typedef enum AttentionPath {
+    ATTENTION_INTEGER, /* codes as stored, multiplied with queries and weights of 16 bits */
+    ATTENTION_FLOAT,   /* in F32: a query that is alone reads what is stored, a block of them decoded tiles */
+    ATTENTION_DECODED  /* in F32, decoded 16 tokens or a tile at a time: heads of no multiple of 32 (fp8: 64) */
+} AttentionPath;
+
+/* attend.h */
+typedef struct AttentionScratch AttentionScratch;
+typedef struct AttentionKernels AttentionKernels;
+
+#endif
