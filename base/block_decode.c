@@ -99,11 +99,11 @@ INLINE void block_q6_k(const BlockQ6_K *block, float *out) {
     }
 }
 
-static void decode_f32(const Tensor *tensor, size_t first, size_t n, float *out) {
+static void decode_F32(const Tensor *tensor, size_t first, size_t n, float *out) {
     memcpy(out, tensor->data + first * sizeof *out, n * sizeof *out);
 }
 
-static void decode_f16(const Tensor *tensor, size_t first, size_t n, float *out) {
+static void decode_F16(const Tensor *tensor, size_t first, size_t n, float *out) {
     const uint16_t *halves = (const uint16_t *)(const void *)tensor->data + first;
     size_t whole = n / VEC_LANES * VEC_LANES;
     for (size_t i = 0; i < whole; i += VEC_LANES)
@@ -112,13 +112,13 @@ static void decode_f16(const Tensor *tensor, size_t first, size_t n, float *out)
         out[i] = half_to_float(halves[i]);
 }
 
-static void decode_bf16(const Tensor *tensor, size_t first, size_t n, float *out) {
+static void decode_BF16(const Tensor *tensor, size_t first, size_t n, float *out) {
     const uint16_t *halves = (const uint16_t *)(const void *)tensor->data + first;
     for (size_t i = 0; i < n; i++)
         out[i] = bf16_to_float(halves[i]);
 }
 
-static void decode_i8_grouped(const Tensor *tensor, size_t first, size_t n, float *out) {
+static void decode_I8_GROUPED(const Tensor *tensor, size_t first, size_t n, float *out) {
     const int8_t *codes = (const int8_t *)tensor->data + first;
     const float *scales = tensor->scales + first / tensor->group;
     for (size_t i = 0; i < n; i += tensor->group)
@@ -126,30 +126,23 @@ static void decode_i8_grouped(const Tensor *tensor, size_t first, size_t n, floa
             out[i + j] = (float)codes[i + j] * scales[i / tensor->group];
 }
 
-#define DEFINE_BLOCK_DECODER(name, Block, n_elements)                                                                  \
-    static void decode_##name(const Tensor *tensor, size_t first, size_t n, float *out) {                              \
+#define DEFINE_BLOCK_DECODER(id, block, Block, n_elements)                                                             \
+    static void decode_##id(const Tensor *tensor, size_t first, size_t n, float *out) {                                \
         const Block *blocks = (const Block *)(const void *)tensor->data + first / n_elements;                          \
         for (size_t i = 0; i < n / n_elements; i++)                                                                    \
-            block_##name(blocks + i, out + i * n_elements);                                                            \
+            block(blocks + i, out + i * n_elements);                                                                   \
     }
 
-DEFINE_BLOCK_DECODER(q4_0, BlockQ4_0, 32)
-DEFINE_BLOCK_DECODER(q4_1, BlockQ4_1, 32)
-DEFINE_BLOCK_DECODER(q5_0, BlockQ5_0, 32)
-DEFINE_BLOCK_DECODER(q5_1, BlockQ5_1, 32)
-DEFINE_BLOCK_DECODER(q8_0, BlockQ8_0, 32)
-DEFINE_BLOCK_DECODER(q2_k, BlockQ2_K, 256)
-DEFINE_BLOCK_DECODER(q3_k, BlockQ3_K, 256)
-DEFINE_BLOCK_DECODER(q4_k, BlockQ4_K, 256)
-DEFINE_BLOCK_DECODER(q5_k, BlockQ5_K, 256)
-DEFINE_BLOCK_DECODER(q6_k, BlockQ6_K, 256)
+DEFINE_BLOCK_DECODER(Q4_0, block_q4_0, BlockQ4_0, 32)
+DEFINE_BLOCK_DECODER(Q4_1, block_q4_1, BlockQ4_1, 32)
+DEFINE_BLOCK_DECODER(Q5_0, block_q5_0, BlockQ5_0, 32)
+DEFINE_BLOCK_DECODER(Q5_1, block_q5_1, BlockQ5_1, 32)
+DEFINE_BLOCK_DECODER(Q8_0, block_q8_0, BlockQ8_0, 32)
+DEFINE_BLOCK_DECODER(Q2_K, block_q2_k, BlockQ2_K, 256)
+DEFINE_BLOCK_DECODER(Q3_K, block_q3_k, BlockQ3_K, 256)
+DEFINE_BLOCK_DECODER(Q4_K, block_q4_k, BlockQ4_K, 256)
+DEFINE_BLOCK_DECODER(Q5_K, block_q5_k, BlockQ5_K, 256)
+DEFINE_BLOCK_DECODER(Q6_K, block_q6_k, BlockQ6_K, 256)
 
-TensorDecode *const SIMD_NAME(tensor_decoders)[TENSOR_TYPE_COUNT] = {
-    [TYPE_F32] = decode_f32,   [TYPE_F16] = decode_f16,
-    [TYPE_BF16] = decode_bf16, [TYPE_Q4_0] = decode_q4_0,
-    [TYPE_Q4_1] = decode_q4_1, [TYPE_Q5_0] = decode_q5_0,
-    [TYPE_Q5_1] = decode_q5_1, [TYPE_Q8_0] = decode_q8_0,
-    [TYPE_Q2_K] = decode_q2_k, [TYPE_Q3_K] = decode_q3_k,
-    [TYPE_Q4_K] = decode_q4_k, [TYPE_Q5_K] = decode_q5_k,
-    [TYPE_Q6_K] = decode_q6_k, [TYPE_I8_GROUPED] = decode_i8_grouped,
-};
+#define DECODER(id, ...) [TYPE_##id] = decode_##id,
+TensorDecode *const SIMD_NAME(tensor_decoders)[TENSOR_TYPE_COUNT] = {TENSOR_TYPES(DECODER)};

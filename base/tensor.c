@@ -1,13 +1,9 @@
 /* The table of tensor encodings; see tensor.h. Block layouts are those of GGML (ggml-common.h). */
 #include "base/tensor.h"
 
-static const TensorTypeInfo TYPES[TENSOR_TYPE_COUNT] = {
-    [TYPE_F32] = {"F32", 0, 1, 4},        [TYPE_F16] = {"F16", 1, 1, 2},          [TYPE_BF16] = {"BF16", 30, 1, 2},
-    [TYPE_Q4_0] = {"Q4_0", 2, 32, 18},    [TYPE_Q4_1] = {"Q4_1", 3, 32, 20},      [TYPE_Q5_0] = {"Q5_0", 6, 32, 22},
-    [TYPE_Q5_1] = {"Q5_1", 7, 32, 24},    [TYPE_Q8_0] = {"Q8_0", 8, 32, 34},      [TYPE_Q2_K] = {"Q2_K", 10, 256, 84},
-    [TYPE_Q3_K] = {"Q3_K", 11, 256, 110}, [TYPE_Q4_K] = {"Q4_K", 12, 256, 144},   [TYPE_Q5_K] = {"Q5_K", 13, 256, 176},
-    [TYPE_Q6_K] = {"Q6_K", 14, 256, 210}, [TYPE_I8_GROUPED] = {"INT8", -1, 1, 1},
-};
+#define TENSOR_TYPE_INFO(id, name, ggml_type, block_elements, block_bytes)                                             \
+    [TYPE_##id] = {name, ggml_type, block_elements, block_bytes},
+static const TensorTypeInfo TYPES[TENSOR_TYPE_COUNT] = {TENSOR_TYPES(TENSOR_TYPE_INFO)};
 
 const TensorTypeInfo *tensor_type_info(TensorType type) {
     return &TYPES[type];

@@ -7,28 +7,33 @@
 
 #include <stdint.h>
 
-typedef enum TensorType {
-    TYPE_F32,
-    TYPE_F16,
-    TYPE_BF16,
-    TYPE_Q4_0,
-    TYPE_Q4_1,
-    TYPE_Q5_0,
-    TYPE_Q5_1,
-    TYPE_Q8_0,
-    TYPE_Q2_K,
-    TYPE_Q3_K,
-    TYPE_Q4_K,
-    TYPE_Q5_K,
-    TYPE_Q6_K,
-    TYPE_I8_GROUPED, /* llama2.c version 2: all codes, then an F32 scale for each `group` codes */
-    TENSOR_TYPE_COUNT
-} TensorType;
+/* clang-format off */
+#define TENSOR_TYPES(DO)                                                                                               \
+    /* id          name    number in GGUF (-1: none), elements and bytes of a block */                                 \
+    DO(F32,        "F32",    0,    1,    4)                                                                            \
+    DO(F16,        "F16",    1,    1,    2)                                                                            \
+    DO(BF16,       "BF16",  30,    1,    2)                                                                            \
+    DO(Q4_0,       "Q4_0",   2,   32,   18)                                                                            \
+    DO(Q4_1,       "Q4_1",   3,   32,   20)                                                                            \
+    DO(Q5_0,       "Q5_0",   6,   32,   22)                                                                            \
+    DO(Q5_1,       "Q5_1",   7,   32,   24)                                                                            \
+    DO(Q8_0,       "Q8_0",   8,   32,   34)                                                                            \
+    DO(Q2_K,       "Q2_K",  10,  256,   84)                                                                            \
+    DO(Q3_K,       "Q3_K",  11,  256,  110)                                                                            \
+    DO(Q4_K,       "Q4_K",  12,  256,  144)                                                                            \
+    DO(Q5_K,       "Q5_K",  13,  256,  176)                                                                            \
+    DO(Q6_K,       "Q6_K",  14,  256,  210)                                                                            \
+    DO(I8_GROUPED, "INT8",  -1,    1,    1) /* llama2.c version 2: all codes, then an F32 scale for each `group` codes */
+/* clang-format on */
+
+#define TENSOR_TYPE_ID(id, ...) TYPE_##id,
+typedef enum TensorType { TENSOR_TYPES(TENSOR_TYPE_ID) TENSOR_TYPE_COUNT } TensorType;
+#undef TENSOR_TYPE_ID
 
 typedef struct TensorTypeInfo {
     const char *name;
     int ggml_type;         /* the number in a GGUF file; -1: not a GGML type */
-    size_t block_elements; /* numbers that are encoded together */
+    size_t block_elements; /* elements that are encoded together */
     size_t block_bytes;
 } TensorTypeInfo;
 
