@@ -106,7 +106,7 @@ void SIMD_NAME(attend_block)(const AttentionShape *shape, const AttentionQuery *
     for (size_t i = 0; i < n_queries; i++) {
         begin_query(&heads, i);
         begin_totals(&heads, i);
-        longest = scratch->n_visible[i] > longest ? scratch->n_visible[i] : longest;
+        longest = at_least(longest, scratch->n_visible[i]);
     }
     for (size_t begin = 0; begin < longest; begin += TILE_TOKENS)
         attend_queries(&heads, begin);

@@ -107,7 +107,7 @@ void attention_items(const AttentionBatch *batch, size_t begin, size_t end, cons
             attend_block(batch, i, kernels, scratch);
         } else {
             size_t tile = i % n_tiles;
-            next = i + n_tiles - tile < end ? i + n_tiles - tile : end;
+            next = at_most(i + n_tiles - tile, end);
             attend_tiles(batch, i / n_tiles, tile, tile + next - i, kernels, scratch);
         }
     }

@@ -34,6 +34,13 @@ typedef struct Reader {
     _Alignas(64) float decoded[DECODE_TOKENS * ATTENTION_MAX_DIM];
 } Reader;
 
+/* Its arrays are left as they are: read_tokens() fills what it returns. */
+INLINE void open_reader(Reader *reader, KvCodecId codec, const KvSpan *span, KvSide side) {
+    reader->span = span;
+    reader->side = side;
+    reader->layout = kv_record_layout(&KV_FORMATS[codec], side, &span->side[side].group);
+}
+
 /* n tokens from `first` on, which lie in one group. */
 INLINE StoredTokens locate(StoredForm form, Reader *reader, size_t first, size_t n) {
     const uint8_t *record = record_of(reader->span, reader->side, first);
@@ -63,9 +70,7 @@ INLINE void score_form(StoredForm form, KvCodecId codec, const TilePiece *piece,
                        float (*scores)[SCORE_STRIDE]) {
     const KvGroup *group = &piece->span->side[KV_KEYS].group;
     Reader reader;
-    reader.span = piece->span;
-    reader.side = KV_KEYS;
-    reader.layout = kv_record_layout(&KV_FORMATS[codec], KV_KEYS, group);
+    open_reader(&reader, codec, piece->span, KV_KEYS);
     for (size_t done = 0, n; done < piece->n; done += n) {
         StoredTokens keys;
         n = read_tokens(form, &reader, piece->first + done, piece->n - done, &keys);
@@ -85,9 +90,7 @@ INLINE void add_form(StoredForm form, KvCodecId codec, const TilePiece *piece, f
                      size_t n_heads, float *out, size_t stride) {
     const KvGroup *group = &piece->span->side[KV_VALUES].group;
     Reader reader;
-    reader.span = piece->span;
-    reader.side = KV_VALUES;
-    reader.layout = kv_record_layout(&KV_FORMATS[codec], KV_VALUES, group);
+    open_reader(&reader, codec, piece->span, KV_VALUES);
     for (size_t done = 0, n; done < piece->n; done += n) {
         StoredTokens values;
         n = read_tokens(form, &reader, piece->first + done, piece->n - done, &values);

@@ -43,10 +43,6 @@ typedef struct KvPolicy {
     KvRotation rotation; /* Hadamard rotation of encoded tiers */
 } KvPolicy;
 
-static inline bool kv_is_group_size(size_t n) {
-    return n == 32 || n == 64;
-}
-
 /* The presets of the user's modes, with one rule for all layers, groups of 64 and rotation auto. */
 KvPolicy kv_policy_full(void);
 KvPolicy kv_policy_compressed(size_t sink, size_t window);

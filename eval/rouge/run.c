@@ -11,8 +11,8 @@
 
 /* ---- What a policy does to a text */
 
-static bool is_encoded(const KvTier *tier) {
-    return tier->k != KV_F16 || tier->v != KV_F16;
+static bool is_encoded(KvCodecId k, KvCodecId v) {
+    return k != KV_F16 || v != KV_F16;
 }
 
 /* Whether some layer has quantized or dropped anything once n_tokens have come. */
@@ -23,7 +23,7 @@ static bool affects(const KvPolicy *policy, size_t n_layers, size_t n_tokens) {
         if (kv_plan_dropped(&plan) > 0)
             return true;
         for (size_t tier = 0; tier < plan.n_tiers; tier++)
-            if (is_encoded(&own->tiers[tier]) && kv_plan_held(&plan, tier) > 0)
+            if (is_encoded(own->tiers[tier].k, own->tiers[tier].v) && kv_plan_held(&plan, tier) > 0)
                 return true;
     }
     return false;
@@ -93,14 +93,10 @@ static int generate(const RougeWork *work, const RougeSample *sample, Generation
 
 /* ---- Adding records up */
 
-static bool is_encoded_row(const KvLedgerRow *row) {
-    return row->k != KV_F16 || row->v != KV_F16;
-}
-
 size_t rouge_encoded_bytes_read(const KvLedger *ledger) {
     size_t sum = 0;
     for (size_t i = 0; i < ledger->n_rows; i++)
-        sum += is_encoded_row(&ledger->rows[i]) ? ledger->rows[i].bytes_read : 0;
+        sum += is_encoded(ledger->rows[i].k, ledger->rows[i].v) ? ledger->rows[i].bytes_read : 0;
     return sum;
 }
 
@@ -178,7 +174,7 @@ static int run_sample(RougeWork *work, Sampler *sampler, size_t index, const cha
 
 static bool has_encoded_row(const KvLedger *ledger) {
     for (size_t i = 0; i < ledger->n_rows; i++)
-        if (is_encoded_row(&ledger->rows[i]))
+        if (is_encoded(ledger->rows[i].k, ledger->rows[i].v))
             return true;
     return false;
 }

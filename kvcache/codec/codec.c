@@ -2,10 +2,9 @@
 #include "kvcache/codec/codec.h"
 
 #include "base/checked.h"
+#include "base/name_list.h"
 #include "kvcache/codec/decode.h"
 #include "kvcache/codec/encode.h"
-
-#include <stdio.h>
 
 struct KvCodec {
     const char *name, *purpose;
@@ -91,28 +90,26 @@ static bool suits(const KvFormat *format, const KvGroup *group) {
     return group->head_dim > 0 && group->head_dim % head_dim_multiple(format, group) == 0;
 }
 
-/* "f16, int8, fp8": the codecs that can encode this shape. */
-static void list_suitable(const KvGroup *group, char *text, size_t size) {
-    size_t length = 0;
-    text[0] = '\0';
-    for (KvCodecId id = 0; id < KV_CODEC_COUNT && length < size; id++)
+static NameList suitable_codecs(const KvGroup *group) {
+    NameList names = {0};
+    for (KvCodecId id = 0; id < KV_CODEC_COUNT; id++)
         if (suits(&KV_FORMATS[id], group))
-            length += (size_t)snprintf(text + length, size - length, "%s%s", length > 0 ? ", " : "", CODECS[id].name);
+            name_list_add(&names, CODECS[id].name);
+    return names;
 }
 
 int kv_codec_check(const KvCodec *codec, const KvGroup *group, Error *error) {
     size_t head_dim = group->head_dim;
-    if (group->n_tokens != 32 && group->n_tokens != 64)
+    if (!kv_is_group_size(group->n_tokens))
         return error_set(error, ERROR_ARGUMENT, "groups of %zu tokens cannot be encoded; use 32 or 64",
                          group->n_tokens);
-    if (group->block != 32 && group->block != 64)
+    if (!kv_is_group_size(group->block))
         return error_set(error, ERROR_ARGUMENT, "blocks of %zu elements cannot be encoded; use 32 or 64", group->block);
     if (!suits(format_of(codec), group)) {
-        char choices[128];
-        list_suitable(group, choices, sizeof choices);
+        NameList choices = suitable_codecs(group);
         return error_set(error, ERROR_UNSUPPORTED,
                          "codec %s needs a head_dim that is a multiple of %zu, the model has %zu; use one of %s",
-                         codec->name, head_dim_multiple(format_of(codec), group), head_dim, choices);
+                         codec->name, head_dim_multiple(format_of(codec), group), head_dim, choices.text);
     }
     if (group->rotated && !is_power_of_two(head_dim))
         return error_set(error, ERROR_UNSUPPORTED,

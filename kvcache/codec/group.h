@@ -23,6 +23,10 @@ typedef struct KvGroup {
     bool rotated; /* transformed by kv_rotate() before encoding */
 } KvGroup;
 
+static inline bool kv_is_group_size(size_t n) {
+    return n == 32 || n == 64;
+}
+
 /* Decodes tokens [first, first + count) as they were encoded: still rotated where group->rotated. */
 typedef void KvDecode(KvSide side, const KvGroup *group, const uint8_t *record, size_t first, size_t count,
                       float *out); // (count, head_dim)

@@ -168,25 +168,24 @@ static size_t woven_bytes(KvCodecId id, KvSide side, const KvGroup *group) {
     return kv_codec_bytes(kv_codec(id), side, group);
 }
 
-static void weave(KvCodecId id, KvSide side, const KvGroup *group, const uint8_t *record, uint8_t *woven) {
+/* Writes all of `to`: the codec's record, or the woven one. */
+static void convert(KvCodecId id, KvSide side, const KvGroup *group, bool to_rows, const uint8_t *from, uint8_t *to) {
     Weave weave = weave_of(id, side, group);
-    memcpy(woven, record, weave.layout.size_bytes);
-    if (!kv_is_woven(id, group->head_dim))
-        return;
-    weave.rows = (uint8_t *)record; /* only read from */
-    weave.stored = woven;
-    move_all(&weave);
+    weave.to_rows = to_rows;
+    weave.rows = to_rows ? to : (uint8_t *)from; /* `from` is only read from */
+    weave.stored = to_rows ? (uint8_t *)from : to;
+    if (kv_is_woven(id, group->head_dim))
+        move_all(&weave);
+    else
+        memcpy(to, from, weave.layout.size_bytes);
+}
+
+static void weave(KvCodecId id, KvSide side, const KvGroup *group, const uint8_t *record, uint8_t *woven) {
+    convert(id, side, group, false, record, woven);
 }
 
 static void unweave(KvCodecId id, KvSide side, const KvGroup *group, const uint8_t *woven, uint8_t *record) {
-    Weave weave = weave_of(id, side, group);
-    memcpy(record, woven, weave.layout.size_bytes);
-    if (!kv_is_woven(id, group->head_dim))
-        return;
-    weave.to_rows = true;
-    weave.rows = record;
-    weave.stored = (uint8_t *)woven; /* only read from */
-    move_all(&weave);
+    convert(id, side, group, true, woven, record);
 }
 
 const KvRecordForm KV_WOVEN_RECORDS = {woven_bytes, weave, unweave};
