@@ -25,7 +25,7 @@ typedef struct QuantizedBlock {
 
 /* Whether a side's codes are multiplied as integers; other codecs are decoded. */
 static inline bool is_coded(const KvSpan *span, KvSide side) {
-    return kv_is_woven(kv_codec_id(span->side[side].codec), span->side[side].group.head_dim);
+    return kv_is_woven(span->side[side].codec, span->side[side].group.head_dim);
 }
 
 /* scores[h][at + t] = q[h] . key first + t, for query heads h and the tokens of a piece whose keys are coded. */

@@ -27,7 +27,7 @@ static inline CodedSide side_of(const KvSpan *span, KvSide side) {
     const KvEncoding *encoding = &span->side[side];
     return (CodedSide){.span = span,
                        .side = side,
-                       .woven = kv_woven(kv_codec_id(encoding->codec), side, &encoding->group),
+                       .woven = kv_woven(encoding->codec, side, &encoding->group),
                        .head_dim = encoding->group.head_dim,
                        .group_tokens = encoding->group.n_tokens,
                        .ahead = round_up(PREFETCH_BYTES, encoding->record_bytes)};

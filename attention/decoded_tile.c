@@ -19,7 +19,7 @@ static bool decode_piece(DecodedTile *decoded, const TilePiece *piece, size_t he
     const KvSpan *span = piece->span;
     const KvEncoding *keys = &span->side[KV_KEYS];
     /* A token in a record has no address of its own: the record's plus its index is unique, as index < record_bytes. */
-    size_t step = kv_codec_id(keys->codec) == KV_F16 ? head_dim * sizeof(uint16_t) : 1;
+    size_t step = keys->codec == KV_F16 ? head_dim * sizeof(uint16_t) : 1;
     uintptr_t record = (uintptr_t)record_of(span, KV_KEYS, piece->first);
     if (note_sources(decoded, piece->at, piece->n, record + piece->first % keys->group.n_tokens * step, step))
         return false;

@@ -2,7 +2,6 @@
 #include "attention/reference.h"
 
 #include "base/checked.h"
-#include "kvcache/codec/weave.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -64,21 +63,20 @@ static void turn_forward(double *key, const AttentionShape *shape, const float *
 }
 
 /* One side of a span, group after group, decoded and unrotated: (n_tokens, head_dim). */
-static void decode_side(const KvSpan *span, KvSide side, double *rows) {
+static void decode_side(const KvSpan *span, KvSide side, const KvRecordForm *form, double *rows) {
     uint8_t record[MAX_GROUP_TOKENS * ATTENTION_MAX_DIM * sizeof(uint16_t)]; /* no codec is larger than f16 */
     float decoded[MAX_GROUP_TOKENS * ATTENTION_MAX_DIM];
     const KvEncoding *encoding = &span->side[side];
     const KvGroup *group = &encoding->group;
-    KvCodecId id = kv_codec_id(encoding->codec);
     size_t dim = group->head_dim;
     for (size_t first = 0; first < span->n_tokens; first += group->n_tokens) {
         const uint8_t *from = span->records[side] + first / group->n_tokens * encoding->record_bytes;
         size_t n = at_most(span->n_tokens - first, group->n_tokens); /* FP16 spans may end anywhere */
-        if (kv_is_woven(id, dim)) {
-            KV_WOVEN_RECORDS.load(id, side, group, from, record);
+        if (encoding->codec != KV_F16) {                             /* which every form leaves as it is */
+            form->load(encoding->codec, side, group, from, record);
             from = record;
         }
-        kv_codec_decoder(encoding->codec, SIMD_SCALAR)(side, group, from, 0, n, decoded);
+        kv_codec_decoder(kv_codec(encoding->codec), SIMD_SCALAR)(side, group, from, 0, n, decoded);
         for (size_t t = 0; t < n; t++) {
             double *row = rows + (first + t) * dim;
             for (size_t d = 0; d < dim; d++)
@@ -90,11 +88,12 @@ static void decode_side(const KvSpan *span, KvSide side, double *rows) {
 }
 
 /* What the query sees, span after span. */
-static void decode_spans(const AttentionShape *shape, const AttentionQuery *query, double *keys, double *values) {
+static void decode_spans(const AttentionShape *shape, const AttentionQuery *query, const KvRecordForm *form,
+                         double *keys, double *values) {
     for (size_t s = 0; s < query->n_spans; s++) {
         const KvSpan *span = &query->spans[s];
-        decode_side(span, KV_KEYS, keys);
-        decode_side(span, KV_VALUES, values);
+        decode_side(span, KV_KEYS, form, keys);
+        decode_side(span, KV_VALUES, form, values);
         for (size_t t = 0; t < span->n_tokens && span->shifted; t++)
             turn_forward(keys + t * shape->head_dim, shape, query->shift_rotation);
         keys += span->n_tokens * shape->head_dim;
@@ -102,8 +101,8 @@ static void decode_spans(const AttentionShape *shape, const AttentionQuery *quer
     }
 }
 
-int attention_reference(const AttentionShape *shape, const AttentionQuery *query, double *out, double *magnitude,
-                        Error *error) {
+int attention_reference(const AttentionShape *shape, const AttentionQuery *query, const KvRecordForm *form, double *out,
+                        double *magnitude, Error *error) {
     size_t n_tokens = 0, dim = shape->head_dim;
     for (size_t s = 0; s < query->n_spans; s++)
         n_tokens += query->spans[s].n_tokens;
@@ -111,7 +110,7 @@ int attention_reference(const AttentionShape *shape, const AttentionQuery *query
     if (keys == NULL)
         return error_memory(error, "reference attention", (2 * n_tokens + 1) * dim * sizeof *keys);
     double *values = keys + n_tokens * dim, *q = values + n_tokens * dim;
-    decode_spans(shape, query, keys, values);
+    decode_spans(shape, query, form, keys, values);
     for (size_t h = 0; h < shape->q_per_kv; h++) {
         for (size_t d = 0; d < dim; d++)
             q[d] = (double)query->q[h * dim + d];

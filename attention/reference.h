@@ -2,7 +2,7 @@
  *
  *     out = softmax(q K^T / sqrt(head_dim)) V
  *
- * K and V are what the codec's own decoder makes of a span's records, once their weaving and their rotation are undone.
+ * K and V are what the codec's own decoder makes of a span's records, once their form and their rotation are undone.
  * A shifted span's keys are turned forward to where the query expects them (kernels turn the query back instead, which
  * gives the same differences of positions). It is slow, allocates memory, and no program calls it: tests do. */
 #ifndef STOWKV_ATTENTION_REFERENCE_H
@@ -21,8 +21,9 @@ void attention_plain(size_t n_tokens, size_t head_dim,
 
 /* The query heads of one token over its spans; query->out is left alone. Fails where memory does not suffice. */
 int attention_reference(const AttentionShape *shape, const AttentionQuery *query,
-                        double *out,       // (q_per_kv, head_dim)
-                        double *magnitude, // (q_per_kv, head_dim)
+                        const KvRecordForm *form, // of the spans' records
+                        double *out,              // (q_per_kv, head_dim)
+                        double *magnitude,        // (q_per_kv, head_dim)
                         Error *error);
 
 #endif

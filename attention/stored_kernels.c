@@ -132,7 +132,7 @@ AttentionPath SIMD_NAME(path_of)(KvCodecId codec, size_t head_dim) {
 
 void SIMD_NAME(score_stored)(const TilePiece *piece, const float *q, size_t n_heads, float (*scores)[SCORE_STRIDE]) {
     const KvEncoding *encoding = &piece->span->side[KV_KEYS];
-    switch (form_of(kv_codec_id(encoding->codec), encoding->group.head_dim)) {
+    switch (form_of(encoding->codec, encoding->group.head_dim)) {
     case STORED_HALF:
         score_form(STORED_HALF, KV_F16, piece, q, n_heads, scores);
         break;
@@ -143,7 +143,7 @@ void SIMD_NAME(score_stored)(const TilePiece *piece, const float *q, size_t n_he
         score_form(STORED_FP8, KV_FP8, piece, q, n_heads, scores);
         break;
     case STORED_FLOAT:
-        score_form(STORED_FLOAT, kv_codec_id(encoding->codec), piece, q, n_heads, scores);
+        score_form(STORED_FLOAT, encoding->codec, piece, q, n_heads, scores);
         break;
     }
 }
@@ -151,7 +151,7 @@ void SIMD_NAME(score_stored)(const TilePiece *piece, const float *q, size_t n_he
 void SIMD_NAME(add_stored)(const TilePiece *piece, float (*weights)[SCORE_STRIDE], size_t n_heads, float *out,
                            size_t stride) {
     const KvEncoding *encoding = &piece->span->side[KV_VALUES];
-    switch (form_of(kv_codec_id(encoding->codec), encoding->group.head_dim)) {
+    switch (form_of(encoding->codec, encoding->group.head_dim)) {
     case STORED_HALF:
         add_form(STORED_HALF, KV_F16, piece, weights, n_heads, out, stride);
         break;
@@ -162,7 +162,7 @@ void SIMD_NAME(add_stored)(const TilePiece *piece, float (*weights)[SCORE_STRIDE
         add_form(STORED_FP8, KV_FP8, piece, weights, n_heads, out, stride);
         break;
     case STORED_FLOAT:
-        add_form(STORED_FLOAT, kv_codec_id(encoding->codec), piece, weights, n_heads, out, stride);
+        add_form(STORED_FLOAT, encoding->codec, piece, weights, n_heads, out, stride);
         break;
     }
 }

@@ -26,7 +26,7 @@ static inline const uint8_t *record_of(const KvSpan *span, KvSide side, size_t t
 static inline void decode_stored(const KvSpan *span, KvSide side, size_t first, size_t n,
                                  float *out) { // (n, head_dim)
     const KvGroup *group = &span->side[side].group;
-    KvDecode *decode = kv_codec_decoder(span->side[side].codec, SIMD_THIS_LEVEL);
+    KvDecode *decode = kv_codec_decoder(kv_codec(span->side[side].codec), SIMD_THIS_LEVEL);
     decode(side, group, record_of(span, side, first), first % group->n_tokens, n, out);
 }
 

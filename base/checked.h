@@ -2,6 +2,8 @@
 #ifndef STOWKV_CHECKED_H
 #define STOWKV_CHECKED_H
 
+#include "base/host_device.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -13,7 +15,7 @@ static inline bool checked_mul(size_t a, size_t b, size_t *out) {
     return !__builtin_mul_overflow(a, b, out);
 }
 
-static inline bool is_power_of_two(size_t n) {
+static HOST_DEVICE inline bool is_power_of_two(size_t n) {
     return n != 0 && (n & (n - 1)) == 0;
 }
 
@@ -27,19 +29,19 @@ static inline bool checked_align(size_t a, size_t alignment, size_t *out) {
 }
 
 /* n rounded up to a multiple of `step`, which need be no power of two; for sizes that are far from overflowing. */
-static inline size_t round_up(size_t n, size_t step) {
+static HOST_DEVICE inline size_t round_up(size_t n, size_t step) {
     return (n + step - 1) / step * step;
 }
 
-static inline size_t divide_up(size_t a, size_t b) {
+static HOST_DEVICE inline size_t divide_up(size_t a, size_t b) {
     return a / b + (a % b != 0);
 }
 
-static inline size_t at_most(size_t n, size_t limit) {
+static HOST_DEVICE inline size_t at_most(size_t n, size_t limit) {
     return n < limit ? n : limit;
 }
 
-static inline size_t at_least(size_t n, size_t limit) {
+static HOST_DEVICE inline size_t at_least(size_t n, size_t limit) {
     return n > limit ? n : limit;
 }
 

@@ -72,6 +72,23 @@ static int cpu_upload(Backend *backend, Tensor *const *tensors, size_t n_tensors
     return use == TENSOR_MATRIX ? cpu_weights_pack(&cpu(backend)->matmul.weights, tensors, n_tensors, error) : 0;
 }
 
+static void cpu_close_cache(Backend *backend, KvCache *cache) {
+    cpu_release(backend, cache->memory, kvcache_bytes(cache));
+    kvcache_close(cache);
+}
+
+static int cpu_open_cache(Backend *backend, KvCache *cache, const KvShape *shape, const KvPolicy *policy,
+                          const char *what, Error *error) {
+    if (kvcache_open(cache, shape, policy, backend->records, error) < 0)
+        return error->code;
+    cache->level = backend->level;
+    kvcache_set_memory(cache, cpu_allocate(backend, kvcache_bytes(cache), what, error));
+    if (cache->memory != NULL)
+        return 0;
+    cpu_close_cache(backend, cache);
+    return error->code;
+}
+
 static int cpu_reserve(Backend *backend, size_t n_tokens, Error *error) {
     return cpu_matmul_reserve(&cpu(backend)->matmul, n_tokens, error);
 }
@@ -81,9 +98,11 @@ static void cpu_write(Backend *backend, float *to, const float *host, size_t n) 
     memcpy(to, host, n * sizeof *to);
 }
 
-static void cpu_read(Backend *backend, float *host, const float *from, size_t n) {
+static int cpu_read(Backend *backend, void *host, const void *from, size_t size_bytes, Error *error) {
     (void)backend;
-    memcpy(host, from, n * sizeof *host);
+    (void)error;
+    memcpy(host, from, size_bytes);
+    return 0;
 }
 
 static void cpu_embed(Backend *backend, const Tensor *embedding, const int32_t *tokens, size_t n_tokens, float *x) {
@@ -276,6 +295,8 @@ static const BackendOps CPU_OPS = {
     .upload = cpu_upload,
     .name_matmul = cpu_name_matmul,
     .name_attention = cpu_name_attention,
+    .open_cache = cpu_open_cache,
+    .close_cache = cpu_close_cache,
     .reserve = cpu_reserve,
     .write = cpu_write,
     .read = cpu_read,

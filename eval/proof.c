@@ -16,12 +16,13 @@ static int check_entered(const KvCache *cache, size_t layer, size_t n_tokens, Er
     KvPlan plan = kvcache_layer_plan(&cache->layout, layer, n_tokens);
     for (size_t s = 0; s < l->n_stores; s++) {
         size_t expected = cache->layout.shape.n_kv_heads * kv_store_entered(&plan, s);
-        size_t entered = cache->counters[layer].tokens_encoded[s];
+        size_t entered = kvcache_counters(cache, layer)->tokens_encoded[s];
         if (entered != expected)
             return error_set(error, ERROR_FORMAT,
                              "layer %zu: %zu tokens of all KV heads entered the %s, where the plan says %zu; this is a "
                              "bug, and no figure of this run can be trusted",
-                             layer, entered, s == KV_SINK ? "sink" : kv_codec_name(l->stores[s].side[KV_KEYS].codec),
+                             layer, entered,
+                             s == KV_SINK ? "sink" : kv_codec_name(kv_codec(l->stores[s].side[KV_KEYS].codec)),
                              expected);
     }
     return 0;

@@ -28,8 +28,16 @@ void kvcache_close(KvCache *cache) {
     *cache = (KvCache){0};
 }
 
+const KvCounters *kvcache_counters(const KvCache *cache, size_t layer) {
+    if (cache->collect != NULL)
+        cache->collect(cache);
+    return &cache->counters[layer];
+}
+
 void kvcache_clear(KvCache *cache) {
     cache->n_tokens = 0;
+    if (cache->collect != NULL)
+        cache->collect(cache);
     memset(cache->counters, 0, cache->layout.shape.n_layers * sizeof *cache->counters);
 }
 
@@ -119,7 +127,7 @@ static void load_rows(const KvCache *cache, size_t layer, size_t kv_head, size_t
 static void load_record(const KvCache *cache, size_t layer, size_t kv_head, size_t store, size_t index, KvSide side,
                         float *out, uint8_t *scratch) {
     const KvEncoding *encoding = &store_of(cache, layer, store)->side[side];
-    kv_stored_decode(cache->layout.form, kv_codec_id(encoding->codec), side, &encoding->group,
+    kv_stored_decode(cache->layout.form, encoding->codec, side, &encoding->group,
                      record_at(cache, layer, store, side, kv_head, index), scratch, out);
     if (encoding->group.rotated)
         kv_rotate(out, encoding->group.n_tokens, encoding->group.head_dim);
@@ -127,7 +135,6 @@ static void load_record(const KvCache *cache, size_t layer, size_t kv_head, size
 
 static void encode_side(KvCache *cache, size_t layer, size_t kv_head, size_t tier, size_t index, KvSide side) {
     const KvEncoding *encoding = &store_of(cache, layer, KV_TIER(tier))->side[side];
-    KvCodecId id = kv_codec_id(encoding->codec);
     KvGroup group = encoding->group;
     float *values = (float *)(void *)slot_at(cache, &cache->layout.scratch, kv_head, 0);
     uint8_t *record = slot_at(cache, &cache->layout.scratch, kv_head, 1); /* never more bytes than values have */
@@ -138,8 +145,8 @@ static void encode_side(KvCache *cache, size_t layer, size_t kv_head, size_t tie
     if (group.rotated)
         kv_rotate(values, group.n_tokens, group.head_dim);
     group.rotated = false; /* `values` are rotated already, in place */
-    kv_codec_encode(encoding->codec, cache->level, side, &group, values, NULL, record);
-    cache->layout.form->store(id, side, &encoding->group, record,
+    kv_codec_encode(kv_codec(encoding->codec), cache->level, side, &group, values, NULL, record);
+    cache->layout.form->store(encoding->codec, side, &encoding->group, record,
                               record_at(cache, layer, KV_TIER(tier), side, kv_head, index));
 }
 
@@ -226,12 +233,14 @@ void kvcache_advance(KvCache *cache, size_t n_tokens) {
 
 void kv_ledger(const KvCache *cache, KvLedger *out) {
     kv_ledger_at(&cache->layout, cache->n_tokens, out);
-    for (size_t layer = 0; layer < cache->layout.shape.n_layers; layer++)
+    for (size_t layer = 0; layer < cache->layout.shape.n_layers; layer++) {
+        const KvCounters *counters = kvcache_counters(cache, layer);
         for (size_t i = 0; i < out->n_rows; i++) {
             KvLedgerRow *row = &out->rows[i];
             if (row->rule != cache->layout.layers[layer].rule)
                 continue;
-            row->bytes_read += cache->counters[layer].bytes_read[row->store];
-            row->tokens_encoded = cache->counters[layer].tokens_encoded[row->store] / cache->layout.shape.n_kv_heads;
+            row->bytes_read += counters->bytes_read[row->store];
+            row->tokens_encoded = counters->tokens_encoded[row->store] / cache->layout.shape.n_kv_heads;
         }
+    }
 }

@@ -1,6 +1,6 @@
-/* The cache's storage in the host's memory: keys and values of every token that the policy keeps, each in its tier's
- * codec. Keys are stored after RoPE at their absolute positions and never rotated again. layout.h decides where each
- * of them lies; here tokens are encoded, moved and counted.
+/* The cache, and its storage in the host's memory: keys and values of every token that the policy keeps, each in its
+ * tier's codec. Keys are stored after RoPE at their absolute positions and never rotated again. layout.h decides where
+ * each of them lies; here tokens are encoded, moved and counted.
  *
  * A batch of tokens goes through each layer in three steps, and through the cache in one more:
  *
@@ -13,12 +13,13 @@
  * for the batch's earlier queries and encoded for its later ones, so that every query sees exactly what it would see if
  * tokens came one by one.
  *
- * The cache does not allocate its memory: the backend does, and knows where it should lie. */
+ * The cache does not allocate its memory: the backend does, and knows where it should lie. Where that is a device,
+ * the steps are the backend's own, by the same places and the same codecs. */
 #ifndef STOWKV_KVCACHE_H
 #define STOWKV_KVCACHE_H
 
-#include "kvcache/layout.h"
 #include "kvcache/ledger.h"
+#include "kvcache/places.h"
 
 #include <stdatomic.h>
 
@@ -39,13 +40,19 @@ typedef struct KvCounters {
     atomic_size_t tokens_encoded[KV_MAX_STORES]; /* that entered, FP16 too, times KV heads */
 } KvCounters;
 
-typedef struct KvCache {
+typedef struct KvCache KvCache;
+struct KvCache {
     KvCacheLayout layout;
     uint8_t *memory;      /* not owned; see kvcache_set_memory() */
-    KvCounters *counters; /* (n_layers), owned */
+    KvCounters *counters; /* (n_layers), owned; kvcache_counters() reads them */
     SimdLevel level;      /* of the encoders; kvcache_open() sets SIMD_SCALAR */
     size_t n_tokens;      /* that have gone through all layers */
-} KvCache;
+
+    /* Of a cache in a device's memory, which a backend opens: what it keeps beside it, and a function that adds what
+     * kernels have counted since its last call to `counters`. Else NULL. */
+    void *device;
+    void (*collect)(const KvCache *cache);
+};
 
 /* Lays the cache out. The policy, which is copied, must have passed kv_policy_check(); `form`, not copied, is the form
  * of records that the backend's attention reads. Errors: sizes beyond a size_t, no memory for the counters. */
@@ -89,6 +96,9 @@ void kvcache_commit(KvCache *cache, size_t layer, size_t kv_head, size_t n_token
 
 /* After all layers' commits: the batch counts as n_tokens of the cache. */
 void kvcache_advance(KvCache *cache, size_t n_tokens);
+
+/* What has been read and encoded in a layer so far. */
+const KvCounters *kvcache_counters(const KvCache *cache, size_t layer);
 
 /* Adds the bytes of `spans`, which attention has read, to the layer's counters; from any thread. */
 void kvcache_count_read(KvCache *cache, size_t layer, const KvSpan *spans, size_t n_spans);

@@ -48,9 +48,9 @@ static size_t tail_slots(const KvCacheLayout *layout, const KvLayerPolicy *polic
 /* Slots of single tokens have no record form: they are FP16, (head_dim). */
 static KvEncoding encoding_of(const KvCacheLayout *layout, KvSide side, KvCodecId id, size_t slot_tokens) {
     size_t group = layout->policy.group, head_dim = layout->shape.head_dim;
-    KvEncoding encoding = {.codec = kv_codec(id), .group = {group, head_dim, group, false}};
+    KvEncoding encoding = {.codec = id, .group = {group, head_dim, group, false}};
     encoding.group.rotated = kv_policy_rotates(&layout->policy, side, id, head_dim);
-    encoding.record_bytes = slot_tokens == 1 ? kv_codec_bytes(encoding.codec, side, &encoding.group)
+    encoding.record_bytes = slot_tokens == 1 ? kv_codec_bytes(kv_codec(id), side, &encoding.group)
                                              : layout->form->stored_bytes(id, side, &encoding.group);
     return encoding;
 }
@@ -122,63 +122,4 @@ int kvcache_layout_open(KvCacheLayout *layout, const KvShape *shape, const KvPol
 void kvcache_layout_close(KvCacheLayout *layout) {
     free(layout->layers);
     *layout = (KvCacheLayout){0};
-}
-
-/* ---- Places */
-
-size_t kvcache_layout_rows(const KvCacheLayout *layout, size_t layer, size_t store, size_t n_tokens, size_t begin,
-                           size_t end, KvRun runs[2]) {
-    KvPlan plan = kvcache_layer_plan(layout, layer, n_tokens);
-    size_t n = 0, first = store == KV_SINK ? 0 : kv_plan_begin(&plan, 0); /* position in slot 0 */
-    size_t kept_end = at_most(end, n_tokens), batch_begin = begin > n_tokens ? begin : n_tokens;
-    if (begin < kept_end)
-        runs[n++] = (KvRun){.store = store, .slot = begin - first, .n_tokens = kept_end - begin};
-    if (batch_begin < end)
-        runs[n++] =
-            (KvRun){.store = store, .in_batch = true, .slot = batch_begin - n_tokens, .n_tokens = end - batch_begin};
-    return n;
-}
-
-/* Groups [begin, end) of a ring: up to two runs. */
-static size_t ring_runs(const KvCacheLayout *layout, size_t layer, size_t store, size_t begin, size_t end,
-                        KvRun runs[2]) {
-    const KvStore *ring = &layout->layers[layer].stores[store];
-    size_t n = 0;
-    while (begin < end) {
-        size_t slot = kv_store_slot(ring, begin), n_groups = at_most(end - begin, ring->array[KV_KEYS].n_slots - slot);
-        runs[n++] = (KvRun){.store = store, .slot = slot, .n_tokens = n_groups * layout->policy.group};
-        begin += n_groups;
-    }
-    return n;
-}
-
-size_t kvcache_layout_view(const KvCacheLayout *layout, size_t layer, size_t n_tokens, size_t position,
-                           KvRun runs[KV_MAX_RUNS]) {
-    KvPlan plan = kvcache_layer_plan(layout, layer, position + 1);
-    size_t group = layout->policy.group;
-    size_t n = kvcache_layout_rows(layout, layer, KV_SINK, n_tokens, 0, plan.n_sink, runs);
-    for (size_t i = 0; i < n; i++)
-        runs[i].shifted = kv_plan_dropped(&plan) > 0;
-    for (size_t tier = plan.n_tiers; tier-- > 1;)
-        n += ring_runs(layout, layer, KV_TIER(tier), plan.entered[tier + 1] / group, plan.entered[tier] / group,
-                       runs + n);
-    return n + kvcache_layout_rows(layout, layer, KV_TIER(0), n_tokens, kv_plan_begin(&plan, 0), kv_plan_end(&plan, 0),
-                                   runs + n);
-}
-
-size_t kvcache_layout_at(const KvCacheLayout *layout, size_t layer, const KvRun *run, KvSide side, size_t kv_head) {
-    const KvArray *array = run->in_batch ? &layout->batch[side] : &layout->layers[layer].stores[run->store].array[side];
-    return kv_array_at(array, kv_head, run->slot);
-}
-
-/* A batch longer than the window passes through the first tier: some of its own tokens have left it already. */
-KvMove kvcache_layout_move(const KvCacheLayout *layout, size_t layer, size_t n_tokens, size_t n_new) {
-    KvPlan before = kvcache_layer_plan(layout, layer, n_tokens);
-    KvPlan after = kvcache_layer_plan(layout, layer, n_tokens + n_new);
-    size_t held = kv_plan_held(&before, 0), old_begin = kv_plan_begin(&before, 0), begin = kv_plan_begin(&after, 0);
-    KvMove move = {.in_sink = before.n_sink, .to_sink = after.n_sink - before.n_sink};
-    move.n_leaving = at_most(begin - old_begin, held);
-    move.n_staying = held - move.n_leaving;
-    move.to_tail = begin > n_tokens + move.to_sink ? begin - n_tokens : move.to_sink;
-    return move;
 }

@@ -5,12 +5,10 @@
  *     KvCacheLayout layout;
  *     if (kvcache_layout_open(&layout, &shape, &policy, &KV_PLAIN_RECORDS, &error) < 0) …
  *     memory = …                    // layout.kept_bytes + layout.working_bytes, aligned to KV_ALIGNMENT
- *     n = kvcache_layout_view(&layout, layer, n_tokens, position, runs);      // what a query sees
- *     at = kvcache_layout_at(&layout, layer, &runs[0], KV_KEYS, kv_head);     // where its oldest token lies
  *     kvcache_layout_close(&layout);
  *
  * A layer has a store for its sink and one for each tier. Tokens come into them by way of the batch, a store of
- * n_batch tokens that all layers share. plan.h alone says which token is in which tier. */
+ * n_batch tokens that all layers share. plan.h alone says which token is in which tier, places.h in which slot. */
 #ifndef STOWKV_LAYOUT_H
 #define STOWKV_LAYOUT_H
 
@@ -27,7 +25,7 @@ typedef struct KvShape {
 
 /* How keys, or values, of a tier are encoded. */
 typedef struct KvEncoding {
-    const KvCodec *codec;
+    KvCodecId codec;
     KvGroup group;       /* its shape, the same for keys and values, and whether it is rotated */
     size_t record_bytes; /* of a group in its stored form */
 } KvEncoding;
@@ -38,7 +36,7 @@ typedef struct KvArray {
     size_t n_slots, slot_bytes;
 } KvArray;
 
-static inline size_t kv_array_at(const KvArray *array, size_t kv_head, size_t slot) {
+static HOST_DEVICE inline size_t kv_array_at(const KvArray *array, size_t kv_head, size_t slot) {
     return array->offset + (kv_head * array->n_slots + slot) * array->slot_bytes;
 }
 
@@ -81,63 +79,27 @@ int kvcache_layout_open(KvCacheLayout *layout, const KvShape *shape, const KvPol
                         Error *error);
 void kvcache_layout_close(KvCacheLayout *layout); /* closing twice is fine */
 
-static inline const KvLayerPolicy *kvcache_layer_policy(const KvCacheLayout *layout, size_t layer) {
+static HOST_DEVICE inline const KvLayerPolicy *kvcache_layer_policy(const KvCacheLayout *layout, size_t layer) {
     return &layout->policy.rules[layout->layers[layer].rule].policy;
 }
 
 /* The plan of a layer once n_tokens have come. */
-static inline KvPlan kvcache_layer_plan(const KvCacheLayout *layout, size_t layer, size_t n_tokens) {
+static HOST_DEVICE inline KvPlan kvcache_layer_plan(const KvCacheLayout *layout, size_t layer, size_t n_tokens) {
     return kv_plan(kvcache_layer_policy(layout, layer), layout->policy.group, n_tokens);
 }
 
 /* Tokens that have entered a store so far, and those that it holds. */
-static inline size_t kv_store_entered(const KvPlan *plan, size_t store) {
+static HOST_DEVICE inline size_t kv_store_entered(const KvPlan *plan, size_t store) {
     return store == KV_SINK ? plan->n_sink : plan->entered[store - KV_TIER(0)];
 }
 
-static inline size_t kv_store_held(const KvPlan *plan, size_t store) {
+static HOST_DEVICE inline size_t kv_store_held(const KvPlan *plan, size_t store) {
     return store == KV_SINK ? plan->n_sink : kv_plan_held(plan, store - KV_TIER(0));
 }
 
 /* The slot of a group of an encoded tier; groups are counted from the first that entered it. */
-static inline size_t kv_store_slot(const KvStore *store, size_t group) {
+static HOST_DEVICE inline size_t kv_store_slot(const KvStore *store, size_t group) {
     return group % store->array[KV_KEYS].n_slots;
 }
-
-/* Tokens in consecutive slots, the same for each KV head. */
-typedef struct KvRun {
-    size_t store;
-    bool in_batch; /* not in the store yet: slots are the batch's */
-    bool shifted;  /* the query must be rotated back by the number of tokens dropped */
-    size_t slot;   /* of the first token or, in an encoded tier, of the first group */
-    size_t n_tokens;
-} KvRun;
-
-/* Sink, two runs for each encoded tier (a ring), the first tier; the sink and the first tier may continue in the batch.
- */
-#define KV_MAX_RUNS (2 + 2 * (KV_MAX_TIERS - 1) + 2)
-
-/* What a query at `position` sees, oldest tokens first, while the first n_tokens are in their stores and the others in
- * the batch. Returns how many runs there are. */
-size_t kvcache_layout_view(const KvCacheLayout *layout, size_t layer, size_t n_tokens, size_t position,
-                           KvRun runs[KV_MAX_RUNS]);
-
-/* The same for positions [begin, end) of one store, the sink or the first tier. */
-size_t kvcache_layout_rows(const KvCacheLayout *layout, size_t layer, size_t store, size_t n_tokens, size_t begin,
-                           size_t end, KvRun runs[2]);
-
-/* The offset in bytes of a run's first slot. */
-size_t kvcache_layout_at(const KvCacheLayout *layout, size_t layer, const KvRun *run, KvSide side, size_t kv_head);
-
-/* How a batch that is through a layer goes into its sink and first tier. */
-typedef struct KvMove {
-    size_t in_sink;   /* tokens that are in the sink */
-    size_t to_sink;   /* the first tokens of the batch go behind those */
-    size_t n_leaving; /* of the first tier: the oldest, which are in the second by now, or dropped */
-    size_t n_staying; /* the others, which move to its beginning */
-    size_t to_tail;   /* the batch's tokens from this on go behind those; between, they have left the tier already */
-} KvMove;
-
-KvMove kvcache_layout_move(const KvCacheLayout *layout, size_t layer, size_t n_tokens, size_t n_new);
 
 #endif

@@ -10,8 +10,8 @@ static KvLedgerRow *find_row(KvLedger *ledger, size_t rule, size_t store, const 
     KvLedgerRow *added = &ledger->rows[ledger->n_rows++];
     *added = (KvLedgerRow){.rule = rule,
                            .store = store,
-                           .k = kv_codec_id(of->side[KV_KEYS].codec),
-                           .v = kv_codec_id(of->side[KV_VALUES].codec),
+                           .k = of->side[KV_KEYS].codec,
+                           .v = of->side[KV_VALUES].codec,
                            .rotated_k = of->side[KV_KEYS].group.rotated,
                            .rotated_v = of->side[KV_VALUES].group.rotated};
     return added;

@@ -1,5 +1,5 @@
 /* Where each token is: the one place that knows the arithmetic of tiers. The layout, evaluators, the ledger and tests
- * all ask kv_plan().
+ * all ask kv_plan(), and so do kernels on a GPU.
  *
  * Tokens are numbered by position. The first `sink` are the sink; of the n others, n_0 = n have entered tier 0, and
  *
@@ -10,6 +10,7 @@
 #ifndef STOWKV_PLAN_H
 #define STOWKV_PLAN_H
 
+#include "base/host_device.h"
 #include "kvcache/policy.h"
 
 typedef struct KvPlan {
@@ -19,22 +20,31 @@ typedef struct KvPlan {
 } KvPlan;
 
 /* The plan of a layer once `n_tokens` tokens have come: what a query at position n_tokens - 1 sees. */
-KvPlan kv_plan(const KvLayerPolicy *policy, size_t group, size_t n_tokens);
+static HOST_DEVICE inline KvPlan kv_plan(const KvLayerPolicy *policy, size_t group, size_t n_tokens) {
+    KvPlan plan = {n_tokens < policy->sink ? n_tokens : policy->sink, policy->n_tiers, {0}};
+    plan.entered[0] = n_tokens - plan.n_sink;
+    for (size_t t = 0; t < policy->n_tiers; t++) {
+        size_t n = plan.entered[t], capacity = policy->tiers[t].capacity;
+        size_t surplus = n > capacity ? n - capacity : 0; /* none beyond KV_UNLIMITED */
+        plan.entered[t + 1] = surplus / group * group;
+    }
+    return plan;
+}
 
-static inline size_t kv_plan_held(const KvPlan *plan, size_t tier) {
+static HOST_DEVICE inline size_t kv_plan_held(const KvPlan *plan, size_t tier) {
     return plan->entered[tier] - plan->entered[tier + 1];
 }
 
-static inline size_t kv_plan_dropped(const KvPlan *plan) {
+static HOST_DEVICE inline size_t kv_plan_dropped(const KvPlan *plan) {
     return plan->entered[plan->n_tiers];
 }
 
 /* Positions [begin, end) of the tokens in a tier. */
-static inline size_t kv_plan_begin(const KvPlan *plan, size_t tier) {
+static HOST_DEVICE inline size_t kv_plan_begin(const KvPlan *plan, size_t tier) {
     return plan->n_sink + plan->entered[tier + 1];
 }
 
-static inline size_t kv_plan_end(const KvPlan *plan, size_t tier) {
+static HOST_DEVICE inline size_t kv_plan_end(const KvPlan *plan, size_t tier) {
     return plan->n_sink + plan->entered[tier];
 }
 

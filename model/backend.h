@@ -28,7 +28,7 @@ typedef struct WeightProduct {
 typedef struct BackendOps {
     void (*close)(Backend *backend);
 
-    /* Zeroed memory for activations or a cache; NULL, with an error, where there is not enough. */
+    /* Zeroed memory for activations; NULL, with an error, where there is not enough. */
     void *(*allocate)(Backend *backend, size_t size_bytes, const char *what, Error *error);
     void (*release)(Backend *backend, void *memory, size_t size_bytes); /* NULL is fine */
 
@@ -42,11 +42,18 @@ typedef struct BackendOps {
     void (*name_matmul)(const Backend *backend, const Tensor *w, char name[KERNEL_NAME_BYTES]);
     void (*name_attention)(const Backend *backend, KvCodecId codec, size_t head_dim, char name[KERNEL_NAME_BYTES]);
 
+    /* A cache in the backend's memory, empty, and its end (twice is fine). `what` is for messages: "the KV cache". */
+    int (*open_cache)(Backend *backend, KvCache *cache, const KvShape *shape, const KvPolicy *policy, const char *what,
+                      Error *error);
+    void (*close_cache)(Backend *backend, KvCache *cache);
+
     /* Scratch memory for batches of up to n_tokens; after all uploads, before the first batch. */
     int (*reserve)(Backend *backend, size_t n_tokens, Error *error);
 
-    void (*write)(Backend *backend, float *to, const float *host, size_t n);  /* host to backend */
-    void (*read)(Backend *backend, float *host, const float *from, size_t n); /* waits for all work before it */
+    void (*write)(Backend *backend, float *to, const float *host, size_t n); /* host to backend */
+
+    /* Backend to host; waits for all work before it. Fails where a device did. */
+    int (*read)(Backend *backend, void *host, const void *from, size_t size_bytes, Error *error);
 
     void (*embed)(Backend *backend,
                   const Tensor *embedding, // {n_embd, n_vocab}

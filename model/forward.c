@@ -110,7 +110,9 @@ static int compute_logits(Context *context, size_t n_tokens, size_t n_rows, Erro
 
     b->ops->rmsnorm(b, x, &w->output_norm, config->norm_eps, n_rows, context->normed);
     b->ops->matmul(b, &(WeightProduct){&w->output, context->device_logits, NULL}, 1, context->normed, n_rows);
-    b->ops->read(b, context->logits, context->device_logits, n_rows * config->n_vocab);
+    size_t size_bytes = n_rows * config->n_vocab * sizeof(float);
+    if (b->ops->read(b, context->logits, context->device_logits, size_bytes, error) < 0)
+        return error->code;
     return all_finite(context->logits, n_rows * config->n_vocab) ? 0 : explain_nonfinite(context, error);
 }
 

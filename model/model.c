@@ -143,15 +143,8 @@ static int allocate(Context *context, const KvPolicy *policy, Error *error) {
         return error->code;
     KvShape shape = {config->n_layers, config->n_kv_heads, config->head_dim, context->n_ctx, context->n_batch};
     if (kv_policy_check(policy, config->n_layers, config->head_dim, context->n_ctx, error) < 0 ||
-        kvcache_open(&context->cache, &shape, policy, b->records, error) < 0)
+        b->ops->open_cache(b, &context->cache, &shape, policy, "the KV cache", error) < 0)
         return error->code;
-    context->cache.level = b->level;
-    context->kv_bytes = kvcache_bytes(&context->cache);
-    context->kv_memory = b->ops->allocate(b, context->kv_bytes, "the KV cache", error);
-    if (context->kv_memory == NULL)
-        return error->code;
-    kvcache_set_memory(&context->cache, context->kv_memory);
-
     context->arena_bytes = lay_out(context, NULL);
     context->arena = b->ops->allocate(b, context->arena_bytes, "activations", error);
     if (context->arena == NULL)
@@ -179,8 +172,7 @@ void context_close(Context *context) {
     if (context->model == NULL)
         return;
     Backend *b = context->model->backend;
-    kvcache_close(&context->cache);
-    b->ops->release(b, context->kv_memory, context->kv_bytes);
+    b->ops->close_cache(b, &context->cache);
     b->ops->release(b, context->arena, context->arena_bytes);
     free(context->frequencies);
     free(context->host_rotation);

@@ -32,12 +32,10 @@ void model_close(Model *model);
 typedef struct Context {
     Model *model;
     KvCache cache;
-    size_t n_ctx;    /* capacity in tokens */
-    size_t n_batch;  /* tokens that go through a layer together */
-    size_t kv_bytes; /* of kv_memory */
+    size_t n_ctx;   /* capacity in tokens */
+    size_t n_batch; /* tokens that go through a layer together */
 
     /* In the backend's memory. */
-    void *kv_memory;
     float *arena; /* all of the following */
     size_t arena_bytes;
     float *x;              /* (n_batch, n_embd) residual stream */

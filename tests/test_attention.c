@@ -32,8 +32,8 @@ static KvSpan fp16_span(size_t first, size_t n_tokens, size_t head_dim) {
     const KvCodec *f16 = kv_codec(KV_F16);
     KvGroup group = {64, head_dim, 64, false};
     return (KvSpan){
-        .side = {{f16, group, kv_codec_bytes(f16, KV_KEYS, &group)},
-                 {f16, group, kv_codec_bytes(f16, KV_VALUES, &group)}},
+        .side = {{KV_F16, group, kv_codec_bytes(f16, KV_KEYS, &group)},
+                 {KV_F16, group, kv_codec_bytes(f16, KV_VALUES, &group)}},
         .records = {(const uint8_t *)(keys + first * head_dim), (const uint8_t *)(values + first * head_dim)},
         .n_tokens = n_tokens};
 }
@@ -65,7 +65,7 @@ static void attend_spans(SimdLevel level, const KvSpan *spans, size_t n_spans, s
 
 static void reference(const AttentionShape *shape, const AttentionQuery *query) {
     Error error = {0};
-    if (attention_reference(shape, query, expected, magnitude, &error) < 0)
+    if (attention_reference(shape, query, &KV_WOVEN_RECORDS, expected, magnitude, &error) < 0)
         fail_msg("%s", error.message);
 }
 
@@ -254,7 +254,7 @@ static void test_cuts_change_nothing(void **state) {
 
 /* Encodes one side of `n_tokens` (whole groups) of `keys` or `values`, malloc'd records in the woven form. */
 static uint8_t *encode_side(const KvEncoding *encoding, KvSide side, size_t n_tokens) {
-    const KvCodec *codec = encoding->codec;
+    const KvCodec *codec = kv_codec(encoding->codec);
     const KvGroup *group = &encoding->group;
     size_t size = group->n_tokens * group->head_dim, bytes = encoding->record_bytes;
     const uint16_t *rows = side == KV_KEYS ? keys : values;
@@ -283,8 +283,7 @@ static void check_codecs(KvCodecId k, KvCodecId v, bool rotated, size_t head_dim
         KvGroup group = {group_tokens, head_dim, group_tokens, rotated && ids[side] != KV_F16};
         if (kv_codec_check(kv_codec(ids[side]), &group, NULL) < 0)
             return;
-        encoded.side[side] =
-            (KvEncoding){kv_codec(ids[side]), group, kv_codec_bytes(kv_codec(ids[side]), side, &group)};
+        encoded.side[side] = (KvEncoding){ids[side], group, kv_codec_bytes(kv_codec(ids[side]), side, &group)};
     }
     for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
         fill_random(n_tokens, q_per_kv, head_dim);
@@ -415,7 +414,7 @@ static void test_numbers_that_are_not_finite(void **state) {
             for (KvSide side = 0; side < KV_SIDES; side++) {
                 const KvCodec *codec = kv_codec(ids[i % 2]);
                 KvGroup group = {64, DIM, 64, false};
-                span.side[side] = (KvEncoding){codec, group, kv_codec_bytes(codec, side, &group)};
+                span.side[side] = (KvEncoding){ids[i % 2], group, kv_codec_bytes(codec, side, &group)};
                 span.records[side] = encode_side(&span.side[side], side, TOKENS);
             }
             q[BAD * DIM + 5] = bad[i / 2 % 2];

@@ -101,7 +101,7 @@ static void check_against_reference(const Case *c, const AttentionBatch *batch, 
     AttentionShape shape = shape_of(batch);
     AttentionQuery query = query_at(batch, t, kv_head, spans);
     double tolerance = 2 * ((double)shape.head_dim * 20 + N_TOKENS) * 0x1p-24 + 4 * 20 * 0x1p-16;
-    if (attention_reference(&shape, &query, expected, magnitude, &error) < 0)
+    if (attention_reference(&shape, &query, &KV_WOVEN_RECORDS, expected, magnitude, &error) < 0)
         fail_msg("%s", error.message);
     for (size_t i = 0; i < shape.q_per_kv * shape.head_dim; i++) {
         double largest = 0;

@@ -41,9 +41,9 @@ static void watch(void *user, size_t layer, size_t n_tokens) {
     spy->n_windows += position == 0 && layer == 0;
     assert_true(spy->n_windows <= N_WINDOWS && position + n_tokens <= RUN_WINDOW);
     Window *w = &spy->windows[spy->n_windows - 1];
-    b->ops->read(b, w->q[layer][position][0], c->q, n_tokens * N_HEADS * DIM);
-    b->ops->read(b, w->k[layer][position][0], c->k, n_tokens * N_KV_HEADS * DIM);
-    b->ops->read(b, w->v[layer][position][0], c->v, n_tokens * N_KV_HEADS * DIM);
+    b->ops->read(b, w->q[layer][position][0], c->q, n_tokens * N_HEADS * DIM * sizeof(float), NULL);
+    b->ops->read(b, w->k[layer][position][0], c->k, n_tokens * N_KV_HEADS * DIM * sizeof(float), NULL);
+    b->ops->read(b, w->v[layer][position][0], c->v, n_tokens * N_KV_HEADS * DIM * sizeof(float), NULL);
     spy->on_attended(spy->user, layer, n_tokens);
 }
 

@@ -91,9 +91,9 @@ static const float *decode_record(const KvRecordForm *form, const KvEncoding *en
     static uint8_t plain[64 * DIM * sizeof(float)];
     Decoded *d = &decoded[(uintptr_t)record / 64 % 64];
     if (d->record != record || memcmp(d->bytes, record, encoding->record_bytes) != 0) {
-        form->load(kv_codec_id(encoding->codec), side, &encoding->group, record, plain);
-        kv_codec_decoder(encoding->codec, SIMD_SCALAR)(side, &encoding->group, plain, 0, encoding->group.n_tokens,
-                                                       d->rows[0]);
+        form->load(encoding->codec, side, &encoding->group, record, plain);
+        kv_codec_decoder(kv_codec(encoding->codec), SIMD_SCALAR)(side, &encoding->group, plain, 0,
+                                                                 encoding->group.n_tokens, d->rows[0]);
         d->record = record;
         memcpy(d->bytes, record, encoding->record_bytes);
     }
@@ -106,7 +106,7 @@ static void read_side(const KvRecordForm *form, const KvSpan *span, KvSide side,
     for (size_t t = 0, n; t < span->n_tokens; t += n, record += encoding->record_bytes) {
         n = at_most(span->n_tokens - t, encoding->group.n_tokens);
         if (span->store < KV_FIRST_ENCODED)
-            kv_codec_decoder(encoding->codec, SIMD_SCALAR)(side, &encoding->group, record, 0, n, out[t]);
+            kv_codec_decoder(kv_codec(encoding->codec), SIMD_SCALAR)(side, &encoding->group, record, 0, n, out[t]);
         else
             memcpy(out[t], decode_record(form, encoding, side, record), n * sizeof *out);
     }

@@ -1,6 +1,7 @@
 /* The layout on its own, for many random shapes, policies and sizes of records: arrays lie side by side, all sizes are
  * those of a count made here, and tokens that are moved as it says are found again where it says. */
 #include "kvcache/ledger.h"
+#include "kvcache/places.h"
 #include "kvcache/policy_check.h"
 
 #include <setjmp.h>
@@ -133,7 +134,7 @@ static void check_store(const KvCacheLayout *layout, size_t layer, size_t s) {
     for (KvSide side = 0; side < KV_SIDES; side++) {
         const KvArray *array = &store->array[side];
         KvCodecId id = s == KV_SINK ? KV_F16 : side == KV_KEYS ? rule->tiers[s - 1].k : rule->tiers[s - 1].v;
-        assert_ptr_equal(store->side[side].codec, kv_codec(id));
+        assert_int_equal(store->side[side].codec, id);
         assert_int_equal(store->side[side].group.rotated, kv_policy_rotates(&layout->policy, side, id, head_dim));
         if (s < KV_FIRST_ENCODED) {
             assert_int_equal(array->slot_bytes, head_dim * 2);

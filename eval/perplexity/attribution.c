@@ -1,6 +1,7 @@
 /* See attribution.h. */
 #include "eval/perplexity/attribution.h"
 
+#include "base/checked.h"
 #include "base/half.h"
 
 #include <math.h>
@@ -18,14 +19,15 @@ struct Attribution {
     Context *context; /* not owned: the cache under test */
     KvPolicy full_policy;
     KvCache full; /* the same keys and values in FP16 */
-    void *memory;
-    size_t memory_bytes, first_scored;
+    size_t first_scored;
     float *output; /* (n_batch, n_heads, head_dim) in the backend's memory */
     size_t output_bytes;
-    float *host[2]; /* (n_batch, n_heads, head_dim) outputs with and without the policy */
-    float *decoded; /* (group, head_dim) */
-    float *exact;   /* (group, head_dim) */
-    HeadSums *sums; /* (n_layers, n_kv_heads) */
+    float *host[2];  /* (n_batch, n_heads, head_dim) outputs with and without the policy */
+    uint8_t *stored; /* a record, from the backend's memory */
+    uint16_t *rows;  /* (group, head_dim) FP16, likewise */
+    float *decoded;  /* (group, head_dim) */
+    float *exact;    /* (group, head_dim) */
+    HeadSums *sums;  /* (n_layers, n_kv_heads) */
 };
 
 static void add_squares(Squares *sums, const float *x, const float *exact, size_t n) {
@@ -52,8 +54,9 @@ static void on_attended(void *user, size_t layer, size_t n_tokens) {
     b->ops->attention(b, &a->full, layer, n_tokens, n_heads, config->family->rope_pairing, c->q, NULL, a->output);
     if (layer + 1 == config->n_layers)
         kvcache_advance(&a->full, n_tokens);
-    b->ops->read(b, a->host[0], c->attended, n_tokens * row);
-    b->ops->read(b, a->host[1], a->output, n_tokens * row);
+    if (b->ops->read(b, a->host[0], c->attended, n_tokens * row * sizeof(float), NULL) < 0 ||
+        b->ops->read(b, a->host[1], a->output, n_tokens * row * sizeof(float), NULL) < 0)
+        return; /* a device that failed fails again where forward() reads logits */
     for (size_t t = position < a->first_scored ? a->first_scored - position : 0; t < n_tokens; t++)
         for (size_t kv_head = 0; kv_head < config->n_kv_heads; kv_head++) {
             size_t at = t * row + kv_head * n_group * head_dim;
@@ -61,27 +64,35 @@ static void on_attended(void *user, size_t layer, size_t n_tokens) {
         }
 }
 
+static size_t most_record_bytes(const KvCacheLayout *layout) {
+    size_t most = 1;
+    for (size_t layer = 0; layer < layout->shape.n_layers; layer++)
+        for (size_t s = 0; s < layout->layers[layer].n_stores; s++)
+            for (KvSide side = 0; side < KV_SIDES; side++)
+                most = at_least(most, layout->layers[layer].stores[s].side[side].record_bytes);
+    return most;
+}
+
 static int allocate(Attribution *a, Error *error) {
     Context *c = a->context;
     Backend *b = c->model->backend;
     const KvShape *shape = &c->cache.layout.shape;
     size_t row = c->model->checkpoint.config.n_heads * shape->head_dim, group = c->cache.layout.policy.group;
-    if (kvcache_open(&a->full, shape, &a->full_policy, b->records, error) < 0)
+    if (b->ops->open_cache(b, &a->full, shape, &a->full_policy, "a second KV cache", error) < 0)
         return error->code;
-    a->memory_bytes = kvcache_bytes(&a->full);
     a->output_bytes = shape->n_batch * row * sizeof(float);
-    a->memory = b->ops->allocate(b, a->memory_bytes, "a second KV cache", error);
-    if (a->memory != NULL)
-        a->output = b->ops->allocate(b, a->output_bytes, "a second attention output", error);
+    a->output = b->ops->allocate(b, a->output_bytes, "a second attention output", error);
     if (a->output == NULL)
         return error->code;
-    kvcache_set_memory(&a->full, a->memory);
     a->host[0] = calloc(shape->n_batch * row, sizeof(float));
     a->host[1] = calloc(shape->n_batch * row, sizeof(float));
+    a->stored = calloc(most_record_bytes(&c->cache.layout), 1);
+    a->rows = calloc(group * shape->head_dim, sizeof *a->rows);
     a->decoded = calloc(group * shape->head_dim, sizeof(float));
     a->exact = calloc(group * shape->head_dim, sizeof(float));
     a->sums = calloc(shape->n_layers * shape->n_kv_heads, sizeof *a->sums);
-    if (a->host[0] == NULL || a->host[1] == NULL || a->decoded == NULL || a->exact == NULL || a->sums == NULL)
+    if (a->host[0] == NULL || a->host[1] == NULL || a->stored == NULL || a->rows == NULL || a->decoded == NULL ||
+        a->exact == NULL || a->sums == NULL)
         return error_memory(error, "error attribution", 2 * a->output_bytes);
     return 0;
 }
@@ -108,11 +119,12 @@ void attribution_close(Attribution *a) {
         return;
     Backend *b = a->context->model->backend;
     a->context->on_attended = NULL;
-    kvcache_close(&a->full);
-    b->ops->release(b, a->memory, a->memory_bytes);
+    b->ops->close_cache(b, &a->full);
     b->ops->release(b, a->output, a->output_bytes);
     free(a->host[0]);
     free(a->host[1]);
+    free(a->stored);
+    free(a->rows);
     free(a->decoded);
     free(a->exact);
     free(a->sums);
@@ -125,37 +137,45 @@ void attribution_begin(Attribution *attribution, size_t first_scored) {
 }
 
 /* One side of a group of the policy's cache against the same tokens in the full cache. */
-static void compare_group(Attribution *a, const KvSpan *span, KvSide side, size_t index, const uint16_t *exact,
-                          Squares *sums) {
-    const KvEncoding *encoding = &span->side[side];
+static int compare_group(Attribution *a, const KvEncoding *encoding, KvSide side, const uint8_t *record,
+                         const uint8_t *rows, Squares *sums, Error *error) {
+    Backend *b = a->context->model->backend;
     const KvGroup *group = &encoding->group;
     size_t n = group->n_tokens * group->head_dim;
-    kv_stored_decode(a->context->cache.layout.form, kv_codec_id(encoding->codec), side, group,
-                     span->records[side] + index * encoding->record_bytes, (uint8_t *)a->exact, a->decoded);
+    if (b->ops->read(b, a->stored, record, encoding->record_bytes, error) < 0 ||
+        b->ops->read(b, a->rows, rows, n * sizeof *a->rows, error) < 0)
+        return error->code;
+    kv_stored_decode(a->context->cache.layout.form, encoding->codec, side, group, a->stored, (uint8_t *)a->exact,
+                     a->decoded);
     if (group->rotated)
         kv_rotate(a->decoded, group->n_tokens, group->head_dim);
     for (size_t i = 0; i < n; i++)
-        a->exact[i] = half_to_float(exact[i]);
+        a->exact[i] = half_to_float(a->rows[i]);
     add_squares(sums, a->decoded, a->exact, n);
+    return 0;
 }
 
-static void compare_span(Attribution *a, const KvSpan *span, const KvSpan *full, size_t position, HeadSums *sums) {
-    const uint16_t *keys = (const uint16_t *)(const void *)full->records[KV_KEYS];
-    const uint16_t *values = (const uint16_t *)(const void *)full->records[KV_VALUES];
-    size_t n = span->side[KV_KEYS].group.n_tokens, dim = span->side[KV_KEYS].group.head_dim;
-    for (size_t group = 0; group < span->n_tokens / n; group++) {
-        size_t at = (position + group * n) * dim;
-        compare_group(a, span, KV_KEYS, group, keys + at, &sums->keys);
-        compare_group(a, span, KV_VALUES, group, values + at, &sums->values);
-    }
+static int compare_span(Attribution *a, const KvSpan *span, const KvSpan *full, size_t position, HeadSums *sums,
+                        Error *error) {
+    const KvGroup *group = &span->side[KV_KEYS].group;
+    for (size_t i = 0; i < span->n_tokens / group->n_tokens; i++)
+        for (KvSide side = 0; side < KV_SIDES; side++) {
+            const KvEncoding *encoding = &span->side[side];
+            size_t row = position + i * group->n_tokens;
+            if (compare_group(a, encoding, side, span->records[side] + i * encoding->record_bytes,
+                              full->records[side] + row * group->head_dim * sizeof(uint16_t),
+                              side == KV_KEYS ? &sums->keys : &sums->values, error) < 0)
+                return error->code;
+        }
+    return 0;
 }
 
 /* Spans come oldest first, the sink in front, so that positions follow from their lengths: what was dropped lies
  * between the sink and the rest. */
-void attribution_end(Attribution *a) {
+int attribution_end(Attribution *a, Error *error) {
     const KvCache *cache = &a->context->cache;
     if (cache->n_tokens == 0)
-        return;
+        return 0;
     for (size_t layer = 0; layer < cache->layout.shape.n_layers; layer++)
         for (size_t kv_head = 0; kv_head < cache->layout.shape.n_kv_heads; kv_head++) {
             KvSpan spans[KV_MAX_SPANS], full[KV_MAX_SPANS];
@@ -163,9 +183,11 @@ void attribution_end(Attribution *a) {
             kvcache_view(&a->full, layer, kv_head, cache->n_tokens - 1, full);
             size_t dropped = kvcache_dropped(cache, layer, cache->n_tokens - 1);
             for (size_t s = 0; s < n; position += spans[s++].n_tokens)
-                if (spans[s].store >= KV_FIRST_ENCODED)
-                    compare_span(a, &spans[s], &full[0], position + dropped, sums_of(a, layer, kv_head));
+                if (spans[s].store >= KV_FIRST_ENCODED &&
+                    compare_span(a, &spans[s], &full[0], position + dropped, sums_of(a, layer, kv_head), error) < 0)
+                    return error->code;
         }
+    return 0;
 }
 
 static double relative(const Squares *sums) {

@@ -6,7 +6,7 @@
  *     if (attribution_open(&attribution, &context, &error) < 0) …    // from here on it watches the context
  *     attribution_begin(attribution, first_scored);                  // for each window, with context_clear()
  *     … forward(&context, …) …
- *     attribution_end(attribution);                                  // when a window is through
+ *     if (attribution_end(attribution, &error) < 0) …                // when a window is through
  *     HeadError e = attribution_error(attribution, layer, kv_head);
  *     attribution_close(attribution); */
 #ifndef STOWKV_ATTRIBUTION_H
@@ -27,7 +27,7 @@ void attribution_close(Attribution *attribution); /* NULL is fine; before the co
 
 /* Outputs are compared from position `first_scored` of the window on. */
 void attribution_begin(Attribution *attribution, size_t first_scored);
-void attribution_end(Attribution *attribution);
+int attribution_end(Attribution *attribution, Error *error);
 
 HeadError attribution_error(const Attribution *attribution, size_t layer, size_t kv_head);
 

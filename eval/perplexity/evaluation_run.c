@@ -111,8 +111,8 @@ static int end_window(Evaluation *e, const PplWindow *window, Error *error) {
         kv_ledger(&mode->context.cache, &ledger);
         kv_ledger_add(&mode->ledger, &ledger);
         mode->n_same_top += mode->n_same_top_window;
-        if (mode->attribution != NULL)
-            attribution_end(mode->attribution);
+        if (mode->attribution != NULL && attribution_end(mode->attribution, error) < 0)
+            return error->code;
     }
     e->n_windows++;
     e->n_scored += ppl_window_scored(window);

@@ -53,7 +53,7 @@ typedef struct KvFormat {
 #define KV_NF4_SCALE_NAN 255
 #define KV_NF4_ZERO      7 /* the code of the level 0 */
 
-#define KV_FORMAT(id, name, kind, bits, keys, block, layout, purpose) [KV_##id] = {kind, bits, keys, block, layout},
+#define KV_FORMAT(id, name, kind, bits, keys, block, layout, purpose) {kind, bits, keys, block, layout},
 static const KvFormat KV_FORMATS[KV_CODEC_COUNT] = {KV_CODECS(KV_FORMAT)};
 #undef KV_FORMAT
 
@@ -104,7 +104,9 @@ static inline size_t kv_format_block(const KvFormat *format, const KvGroup *grou
 }
 
 static inline KvRecordLayout kv_record_layout(const KvFormat *format, KvSide side, const KvGroup *group) {
-    KvRecordLayout layout = {.by_channel = format->keys_by_channel && side == KV_KEYS};
+    KvRecordLayout layout;
+    layout.by_channel = format->keys_by_channel && side == KV_KEYS;
+    layout.minima = layout.codes = 0;
     layout.block = kv_format_block(format, group);
     layout.blocks_per_row = group->head_dim / layout.block;
     layout.token_bytes = group->head_dim * (size_t)format->bits / 8;
