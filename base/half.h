@@ -3,6 +3,8 @@
 #ifndef STOWKV_HALF_H
 #define STOWKV_HALF_H
 
+#include "base/host_device.h"
+
 #include <stdint.h>
 #include <string.h>
 
@@ -10,28 +12,28 @@
 #include <immintrin.h>
 #endif
 
-static inline float float_from_bits(uint32_t bits) {
+static HOST_DEVICE inline float float_from_bits(uint32_t bits) {
     float value;
     memcpy(&value, &bits, sizeof value);
     return value;
 }
 
-static inline uint32_t float_to_bits(float value) {
+static HOST_DEVICE inline uint32_t float_to_bits(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     return bits;
 }
 
-static inline float bf16_to_float(uint16_t bf16) {
+static HOST_DEVICE inline float bf16_to_float(uint16_t bf16) {
     return float_from_bits((uint32_t)bf16 << 16);
 }
 
 /* Rebases the exponent by a float multiplication, which also normalises subnormals; infinity and NaN are set from the
  * exponent. Neither this nor half_from_float() branches, so that loops vectorize. */
-static inline float half_to_float(uint16_t half) {
-#if defined(__F16C__)
+static HOST_DEVICE inline float half_to_float(uint16_t half) {
+#if defined(__F16C__) && !defined(__CUDA_ARCH__)
     return _cvtsh_ss(half);
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) && !defined(__CUDA_ARCH__)
     __fp16 value;
     memcpy(&value, &half, sizeof value);
     return value;
@@ -46,7 +48,7 @@ static inline float half_to_float(uint16_t half) {
 
 /* Rounds to nearest even; 65520 and above become infinity, as in hardware. A NaN keeps the top of its payload and
  * becomes quiet. Below 2^-14, adding 0.5 aligns the float's last bit with the subnormal's. */
-static inline uint16_t half_from_float(float value) {
+static HOST_DEVICE inline uint16_t half_from_float(float value) {
     uint32_t bits = float_to_bits(value);
     int32_t magnitude = (int32_t)(bits & 0x7fffffff), odd = magnitude >> 13 & 1;
     int32_t normal = (magnitude - 0x38000000 + 0xfff + odd) >> 13;

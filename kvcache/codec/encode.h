@@ -1,11 +1,11 @@
-/* The encoders, which codec.c chooses from, and the roundings and packings that they share. They are plain loops that
+/* The encoders, which codec.c chooses from, and the packings that they share. They are plain loops that
  * compilers vectorize, compiled once for each instruction set. Values given to an encoder are rotated already. */
 #ifndef STOWKV_CODEC_ENCODE_H
 #define STOWKV_CODEC_ENCODE_H
 
 #include "base/block_codes.h"
 #include "base/simd/levels.h"
-#include "kvcache/codec/format.h"
+#include "kvcache/codec/fit.h"
 
 typedef void KvEncode(const KvFormat *format, KvSide side, const KvGroup *group,
                       const float *values, // (n_tokens, head_dim)
@@ -14,17 +14,6 @@ typedef void KvEncode(const KvFormat *format, KvSide side, const KvGroup *group,
 SIMD_DECLARE(KvEncode, kv_encode_tensor, ); /* tensor.c */
 SIMD_DECLARE(KvEncode, kv_encode_scaled, ); /* scaled.c */
 SIMD_DECLARE(KvEncode, kv_encode_nf4, );    /* nf4.c */
-
-/* To the nearest integer, ties to even, for |x| < 2^22; unlike rintf() it vectorizes on every machine. */
-static inline float round_even(float x) {
-    return (x + 12582912.0f) - 12582912.0f;
-}
-
-/* A NaN becomes `low`. */
-static inline float clamp(float x, float low, float high) {
-    x = x > low ? x : low;
-    return x < high ? x : high;
-}
 
 /* n codes below 2^bits to n * bits / 8 bytes, the first code in the lowest bits. Widths that divide 8 have a
  * loop that vectorizes. */

@@ -59,24 +59,14 @@ static const KvFormat KV_FORMATS[KV_CODEC_COUNT] = {KV_CODECS(KV_FORMAT)};
 
 /* QLoRA's 16 levels (Dettmers et al. 2023, appendix E): quantiles of the normal distribution, scaled to [-1, 1], with
  * an exact zero. */
-static const float KV_NF4_LEVELS[16] = {
-    -1.0f,
-    -0.6961928009986877f,
-    -0.5250730514526367f,
-    -0.39491748809814453f,
-    -0.28444138169288635f,
-    -0.18477343022823334f,
-    -0.09105003625154495f,
-    0.0f,
-    0.07958029955625534f,
-    0.16093020141124725f,
-    0.24611230194568634f,
-    0.33791524171829224f,
-    0.44070982933044434f,
-    0.5626170039176941f,
-    0.7229568362236023f,
-    1.0f,
-};
+/* clang-format off */
+#define KV_NF4_LEVEL_LIST \
+    -1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f, \
+    -0.28444138169288635f, -0.18477343022823334f, -0.09105003625154495f, 0.0f, \
+    0.07958029955625534f, 0.16093020141124725f, 0.24611230194568634f, 0.33791524171829224f, \
+    0.44070982933044434f, 0.5626170039176941f, 0.7229568362236023f, 1.0f
+/* clang-format on */
+static const float KV_NF4_LEVELS[16] = {KV_NF4_LEVEL_LIST};
 
 /* Scales and minima for the codes of a piece of a row. */
 typedef struct KvSteps {

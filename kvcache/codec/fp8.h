@@ -9,17 +9,17 @@
 #define FP8_NAN 0x7f
 
 /* The bits of 2^-8 times the number, as a half: both have their fields in the same order, E4M3 the smaller exponent. */
-static inline uint16_t fp8_to_half_bits(uint8_t fp8) {
+static HOST_DEVICE inline uint16_t fp8_to_half_bits(uint8_t fp8) {
     uint16_t magnitude = fp8 & 0x7f;
     return (uint16_t)((fp8 & 0x80) << 8 | (magnitude == FP8_NAN ? 0x7e00 : magnitude << 7));
 }
 
-static inline float fp8_to_float(uint8_t fp8) {
+static HOST_DEVICE inline float fp8_to_float(uint8_t fp8) {
     return half_to_float(fp8_to_half_bits(fp8)) * 256.0f;
 }
 
 /* Rounds to nearest even; finite values beyond the largest become it, an infinity becomes NaN. */
-static inline uint8_t fp8_from_float(float value) {
+static HOST_DEVICE inline uint8_t fp8_from_float(float value) {
     uint32_t bits = float_to_bits(value);
     uint32_t sign = bits >> 24 & 0x80, magnitude = bits & 0x7fffffff;
     if (magnitude >= 0x7f800000)

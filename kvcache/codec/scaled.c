@@ -2,8 +2,6 @@
  * scale and a minimum are fitted to it, then codes are chosen against the scale and minimum as stored. So a number with
  * an integer code is off by half a stored scale at most, whatever the rounding of scale and minimum did. */
 #include "kvcache/codec/encode.h"
-#include "kvcache/codec/fp8.h"
-#include "kvcache/codec/half.h"
 
 /* The ranges of up to KV_PIECE columns. */
 typedef struct Ranges {
@@ -11,10 +9,6 @@ typedef struct Ranges {
     float sum[KV_PIECE];   /* of magnitudes */
     float taint[KV_PIECE]; /* 0; NaN where a number is not finite */
 } Ranges;
-
-typedef struct Fit {
-    uint16_t scale, minimum;
-} Fit;
 
 static void measure_columns(const float *x, size_t n_rows, size_t stride, size_t width, Ranges *ranges) {
     for (size_t j = 0; j < width; j++) {
@@ -42,44 +36,13 @@ static void measure_run(const float *x, size_t n, Ranges *ranges) {
     }
 }
 
-/* The half nearest to range / levels; the next larger one where rounding down (a lot among subnormals) would leave
- * the end of the range more than `slack` scales beyond the last level. */
-static uint16_t fit_scale(float range, float levels, float slack) {
-    uint16_t scale = half_saturated(range / levels);
-    if (half_to_float(scale) * (levels + slack) < range && half_to_float(scale) < HALF_MAX)
-        scale++;
-    return scale;
-}
-
 /* For column j, over which n numbers share a scale. */
-static Fit fit_range(const KvFormat *format, const Ranges *ranges, size_t j, size_t n) {
-    float low = ranges->low[j], high = ranges->high[j], magnitude = -low > high ? -low : high;
-    Fit fit = {0, 0};
-    if (ranges->taint[j] != 0.0f) /* NaN is unequal to all */
-        return (Fit){HALF_NAN, HALF_NAN};
-    switch (format->kind) {
-    case KV_CODE_SIGNED:
-        fit.scale = fit_scale(magnitude, 127.0f, 0.5f);
-        break;
-    case KV_CODE_E4M3: /* up to 448 + 16, half way to the next value of the grid, 480 */
-        fit.scale = fit_scale(magnitude, FP8_MAX, 16.0f);
-        break;
-    case KV_CODE_SIGN:
-        fit.scale = half_saturated(ranges->sum[j] / (float)n);
-        break;
-    case KV_CODE_UNSIGNED: /* from a minimum that is not above any number */
-        fit.minimum = half_floor(low);
-        fit.scale = fit_scale(high - half_to_float(fit.minimum), (float)((1 << format->bits) - 1), 0.5f);
-        break;
-    case KV_CODE_HALF: /* tensor.c */
-    case KV_CODE_OFFSET:
-    case KV_CODE_NF4: /* nf4.c */
-        break;
-    }
-    return fit;
+static KvFit fit_column(const KvFormat *format, const Ranges *ranges, size_t j, size_t n) {
+    KvRange range = {ranges->low[j], ranges->high[j], ranges->sum[j], ranges->taint[j]};
+    return kv_fit_range(format->kind, format->bits, &range, n);
 }
 
-static void store_fit(const KvFormat *format, const KvRecordLayout *layout, size_t index, Fit fit, uint8_t *record) {
+static void store_fit(const KvFormat *format, const KvRecordLayout *layout, size_t index, KvFit fit, uint8_t *record) {
     half_store(record + index * sizeof fit.scale, fit.scale);
     if (format->kind == KV_CODE_UNSIGNED)
         half_store(record + layout->minima + index * sizeof fit.minimum, fit.minimum);
@@ -94,45 +57,34 @@ static void store_scales(const KvFormat *format, const KvRecordLayout *layout, c
             size_t width = head_dim - begin < KV_PIECE ? head_dim - begin : KV_PIECE;
             measure_columns(values + begin, group->n_tokens, head_dim, width, &ranges);
             for (size_t j = 0; j < width; j++)
-                store_fit(format, layout, begin + j, fit_range(format, &ranges, j, group->n_tokens), record);
+                store_fit(format, layout, begin + j, fit_column(format, &ranges, j, group->n_tokens), record);
         }
     } else {
         for (size_t i = 0; i < group->n_tokens * layout->blocks_per_row; i++) {
             measure_run(values + i * layout->block, layout->block, &ranges);
-            store_fit(format, layout, i, fit_range(format, &ranges, 0, layout->block), record);
+            store_fit(format, layout, i, fit_column(format, &ranges, 0, layout->block), record);
         }
     }
 }
 
-static void round_codes(const float *x, size_t width, const KvSteps *steps, float low, float high, uint8_t *codes) {
-    for (size_t j = 0; j < width; j++) {
-        float code = round_even(clamp((x[j] - steps->minimum[j]) / steps->scale[j], low, high));
-        codes[j] = (uint8_t)(int)(steps->scale[j] > 0 ? code : 0.0f);
-    }
-}
-
-/* Codes are 0 where the scale is 0 or NaN. */
+/* A loop for each kind, which vectorizes. */
 static void choose_codes(const KvFormat *format, const float *x, size_t width, const KvSteps *steps, uint8_t *codes) {
+#define CHOOSE(kind)                                                                                                   \
+    case kind:                                                                                                         \
+        for (size_t j = 0; j < width; j++)                                                                             \
+            codes[j] = kv_scaled_code(kind, format->bits, x[j], steps->scale[j], steps->minimum[j]);                   \
+        break
     switch (format->kind) {
-    case KV_CODE_SIGNED:
-        round_codes(x, width, steps, -127.0f, 127.0f, codes);
-        break;
-    case KV_CODE_UNSIGNED:
-        round_codes(x, width, steps, 0.0f, (float)((1 << format->bits) - 1), codes);
-        break;
-    case KV_CODE_SIGN:
-        for (size_t j = 0; j < width; j++)
-            codes[j] = x[j] < 0;
-        break;
-    case KV_CODE_E4M3:
-        for (size_t j = 0; j < width; j++)
-            codes[j] = steps->scale[j] > 0 ? fp8_from_float(x[j] / steps->scale[j]) : 0;
-        break;
+        CHOOSE(KV_CODE_SIGNED);
+        CHOOSE(KV_CODE_UNSIGNED);
+        CHOOSE(KV_CODE_SIGN);
+        CHOOSE(KV_CODE_E4M3);
     case KV_CODE_HALF: /* tensor.c */
     case KV_CODE_OFFSET:
     case KV_CODE_NF4: /* nf4.c */
         break;
     }
+#undef CHOOSE
 }
 
 /* Scale and minimum number `index` of the record, for elements [begin, end) of a piece. */
