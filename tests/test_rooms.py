@@ -30,13 +30,15 @@ ROOMS = {
     "checkpoints": BASE + ["tokenizer/vocabulary.h"],
     "model": BASE + CACHE + CHECKPOINTS + ["attention"],
     "cpu": MODEL,
+    "cuda": MODEL + ["tests/cuda_shim/primitives.h"],  # in place of nvcc where kernels run on the host
     "session": SESSION,
     "eval": SESSION,
     "eval/bench": EVAL,
     "eval/perplexity": EVAL,
     "eval/rouge": EVAL,
     ".": SESSION,
-    "tests": EVAL + ["eval/bench", "eval/perplexity", "eval/rouge"],
+    "tests": EVAL + ["eval/bench", "eval/perplexity", "eval/rouge", "cuda", "tests/cuda_shim"],
+    "tests/cuda_shim": ["base"],
 }
 
 SOURCES = (".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".cuh")

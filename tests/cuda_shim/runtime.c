@@ -1,0 +1,603 @@
+/* The simulated runtime of tests/cuda_shim/cuda_runtime_api.h. Device memory is the heap's, at exact sizes, filled with
+ * 0xff; AddressSanitizer sees accesses beyond it, frees of freed memory, leaks, and, since device memory is open only
+ * while a kernel or a copy runs, the host's accesses to it. */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "tests/cuda_shim/device.h"
+#include "tests/cuda_shim/shim.h"
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#define HIDE(p, size_bytes) __asan_poison_memory_region(p, size_bytes)
+#define SHOW(p, size_bytes) __asan_unpoison_memory_region(p, size_bytes)
+#else
+#define HIDE(p, size_bytes) ((void)(p), (void)(size_bytes))
+#define SHOW(p, size_bytes) ((void)(p), (void)(size_bytes))
+#endif
+
+#define SHARED_DEFAULT_BYTES  (48u << 10)
+#define SHARED_RESERVED_BYTES 1024
+#define ALIGNMENT_BYTES       256 /* cudaMalloc()'s */
+#define KERNELS_MAX           256
+
+typedef struct Allocation {
+    struct Allocation *next;
+    unsigned char *memory;
+    size_t size_bytes;
+    bool is_device;
+} Allocation;
+
+struct CUstream_st {
+    unsigned mark;
+};
+#define STREAM_MARK 0x5354524d
+
+struct CUevent_st {
+    struct timespec when;
+    bool is_recorded;
+};
+
+typedef struct SharedLimit {
+    const void *kernel;
+    size_t size_bytes;
+} SharedLimit;
+
+typedef struct Settings {
+    size_t memory_bytes;
+    int n_devices;
+    int driver, runtime;
+    int major, minor;
+} Settings;
+
+static const Settings first_settings = {(size_t)1 << 40, 1, 13000, 13000, 9, 0};
+
+static struct {
+    bool is_set;
+    Settings settings;
+    Allocation *allocations;
+    CudaShimCounts counts;
+    long n_before_failure; /* 0: none is wished */
+    cudaError_t failure;
+    cudaError_t last, lasting;
+    int device;
+    SharedLimit limits[KERNELS_MAX];
+    size_t n_limits;
+} shim;
+
+static Settings *settings(void) {
+    if (!shim.is_set)
+        shim.settings = first_settings;
+    shim.is_set = true;
+    return &shim.settings;
+}
+
+void cuda_shim_set_memory(size_t size_bytes) {
+    settings()->memory_bytes = size_bytes;
+}
+
+void cuda_shim_set_devices(int n) {
+    settings()->n_devices = n;
+}
+
+void cuda_shim_set_versions(int driver, int runtime) {
+    settings()->driver = driver;
+    settings()->runtime = runtime;
+}
+
+void cuda_shim_set_architecture(int major, int minor) {
+    settings()->major = major;
+    settings()->minor = minor;
+}
+
+void cuda_shim_fail_after(long n_calls, cudaError_t error) {
+    shim.n_before_failure = n_calls;
+    shim.failure = error;
+    shim.counts.failed = false;
+}
+
+void cuda_shim_reset(void) {
+    shim.settings = first_settings;
+    shim.is_set = true;
+    shim.counts = (CudaShimCounts){.device_bytes = shim.counts.device_bytes, .n_allocated = shim.counts.n_allocated};
+    shim.n_before_failure = 0;
+    shim.last = shim.lasting = cudaSuccess;
+    shim.device = 0;
+}
+
+CudaShimCounts cuda_shim_counts(void) {
+    return shim.counts;
+}
+
+/* Errors of the device stay; others are forgotten when they have been told. */
+static bool is_lasting(cudaError_t error) {
+    switch (error) {
+    case cudaErrorECCUncorrectable:
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorLaunchFailure:
+    case cudaErrorUnknown:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static cudaError_t fail(cudaError_t error) {
+    if (error != cudaSuccess)
+        shim.last = error;
+    if (is_lasting(error))
+        shim.lasting = error;
+    return error;
+}
+
+/* At the beginning of each call: the error that it fails with whatever it is asked. */
+static cudaError_t count_call(void) {
+    settings();
+    shim.counts.calls++;
+    if (shim.n_before_failure > 0 && --shim.n_before_failure == 0) {
+        shim.counts.failed = true;
+        return fail(shim.failure);
+    }
+    if (shim.lasting != cudaSuccess)
+        return shim.lasting;
+    if (shim.settings.n_devices == 0)
+        return fail(cudaErrorNoDevice);
+    return cudaSuccess;
+}
+
+/* NULL is the default stream. */
+static void check_stream(cudaStream_t stream) {
+    if (!stream || stream->mark == STREAM_MARK)
+        return;
+    fprintf(stderr, "cuda_shim: a stream that was destroyed, or never created\n");
+    abort();
+}
+
+static Allocation **find(const void *memory) {
+    Allocation **place = &shim.allocations;
+    while (*place && (*place)->memory != memory)
+        place = &(*place)->next;
+    return place;
+}
+
+/* The allocation that all of the bytes are in; NULL: none, so they are the host's own. */
+static const Allocation *find_around(const void *p, size_t size_bytes) {
+    const unsigned char *first = p;
+    for (const Allocation *a = shim.allocations; a; a = a->next)
+        if (first >= a->memory && first <= a->memory + a->size_bytes &&
+            size_bytes <= (size_t)(a->memory + a->size_bytes - first))
+            return a;
+    return NULL;
+}
+
+static bool is_device(const void *p, size_t size_bytes) {
+    const Allocation *around = find_around(p, size_bytes);
+    return around && around->is_device;
+}
+
+static cudaError_t allocate(void **memory, size_t size_bytes, bool is_device_memory) {
+    cudaError_t error = count_call();
+    *memory = NULL;
+    if (error != cudaSuccess || size_bytes == 0)
+        return error;
+    if (is_device_memory && size_bytes > shim.settings.memory_bytes - shim.counts.device_bytes)
+        return fail(cudaErrorMemoryAllocation);
+    Allocation *made = malloc(sizeof *made);
+    void *bytes = NULL;
+    if (!made || posix_memalign(&bytes, ALIGNMENT_BYTES, size_bytes) != 0) {
+        free(made);
+        return fail(cudaErrorMemoryAllocation);
+    }
+    memset(bytes, 0xff, size_bytes);
+    *made = (Allocation){shim.allocations, bytes, size_bytes, is_device_memory};
+    shim.allocations = made;
+    shim.counts.allocations++;
+    if (is_device_memory) {
+        HIDE(bytes, size_bytes);
+        shim.counts.device_bytes += size_bytes;
+        shim.counts.n_allocated++;
+    }
+    *memory = bytes;
+    return cudaSuccess;
+}
+
+/* Frees even where the call fails, so that tests of failures can look for leaks. Memory that is not allocated goes to
+ * free(): AddressSanitizer tells where it was freed before. */
+static cudaError_t release(void *memory, bool is_device_memory) {
+    cudaError_t error = count_call();
+    if (!memory)
+        return error;
+    Allocation **place = find(memory), *found = *place;
+    if (!found) {
+        free(memory);
+        return fail(cudaErrorInvalidValue);
+    }
+    if (found->is_device != is_device_memory)
+        return fail(cudaErrorInvalidValue);
+    *place = found->next;
+    if (is_device_memory) {
+        SHOW(found->memory, found->size_bytes);
+        shim.counts.device_bytes -= found->size_bytes;
+        shim.counts.n_allocated--;
+    }
+    free(found->memory);
+    free(found);
+    return error;
+}
+
+cudaError_t cudaMalloc(void **memory, size_t size_bytes) {
+    return allocate(memory, size_bytes, true);
+}
+
+cudaError_t cudaFree(void *memory) {
+    return release(memory, true);
+}
+
+cudaError_t cudaMallocHost(void **memory, size_t size_bytes) {
+    return allocate(memory, size_bytes, false);
+}
+
+cudaError_t cudaFreeHost(void *memory) {
+    return release(memory, false);
+}
+
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes) {
+    cudaError_t error = count_call();
+    *free_bytes = *total_bytes = 0;
+    if (error == cudaSuccess) {
+        *total_bytes = shim.settings.memory_bytes;
+        *free_bytes = *total_bytes - shim.counts.device_bytes;
+    }
+    return error;
+}
+
+static bool fits(const void *p, size_t size_bytes, bool wants_device, cudaMemcpyKind kind) {
+    return kind == cudaMemcpyDefault || is_device(p, size_bytes) == wants_device;
+}
+
+cudaError_t cudaMemcpy(void *to, const void *from, size_t size_bytes, cudaMemcpyKind kind) {
+    cudaError_t error = count_call();
+    if (error != cudaSuccess || size_bytes == 0)
+        return error;
+    bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+    bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+    if (!fits(to, size_bytes, to_device, kind) || !fits(from, size_bytes, from_device, kind))
+        return fail(cudaErrorInvalidValue);
+    bool hide_to = is_device(to, size_bytes), hide_from = is_device(from, size_bytes);
+    if (hide_to)
+        SHOW(to, size_bytes);
+    if (hide_from)
+        SHOW(from, size_bytes);
+    memcpy(to, from, size_bytes);
+    if (hide_to)
+        HIDE(to, size_bytes);
+    if (hide_from)
+        HIDE(from, size_bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t size_bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+    check_stream(stream);
+    return cudaMemcpy(to, from, size_bytes, kind);
+}
+
+cudaError_t cudaMemset(void *memory, int byte, size_t size_bytes) {
+    cudaError_t error = count_call();
+    if (error != cudaSuccess || size_bytes == 0)
+        return error;
+    if (!is_device(memory, size_bytes))
+        return fail(cudaErrorInvalidValue);
+    SHOW(memory, size_bytes);
+    memset(memory, byte, size_bytes);
+    HIDE(memory, size_bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void *memory, int byte, size_t size_bytes, cudaStream_t stream) {
+    check_stream(stream);
+    return cudaMemset(memory, byte, size_bytes);
+}
+
+cudaError_t cudaStreamCreate(cudaStream_t *stream) {
+    return cudaStreamCreateWithFlags(stream, cudaStreamDefault);
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
+    cudaError_t error = count_call();
+    (void)flags;
+    *stream = NULL;
+    if (error != cudaSuccess)
+        return error;
+    *stream = malloc(sizeof **stream);
+    if (!*stream)
+        return fail(cudaErrorMemoryAllocation);
+    **stream = (struct CUstream_st){STREAM_MARK};
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+    cudaError_t error = count_call();
+    check_stream(stream);
+    if (stream)
+        stream->mark = 0;
+    free(stream);
+    return error;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    check_stream(stream);
+    return count_call();
+}
+
+cudaError_t cudaDeviceSynchronize(void) {
+    return count_call();
+}
+
+cudaError_t cudaEventCreate(cudaEvent_t *event) {
+    return cudaEventCreateWithFlags(event, cudaEventDefault);
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
+    cudaError_t error = count_call();
+    (void)flags;
+    *event = NULL;
+    if (error != cudaSuccess)
+        return error;
+    *event = calloc(1, sizeof **event);
+    return *event ? cudaSuccess : fail(cudaErrorMemoryAllocation);
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+    cudaError_t error = count_call();
+    check_stream(stream);
+    if (error != cudaSuccess)
+        return error;
+    clock_gettime(CLOCK_MONOTONIC, &event->when);
+    event->is_recorded = true;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    (void)event->is_recorded;
+    return count_call();
+}
+
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end) {
+    cudaError_t error = count_call();
+    *ms = 0;
+    if (error != cudaSuccess)
+        return error;
+    if (!start->is_recorded || !end->is_recorded)
+        return fail(cudaErrorInvalidResourceHandle);
+    *ms = (float)((double)(end->when.tv_sec - start->when.tv_sec) * 1e3 +
+                  (double)(end->when.tv_nsec - start->when.tv_nsec) * 1e-6);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+    cudaError_t error = count_call();
+    free(event);
+    return error;
+}
+
+cudaError_t cudaGetDeviceCount(int *n) {
+    cudaError_t error = count_call();
+    *n = error == cudaSuccess ? shim.settings.n_devices : 0;
+    return error;
+}
+
+static bool is_a_device(int device) {
+    return device >= 0 && device < shim.settings.n_devices;
+}
+
+cudaError_t cudaSetDevice(int device) {
+    cudaError_t error = count_call();
+    if (error != cudaSuccess)
+        return error;
+    if (!is_a_device(device))
+        return fail(cudaErrorInvalidDevice);
+    shim.device = device;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int *device) {
+    cudaError_t error = count_call();
+    *device = shim.device;
+    return error;
+}
+
+/* CUDA C++ Programming Guide, "Technical Specifications per Compute Capability": shared memory of a multiprocessor. */
+static size_t shared_of_multiprocessor(void) {
+    int version = settings()->major * 10 + settings()->minor;
+    switch (version) {
+    case 75:
+        return 64 << 10;
+    case 80:
+    case 87:
+        return 164 << 10;
+    case 86:
+    case 89:
+        return 100 << 10;
+    default:
+        return version >= 120 ? 100 << 10 : 228 << 10;
+    }
+}
+
+size_t cuda_shim_largest_shared_limit(void) {
+    size_t whole = shared_of_multiprocessor();
+    return whole == 64 << 10 ? whole : whole - SHARED_RESERVED_BYTES;
+}
+
+size_t cuda_shim_shared_limit(const void *kernel) {
+    for (size_t i = 0; i < shim.n_limits; i++)
+        if (shim.limits[i].kernel == kernel && shim.limits[i].size_bytes > SHARED_DEFAULT_BYTES)
+            return shim.limits[i].size_bytes;
+    return SHARED_DEFAULT_BYTES;
+}
+
+cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute, int value) {
+    cudaError_t error = count_call();
+    if (error != cudaSuccess || attribute != cudaFuncAttributeMaxDynamicSharedMemorySize)
+        return error;
+    if (value < 0 || (size_t)value > cuda_shim_largest_shared_limit())
+        return fail(cudaErrorInvalidValue);
+    size_t i = 0;
+    while (i < shim.n_limits && shim.limits[i].kernel != kernel)
+        i++;
+    if (i == KERNELS_MAX)
+        return fail(cudaErrorUnknown);
+    shim.limits[i] = (SharedLimit){kernel, (size_t)value};
+    shim.n_limits += i == shim.n_limits;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
+    cudaError_t error = count_call();
+    if (error != cudaSuccess)
+        return error;
+    if (!is_a_device(device))
+        return fail(cudaErrorInvalidDevice);
+    *properties = (cudaDeviceProp){
+        .totalGlobalMem = shim.settings.memory_bytes,
+        .sharedMemPerBlock = SHARED_DEFAULT_BYTES,
+        .regsPerBlock = 65536,
+        .warpSize = 32,
+        .maxThreadsPerBlock = 1024,
+        .major = shim.settings.major,
+        .minor = shim.settings.minor,
+        .multiProcessorCount = 4,
+        .memoryBusWidth = 256,
+        .l2CacheSize = 4 << 20,
+        .sharedMemPerMultiprocessor = shared_of_multiprocessor(),
+        .sharedMemPerBlockOptin = cuda_shim_largest_shared_limit(),
+    };
+    snprintf(properties->name, sizeof properties->name, "Simulated GPU %d", device);
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device) {
+    cudaDeviceProp properties;
+    cudaError_t error = cudaGetDeviceProperties(&properties, device);
+    if (error != cudaSuccess)
+        return error;
+    switch (attribute) {
+    case cudaDevAttrMaxThreadsPerBlock:
+        *value = properties.maxThreadsPerBlock;
+        return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlock:
+        *value = (int)properties.sharedMemPerBlock;
+        return cudaSuccess;
+    case cudaDevAttrWarpSize:
+        *value = properties.warpSize;
+        return cudaSuccess;
+    case cudaDevAttrMultiProcessorCount:
+        *value = properties.multiProcessorCount;
+        return cudaSuccess;
+    case cudaDevAttrIntegrated:
+        *value = properties.integrated;
+        return cudaSuccess;
+    case cudaDevAttrL2CacheSize:
+        *value = properties.l2CacheSize;
+        return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMajor:
+        *value = properties.major;
+        return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMinor:
+        *value = properties.minor;
+        return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+        *value = (int)properties.sharedMemPerMultiprocessor;
+        return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+        *value = (int)properties.sharedMemPerBlockOptin;
+        return cudaSuccess;
+    }
+    return fail(cudaErrorInvalidValue);
+}
+
+/* These two answer without a device, the driver's with 0 where there is none. */
+cudaError_t cudaDriverGetVersion(int *version) {
+    *version = settings()->driver;
+    return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int *version) {
+    *version = settings()->runtime;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetLastError(void) {
+    cudaError_t error = cudaPeekAtLastError();
+    shim.last = cudaSuccess;
+    return error;
+}
+
+cudaError_t cudaPeekAtLastError(void) {
+    return shim.lasting != cudaSuccess ? shim.lasting : shim.last;
+}
+
+static const struct {
+    cudaError_t error;
+    const char *name, *text;
+} errors[] = {
+    {cudaSuccess, "cudaSuccess", "no error"},
+    {cudaErrorInvalidValue, "cudaErrorInvalidValue", "invalid argument"},
+    {cudaErrorMemoryAllocation, "cudaErrorMemoryAllocation", "out of memory"},
+    {cudaErrorInitializationError, "cudaErrorInitializationError", "initialization error"},
+    {cudaErrorInvalidConfiguration, "cudaErrorInvalidConfiguration", "invalid configuration argument"},
+    {cudaErrorInvalidMemcpyDirection, "cudaErrorInvalidMemcpyDirection", "invalid copy direction for memcpy"},
+    {cudaErrorInsufficientDriver, "cudaErrorInsufficientDriver",
+     "CUDA driver version is insufficient for CUDA runtime version"},
+    {cudaErrorDevicesUnavailable, "cudaErrorDevicesUnavailable", "CUDA-capable device(s) is/are busy or unavailable"},
+    {cudaErrorInvalidDeviceFunction, "cudaErrorInvalidDeviceFunction", "invalid device function"},
+    {cudaErrorNoDevice, "cudaErrorNoDevice", "no CUDA-capable device is detected"},
+    {cudaErrorInvalidDevice, "cudaErrorInvalidDevice", "invalid device ordinal"},
+    {cudaErrorNoKernelImageForDevice, "cudaErrorNoKernelImageForDevice",
+     "no kernel image is available for execution on the device"},
+    {cudaErrorECCUncorrectable, "cudaErrorECCUncorrectable", "uncorrectable ECC error encountered"},
+    {cudaErrorInvalidResourceHandle, "cudaErrorInvalidResourceHandle", "invalid resource handle"},
+    {cudaErrorNotReady, "cudaErrorNotReady", "device not ready"},
+    {cudaErrorIllegalAddress, "cudaErrorIllegalAddress", "an illegal memory access was encountered"},
+    {cudaErrorLaunchOutOfResources, "cudaErrorLaunchOutOfResources", "too many resources requested for launch"},
+    {cudaErrorLaunchTimeout, "cudaErrorLaunchTimeout", "the launch timed out and was terminated"},
+    {cudaErrorMisalignedAddress, "cudaErrorMisalignedAddress", "misaligned address"},
+    {cudaErrorLaunchFailure, "cudaErrorLaunchFailure", "unspecified launch failure"},
+    {cudaErrorNotSupported, "cudaErrorNotSupported", "operation not supported"},
+    {cudaErrorUnknown, "cudaErrorUnknown", "unknown error"},
+};
+
+const char *cudaGetErrorName(cudaError_t error) {
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++)
+        if (errors[i].error == error)
+            return errors[i].name;
+    return "unrecognized error code";
+}
+
+const char *cudaGetErrorString(cudaError_t error) {
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++)
+        if (errors[i].error == error)
+            return errors[i].text;
+    return "unrecognized error code";
+}
+
+bool cuda_shim_begin_launch(cudaStream_t stream) {
+    check_stream(stream);
+    shim.counts.launches++;
+    if (count_call() != cudaSuccess)
+        return false;
+    for (const Allocation *a = shim.allocations; a; a = a->next)
+        if (a->is_device)
+            SHOW(a->memory, a->size_bytes);
+    return true;
+}
+
+void cuda_shim_end_launch(void) {
+    for (const Allocation *a = shim.allocations; a; a = a->next)
+        if (a->is_device)
+            HIDE(a->memory, a->size_bytes);
+}
