@@ -2,6 +2,8 @@
 #ifndef STOWKV_ROPE_H
 #define STOWKV_ROPE_H
 
+#include "base/host_device.h"
+
 #include <stddef.h>
 
 /* Which two elements of a head RoPE rotates together. */
@@ -10,9 +12,9 @@ typedef enum RopePairing {
     ROPE_HALVES       /* (i, i + head_dim / 2): Hugging Face's order, other GGUF families */
 } RopePairing;
 
-static inline void rope_rotate(float *x, // (head_dim), in place
-                               size_t head_dim, RopePairing pairing,
-                               const float *rotation) { // (head_dim / 2, 2) cosine and sine
+static HOST_DEVICE inline void rope_rotate(float *x, // (head_dim), in place
+                                           size_t head_dim, RopePairing pairing,
+                                           const float *rotation) { // (head_dim / 2, 2) cosine and sine
     size_t step = pairing == ROPE_INTERLEAVED ? 2 : 1, partner = pairing == ROPE_INTERLEAVED ? 1 : head_dim / 2;
     for (size_t i = 0; i < head_dim / 2; i++) {
         float *a = x + i * step, *b = a + partner;

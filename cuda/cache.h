@@ -15,11 +15,11 @@ extern "C" {
 
 /* In device memory, like all that it points to. */
 typedef struct CudaCache {
-    KvCacheLayout layout;           /* `layers` is in device memory; `form` is not to be read */
-    uint8_t *memory;                /* of the layout's offsets */
-    size_t n_tokens;                /* in the cache, before the batch under way */
-    const FragmentShape *shapes;    /* (n_layers, KV_MAX_STORES, KV_SIDES), of encoded stores */
-    unsigned long long *bytes_read; /* (n_layers, KV_MAX_STORES) by attention, summed over KV heads */
+    KvCacheLayout layout;               /* `layers` is in device memory; `form` is not to be read */
+    uint8_t *memory;                    /* of the layout's offsets */
+    size_t n_tokens;                    /* in the cache, before the batch under way */
+    const FragmentShape *shapes;        /* (n_layers, KV_MAX_STORES, KV_SIDES), of encoded stores */
+    unsigned long long *bytes_read;     /* (n_layers, KV_MAX_STORES) by attention, summed over KV heads */
     unsigned long long *tokens_encoded; /* (n_layers, KV_MAX_STORES) that entered, times KV heads */
 } CudaCache;
 
@@ -32,8 +32,8 @@ static HOST_DEVICE inline const FragmentShape *cuda_cache_shape(const CudaCache 
 void cuda_cache_begin(CudaCache *cache, size_t n_before, cudaStream_t stream);
 
 typedef struct CudaBatch {
-    CudaCache *cache; /* device */
-    size_t layer, n_tokens, n_kv_heads, head_dim;
+    CudaCache *cache; /* in device memory */
+    size_t layer, n_tokens, n_kv_heads, head_dim, group;
 } CudaBatch;
 
 /* Rounds keys and values to FP16 into the batch, and encodes the groups that leave a tier. */

@@ -1,0 +1,239 @@
+/* The CUDA backend: each function of the table launches kernels, with the shapes that the host knows. */
+#include "cuda/backend.h"
+
+#include "base/checked.h"
+#include "base/machine/cpu.h"
+#include "base/machine/thread_pool.h"
+#include "cuda/attention.h"
+#include "cuda/device_cache.h"
+#include "cuda/elements.h"
+#include "cuda/products.h"
+#include "cuda/weights.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define MOST_PRODUCTS 8 /* of one matmul() */
+
+typedef struct CudaBackend {
+    Backend base;
+    CudaDevice device;
+    ThreadPool *pool; /* packs weights */
+    CudaWeights weights;
+    int32_t *tokens; /* (n_batch) device */
+    size_t n_batch;
+    void *workspace; /* of attention; device */
+    size_t workspace_bytes;
+} CudaBackend;
+
+static CudaBackend *cuda(Backend *backend) {
+    return (CudaBackend *)backend;
+}
+
+static void *cuda_allocate(Backend *backend, size_t size_bytes, const char *what, Error *error) {
+    return cuda_device_allocate(&cuda(backend)->device, size_bytes, what, error);
+}
+
+static void cuda_release(Backend *backend, void *memory, size_t size_bytes) {
+    (void)backend;
+    (void)size_bytes;
+    cuda_device_release(memory);
+}
+
+static void cuda_close(Backend *backend) {
+    if (backend == NULL)
+        return;
+    CudaBackend *b = cuda(backend);
+    cudaDeviceSynchronize();
+    cuda_weights_close(&b->weights);
+    cuda_device_release(b->tokens);
+    cuda_device_release(b->workspace);
+    cuda_device_close(&b->device);
+    thread_pool_close(b->pool);
+    free(b);
+}
+
+static int cuda_upload(Backend *backend, Tensor *const *tensors, size_t n_tensors, TensorUse use, Error *error) {
+    return cuda_weights_upload(&cuda(backend)->weights, tensors, n_tensors, use, error);
+}
+
+/* ---- Names */
+
+static void put_name(const Backend *backend, const char *operation, const char *type, const char *path, char *name) {
+    const CudaBackend *b = (const CudaBackend *)backend;
+    snprintf(name, KERNEL_NAME_BYTES, "%s_%s_%s_sm%d", operation, type, path, b->device.architecture);
+    for (char *c = name; *c != '\0'; c++)
+        *c = (char)tolower((unsigned char)*c);
+}
+
+static void cuda_name_matmul(const Backend *backend, const Tensor *w, char name[KERNEL_NAME_BYTES]) {
+    put_name(backend, "matmul", tensor_type_info(w->type)->name, cuda_product_path(w->uploaded), name);
+}
+
+static void cuda_name_attention(const Backend *backend, KvCodecId codec, size_t head_dim,
+                                char name[KERNEL_NAME_BYTES]) {
+    (void)head_dim;
+    put_name(backend, "attention", kv_codec_name(kv_codec(codec)), "f32", name);
+}
+
+/* ---- Memory */
+
+static int cuda_open_cache_op(Backend *backend, KvCache *cache, const KvShape *shape, const KvPolicy *policy,
+                              const char *what, Error *error) {
+    return cuda_open_cache(&cuda(backend)->device, cache, shape, policy, what, error);
+}
+
+static void cuda_close_cache_op(Backend *backend, KvCache *cache) {
+    (void)backend;
+    cuda_close_cache(cache);
+}
+
+static int cuda_reserve(Backend *backend, size_t n_tokens, Error *error) {
+    CudaBackend *b = cuda(backend);
+    if (n_tokens <= b->n_batch)
+        return 0;
+    int32_t *tokens = cuda_device_allocate(&b->device, n_tokens * sizeof *tokens, "a batch", error);
+    if (tokens == NULL)
+        return error->code;
+    cuda_device_release(b->tokens);
+    b->tokens = tokens;
+    b->n_batch = n_tokens;
+    return 0;
+}
+
+/* Pageable memory is copied before the call returns; failures are found by the next read. */
+static void cuda_write(Backend *backend, float *to, const float *host, size_t n) {
+    cudaMemcpyAsync(to, host, n * sizeof *host, cudaMemcpyHostToDevice, cuda(backend)->device.stream);
+}
+
+static int cuda_read(Backend *backend, void *host, const void *from, size_t size_bytes, Error *error) {
+    cudaStream_t stream = cuda(backend)->device.stream;
+    cudaError_t status = cudaGetLastError(); /* of launches */
+    if (status == cudaSuccess)
+        status = cudaMemcpyAsync(host, from, size_bytes, cudaMemcpyDeviceToHost, stream);
+    if (status == cudaSuccess)
+        status = cudaStreamSynchronize(stream);
+    return cuda_check(status, "reading results", error);
+}
+
+/* ---- The forward pass */
+
+static void cuda_embed_op(Backend *backend, const Tensor *embedding, const int32_t *tokens, size_t n_tokens, float *x) {
+    CudaBackend *b = cuda(backend);
+    cudaMemcpyAsync(b->tokens, tokens, n_tokens * sizeof *tokens, cudaMemcpyHostToDevice, b->device.stream);
+    cuda_embed(embedding->uploaded, b->tokens, n_tokens, x, b->device.stream);
+}
+
+static void cuda_matmul(Backend *backend, const WeightProduct *products, size_t n_products, const float *x,
+                        size_t n_tokens) {
+    CudaProduct launched[MOST_PRODUCTS];
+    for (size_t i = 0; i < n_products; i++) {
+        const CudaMatrix *w = products[i].w->uploaded;
+        const float *bias = products[i].bias != NULL ? products[i].bias->uploaded : NULL;
+        launched[i] = (CudaProduct){*w, bias, products[i].y};
+    }
+    cuda_products(launched, n_products, x, n_tokens, cuda(backend)->device.stream);
+}
+
+static void cuda_rmsnorm_op(Backend *backend, const float *x, const Tensor *gain, float eps, size_t n_tokens,
+                            float *y) {
+    cuda_rmsnorm(x, gain->uploaded, eps, gain->shape[0], n_tokens, y, cuda(backend)->device.stream);
+}
+
+static void cuda_rope_op(Backend *backend, float *x, size_t n_tokens, size_t n_heads, size_t head_dim,
+                         RopePairing pairing, const float *rotation) {
+    cuda_rope(x, n_tokens, n_heads, head_dim, pairing, rotation, cuda(backend)->device.stream);
+}
+
+static CudaBatch batch_of(KvCache *cache, size_t layer, size_t n_tokens) {
+    const KvShape *shape = &cache->layout.shape;
+    return (CudaBatch){cuda_cache_of(cache), layer,           n_tokens,
+                       shape->n_kv_heads,    shape->head_dim, cache->layout.policy.group};
+}
+
+static void cuda_append(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, const float *k,
+                        const float *v) {
+    cudaStream_t stream = cuda(backend)->device.stream;
+    CudaBatch batch = batch_of(cache, layer, n_tokens);
+    if (layer == 0)
+        cuda_cache_begin(batch.cache, cache->n_tokens, stream);
+    cuda_cache_append(&batch, k, v, stream);
+}
+
+static void cuda_attention(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
+                           RopePairing pairing, const float *q, const float *shift_rotation, float *out) {
+    CudaBackend *b = cuda(backend);
+    CudaBatch batch = batch_of(cache, layer, n_tokens);
+    CudaAttention attention = {.cache = batch.cache,
+                               .layer = layer,
+                               .n_tokens = n_tokens,
+                               .n_heads = n_heads,
+                               .n_kv_heads = batch.n_kv_heads,
+                               .head_dim = batch.head_dim,
+                               .pairing = pairing,
+                               .q = q,
+                               .shift_rotation = shift_rotation,
+                               .out = out,
+                               .workspace = b->workspace,
+                               .n_multiprocessors = b->device.n_multiprocessors};
+    cuda_attend_plain(&attention, b->device.stream);
+    cuda_cache_commit(&batch, b->device.stream);
+}
+
+static void cuda_swiglu_op(Backend *backend, float *gate, const float *up, size_t n) {
+    cuda_swiglu(gate, up, n, cuda(backend)->device.stream);
+}
+
+static void cuda_add_op(Backend *backend, float *x, const float *y, size_t n) {
+    cuda_add(x, y, n, cuda(backend)->device.stream);
+}
+
+static const BackendOps CUDA_OPS = {
+    .close = cuda_close,
+    .allocate = cuda_allocate,
+    .release = cuda_release,
+    .upload = cuda_upload,
+    .name_matmul = cuda_name_matmul,
+    .name_attention = cuda_name_attention,
+    .open_cache = cuda_open_cache_op,
+    .close_cache = cuda_close_cache_op,
+    .reserve = cuda_reserve,
+    .write = cuda_write,
+    .read = cuda_read,
+    .embed = cuda_embed_op,
+    .matmul = cuda_matmul,
+    .rmsnorm = cuda_rmsnorm_op,
+    .rope = cuda_rope_op,
+    .append = cuda_append,
+    .attention = cuda_attention,
+    .swiglu = cuda_swiglu_op,
+    .add = cuda_add_op,
+};
+
+const KvRecordForm *cuda_backend_records(void) {
+    return &KV_FRAGMENT_RECORDS;
+}
+
+int cuda_backend_open(Backend **out, SimdLevel level, int n_threads, Error *error) {
+    CudaBackend *b = calloc(1, sizeof *b);
+    if (b == NULL)
+        return error_memory(error, "the CUDA backend", sizeof *b);
+    if (cuda_device_open(&b->device, error) < 0) {
+        free(b);
+        return error->code;
+    }
+    b->base = (Backend){.ops = &CUDA_OPS,
+                        .device = "cuda",
+                        .level = level,
+                        .records = cuda_backend_records(),
+                        .n_threads = n_threads > 0 ? n_threads : cpu_physical_cores()};
+    if (thread_pool_open(&b->pool, b->base.n_threads, error) < 0) {
+        cuda_device_close(&b->device);
+        free(b);
+        return error->code;
+    }
+    cuda_weights_open(&b->weights, b->pool);
+    *out = &b->base;
+    return 0;
+}

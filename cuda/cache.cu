@@ -1,0 +1,178 @@
+/* The cache's movements on a device; see cache.h. What each kernel does is what kvcache/kvcache.c does on the host, by
+ * the same plans and places; each block of threads has a KV head, or one side of it. */
+#include "cuda/cache.h"
+
+#include "cuda/encode.cuh"
+
+/* ---- A batch begins */
+
+__global__ void begin_batch(CudaCache *cache, size_t n_before) {
+    cache->n_tokens = n_before;
+}
+
+void cuda_cache_begin(CudaCache *cache, size_t n_before, cudaStream_t stream) {
+    CUDA_LAUNCH(begin_batch, dim3(1), dim3(1), 0, stream, cache, n_before);
+}
+
+/* ---- Its keys and values come */
+
+/* As encode_f16() of the host: a number beyond the largest half becomes it, so that it does not poison what follows. */
+__device__ static uint16_t saturated(float x) {
+    uint16_t half = f32_to_half(x);
+    bool is_finite = (f32_bits(x) & 0x7fffffff) < 0x7f800000;
+    return (half & 0x7fff) == 0x7c00 && is_finite ? half - 1 : half;
+}
+
+/* Blocks: (token, KV head) */
+__global__ void __launch_bounds__(128) take_batch(CudaBatch batch, const float *k, const float *v) {
+    const CudaCache *cache = batch.cache;
+    size_t token = blockIdx.x, kv_head = blockIdx.y, row = (token * batch.n_kv_heads + kv_head) * batch.head_dim;
+    for (int side = 0; side < KV_SIDES; side++) {
+        const float *from = (side == KV_KEYS ? k : v) + row;
+        uint16_t *to = (uint16_t *)(cache->memory + kv_array_at(&cache->layout.batch[side], kv_head, token));
+        for (size_t i = threadIdx.x; i < batch.head_dim; i += blockDim.x)
+            to[i] = saturated(from[i]);
+    }
+}
+
+/* ---- Groups move on to the next tier */
+
+/* Which of a KV head's sides a block works on, and with what memory. */
+typedef struct SideWork {
+    CudaCache *cache;
+    size_t layer, kv_head;
+    KvSide side;
+    float *values;  /* (group, head_dim) device */
+    uint8_t *codes; /* (group, head_dim) shared */
+} SideWork;
+
+__device__ static uint8_t *record_at(const SideWork *work, size_t store, size_t group) {
+    const KvStore *ring = &work->cache->layout.layers[work->layer].stores[store];
+    return work->cache->memory + kv_array_at(&ring->array[work->side], work->kv_head, kv_store_slot(ring, group));
+}
+
+/* Group `index` of those that leave the first tier. */
+__device__ static void load_rows(const SideWork *work, size_t index) {
+    const KvCacheLayout *layout = &work->cache->layout;
+    KvRun runs[2];
+    size_t group = layout->policy.group, head_dim = layout->shape.head_dim;
+    size_t begin = kvcache_layer_policy(layout, work->layer)->sink + index * group;
+    size_t n = kvcache_layout_rows(layout, work->layer, KV_TIER(0), work->cache->n_tokens, begin, begin + group, runs);
+    float *to = work->values;
+    for (size_t r = 0; r < n; r++) {
+        const uint16_t *from = (const uint16_t *)(work->cache->memory + kvcache_layout_at(layout, work->layer, &runs[r],
+                                                                                          work->side, work->kv_head));
+        for (size_t i = threadIdx.x; i < runs[r].n_tokens * head_dim; i += blockDim.x)
+            to[i] = half_to_f32(from[i]);
+        to += runs[r].n_tokens * head_dim;
+    }
+    __syncthreads();
+}
+
+/* Group `index` of those that leave an encoded tier, rotated back. */
+__device__ static void load_record(const SideWork *work, size_t store, size_t index) {
+    const FragmentShape *shape = cuda_cache_shape(work->cache, work->layer, store, work->side);
+    const uint8_t *record = record_at(work, store, index);
+    for (uint32_t i = threadIdx.x; i < shape->n_tokens * shape->head_dim; i += blockDim.x)
+        work->values[i] = fragment_number(shape, record, i / shape->head_dim, i % shape->head_dim);
+    __syncthreads();
+    if (shape->rotated)
+        rotate_rows(work->values, shape->n_tokens, shape->head_dim);
+}
+
+__device__ static void encode_entering(const SideWork *work, size_t tier, size_t begin, size_t end) {
+    size_t group = work->cache->layout.policy.group;
+    const FragmentShape *shape = cuda_cache_shape(work->cache, work->layer, KV_TIER(tier), work->side);
+    for (size_t entered = begin; entered < end; entered += group) {
+        if (tier == 1)
+            load_rows(work, entered / group);
+        else
+            load_record(work, KV_TIER(tier - 1), entered / group);
+        if (shape->rotated)
+            rotate_rows(work->values, shape->n_tokens, shape->head_dim);
+        encode_group(shape, work->values, work->codes, record_at(work, KV_TIER(tier), entered / group));
+    }
+}
+
+__device__ static void count_entered(const SideWork *work, const KvPlan *before, const KvPlan *after) {
+    for (size_t store = threadIdx.x; store < KV_TIER(after->n_tiers); store += blockDim.x) {
+        size_t n = kv_store_entered(after, store) - kv_store_entered(before, store);
+        if (n > 0)
+            atomicAdd(&work->cache->tokens_encoded[work->layer * KV_MAX_STORES + store], (unsigned long long)n);
+    }
+}
+
+/* Blocks: (KV head, side). Tiers follow one another: what enters a tier may leave it in the same batch. */
+__global__ void __launch_bounds__(ENCODE_THREADS) encode_due(CudaBatch batch) {
+    CUDA_DYNAMIC_SHARED(uint8_t, codes);
+    CudaCache *cache = batch.cache;
+    KvPlan before = kvcache_layer_plan(&cache->layout, batch.layer, cache->n_tokens);
+    KvPlan after = kvcache_layer_plan(&cache->layout, batch.layer, cache->n_tokens + batch.n_tokens);
+    SideWork work = {cache, batch.layer, blockIdx.x, (KvSide)blockIdx.y, NULL, codes};
+    work.values = (float *)(cache->memory + kv_array_at(&cache->layout.scratch, work.kv_head, work.side));
+    if (work.side == KV_KEYS)
+        count_entered(&work, &before, &after);
+    for (size_t tier = 1; tier < after.n_tiers; tier++)
+        encode_entering(&work, tier, before.entered[tier], after.entered[tier]);
+}
+
+void cuda_cache_append(const CudaBatch *batch, const float *k, const float *v, cudaStream_t stream) {
+    dim3 heads((unsigned)batch->n_tokens, (unsigned)batch->n_kv_heads);
+    CUDA_LAUNCH(take_batch, heads, dim3(128), 0, stream, *batch, k, v);
+    dim3 sides((unsigned)batch->n_kv_heads, KV_SIDES);
+    CUDA_LAUNCH(encode_due, sides, dim3(ENCODE_THREADS), batch->group * batch->head_dim, stream, *batch);
+}
+
+/* ---- The batch becomes part of the cache */
+
+#define MOVE_THREADS 256
+#define MOVE_UNITS   4 /* of a thread, read before any is written */
+
+__device__ static void copy_rows(uint16_t *to, const uint16_t *from, size_t n) {
+    for (size_t i = threadIdx.x; i < n; i += blockDim.x)
+        to[i] = from[i];
+}
+
+/* Moves n units to a lower address; the two may overlap. Each round reads before it writes, and what a round writes
+ * no later one reads. */
+template <typename Unit> __device__ static void move_down(Unit *to, const Unit *from, size_t n) {
+    for (size_t begin = 0; begin < n; begin += MOVE_THREADS * MOVE_UNITS) {
+        Unit units[MOVE_UNITS];
+        for (size_t u = 0; u < MOVE_UNITS; u++) {
+            size_t i = begin + u * MOVE_THREADS + threadIdx.x;
+            if (i < n)
+                units[u] = from[i];
+        }
+        __syncthreads();
+        for (size_t u = 0; u < MOVE_UNITS; u++) {
+            size_t i = begin + u * MOVE_THREADS + threadIdx.x;
+            if (i < n)
+                to[i] = units[u];
+        }
+    }
+    __syncthreads();
+}
+
+/* Blocks: (KV head, side) */
+__global__ void __launch_bounds__(MOVE_THREADS) commit_batch(CudaBatch batch) {
+    const CudaCache *cache = batch.cache;
+    const KvCacheLayout *layout = &cache->layout;
+    const KvLayerLayout *stores = &layout->layers[batch.layer];
+    KvMove move = kvcache_layout_move(layout, batch.layer, cache->n_tokens, batch.n_tokens);
+    size_t kv_head = blockIdx.x, side = blockIdx.y, dim = batch.head_dim;
+    uint16_t *sink = (uint16_t *)(cache->memory + kv_array_at(&stores->stores[KV_SINK].array[side], kv_head, 0));
+    uint16_t *tail = (uint16_t *)(cache->memory + kv_array_at(&stores->stores[KV_TIER(0)].array[side], kv_head, 0));
+    const uint16_t *rows = (const uint16_t *)(cache->memory + kv_array_at(&layout->batch[side], kv_head, 0));
+    copy_rows(sink + move.in_sink * dim, rows, move.to_sink * dim);
+    const uint16_t *staying = tail + move.n_leaving * dim;
+    if (move.n_leaving > 0 && dim % 8 == 0) /* rows begin at multiples of 16 bytes */
+        move_down((uint4 *)tail, (const uint4 *)staying, move.n_staying * dim / 8);
+    else if (move.n_leaving > 0)
+        move_down(tail, staying, move.n_staying * dim);
+    copy_rows(tail + move.n_staying * dim, rows + move.to_tail * dim, (batch.n_tokens - move.to_tail) * dim);
+}
+
+void cuda_cache_commit(const CudaBatch *batch, cudaStream_t stream) {
+    dim3 sides((unsigned)batch->n_kv_heads, KV_SIDES);
+    CUDA_LAUNCH(commit_batch, sides, dim3(MOVE_THREADS), 0, stream, *batch);
+}
