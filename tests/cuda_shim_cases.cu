@@ -187,6 +187,7 @@ __global__ static void fault_kernel(Fault fault, float *memory) {
     CUDA_SHARED(float, values, [33]);
     volatile int zeros[256] = {0};
     int thread = threadIdx.x;
+    float *first = values; // of 33, says no type
     values[thread % 33] = 1;
     switch (fault) {
     case FAULT_DIVERGENT_BARRIER:
@@ -232,7 +233,7 @@ __global__ static void fault_kernel(Fault fault, float *memory) {
         copy_16_async(values + 32, memory, true);
         break;
     case FAULT_STATIC_SHARED_BOUNDS:
-        values[thread] = 1;
+        first[thread] = 1;
         break;
     case FAULT_STACK:
         memory[thread] = deep(zeros, 1000);

@@ -19,6 +19,12 @@
 
 #define N_SEEDS 6
 
+#ifdef __SANITIZE_ADDRESS__
+#define SANITIZED true
+#else
+#define SANITIZED false
+#endif
+
 static uint32_t random_bits(void) {
     static uint64_t state = 1;
     state = state * 6364136223846793005u + 1442695040888963407u;
@@ -180,22 +186,23 @@ static void test_pairs(void **state) {
         }
 }
 
-/* 2^11 + 1 + 2^-24: to nearest from 2^11 + 1 alone, a tie, it would be 2^11 */
-static void test_fused_rounds_once(void **state) {
-    (void)state;
-    uint32_t a = 0x2c01, b = 0x3c01, c = 0x0001, tie_a = 0x6801, one = 0x3c00; /* 0x6801: 2050 */
+static void expect_pairs(uint16_t a, uint16_t b, uint16_t c, uint16_t sum, uint16_t fused) {
+    uint32_t operands[3] = {a, b, c};
     PairResults result;
-    launch_pairs(&tie_a, &one, &one, &result, 1);
-    assert_int_equal(result.sum, 0x6802); /* 2051, between 2050 and 2052: the even one */
-    launch_pairs(&a, &b, &c, &result, 1);
-    assert_true(is_nearest((uint16_t)result.fused, (Wide)units(a) * units(b) + units(c) * ONE));
-    uint32_t infinity = 0x7c00, largest = 0x7bff;
-    launch_pairs(&infinity, &infinity, &largest, &result, 1);
-    assert_int_equal(result.sum & 0xffff, 0x7c00);
-    assert_int_equal(result.difference & 0x7fff, 0x7fff);
-    launch_pairs(&largest, &largest, &infinity, &result, 1);
-    assert_int_equal(result.sum & 0xffff, 0x7c00);
-    assert_int_equal(result.fused & 0xffff, 0x7c00);
+    launch_pairs(&operands[0], &operands[1], &operands[2], &result, 1);
+    assert_int_equal(result.sum, sum);
+    assert_int_equal(result.fused, fused);
+}
+
+static void test_special_pairs(void **state) {
+    (void)state;
+    const uint16_t one = 0x3c00, infinity = 0x7c00, largest = 0x7bff, nan = 0x7fff;
+    expect_pairs(0x6801, one, 0, 0x6802, 0x6801);    /* 2050 + 1, between 2050 and 2052: the even one */
+    expect_pairs(0x4200, 0x3556, 1, 0x42ab, 0x3c01); /* 3 * 683 / 2048 + 2^-24: above a tie by less than float has */
+    expect_pairs(largest, one, infinity, largest, infinity);
+    expect_pairs(largest, largest, infinity | 0x8000, infinity, infinity | 0x8000);
+    expect_pairs(infinity, infinity | 0x8000, one, nan, infinity | 0x8000);
+    expect_pairs(0x8000, 0x8000, 0x8000, 0x8000, 0);
 }
 
 static void test_places(void **state) {
@@ -303,8 +310,7 @@ static int run_apart(void (*run)(int), int argument, char *text, size_t text_byt
 static void expect_death(void (*run)(int), int argument, const char *message) {
     char text[20000];
     int status = run_apart(run, argument, text, sizeof text);
-    bool died = (WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT) || (WIFEXITED(status) && WEXITSTATUS(status));
-    if (!died || !strstr(text, message))
+    if (status == 0 || !strstr(text, message))
         fail_msg("case %d: status %d, not \"%s\" but: %s", argument, status, message, text);
 }
 
@@ -347,21 +353,268 @@ static void test_faults_of_all_orders(void **state) {
     }
 }
 
+static void overflow_stack(int unused) {
+    (void)unused;
+    run_fault(FAULT_STACK);
+}
+
+static void overflow_static_shared(int unused) {
+    (void)unused;
+    run_fault(FAULT_STATIC_SHARED_BOUNDS);
+}
+
+static void *allocate(size_t size_bytes) {
+    void *memory;
+    assert_int_equal(cudaMalloc(&memory, size_bytes), cudaSuccess);
+    return memory;
+}
+
+/* Of 9 floats, all but the last byte is there. */
+static void overflow_dynamic_shared(int bytes_short) {
+    launch_through_shared(allocate(36), allocate(36), 9, 36 - (size_t)bytes_short, NULL);
+}
+
+static void overflow_device(int bytes_short) {
+    launch_through_shared(allocate(36 - (size_t)bytes_short), allocate(36), 9, 36, NULL);
+}
+
+static void read_on_host(int at) {
+    volatile const char *memory = allocate(36);
+    fprintf(stderr, "%d\n", memory[at]);
+}
+
+static void free_twice(int unused) {
+    (void)unused;
+    void *memory = allocate(36);
+    cudaFree(memory);
+    cudaFree(memory);
+}
+
+static void leak(int bytes) {
+    allocate((size_t)bytes);
+    exit(0);
+}
+
+static void use_destroyed_stream(int unused) {
+    (void)unused;
+    cudaStream_t stream;
+    cudaStreamCreate(&stream);
+    cudaStreamDestroy(stream);
+    launch_through_shared(allocate(36), allocate(36), 9, 36, stream);
+}
+
+/* Guard pages need no sanitizer. */
+static void test_stack(void **state) {
+    (void)state;
+    expect_death(overflow_stack, 0, "");
+}
+
+static void test_sanitized_faults(void **state) {
+    (void)state;
+    if (!SANITIZED)
+        skip();
+    char text[20000];
+    assert_int_equal(run_apart(overflow_dynamic_shared, 0, text, sizeof text), 0);
+    assert_int_equal(run_apart(overflow_device, 0, text, sizeof text), 0);
+    expect_death(overflow_static_shared, 0, "heap-buffer-overflow");
+    expect_death(overflow_dynamic_shared, 1, "heap-buffer-overflow");
+    expect_death(overflow_device, 1, "heap-buffer-overflow");
+    expect_death(read_on_host, 0, "use-after-poison");
+    expect_death(free_twice, 0, "double-free");
+    expect_death(leak, 12345, "12345 byte");
+    expect_death(use_destroyed_stream, 0, "heap-use-after-free");
+}
+
+static void test_memory(void **state) {
+    (void)state;
+    uint8_t host[600], back[600];
+    void *first, *second, *pinned;
+    size_t free_bytes, total_bytes;
+    cuda_shim_reset();
+    cuda_shim_set_memory(1000);
+    first = allocate(600);
+    assert_int_equal(cudaMalloc(&second, 401), cudaErrorMemoryAllocation);
+    assert_null(second);
+    assert_int_equal(cudaGetLastError(), cudaErrorMemoryAllocation);
+    assert_int_equal(cudaGetLastError(), cudaSuccess);
+    assert_int_equal(cudaMemGetInfo(&free_bytes, &total_bytes), cudaSuccess);
+    assert_int_equal(free_bytes, 400);
+    assert_int_equal(total_bytes, 1000);
+    second = allocate(400);
+
+    memset(host, 0xff, sizeof host);
+    assert_int_equal(cudaMemcpy(back, first, 600, cudaMemcpyDeviceToHost), cudaSuccess);
+    assert_memory_equal(back, host, 600);
+    for (int i = 0; i < 600; i++)
+        host[i] = (uint8_t)random_bits();
+    assert_int_equal(cudaMemcpy(first, host, 600, cudaMemcpyHostToDevice), cudaSuccess);
+    assert_int_equal(cudaMemcpy(second, (char *)first + 200, 400, cudaMemcpyDeviceToDevice), cudaSuccess);
+    assert_int_equal(cudaMemset((char *)second + 100, 7, 300), cudaSuccess);
+    assert_int_equal(cudaMemcpyAsync(back, second, 400, cudaMemcpyDefault, NULL), cudaSuccess);
+    assert_memory_equal(back, host + 200, 100);
+    assert_int_equal(back[100], 7);
+    assert_int_equal(back[399], 7);
+
+    assert_int_equal(cudaMemcpy(host, first, 600, cudaMemcpyHostToDevice), cudaErrorInvalidValue);
+    assert_int_equal(cudaMemcpy((char *)first + 1, host, 600, cudaMemcpyHostToDevice), cudaErrorInvalidValue);
+    assert_int_equal(cudaMemset(host, 0, 600), cudaErrorInvalidValue);
+    assert_int_equal(cudaMallocHost(&pinned, 2000), cudaSuccess);
+    assert_int_equal(cudaFree(pinned), cudaErrorInvalidValue);
+    assert_int_equal(cudaFreeHost(pinned), cudaSuccess);
+    assert_int_equal(cudaFree(first), cudaSuccess);
+    assert_int_equal(cuda_shim_counts().device_bytes, 400);
+    assert_int_equal(cudaFree(second), cudaSuccess);
+    assert_int_equal(cudaFree(NULL), cudaSuccess);
+    assert_int_equal(cuda_shim_counts().n_allocated, 0);
+    assert_int_equal(cuda_shim_counts().allocations, 3);
+}
+
+static void test_devices(void **state) {
+    (void)state;
+    cudaDeviceProp properties;
+    int n, value;
+    cuda_shim_reset();
+    cuda_shim_set_devices(2);
+    cuda_shim_set_architecture(7, 5);
+    cuda_shim_set_versions(12040, 13000);
+    assert_int_equal(cudaGetDeviceCount(&n), cudaSuccess);
+    assert_int_equal(n, 2);
+    assert_int_equal(cudaSetDevice(1), cudaSuccess);
+    assert_int_equal(cudaGetDevice(&value), cudaSuccess);
+    assert_int_equal(value, 1);
+    assert_int_equal(cudaSetDevice(2), cudaErrorInvalidDevice);
+    assert_string_equal(cudaGetErrorName(cudaGetLastError()), "cudaErrorInvalidDevice");
+    assert_int_equal(cudaGetDeviceProperties(&properties, 1), cudaSuccess);
+    assert_int_equal(properties.major * 10 + properties.minor, 75);
+    assert_int_equal(properties.sharedMemPerBlockOptin, 64 << 10);
+    assert_int_equal(cudaDeviceGetAttribute(&value, cudaDevAttrComputeCapabilityMajor, 0), cudaSuccess);
+    assert_int_equal(value, 7);
+    assert_int_equal(cudaDriverGetVersion(&value), cudaSuccess);
+    assert_int_equal(value, 12040);
+    assert_int_equal(cudaRuntimeGetVersion(&value), cudaSuccess);
+    assert_int_equal(value, 13000);
+    cuda_shim_set_devices(0);
+    assert_int_equal(cudaGetDeviceCount(&n), cudaErrorNoDevice);
+    assert_int_equal(n, 0);
+    cuda_shim_reset();
+}
+
+static void test_shared_limit(void **state) {
+    (void)state;
+    static float in[20000], out[20000];
+    for (int i = 0; i < 20000; i++)
+        in[i] = random_float();
+    cuda_shim_reset();
+    assert_int_equal(raise_shared(80000), cudaSuccess);
+    launch_through_shared(in, out, 20000, sizeof in, NULL);
+    assert_memory_equal(in, out, sizeof in);
+    cuda_shim_set_architecture(7, 5);
+    assert_int_equal(raise_shared(80000), cudaErrorInvalidValue);
+    cuda_shim_reset();
+}
+
+/* Copies 9 floats to the device, through a kernel, and back, and stops at the first error. */
+static cudaError_t copy_through_device(const float *in, float *out) {
+    void *memory[2] = {NULL, NULL};
+    cudaError_t error = cudaMalloc(&memory[0], 36);
+    if (error == cudaSuccess)
+        error = cudaMalloc(&memory[1], 36);
+    if (error == cudaSuccess)
+        error = cudaMemcpy(memory[0], in, 36, cudaMemcpyHostToDevice);
+    if (error == cudaSuccess) {
+        launch_through_shared(memory[0], memory[1], 9, 36, NULL);
+        error = cudaGetLastError();
+    }
+    if (error == cudaSuccess)
+        error = cudaDeviceSynchronize();
+    if (error == cudaSuccess)
+        error = cudaMemcpy(out, memory[1], 36, cudaMemcpyDeviceToHost);
+    for (int i = 0; i < 2; i++) {
+        cudaError_t later = cudaFree(memory[i]);
+        error = error == cudaSuccess ? later : error;
+    }
+    return error;
+}
+
+static void test_failures(void **state) {
+    (void)state;
+    static const cudaError_t failures[] = {cudaErrorMemoryAllocation, cudaErrorLaunchFailure};
+    float in[9], out[9];
+    for (int i = 0; i < 9; i++)
+        in[i] = random_float();
+    for (int i = 0; i < 2; i++)
+        for (long n = 1; n <= 9; n++) {
+            cuda_shim_reset();
+            cuda_shim_fail_after(n, failures[i]);
+            cudaError_t error = copy_through_device(in, out);
+            bool fails = n <= 8; /* calls in all */
+            assert_int_equal(cuda_shim_counts().failed, fails);
+            assert_int_equal(error, fails ? failures[i] : cudaSuccess);
+            assert_int_equal(cuda_shim_counts().n_allocated, 0);
+            cuda_shim_fail_after(0, cudaSuccess);
+            assert_int_equal(cudaDeviceSynchronize(), fails && i == 1 ? failures[i] : cudaSuccess);
+            if (!fails)
+                assert_memory_equal(in, out, sizeof in);
+        }
+    cuda_shim_reset();
+}
+
+static void test_streams(void **state) {
+    (void)state;
+    float in[9] = {1, 2, 3}, out[9], ms = -1;
+    cudaStream_t stream;
+    cudaEvent_t start, end;
+    cuda_shim_reset();
+    assert_int_equal(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+    assert_int_equal(cudaEventCreate(&start), cudaSuccess);
+    assert_int_equal(cudaEventCreate(&end), cudaSuccess);
+    assert_int_equal(cudaEventElapsedTime(&ms, start, end), cudaErrorInvalidResourceHandle);
+    assert_int_equal(cudaEventRecord(start, stream), cudaSuccess);
+    launch_through_shared(in, out, 9, 36, stream);
+    assert_int_equal(cudaEventRecord(end, stream), cudaSuccess);
+    assert_int_equal(cudaEventSynchronize(end), cudaSuccess);
+    assert_int_equal(cudaStreamSynchronize(stream), cudaSuccess);
+    assert_memory_equal(in, out, sizeof in);
+    assert_int_equal(cudaEventElapsedTime(&ms, start, end), cudaSuccess);
+    assert_true(ms >= 0);
+    assert_int_equal(cudaEventDestroy(start), cudaSuccess);
+    assert_int_equal(cudaEventDestroy(end), cudaSuccess);
+    assert_int_equal(cudaStreamDestroy(stream), cudaSuccess);
+    assert_int_equal(cuda_shim_counts().launches, 1);
+}
+
+/* The first test: others set seeds themselves. */
+static void test_seed_of_environment(void **state) {
+    (void)state;
+    unsigned results[3] = {0};
+    setenv("CUDA_SHIM_SEED", "1", 1);
+    launch_chain(results, 3);
+    assert_int_equal(results[2], 2); /* block 2 came before block 1 */
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_seed_of_environment),
         cmocka_unit_test(test_warp),
         cmocka_unit_test(test_mma),
         cmocka_unit_test(test_transpose),
         cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_halves),
         cmocka_unit_test(test_pairs),
-        cmocka_unit_test(test_fused_rounds_once),
+        cmocka_unit_test(test_special_pairs),
         cmocka_unit_test(test_places),
         cmocka_unit_test(test_block_sums),
         cmocka_unit_test(test_blocks),
         cmocka_unit_test(test_copies),
         cmocka_unit_test(test_faults),
         cmocka_unit_test(test_faults_of_all_orders),
+        cmocka_unit_test(test_stack),
+        cmocka_unit_test(test_sanitized_faults),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_devices),
+        cmocka_unit_test(test_shared_limit),
+        cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_streams),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

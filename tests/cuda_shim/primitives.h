@@ -30,18 +30,6 @@ inline uint16_t half_from_double(double x) {
     return (uint16_t)(sign | ((exponent + 14) * 1024 + units));
 }
 
-/* a + b with its last bit odd where it is not exact, so that a further rounding to fewer bits is as if it were the only
- * one (Boldo and Melquiond 2008). */
-inline double add_to_odd(double a, double b) {
-    double sum = a + b, b_part = sum - a;
-    double error = (a - (sum - b_part)) + (b - b_part);
-    uint64_t bits;
-    memcpy(&bits, &sum, sizeof bits);
-    if (error != 0 && std::isfinite(sum) && bits % 2 == 0)
-        sum = std::nextafter(sum, error > 0 ? HUGE_VAL : -HUGE_VAL);
-    return sum;
-}
-
 /* Sums and products of two halves are exact in double. */
 template <typename Operation> uint32_t each_half(uint32_t a, uint32_t b, Operation operation) {
     uint16_t low = half_from_double(operation(half_to_float((uint16_t)a), half_to_float((uint16_t)b)));
@@ -49,8 +37,10 @@ template <typename Operation> uint32_t each_half(uint32_t a, uint32_t b, Operati
     return low | (uint32_t)high << 16;
 }
 
+/* The sum is exact in double too, but where the product is less than 2^-30 of c, or too large for a half: one rounding
+ * again. */
 inline uint16_t half_fma(uint16_t a, uint16_t b, uint16_t c) {
-    return half_from_double(add_to_odd((double)half_to_float(a) * half_to_float(b), half_to_float(c)));
+    return half_from_double((double)half_to_float(a) * half_to_float(b) + half_to_float(c));
 }
 
 template <typename T> struct Shuffle {
@@ -89,31 +79,7 @@ struct Accumulator {
     float d[4];
 };
 
-inline void multiply(const Fragments *in, Accumulator *out) {
-    float a[16][16], b[16][8], d[16][8];
-    for (int lane = 0; lane < n_lanes; lane++) {
-        int g = lane / 4, j = lane % 4;
-        for (int r = 0; r < 4; r++) {
-            int row = g + r % 2 * 8, column = 2 * j + r / 2 * 8;
-            a[row][column] = half_to_float((uint16_t)in[lane].a[r]);
-            a[row][column + 1] = half_to_float((uint16_t)(in[lane].a[r] >> 16));
-        }
-        for (int r = 0; r < 2; r++) {
-            b[2 * j + 8 * r][g] = half_to_float((uint16_t)in[lane].b[r]);
-            b[2 * j + 8 * r + 1][g] = half_to_float((uint16_t)(in[lane].b[r] >> 16));
-        }
-    }
-    for (int row = 0; row < 16; row++) {
-        for (int column = 0; column < 8; column++)
-            d[row][column] = 0;
-        for (int k = 0; k < 16; k++)
-            for (int column = 0; column < 8; column++)
-                d[row][column] += a[row][k] * b[k][column];
-    }
-    for (int lane = 0; lane < n_lanes; lane++)
-        for (int i = 0; i < 4; i++)
-            out[lane].d[i] = d[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
-}
+void multiply(const Fragments *in, Accumulator *out); // (32) each
 
 inline void transpose(const uint32_t *in, uint32_t *out) {
     auto at = [&](int row, int column) { return in[4 * row + column / 2] >> column % 2 * 16 & 0xffff; };

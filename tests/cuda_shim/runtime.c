@@ -22,11 +22,13 @@
 #define SHARED_DEFAULT_BYTES  (48u << 10)
 #define SHARED_RESERVED_BYTES 1024
 #define ALIGNMENT_BYTES       256 /* cudaMalloc()'s */
+#define HIDDEN_MAX_BYTES      (64u << 10)
 #define KERNELS_MAX           256
 
+/* The address is kept inverted: to the search for leaks, this list does not count. */
 typedef struct Allocation {
     struct Allocation *next;
-    unsigned char *memory;
+    uintptr_t inverted_address;
     size_t size_bytes;
     bool is_device;
 } Allocation;
@@ -106,6 +108,7 @@ void cuda_shim_reset(void) {
     shim.n_before_failure = 0;
     shim.last = shim.lasting = cudaSuccess;
     shim.device = 0;
+    shim.n_limits = 0;
 }
 
 CudaShimCounts cuda_shim_counts(void) {
@@ -160,24 +163,34 @@ static void check_stream(cudaStream_t stream) {
 
 static Allocation **find(const void *memory) {
     Allocation **place = &shim.allocations;
-    while (*place && (*place)->memory != memory)
+    while (*place && (*place)->inverted_address != ~(uintptr_t)memory)
         place = &(*place)->next;
     return place;
 }
 
-/* The allocation that all of the bytes are in; NULL: none, so they are the host's own. */
-static const Allocation *find_around(const void *p, size_t size_bytes) {
-    const unsigned char *first = p;
-    for (const Allocation *a = shim.allocations; a; a = a->next)
-        if (first >= a->memory && first <= a->memory + a->size_bytes &&
-            size_bytes <= (size_t)(a->memory + a->size_bytes - first))
+/* The device memory that all of the bytes are in; NULL: they are the host's. */
+static const Allocation *find_device(const void *p, size_t size_bytes) {
+    for (const Allocation *a = shim.allocations; a; a = a->next) {
+        uintptr_t offset = (uintptr_t)p - ~a->inverted_address;
+        if (a->is_device && offset <= a->size_bytes && size_bytes <= a->size_bytes - offset)
             return a;
+    }
     return NULL;
 }
 
-static bool is_device(const void *p, size_t size_bytes) {
-    const Allocation *around = find_around(p, size_bytes);
-    return around && around->is_device;
+/* Device memory is hidden from the host by its first bytes, where who reads it by mistake begins. */
+static size_t hidden_bytes(const Allocation *a) {
+    return a->size_bytes < HIDDEN_MAX_BYTES ? a->size_bytes : HIDDEN_MAX_BYTES;
+}
+
+static void hide(const Allocation *a) {
+    if (a && a->is_device)
+        HIDE((void *)~a->inverted_address, hidden_bytes(a));
+}
+
+static void show(const Allocation *a) {
+    if (a && a->is_device)
+        SHOW((void *)~a->inverted_address, hidden_bytes(a));
 }
 
 static cudaError_t allocate(void **memory, size_t size_bytes, bool is_device_memory) {
@@ -194,11 +207,11 @@ static cudaError_t allocate(void **memory, size_t size_bytes, bool is_device_mem
         return fail(cudaErrorMemoryAllocation);
     }
     memset(bytes, 0xff, size_bytes);
-    *made = (Allocation){shim.allocations, bytes, size_bytes, is_device_memory};
+    *made = (Allocation){shim.allocations, ~(uintptr_t)bytes, size_bytes, is_device_memory};
     shim.allocations = made;
     shim.counts.allocations++;
+    hide(made);
     if (is_device_memory) {
-        HIDE(bytes, size_bytes);
         shim.counts.device_bytes += size_bytes;
         shim.counts.n_allocated++;
     }
@@ -220,12 +233,12 @@ static cudaError_t release(void *memory, bool is_device_memory) {
     if (found->is_device != is_device_memory)
         return fail(cudaErrorInvalidValue);
     *place = found->next;
+    show(found);
     if (is_device_memory) {
-        SHOW(found->memory, found->size_bytes);
         shim.counts.device_bytes -= found->size_bytes;
         shim.counts.n_allocated--;
     }
-    free(found->memory);
+    free(memory);
     free(found);
     return error;
 }
@@ -256,28 +269,20 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes) {
     return error;
 }
 
-static bool fits(const void *p, size_t size_bytes, bool wants_device, cudaMemcpyKind kind) {
-    return kind == cudaMemcpyDefault || is_device(p, size_bytes) == wants_device;
-}
-
 cudaError_t cudaMemcpy(void *to, const void *from, size_t size_bytes, cudaMemcpyKind kind) {
     cudaError_t error = count_call();
     if (error != cudaSuccess || size_bytes == 0)
         return error;
-    bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
-    bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
-    if (!fits(to, size_bytes, to_device, kind) || !fits(from, size_bytes, from_device, kind))
+    const Allocation *to_device = find_device(to, size_bytes), *from_device = find_device(from, size_bytes);
+    bool wants_to = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+    bool wants_from = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+    if (kind != cudaMemcpyDefault && (wants_to != !!to_device || wants_from != !!from_device))
         return fail(cudaErrorInvalidValue);
-    bool hide_to = is_device(to, size_bytes), hide_from = is_device(from, size_bytes);
-    if (hide_to)
-        SHOW(to, size_bytes);
-    if (hide_from)
-        SHOW(from, size_bytes);
+    show(to_device);
+    show(from_device);
     memcpy(to, from, size_bytes);
-    if (hide_to)
-        HIDE(to, size_bytes);
-    if (hide_from)
-        HIDE(from, size_bytes);
+    hide(to_device);
+    hide(from_device);
     return cudaSuccess;
 }
 
@@ -290,11 +295,12 @@ cudaError_t cudaMemset(void *memory, int byte, size_t size_bytes) {
     cudaError_t error = count_call();
     if (error != cudaSuccess || size_bytes == 0)
         return error;
-    if (!is_device(memory, size_bytes))
+    const Allocation *device = find_device(memory, size_bytes);
+    if (!device)
         return fail(cudaErrorInvalidValue);
-    SHOW(memory, size_bytes);
+    show(device);
     memset(memory, byte, size_bytes);
-    HIDE(memory, size_bytes);
+    hide(device);
     return cudaSuccess;
 }
 
@@ -591,13 +597,11 @@ bool cuda_shim_begin_launch(cudaStream_t stream) {
     if (count_call() != cudaSuccess)
         return false;
     for (const Allocation *a = shim.allocations; a; a = a->next)
-        if (a->is_device)
-            SHOW(a->memory, a->size_bytes);
+        show(a);
     return true;
 }
 
 void cuda_shim_end_launch(void) {
     for (const Allocation *a = shim.allocations; a; a = a->next)
-        if (a->is_device)
-            HIDE(a->memory, a->size_bytes);
+        hide(a);
 }
