@@ -131,6 +131,18 @@ void launch_chain(unsigned *results, unsigned n_blocks) {
     CUDA_LAUNCH(chain_kernel, dim3(n_blocks), dim3(1), 0, 0, results);
 }
 
+__global__ static void stale_kernel(float *seen) {
+    CUDA_SHARED(float, value);
+    CUDA_DYNAMIC_SHARED(float, values);
+    seen[2 * blockIdx.x] = value;
+    seen[2 * blockIdx.x + 1] = values[1];
+    value = values[1] = 5;
+}
+
+void launch_stale(float *seen, unsigned n_blocks) {
+    CUDA_LAUNCH(stale_kernel, dim3(n_blocks), dim3(1), 8, 0, seen);
+}
+
 /* Each lane writes what its neighbour copied. */
 template <int n_left> __global__ void copy_kernel(const uint4 *in, uint4 *out, int n, int n_valid) {
     CUDA_SHARED(uint4, rows, [2][32]);
@@ -213,7 +225,7 @@ __global__ static void fault_kernel(Fault fault, float *memory) {
             memory[thread] = warp_sum(1);
         break;
     case FAULT_RETURN_BEFORE_SHUFFLE:
-        if (thread == 3)
+        if (thread == 0)
             return;
         memory[thread] = warp_sum(1);
         break;

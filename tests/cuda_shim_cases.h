@@ -52,6 +52,9 @@ void launch_counter(unsigned *counter, unsigned *last, unsigned n_blocks);
 /* Each block adds its number to the result of the block before: right in no order but one. */
 void launch_chain(unsigned *results /* (n_blocks) */, unsigned n_blocks);
 
+/* What each block finds in static and dynamic shared memory; it leaves numbers there. */
+void launch_stale(float *seen /* (n_blocks, 2) */, unsigned n_blocks);
+
 /* Copies n rows of 32 * 16 bytes through two rows of shared memory, each waited for until n_left are under way: 1 is
  * right. Rows from n_valid on are zeros. */
 void launch_copy(const uint32_t *in /* (n, 128) */, uint32_t *out /* (n, 128) */, int n, int n_valid, int n_left);

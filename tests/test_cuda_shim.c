@@ -253,6 +253,19 @@ static void test_blocks(void **state) {
     assert_int_equal(n_wrong, N_SEEDS - 1); /* seed 0 runs them in order */
 }
 
+static void test_shared_is_filled_anew(void **state) {
+    (void)state;
+    float seen[2 * 3];
+    cuda_shim_set_seed(0);
+    launch_stale(seen, 3);
+    for (int i = 0; i < 2 * 3; i++)
+        assert_true(isnan(seen[i]));
+    cuda_shim_set_seed(1);
+    launch_stale(seen, 3);
+    for (int i = 0; i < 2 * 3; i++)
+        assert_true(seen[i] == 0);
+}
+
 static int count_wrong_copies(int n_left) {
     enum { N = 7, N_VALID = 6, ROW = 128 };
     static _Alignas(16) uint32_t in[N * ROW], out[N * ROW];
@@ -324,10 +337,10 @@ static void test_faults(void **state) {
     static const char *const messages[N_FAULTS] = {
         [FAULT_DIVERGENT_BARRIER] = "threads are at different barriers",
         [FAULT_BARRIER_OF_SOME] = "others wait at a barrier",
-        [FAULT_RETURN_BEFORE_BARRIER] = "have returned",
+        [FAULT_RETURN_BEFORE_BARRIER] = "a barrier after some threads have returned",
         [FAULT_DIVERGENT_SHUFFLE] = "meet at different places",
         [FAULT_SHUFFLE_OF_SOME] = "others of its warp wait in warp_sum",
-        [FAULT_RETURN_BEFORE_SHUFFLE] = "have returned",
+        [FAULT_RETURN_BEFORE_SHUFFLE] = "after others of their warp have returned",
         [FAULT_SHUFFLE_AND_BARRIER] = "no thread can go on",
         [FAULT_PART_OF_A_WARP] = "fewer than 32 lanes",
         [FAULT_MISALIGNED_LOAD] = "a misaligned address",
@@ -605,6 +618,7 @@ int main(void) {
         cmocka_unit_test(test_places),
         cmocka_unit_test(test_block_sums),
         cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_shared_is_filled_anew),
         cmocka_unit_test(test_copies),
         cmocka_unit_test(test_faults),
         cmocka_unit_test(test_faults_of_all_orders),

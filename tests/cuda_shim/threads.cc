@@ -116,25 +116,25 @@ unsigned char first_content() {
 }
 
 bool wait_alike(const Thread &a, const Thread &b) {
-    return a.returned == b.returned && a.waits_in == b.waits_in && a.place.line() == b.place.line();
+    return a.returned == b.returned && a.waits_in == b.waits_in && (!a.waits_in || a.place.line() == b.place.line());
 }
 
 [[noreturn]] void fail(const std::string &what) {
     fprintf(stderr, "cuda_shim: %s, block (%u, %u, %u): %s\n", launched.kernel, blockIdx.x, blockIdx.y, blockIdx.z,
             what.c_str());
     if (current)
-        fprintf(stderr, "  thread %d runs\n", current->number);
+        fprintf(stderr, "Thread %d found it. Where threads are:\n", current->number);
     for (int i = 0, next; i < launched.n_threads; i = next) {
         for (next = i + 1; next < launched.n_threads && wait_alike(threads[i], threads[next]); next++)
             continue;
         const Thread &thread = threads[i];
-        fprintf(stderr, "  threads %d to %d ", i, next - 1);
+        fprintf(stderr, "  %d to %d: ", i, next - 1);
         if (thread.returned)
-            fprintf(stderr, "have returned\n");
+            fprintf(stderr, "returned\n");
         else if (thread.waits_in)
-            fprintf(stderr, "wait in %s, %s:%u\n", thread.waits_in, thread.place.file_name(), thread.place.line());
+            fprintf(stderr, "%s, %s:%u\n", thread.waits_in, thread.place.file_name(), thread.place.line());
         else
-            fprintf(stderr, "wait for nothing\n");
+            fprintf(stderr, "not waiting\n");
     }
     abort();
 }
