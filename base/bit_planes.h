@@ -1,5 +1,5 @@
 /* Codes of 1 to 8 bits as bit planes, so that a load, a shift and a mask give what integer dot products multiply.
- * Packed weights (cpu/packed_matrix.h) and the woven records of the cache (kvcache/codec/weave.h) are made of them.
+ * Packed weights (model/packed_matrix.h) and the woven records of the cache (kvcache/codec/weave.h) are made of them.
  *
  * A pack is 16 lanes of 32 codes each: 8 steps of 4. The binary digits of the width are its planes, the widest first:
  * codes of 5 bits are a plane of their 4 low bits and one of the fifth, codes of 7 bits planes of 4, 2 and 1. A plane
@@ -7,6 +7,8 @@
  * l + c of a piece is code c of lane l. */
 #ifndef STOWKV_BIT_PLANES_H
 #define STOWKV_BIT_PLANES_H
+
+#include "base/constant_inline.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -18,17 +20,17 @@
 #define LANE_CODES  32
 
 /* Bytes of a pack of codes of `bits` bits. */
-static inline size_t planes_bytes(size_t bits) {
+CONSTANT_INLINE size_t planes_bytes(size_t bits) {
     return bits * PIECE_BYTES;
 }
 
 /* Bits of the widest plane: the highest binary digit of 1 to 8. */
-static inline __attribute__((always_inline)) size_t widest_plane(size_t bits) {
+CONSTANT_INLINE size_t widest_plane(size_t bits) {
     return bits >= 8 ? 8 : bits >= 4 ? 4 : bits >= 2 ? 2 : 1;
 }
 
 /* The same mask for each of four bytes. */
-static inline __attribute__((always_inline)) uint32_t plane_mask(size_t bits) {
+CONSTANT_INLINE uint32_t plane_mask(size_t bits) {
     return ((1u << bits) - 1) * 0x01010101u;
 }
 

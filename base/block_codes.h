@@ -1,5 +1,5 @@
 /* GGML's blocks (ggml-common.h): their layout, and the integers in them. Decoding scales these integers
- * (block_decode.c), packing rearranges them (cpu/packed_matrix.c). A number is scale * (code - bias), or
+ * (block_decode.c), packing rearranges them (model/packed_matrix.c). A number is scale * (code - bias), or
  * scale * code + minimum (Q4_1, Q5_1), or scale * code - minimum (Q2_K, Q4_K, Q5_K).
  *
  * A "part" is the run of 16 (Q2_K, Q3_K, Q6_K) or 32 numbers that share a scale in a block of 256. */

@@ -6,7 +6,7 @@
 #define STOWKV_ACTIVATION_STRIPS_H
 
 #include "base/simd/levels.h"
-#include "cpu/packed_matrix.h"
+#include "model/packed_matrix.h"
 
 enum { STRIP_WORDS = 0, STRIP_SCALE = 16, STRIP_SUMS = 17, STRIP_OFFSETS = 20, STRIP_INTS = 23 };
 

@@ -3,7 +3,7 @@
 #include "cpu/kernel_names.h"
 
 #include "attention/attention.h"
-#include "cpu/packed_matrix.h"
+#include "model/packed_matrix.h"
 
 #include <ctype.h>
 #include <stdio.h>

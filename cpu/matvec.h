@@ -3,7 +3,7 @@
 #define STOWKV_MATVEC_H
 
 #include "base/simd/levels.h"
-#include "cpu/packed_matrix.h"
+#include "model/packed_matrix.h"
 
 /* One token by panels [panel_begin, panel_end): y[row] = w[row] . x. `x` is the strip of the token for coded types
  * (activation_strips.h), else the token in F32. */

@@ -6,7 +6,7 @@
 #include "base/simd/bit_planes.h"
 #include "base/simd/codes.h"
 #include "cpu/activation_strips.h"
-#include "cpu/packed_matrix.h"
+#include "model/packed_matrix.h"
 
 #define PANEL_VECS (PANEL_ROWS / VEC_LANES)
 

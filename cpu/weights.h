@@ -15,8 +15,8 @@
 #define STOWKV_CPU_WEIGHTS_H
 
 #include "base/machine/thread_pool.h"
-#include "cpu/packed_matrix.h"
 #include "cpu/weight_store.h"
+#include "model/packed_matrix.h"
 
 #include <stdatomic.h>
 

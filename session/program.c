@@ -3,7 +3,7 @@
 
 #include "attention/attention.h"
 #include "base/simd/detect.h"
-#include "cpu/packed_matrix.h"
+#include "model/packed_matrix.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -2,8 +2,8 @@
  * tests/fixtures/reference_llama.py; and that batches, threads and instruction sets do not change them. */
 #include "base/simd/detect.h"
 #include "cpu/backend.h"
-#include "cpu/packed_matrix.h"
 #include "model/model.h"
+#include "model/packed_matrix.h"
 #include "tests/fixture_files.h"
 
 #include <glob.h>

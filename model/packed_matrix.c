@@ -1,5 +1,5 @@
 /* Packing, at load, and looking rows up; see packed_matrix.h. */
-#include "cpu/packed_matrix.h"
+#include "model/packed_matrix.h"
 
 #include "base/block_codes.h"
 #include "base/checked.h"
@@ -195,13 +195,12 @@ static void put_scales(const PackedFormat *format, const Run *run, size_t block,
     }
 }
 
-static void fill_codes(const PackedMatrix *packed, const Tensor *tensor, size_t panel) {
+static void fill_codes(const PackedMatrix *packed, const Tensor *tensor, size_t panel, uint8_t *out) {
     const PackedFormat *format = &PACKED_FORMATS[packed->type];
     size_t stripe_blocks = packed_stripe_blocks(format);
     for (size_t r = 0; r < PANEL_ROWS && panel * PANEL_ROWS + r < packed->n_rows; r++)
         for (size_t b = 0; b < packed->n_columns / PACKED_BLOCK; b++) {
-            uint8_t *scales =
-                packed->data + panel * packed->panel_bytes + b / stripe_blocks * packed_stripe_bytes(format);
+            uint8_t *scales = out + b / stripe_blocks * packed_stripe_bytes(format);
             uint8_t *codes = scales + packed_scales_bytes(format) + b % stripe_blocks * packed_block_bytes(format);
             Run run;
             run.plane = NULL;
@@ -212,8 +211,7 @@ static void fill_codes(const PackedMatrix *packed, const Tensor *tensor, size_t 
 }
 
 /* For types without codes: elements of `size` bytes. */
-static void fill_floats(const PackedMatrix *packed, const uint8_t *rows, size_t size, size_t panel) {
-    uint8_t *out = packed->data + panel * packed->panel_bytes;
+static void fill_floats(const PackedMatrix *packed, const uint8_t *rows, size_t size, size_t panel, uint8_t *out) {
     for (size_t r = 0; r < PANEL_ROWS && panel * PANEL_ROWS + r < packed->n_rows; r++) {
         const uint8_t *row = rows + (panel * PANEL_ROWS + r) * packed->n_columns * size;
         for (size_t c = 0; c < packed->n_columns; c++)
@@ -221,8 +219,7 @@ static void fill_floats(const PackedMatrix *packed, const uint8_t *rows, size_t 
     }
 }
 
-static void fill_decoded(const PackedMatrix *packed, const Tensor *tensor, size_t panel) {
-    float *out = (float *)(void *)(packed->data + panel * packed->panel_bytes);
+static void fill_decoded(const PackedMatrix *packed, const Tensor *tensor, size_t panel, float *out) {
     for (size_t r = 0; r < PANEL_ROWS && panel * PANEL_ROWS + r < packed->n_rows; r++)
         for (size_t c = 0; c < packed->n_columns; c++) {
             size_t i = (panel * PANEL_ROWS + r) * packed->n_columns + c;
@@ -230,14 +227,15 @@ static void fill_decoded(const PackedMatrix *packed, const Tensor *tensor, size_
         }
 }
 
-void packed_matrix_fill(const PackedMatrix *packed, const Tensor *tensor, size_t panel_begin, size_t panel_end) {
-    for (size_t panel = panel_begin; panel < panel_end; panel++) {
+void packed_panels_fill(const PackedMatrix *packed, const Tensor *tensor, size_t panel_begin, size_t panel_end,
+                        uint8_t *panels) {
+    for (size_t panel = panel_begin; panel < panel_end; panel++, panels += packed->panel_bytes) {
         if (packed_is_coded(packed->type))
-            fill_codes(packed, tensor, panel);
+            fill_codes(packed, tensor, panel, panels);
         else if (packed->type != tensor->type)
-            fill_decoded(packed, tensor, panel);
+            fill_decoded(packed, tensor, panel, (float *)(void *)panels);
         else
-            fill_floats(packed, tensor->data, tensor_type_info(packed->type)->block_bytes, panel);
+            fill_floats(packed, tensor->data, tensor_type_info(packed->type)->block_bytes, panel, panels);
     }
 }
 
