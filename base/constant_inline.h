@@ -3,7 +3,9 @@
 #ifndef STOWKV_CONSTANT_INLINE_H
 #define STOWKV_CONSTANT_INLINE_H
 
-#ifdef __cplusplus
+#if defined(__CUDACC__)
+#define CONSTANT_INLINE __host__ __device__ constexpr
+#elif defined(__cplusplus)
 #define CONSTANT_INLINE constexpr
 #else
 #define CONSTANT_INLINE static inline __attribute__((always_inline))

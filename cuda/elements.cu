@@ -1,0 +1,182 @@
+/* Embedding rows, norms, RoPE and the elementwise steps; see elements.h. Products and sums are rounded apart, as on the
+ * CPU: nvcc compiles this with -fmad=false. */
+#include "cuda/elements.h"
+
+#include "cuda/packed_panel.cuh"
+#include "cuda/primitives.cuh"
+
+namespace {
+
+constexpr int n_threads = 256, norm_threads = 512, warp_lanes = 32;
+
+/* Whole blocks of threads for n. */
+unsigned blocks_for(size_t n) {
+    return (unsigned)((n + n_threads - 1) / n_threads);
+}
+
+__device__ __forceinline__ size_t own_index() {
+    return (size_t)blockIdx.x * n_threads + threadIdx.x;
+}
+
+/* ---- Embedding */
+
+__device__ __forceinline__ float half_at(const uint8_t *halves, int row) {
+    return half_to_f32(reinterpret_cast<const uint16_t *>(halves)[row]);
+}
+
+template <TensorType type>
+__device__ __forceinline__ void row_scale(const uint8_t *panel, size_t block, int run, int row, float *scale,
+                                          float *minimum) {
+    using Panel = PackedPanel<type>;
+    const uint8_t *scales = Panel::block_scales(panel, block);
+    *minimum = 0;
+    if constexpr (Panel::scales == PACKED_FLOAT)
+        *scale = reinterpret_cast<const float *>(scales)[row];
+    else
+        *scale = half_at(scales, row);
+    if constexpr (Panel::has_minima)
+        *minimum = half_at(Panel::block_minima(panel, block), row);
+    if constexpr (Panel::has_factors) {
+        const uint8_t *factors = Panel::run_factors(panel, block, run);
+        *scale *= (float)(int8_t)factors[row];
+        if constexpr (Panel::has_minima)
+            *minimum *= -(float)factors[PANEL_ROWS + row];
+    }
+}
+
+/* A thread decodes a block of a row. */
+template <TensorType type>
+__global__ void __launch_bounds__(n_threads)
+    embed_coded(CudaMatrix embedding, const int32_t *tokens, size_t n_tokens, float *x) {
+    using Panel = PackedPanel<type>;
+    size_t n_blocks = embedding.n_columns / PACKED_BLOCK, token = own_index() / n_blocks;
+    size_t block = own_index() % n_blocks;
+    if (token >= n_tokens)
+        return;
+    const uint8_t *panel = embedding.panels + (size_t)tokens[token] / PANEL_ROWS * embedding.panel_bytes;
+    int row = (int)((size_t)tokens[token] % PANEL_ROWS);
+    float *out = x + token * embedding.n_columns + block * PACKED_BLOCK;
+    uint32_t pieces[Panel::bits];
+#pragma unroll
+    for (int piece = 0; piece < Panel::bits; piece++)
+        pieces[piece] = load_4(Panel::block_codes(panel, block) + piece * PIECE_BYTES + row * 4);
+#pragma unroll
+    for (int step = 0; step < PLANE_STEPS; step++) {
+        uint32_t codes = step_codes<Panel::bits, 0>(pieces, step);
+        float scale, minimum;
+        row_scale<type>(panel, block, step * 4 / Panel::run, row, &scale, &minimum);
+#pragma unroll
+        for (int c = 0; c < 4; c++) {
+            float value = scale * (float)((int)(codes >> 8 * c & 0xff) - Panel::bias);
+            out[step * 4 + c] = Panel::has_minima ? value + minimum : value;
+        }
+    }
+}
+
+template <TensorType type>
+__global__ void __launch_bounds__(n_threads)
+    embed_floats(CudaMatrix embedding, const int32_t *tokens, size_t n_tokens, float *x) {
+    size_t n_columns = embedding.n_columns, token = own_index() / n_columns, column = own_index() % n_columns;
+    if (token >= n_tokens)
+        return;
+    const uint8_t *panel = embedding.panels + (size_t)tokens[token] / PANEL_ROWS * embedding.panel_bytes;
+    size_t element = column * PANEL_ROWS + (size_t)tokens[token] % PANEL_ROWS;
+    if constexpr (type == TYPE_F32)
+        x[own_index()] = reinterpret_cast<const float *>(panel)[element];
+    else if constexpr (type == TYPE_F16)
+        x[own_index()] = half_to_f32(reinterpret_cast<const uint16_t *>(panel)[element]);
+    else
+        x[own_index()] = bf16_to_f32(reinterpret_cast<const uint16_t *>(panel)[element]);
+}
+
+/* ---- Norms, RoPE, elementwise */
+
+/* A block of threads for a token. */
+__global__ void __launch_bounds__(norm_threads)
+    normalize(const float *x, const float *gain, float eps, size_t n, float *y) {
+    CUDA_SHARED(float, warp_sums, [norm_threads / warp_lanes]);
+    const float *token = x + blockIdx.x * n;
+    float squares = 0;
+    for (size_t i = threadIdx.x; i < n; i += norm_threads)
+        squares = fmaf(token[i], token[i], squares);
+    squares = warp_sum(squares);
+    if (threadIdx.x % warp_lanes == 0)
+        warp_sums[threadIdx.x / warp_lanes] = squares;
+    __syncthreads();
+    float sum = 0;
+    for (int i = 0; i < norm_threads / warp_lanes; i++)
+        sum += warp_sums[i];
+    float scale = 1.0f / sqrtf(sum / (float)n + eps);
+    for (size_t i = threadIdx.x; i < n; i += norm_threads)
+        y[blockIdx.x * n + i] = gain[i] * (token[i] * scale);
+}
+
+/* A thread for a pair: base/rope.h says which two elements are one. */
+__global__ void __launch_bounds__(n_threads)
+    rotate(float *x, size_t n_pairs, size_t n_heads, size_t half_dim, RopePairing pairing, const float *rotation) {
+    if (own_index() >= n_pairs)
+        return;
+    size_t head = own_index() / half_dim, i = own_index() % half_dim;
+    size_t step = pairing == ROPE_INTERLEAVED ? 2 : 1, partner = pairing == ROPE_INTERLEAVED ? 1 : half_dim;
+    const float *angle = rotation + (head / n_heads * half_dim + i) * 2;
+    float *a = x + head * half_dim * 2 + i * step, *b = a + partner;
+    float cosine = angle[0], sine = angle[1], first = *a, second = *b;
+    *a = first * cosine - second * sine;
+    *b = first * sine + second * cosine;
+}
+
+__global__ void __launch_bounds__(n_threads) gate_up(float *gate, const float *up, size_t n) {
+    if (own_index() >= n)
+        return;
+    float z = gate[own_index()];
+    gate[own_index()] = z / (1.0f + expf(fminf(88.0f, -z))) * up[own_index()];
+}
+
+__global__ void __launch_bounds__(n_threads) add_to(float *x, const float *y, size_t n) {
+    if (own_index() < n)
+        x[own_index()] += y[own_index()];
+}
+
+} // namespace
+
+extern "C" void cuda_embed(const CudaMatrix *embedding, const int32_t *tokens, size_t n_tokens, float *x,
+                           cudaStream_t stream) {
+    dim3 block(n_threads), each_block(blocks_for(n_tokens * (embedding->n_columns / PACKED_BLOCK)));
+    dim3 each_element(blocks_for(n_tokens * embedding->n_columns));
+    switch (embedding->type) {
+#define EMBED_CODED(type, bits, bias, run, scales)                                                                     \
+    case type:                                                                                                         \
+        CUDA_LAUNCH((embed_coded<type>), each_block, block, 0, stream, *embedding, tokens, n_tokens, x);               \
+        break;
+#define EMBED_FLOATS(type)                                                                                             \
+    case type:                                                                                                         \
+        CUDA_LAUNCH((embed_floats<type>), each_element, block, 0, stream, *embedding, tokens, n_tokens, x);            \
+        break;
+        CODED_TYPES(EMBED_CODED)
+        FLOAT_TYPES(EMBED_FLOATS)
+#undef EMBED_CODED
+#undef EMBED_FLOATS
+    case TENSOR_TYPE_COUNT:
+        break;
+    }
+}
+
+extern "C" void cuda_rmsnorm(const float *x, const float *gain, float eps, size_t n, size_t n_tokens, float *y,
+                             cudaStream_t stream) {
+    CUDA_LAUNCH(normalize, dim3((unsigned)n_tokens), dim3(norm_threads), 0, stream, x, gain, eps, n, y);
+}
+
+extern "C" void cuda_rope(float *x, size_t n_tokens, size_t n_heads, size_t head_dim, RopePairing pairing,
+                          const float *rotation, cudaStream_t stream) {
+    size_t n_pairs = n_tokens * n_heads * (head_dim / 2);
+    CUDA_LAUNCH(rotate, dim3(blocks_for(n_pairs)), dim3(n_threads), 0, stream, x, n_pairs, n_heads, head_dim / 2,
+                pairing, rotation);
+}
+
+extern "C" void cuda_swiglu(float *gate, const float *up, size_t n, cudaStream_t stream) {
+    CUDA_LAUNCH(gate_up, dim3(blocks_for(n)), dim3(n_threads), 0, stream, gate, up, n);
+}
+
+extern "C" void cuda_add(float *x, const float *y, size_t n, cudaStream_t stream) {
+    CUDA_LAUNCH(add_to, dim3(blocks_for(n)), dim3(n_threads), 0, stream, x, y, n);
+}

@@ -1,0 +1,374 @@
+/* Matrix products that read weights once for up to 8 tokens, as fast as memory delivers them: see products.h. A block of
+ * threads computes the 16 rows of a panel. Its warps take chunks of the columns in turn; in a warp, lanes are spread over
+ * columns and over parts of the rows, and each lane loads 16 bytes at a time. Sums are put together in an order that
+ * depends on nothing but the number of columns: within a lane, over a warp's lanes, over the warps. Where a product is
+ * followed by a sum, fmaf() says so: no compiler may choose, or tokens alone and in batches would differ. */
+#include "cuda/products.h"
+
+#include "cuda/packed_panel.cuh"
+#include "cuda/primitives.cuh"
+
+namespace {
+
+constexpr int warp_lanes = 32, n_warps = 8, most_products = 4, most_tokens = 8;
+
+/* Products of one launch: blocks of threads go over the panels of all of them. */
+struct ProductBatch {
+    CudaProduct products[most_products];
+    unsigned first_panel[most_products]; /* of each product; a large number behind the last */
+};
+
+/* What a block of threads computes. */
+struct PanelTask {
+    CudaMatrix w;
+    const uint8_t *panel;
+    const float *bias; /* (n_rows) or NULL */
+    float *y;          /* (n_tokens, n_rows) from the first of its tokens on */
+    const float *x;    /* (n_tokens, n_columns) */
+    int n_tokens;
+    size_t first_row;
+};
+
+__device__ __forceinline__ PanelTask find_task(const ProductBatch &batch, const float *x, size_t n_tokens, int tile) {
+    int number = 0;
+#pragma unroll
+    for (int i = 1; i < most_products; i++)
+        number += blockIdx.x >= batch.first_panel[i];
+    const CudaProduct &product = batch.products[number];
+    size_t panel = blockIdx.x - batch.first_panel[number], first_token = (size_t)blockIdx.y * tile;
+    PanelTask task;
+    task.w = product.w;
+    task.panel = product.w.panels + panel * product.w.panel_bytes;
+    task.bias = product.bias;
+    task.y = product.y + first_token * product.w.n_rows;
+    task.x = x + first_token * product.w.n_columns;
+    task.n_tokens = n_tokens - first_token < (size_t)tile ? (int)(n_tokens - first_token) : tile;
+    task.first_row = panel * PANEL_ROWS;
+    return task;
+}
+
+/* x of a token of the tile; what is beyond the last token computes as that one does, and is not written. */
+__device__ __forceinline__ const float *token_x(const PanelTask &task, int token) {
+    return task.x + (size_t)(token < task.n_tokens ? token : task.n_tokens - 1) * task.w.n_columns;
+}
+
+/* Puts the lanes' sums together and writes y. Lane l has rows l % parts * ROWS and following ones, of its columns. */
+template <int N_TOKENS, int ROWS>
+__device__ __forceinline__ void write_sums(const PanelTask &task, float (&sums)[N_TOKENS][ROWS]) {
+    constexpr int parts = PANEL_ROWS / ROWS;
+    CUDA_SHARED(float, warp_sums, [n_warps][N_TOKENS][PANEL_ROWS]);
+    int warp = (int)threadIdx.x / warp_lanes, lane = (int)threadIdx.x % warp_lanes;
+#pragma unroll
+    for (int t = 0; t < N_TOKENS; t++)
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            float sum = sums[t][r];
+#pragma unroll
+            for (int mask = parts; mask < warp_lanes; mask *= 2)
+                sum += warp_xor(sum, mask);
+            if (lane < parts)
+                warp_sums[warp][t][lane * ROWS + r] = sum;
+        }
+    __syncthreads();
+    int token = (int)threadIdx.x / PANEL_ROWS, row = (int)threadIdx.x % PANEL_ROWS;
+    if (token >= task.n_tokens || task.first_row + row >= task.w.n_rows)
+        return;
+    float sum = warp_sums[0][token][row];
+#pragma unroll
+    for (int i = 1; i < n_warps; i++)
+        sum += warp_sums[i][token][row];
+    if (task.bias != nullptr)
+        sum += task.bias[task.first_row + row];
+    task.y[token * task.w.n_rows + task.first_row + row] = sum;
+}
+
+/* ---- Coded weights: a lane has a block of 32 columns of four rows, a warp 8 blocks */
+
+constexpr int lane_rows = 4, row_lanes = PANEL_ROWS / lane_rows, warp_blocks = warp_lanes / row_lanes;
+
+/* A lane's codes and scales, as they lie in memory. */
+template <TensorType type> struct LaneBlock {
+    using Panel = PackedPanel<type>;
+    static constexpr int n_scales = Panel::scales == PACKED_FLOAT ? 4 : 2;
+
+    uint32_t codes[lane_rows][Panel::bits];
+    uint32_t scales[n_scales], minima[2];
+    uint32_t factors[Panel::runs], min_factors[Panel::runs]; /* a byte for each row */
+};
+
+template <TensorType type>
+__device__ __forceinline__ void load_block(LaneBlock<type> &to, const uint8_t *panel, size_t block, int part) {
+    using Panel = PackedPanel<type>;
+    const uint8_t *codes = Panel::block_codes(panel, block) + part * 16;
+#pragma unroll
+    for (int piece = 0; piece < Panel::bits; piece++) {
+        uint4 words = load_16(codes + piece * PIECE_BYTES);
+        to.codes[0][piece] = words.x;
+        to.codes[1][piece] = words.y;
+        to.codes[2][piece] = words.z;
+        to.codes[3][piece] = words.w;
+    }
+    const uint8_t *scales = Panel::block_scales(panel, block);
+    if constexpr (Panel::scales == PACKED_FLOAT) {
+        uint4 words = load_16(scales + part * 16);
+        to.scales[0] = words.x;
+        to.scales[1] = words.y;
+        to.scales[2] = words.z;
+        to.scales[3] = words.w;
+    } else {
+        uint2 words = load_8(scales + part * 8);
+        to.scales[0] = words.x;
+        to.scales[1] = words.y;
+    }
+    if constexpr (Panel::has_minima) {
+        uint2 words = load_8(Panel::block_minima(panel, block) + part * 8);
+        to.minima[0] = words.x;
+        to.minima[1] = words.y;
+    }
+    if constexpr (Panel::has_factors)
+#pragma unroll
+        for (int run = 0; run < Panel::runs; run++) {
+            const uint8_t *factors = Panel::run_factors(panel, block, run) + part * 4;
+            to.factors[run] = load_4(factors);
+            if constexpr (Panel::has_minima)
+                to.min_factors[run] = load_4(factors + PANEL_ROWS);
+        }
+}
+
+/* The half of a row among two words of two. */
+__device__ __forceinline__ float row_half(const uint32_t (&halves)[2], int row) {
+    return row % 2 == 0 ? half2_low(halves[row / 2]) : half2_high(halves[row / 2]);
+}
+
+constexpr float byte_magic = 8388608.0f; /* 2^23: the last bit of a float of its exponent is 1 */
+
+/* 2^23 + a byte of a word */
+__device__ __forceinline__ float magic_byte(uint32_t word, int byte) {
+    return f32_from_bits(byte_permute(word, 0x4b000000, 0x7440 + byte));
+}
+
+template <TensorType type>
+__device__ __forceinline__ void run_scale(const LaneBlock<type> &block, int run, int row, float *scale, float *minimum) {
+    using Panel = PackedPanel<type>;
+    *minimum = 0;
+    if constexpr (Panel::scales == PACKED_FLOAT) {
+        *scale = f32_from_bits(block.scales[row]);
+    } else {
+        *scale = row_half({block.scales[0], block.scales[1]}, row);
+        if constexpr (Panel::has_minima)
+            *minimum = row_half(block.minima, row);
+    }
+    if constexpr (Panel::has_factors) {
+        *scale *= magic_byte(block.factors[run] ^ 0x80808080, row) - (byte_magic + 128);
+        if constexpr (Panel::has_minima)
+            *minimum *= byte_magic - magic_byte(block.min_factors[run], row);
+    }
+}
+
+/* Codes of up to 7 bits become 1 + code / 2^bits, by putting them at the head of a float's fraction: one permutation of
+ * bytes. Such sums are larger than those of code - bias by (1 + bias / 2^bits) times the sum of x. Codes of 8 bits do not
+ * fit between bytes there: they become code - bias, by a subtraction each. */
+template <TensorType type> struct CodeFloats {
+    using Panel = PackedPanel<type>;
+    static constexpr bool is_shifted = Panel::bits < 8;
+    static constexpr float unit = is_shifted ? 1 << Panel::bits : 1; /* what the value is to be multiplied with */
+    static constexpr float shift = is_shifted ? 1 + (float)Panel::bias / unit : 0;
+
+    static __device__ __forceinline__ uint32_t of_step(const uint32_t (&pieces)[Panel::bits], int step) {
+        if constexpr (is_shifted)
+            return step_codes<Panel::bits, 7 - Panel::bits>(pieces, step) | 0x80808080;
+        else
+            return step_codes<Panel::bits, 0>(pieces, step);
+    }
+
+    static __device__ __forceinline__ float of_column(uint32_t codes, int column) {
+        if constexpr (is_shifted)
+            return f32_from_bits(byte_permute(codes, 0x3f000000, 0x7044 + (column << 8)));
+        else
+            return magic_byte(codes, column) - (byte_magic + Panel::bias);
+    }
+};
+
+/* Adds the products of a run of columns, of all tokens: `x` is that of the run. */
+template <TensorType type, int N_TOKENS>
+__device__ __forceinline__ void add_run(const LaneBlock<type> &block, int run, const float *const (&x)[N_TOKENS],
+                                        float (&sums)[N_TOKENS][lane_rows]) {
+    using Panel = PackedPanel<type>;
+    using Floats = CodeFloats<type>;
+    float products[N_TOKENS][lane_rows] = {}, sum_x[N_TOKENS] = {};
+#pragma unroll
+    for (int step = run * Panel::run / 4; step < (run + 1) * Panel::run / 4; step++) {
+        float4 xs[N_TOKENS];
+#pragma unroll
+        for (int t = 0; t < N_TOKENS; t++) {
+            xs[t] = *reinterpret_cast<const float4 *>(x[t] + step * 4);
+            if constexpr (Floats::is_shifted || Panel::has_minima)
+                sum_x[t] += (xs[t].x + xs[t].y) + (xs[t].z + xs[t].w);
+        }
+#pragma unroll
+        for (int r = 0; r < lane_rows; r++) {
+            uint32_t codes = Floats::of_step(block.codes[r], step);
+            float w0 = Floats::of_column(codes, 0), w1 = Floats::of_column(codes, 1);
+            float w2 = Floats::of_column(codes, 2), w3 = Floats::of_column(codes, 3);
+#pragma unroll
+            for (int t = 0; t < N_TOKENS; t++) {
+                products[t][r] = fmaf(xs[t].x, w0, products[t][r]);
+                products[t][r] = fmaf(xs[t].y, w1, products[t][r]);
+                products[t][r] = fmaf(xs[t].z, w2, products[t][r]);
+                products[t][r] = fmaf(xs[t].w, w3, products[t][r]);
+            }
+        }
+    }
+#pragma unroll
+    for (int r = 0; r < lane_rows; r++) {
+        float scale, minimum;
+        run_scale(block, run, r, &scale, &minimum);
+        scale *= Floats::unit;
+#pragma unroll
+        for (int t = 0; t < N_TOKENS; t++) {
+            float sum = Floats::is_shifted ? fmaf(-Floats::shift, sum_x[t], products[t][r]) : products[t][r];
+            sums[t][r] = fmaf(scale, sum, sums[t][r]);
+            if constexpr (Panel::has_minima)
+                sums[t][r] = fmaf(minimum, sum_x[t], sums[t][r]);
+        }
+    }
+}
+
+template <TensorType type, int N_TOKENS>
+__device__ __forceinline__ void add_block(const LaneBlock<type> &block, const float *const (&x)[N_TOKENS],
+                                          size_t first_column, float (&sums)[N_TOKENS][lane_rows]) {
+    const float *block_x[N_TOKENS];
+#pragma unroll
+    for (int t = 0; t < N_TOKENS; t++)
+        block_x[t] = x[t] + first_column;
+#pragma unroll
+    for (int run = 0; run < PackedPanel<type>::runs; run++)
+        add_run(block, run, block_x, sums);
+}
+
+/* A lane's next block is on its way while it works on one. */
+template <TensorType type, int N_TOKENS>
+__global__ void __launch_bounds__(n_warps *warp_lanes)
+    multiply_coded(ProductBatch batch, const float *x, size_t n_tokens) {
+    PanelTask task = find_task(batch, x, n_tokens, N_TOKENS);
+    unsigned n_blocks = (unsigned)(task.w.n_columns / PACKED_BLOCK), part = threadIdx.x % row_lanes;
+    float sums[N_TOKENS][lane_rows] = {};
+    const float *token[N_TOKENS];
+#pragma unroll
+    for (int t = 0; t < N_TOKENS; t++)
+        token[t] = token_x(task, t);
+    unsigned block = threadIdx.x / row_lanes; /* a block of the matrix for every four threads */
+    LaneBlock<type> now, next;
+    if (block < n_blocks)
+        load_block(now, task.panel, block, (int)part);
+    for (; block < n_blocks; block += n_warps * warp_blocks) {
+        if (block + n_warps * warp_blocks < n_blocks)
+            load_block(next, task.panel, block + n_warps * warp_blocks, (int)part);
+        add_block(now, token, (size_t)block * PACKED_BLOCK, sums);
+        now = next;
+    }
+    write_sums(task, sums);
+}
+
+/* ---- Weights without codes: a lane has one column of four or eight rows at a time */
+
+/* The rows of 16 bytes, in F32. */
+template <TensorType type, int ROWS> __device__ __forceinline__ void lane_floats(uint4 bytes, float (&rows)[ROWS]) {
+    const uint32_t words[4] = {bytes.x, bytes.y, bytes.z, bytes.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        if constexpr (type == TYPE_F32) {
+            rows[i] = f32_from_bits(words[i]);
+        } else if constexpr (type == TYPE_F16) {
+            rows[2 * i] = half2_low(words[i]);
+            rows[2 * i + 1] = half2_high(words[i]);
+        } else {
+            rows[2 * i] = bf16_to_f32((uint16_t)words[i]);
+            rows[2 * i + 1] = f32_from_bits(words[i] & 0xffff0000);
+        }
+    }
+}
+
+template <TensorType type, int N_TOKENS>
+__global__ void __launch_bounds__(n_warps *warp_lanes)
+    multiply_floats(ProductBatch batch, const float *x, size_t n_tokens) {
+    constexpr int size = type == TYPE_F32 ? 4 : 2, rows = 16 / size, parts = PANEL_ROWS / rows;
+    constexpr int columns = n_warps * warp_lanes / parts, unroll = 8; /* one of a thread's loads; loads in flight */
+    PanelTask task = find_task(batch, x, n_tokens, N_TOKENS);
+    size_t n_columns = task.w.n_columns, column = threadIdx.x / parts;
+    const uint8_t *weights = task.panel + threadIdx.x % parts * 16;
+    float sums[N_TOKENS][rows] = {};
+    for (; column < n_columns; column += unroll * columns) {
+        uint4 loaded[unroll];
+#pragma unroll
+        for (int i = 0; i < unroll; i++)
+            if (column + i * columns < n_columns)
+                loaded[i] = load_16(weights + (column + i * columns) * PANEL_ROWS * size);
+            else
+                loaded[i] = make_uint4(0, 0, 0, 0);
+#pragma unroll
+        for (int i = 0; i < unroll; i++) {
+            float w[rows];
+            lane_floats<type>(loaded[i], w);
+#pragma unroll
+            for (int t = 0; t < N_TOKENS; t++) {
+                float value = column + i * columns < n_columns ? token_x(task, t)[column + i * columns] : 0;
+#pragma unroll
+                for (int r = 0; r < rows; r++)
+                    sums[t][r] = fmaf(value, w[r], sums[t][r]);
+            }
+        }
+    }
+    write_sums(task, sums);
+}
+
+/* ---- Launching */
+
+template <int N_TOKENS>
+void launch(TensorType type, const ProductBatch &batch, unsigned n_panels, const float *x, size_t n_tokens,
+            cudaStream_t stream) {
+    dim3 grid(n_panels, (unsigned)((n_tokens + N_TOKENS - 1) / N_TOKENS)), block(n_warps * warp_lanes);
+    switch (type) {
+#define LAUNCH_CODED(type, bits, bias, run, scales)                                                                    \
+    case type:                                                                                                         \
+        CUDA_LAUNCH((multiply_coded<type, N_TOKENS>), grid, block, 0, stream, batch, x, n_tokens);                     \
+        break;
+#define LAUNCH_FLOATS(type)                                                                                            \
+    case type:                                                                                                         \
+        CUDA_LAUNCH((multiply_floats<type, N_TOKENS>), grid, block, 0, stream, batch, x, n_tokens);                    \
+        break;
+        CODED_TYPES(LAUNCH_CODED)
+        FLOAT_TYPES(LAUNCH_FLOATS)
+#undef LAUNCH_CODED
+#undef LAUNCH_FLOATS
+    case TENSOR_TYPE_COUNT:
+        break;
+    }
+}
+
+} // namespace
+
+extern "C" void cuda_products(const CudaProduct *products, size_t n_products, const float *x, size_t n_tokens,
+                              cudaStream_t stream) {
+    for (size_t begin = 0, n; begin < n_products; begin += n) {
+        TensorType type = products[begin].w.type;
+        ProductBatch batch = {};
+        unsigned n_panels = 0;
+        for (n = 0; n < most_products && begin + n < n_products && products[begin + n].w.type == type; n++) {
+            batch.products[n] = products[begin + n];
+            batch.first_panel[n] = n_panels;
+            n_panels += (unsigned)((products[begin + n].w.n_rows + PANEL_ROWS - 1) / PANEL_ROWS);
+        }
+        for (size_t i = n; i < most_products; i++)
+            batch.first_panel[i] = 0xffffffff;
+        if (n_tokens == 1)
+            launch<1>(type, batch, n_panels, x, n_tokens, stream);
+        else
+            launch<most_tokens>(type, batch, n_panels, x, n_tokens, stream);
+    }
+}
+
+extern "C" const char *cuda_product_path(const CudaMatrix *w) {
+    (void)w;
+    return "f32";
+}
