@@ -15,17 +15,17 @@ extern "C" {
 void cuda_embed(const CudaMatrix *embedding, // {n_embd, n_vocab}
                 const int32_t *tokens,       // (n_tokens) in device memory
                 size_t n_tokens,
-                float *x,                    // (n_tokens, n_embd)
+                float *x, // (n_tokens, n_embd)
                 cudaStream_t stream);
 
 void cuda_rmsnorm(const float *x,    // (n_tokens, n)
                   const float *gain, // (n)
                   float eps, size_t n, size_t n_tokens,
-                  float *y,          // (n_tokens, n); may be x
+                  float *y, // (n_tokens, n); may be x
                   cudaStream_t stream);
 
 /* Rotates each head of each token in place. */
-void cuda_rope(float *x,              // (n_tokens, n_heads, head_dim)
+void cuda_rope(float *x, // (n_tokens, n_heads, head_dim)
                size_t n_tokens, size_t n_heads, size_t head_dim, RopePairing pairing,
                const float *rotation, // (n_tokens, head_dim / 2, 2) cosine and sine
                cudaStream_t stream);

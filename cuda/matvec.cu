@@ -1,8 +1,8 @@
-/* Matrix products that read weights once for up to 8 tokens, as fast as memory delivers them: see products.h. A block of
- * threads computes the 16 rows of a panel. Its warps take chunks of the columns in turn; in a warp, lanes are spread over
- * columns and over parts of the rows, and each lane loads 16 bytes at a time. Sums are put together in an order that
- * depends on nothing but the number of columns: within a lane, over a warp's lanes, over the warps. Where a product is
- * followed by a sum, fmaf() says so: no compiler may choose, or tokens alone and in batches would differ. */
+/* Matrix products that read weights once for up to 8 tokens, as fast as memory delivers them: see products.h. A block
+ * of threads computes the 16 rows of a panel. Its warps take chunks of the columns in turn; in a warp, lanes are spread
+ * over columns and over parts of the rows, and each lane loads 16 bytes at a time. Sums are put together in an order
+ * that depends on nothing but the number of columns: within a lane, over a warp's lanes, over the warps. Where a
+ * product is followed by a sum, fmaf() says so: no compiler may choose, or tokens alone and in batches would differ. */
 #include "cuda/products.h"
 
 #include "cuda/packed_panel.cuh"
@@ -29,21 +29,24 @@ struct PanelTask {
     size_t first_row;
 };
 
+/* Blocks that follow each other have the same panel, and other tokens: the second cache has it then. */
 __device__ __forceinline__ PanelTask find_task(const ProductBatch &batch, const float *x, size_t n_tokens, int tile) {
+    unsigned n_tiles = (unsigned)((n_tokens + tile - 1) / tile), panel = blockIdx.x / n_tiles;
     int number = 0;
 #pragma unroll
     for (int i = 1; i < most_products; i++)
-        number += blockIdx.x >= batch.first_panel[i];
+        number += panel >= batch.first_panel[i];
     const CudaProduct &product = batch.products[number];
-    size_t panel = blockIdx.x - batch.first_panel[number], first_token = (size_t)blockIdx.y * tile;
+    size_t first_token = (size_t)(blockIdx.x % n_tiles) * tile;
+    panel -= batch.first_panel[number];
     PanelTask task;
     task.w = product.w;
-    task.panel = product.w.panels + panel * product.w.panel_bytes;
+    task.panel = product.w.panels + (size_t)panel * product.w.panel_bytes;
     task.bias = product.bias;
     task.y = product.y + first_token * product.w.n_rows;
     task.x = x + first_token * product.w.n_columns;
     task.n_tokens = n_tokens - first_token < (size_t)tile ? (int)(n_tokens - first_token) : tile;
-    task.first_row = panel * PANEL_ROWS;
+    task.first_row = (size_t)panel * PANEL_ROWS;
     return task;
 }
 
@@ -148,7 +151,8 @@ __device__ __forceinline__ float magic_byte(uint32_t word, int byte) {
 }
 
 template <TensorType type>
-__device__ __forceinline__ void run_scale(const LaneBlock<type> &block, int run, int row, float *scale, float *minimum) {
+__device__ __forceinline__ void run_scale(const LaneBlock<type> &block, int run, int row, float *scale,
+                                          float *minimum) {
     using Panel = PackedPanel<type>;
     *minimum = 0;
     if constexpr (Panel::scales == PACKED_FLOAT) {
@@ -166,8 +170,8 @@ __device__ __forceinline__ void run_scale(const LaneBlock<type> &block, int run,
 }
 
 /* Codes of up to 7 bits become 1 + code / 2^bits, by putting them at the head of a float's fraction: one permutation of
- * bytes. Such sums are larger than those of code - bias by (1 + bias / 2^bits) times the sum of x. Codes of 8 bits do not
- * fit between bytes there: they become code - bias, by a subtraction each. */
+ * bytes. Such sums are larger than those of code - bias by (1 + bias / 2^bits) times the sum of x. Codes of 8 bits do
+ * not fit between bytes there: they become code - bias, by a subtraction each. */
 template <TensorType type> struct CodeFloats {
     using Panel = PackedPanel<type>;
     static constexpr bool is_shifted = Panel::bits < 8;
@@ -246,7 +250,7 @@ __device__ __forceinline__ void add_block(const LaneBlock<type> &block, const fl
         add_run(block, run, block_x, sums);
 }
 
-/* A lane's next block is on its way while it works on one. */
+/* With one token, memory is what counts: a lane's next block is on its way while it works on one. */
 template <TensorType type, int N_TOKENS>
 __global__ void __launch_bounds__(n_warps *warp_lanes)
     multiply_coded(ProductBatch batch, const float *x, size_t n_tokens) {
@@ -258,14 +262,22 @@ __global__ void __launch_bounds__(n_warps *warp_lanes)
     for (int t = 0; t < N_TOKENS; t++)
         token[t] = token_x(task, t);
     unsigned block = threadIdx.x / row_lanes; /* a block of the matrix for every four threads */
-    LaneBlock<type> now, next;
-    if (block < n_blocks)
-        load_block(now, task.panel, block, (int)part);
-    for (; block < n_blocks; block += n_warps * warp_blocks) {
-        if (block + n_warps * warp_blocks < n_blocks)
-            load_block(next, task.panel, block + n_warps * warp_blocks, (int)part);
-        add_block(now, token, (size_t)block * PACKED_BLOCK, sums);
-        now = next;
+    if constexpr (N_TOKENS > 1) {
+        for (; block < n_blocks; block += n_warps * warp_blocks) {
+            LaneBlock<type> now;
+            load_block(now, task.panel, block, (int)part);
+            add_block(now, token, (size_t)block * PACKED_BLOCK, sums);
+        }
+    } else {
+        LaneBlock<type> now, next;
+        if (block < n_blocks)
+            load_block(now, task.panel, block, (int)part);
+        for (; block < n_blocks; block += n_warps * warp_blocks) {
+            if (block + n_warps * warp_blocks < n_blocks)
+                load_block(next, task.panel, block + n_warps * warp_blocks, (int)part);
+            add_block(now, token, (size_t)block * PACKED_BLOCK, sums);
+            now = next;
+        }
     }
     write_sums(task, sums);
 }
@@ -327,7 +339,7 @@ __global__ void __launch_bounds__(n_warps *warp_lanes)
 template <int N_TOKENS>
 void launch(TensorType type, const ProductBatch &batch, unsigned n_panels, const float *x, size_t n_tokens,
             cudaStream_t stream) {
-    dim3 grid(n_panels, (unsigned)((n_tokens + N_TOKENS - 1) / N_TOKENS)), block(n_warps * warp_lanes);
+    dim3 grid(n_panels * (unsigned)((n_tokens + N_TOKENS - 1) / N_TOKENS)), block(n_warps * warp_lanes);
     switch (type) {
 #define LAUNCH_CODED(type, bits, bias, run, scales)                                                                    \
     case type:                                                                                                         \

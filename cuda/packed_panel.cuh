@@ -7,9 +7,7 @@
 
 template <TensorType type> struct FormatOf;
 #define FORMAT_OF(type, bits, bias, run, scales)                                                                       \
-    template <> struct FormatOf<type> {                                                                                \
-        static constexpr PackedFormat format = {bits, bias, run, scales};                                              \
-    };
+    template <> struct FormatOf<type> { static constexpr PackedFormat format = {bits, bias, run, scales}; };
 CODED_TYPES(FORMAT_OF)
 #undef FORMAT_OF
 

@@ -3,8 +3,8 @@
  *     CudaProduct products[] = {{*q, q_bias, out_q}, {*k, k_bias, out_k}, {*v, v_bias, out_v}};
  *     cuda_products(products, 3, x, n_tokens, stream);
  *
- * Codes are made floats exactly and meet F32 activations; a scale meets the sum of its run of columns. The order of sums
- * depends on the shape of the matrix alone: a token gets the same bits in any batch. */
+ * Codes are made floats exactly and meet F32 activations; a scale meets the sum of its run of columns. The order of
+ * sums depends on the shape of the matrix alone: a token gets the same bits in any batch. */
 #ifndef STOWKV_CUDA_PRODUCTS_H
 #define STOWKV_CUDA_PRODUCTS_H
 

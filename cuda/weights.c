@@ -8,10 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STAGING_BYTES ((size_t)32 << 20) /* packed at a time, or one panel where that is more */
-
 void cuda_weights_open(CudaWeights *weights, ThreadPool *pool) {
-    *weights = (CudaWeights){.pool = pool};
+    *weights = (CudaWeights){.pool = pool, .staging_bytes = (size_t)32 << 20};
 }
 
 void cuda_weights_close(CudaWeights *weights) {
@@ -77,7 +75,7 @@ static void pack_panels(void *context, size_t begin, size_t end, int thread) {
 }
 
 static int pack_and_copy(const CudaWeights *weights, const PackedMatrix *packed, const Tensor *tensor, Error *error) {
-    size_t n_staged = at_most(at_least(STAGING_BYTES / packed->panel_bytes, 1), packed->n_panels);
+    size_t n_staged = at_most(at_least(weights->staging_bytes / packed->panel_bytes, 1), packed->n_panels);
     size_t staging_bytes = n_staged * packed->panel_bytes;
     PackJob job = {.packed = packed, .tensor = tensor, .staging = aligned_alloc(64, staging_bytes)};
     cudaError_t status = cudaSuccess;

@@ -21,7 +21,8 @@ typedef struct CudaWeights {
     CudaMatrix **matrices; /* (n_matrices) owned, and their data */
     float **vectors;       /* (n_vectors) owned, in device memory */
     size_t n_matrices, n_vectors;
-    size_t size_bytes; /* of device memory */
+    size_t size_bytes;    /* of device memory */
+    size_t staging_bytes; /* packed at a time; one panel where that is more */
 } CudaWeights;
 
 void cuda_weights_open(CudaWeights *weights, ThreadPool *pool);

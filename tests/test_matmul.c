@@ -1,11 +1,9 @@
 /* Matrix products on every instruction set and for every tensor type: against double precision; one-hot activations
  * against the decoded weights; many tokens against one at a time, and the instruction sets against each other, the same
  * to the bit. Shapes include rows and tokens that are no multiple of a panel or a strip. */
-#include "base/block_decode.h"
-#include "cpu/products.h"
-
-#include "base/half.h"
 #include "base/simd/detect.h"
+#include "cpu/products.h"
+#include "tests/random_weights.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -17,79 +15,26 @@
 
 #include <cmocka.h>
 
-enum { MAX_TOKENS = 27, GROUP = 64 };
+enum { MAX_TOKENS = 27 };
 
-static uint64_t random_state = 1;
-
-static uint32_t random_bits(void) {
-    random_state = random_state * 6364136223846793005 + 1442695040888963407;
-    return (uint32_t)(random_state >> 32);
-}
-
-static float random_float(void) {
-    return (float)(int32_t)random_bits() / 0x1p31f;
-}
-
-static void put_half(uint8_t *to, float value) {
-    uint16_t half = half_from_float(value);
-    memcpy(to, &half, sizeof half);
-}
-
-/* Random codes; scales and minima that are finite, of both signs, and differ from block to block. */
-static void fill_weights(Tensor *w, uint8_t *data, float *scales) {
-    static const size_t HALVES[TENSOR_TYPE_COUNT][3] = {
-        /* offsets of the FP16 scales and minima in a block; a 0 behind the first ends a list */
-        [TYPE_Q4_1] = {0, 2}, [TYPE_Q5_1] = {0, 2}, [TYPE_Q2_K] = {80, 82}, [TYPE_Q3_K] = {108},
-        [TYPE_Q4_K] = {0, 2}, [TYPE_Q5_K] = {0, 2}, [TYPE_Q6_K] = {208}};
-    const TensorTypeInfo *info = tensor_type_info(w->type);
-    for (size_t i = 0; i < w->size_bytes; i++)
-        data[i] = (uint8_t)random_bits();
-    for (size_t i = 0; i < w->shape[0] * w->shape[1] / GROUP; i++)
-        scales[i] = random_float();
-    for (size_t at = 0; at < w->size_bytes; at += info->block_bytes) {
-        float value = random_float();
-        if (w->type == TYPE_F32)
-            memcpy(data + at, &value, sizeof value);
-        else if (w->type == TYPE_BF16)
-            memcpy(data + at, (const uint8_t *)&value + 2, 2);
-        else if (w->type != TYPE_I8_GROUPED)
-            for (size_t i = 0; i == 0 || HALVES[w->type][i] > 0; i++)
-                put_half(data + at + HALVES[w->type][i], random_float());
-    }
-}
-
-/* A matrix, its packed form in buffers of exactly its size, and its decoded weights. */
+/* A matrix, and its packed form in a buffer of exactly its size. */
 typedef struct Matrix {
-    Tensor tensor;
-    uint8_t *data;
-    float *scales, *decoded;
+    RandomWeights weights;
     PackedMatrix packed;
 } Matrix;
 
 static Matrix make_matrix(TensorType type, size_t n_columns, size_t n_rows) {
-    const TensorTypeInfo *info = tensor_type_info(type);
-    size_t n = n_columns * n_rows;
-    Matrix m = {.tensor = {.type = type, .n_dims = 2, .shape = {n_columns, n_rows, 1, 1}, .group = GROUP}};
-    m.tensor.size_bytes = n / info->block_elements * info->block_bytes;
-    m.data = malloc(m.tensor.size_bytes);
-    m.scales = malloc((n / GROUP + 1) * sizeof *m.scales);
-    m.decoded = malloc(n * sizeof *m.decoded);
-    fill_weights(&m.tensor, m.data, m.scales);
-    m.tensor.data = m.data;
-    m.tensor.scales = m.scales;
-    tensor_decoder(type, SIMD_SCALAR)(&m.tensor, 0, n, m.decoded);
-    packed_matrix_measure(&m.packed, &m.tensor);
+    Matrix m = {.weights = random_weights(type, n_columns, n_rows)};
+    packed_matrix_measure(&m.packed, &m.weights.tensor);
     m.packed.data = aligned_alloc(64, m.packed.size_bytes);
     memset(m.packed.data, 0, m.packed.size_bytes);
-    packed_matrix_fill(&m.packed, &m.tensor, 1, m.packed.n_panels);
-    packed_matrix_fill(&m.packed, &m.tensor, 0, 1);
+    packed_matrix_fill(&m.packed, &m.weights.tensor, 1, m.packed.n_panels);
+    packed_matrix_fill(&m.packed, &m.weights.tensor, 0, 1);
     return m;
 }
 
 static void free_matrix(Matrix *m) {
-    free(m->data);
-    free(m->scales);
-    free(m->decoded);
+    free_weights(&m->weights);
     free(m->packed.data);
 }
 
@@ -97,7 +42,7 @@ static void free_matrix(Matrix *m) {
 static void multiply_biased(const Matrix *m, SimdLevel level, int n_threads, const float *x, size_t n_tokens, float *y,
                             const Tensor *bias) {
     Error error = {0};
-    Tensor w = m->tensor;
+    Tensor w = m->weights.tensor;
     ThreadPool *pool;
     CpuMatmul matmul;
     w.uploaded = &m->packed;
@@ -142,13 +87,13 @@ static void check_sums(const Matrix *m, const char *what, const float *x, size_t
     size_t n_columns = m->packed.n_columns, n_rows = m->packed.n_rows;
     for (size_t t = 0; t < n_tokens; t++)
         for (size_t r = 0; r < n_rows; r++) {
-            const float *w = m->decoded + r * n_columns, *token = x + t * n_columns;
+            const float *w = m->weights.decoded + r * n_columns, *token = x + t * n_columns;
             double sum = 0;
             for (size_t i = 0; i < n_columns; i++)
                 sum += (double)w[i] * (double)token[i];
             if (!(fabs((double)y[t * n_rows + r] - sum) <= tolerance(m, w, token)))
                 fail_msg("%s %s, %zu x %zu: token %zu of %zu, row %zu: %.9g, expected %.9g +- %.3g", what,
-                         tensor_type_info(m->tensor.type)->name, n_columns, n_rows, t, n_tokens, r,
+                         tensor_type_info(m->weights.tensor.type)->name, n_columns, n_rows, t, n_tokens, r,
                          (double)y[t * n_rows + r], sum, tolerance(m, w, token));
         }
 }
@@ -162,7 +107,7 @@ static void check_level(const Matrix *m, SimdLevel level, const float *x, size_t
     multiply(m, level, 7, x, n_tokens, threads);
     if (memcmp(y, alone, size * sizeof *y) != 0 || memcmp(y, threads, size * sizeof *y) != 0)
         fail_msg("%s %s, %zu x %zu: %zu tokens differ from one at a time, or with threads", simd_level_name(level),
-                 tensor_type_info(m->tensor.type)->name, n_columns, n_rows, n_tokens);
+                 tensor_type_info(m->weights.tensor.type)->name, n_columns, n_rows, n_tokens);
     free(alone);
     free(threads);
 }
@@ -193,7 +138,7 @@ static void check_product(TensorType type, size_t n_columns, size_t n_rows, size
 static void test_products(void **state) {
     (void)state;
     for (TensorType type = TYPE_F32; type < TENSOR_TYPE_COUNT; type++) {
-        size_t block = type == TYPE_I8_GROUPED ? GROUP : tensor_type_info(type)->block_elements;
+        size_t block = type == TYPE_I8_GROUPED ? RANDOM_GROUP : tensor_type_info(type)->block_elements;
         for (size_t n_tokens = 1; n_tokens <= MAX_TOKENS; n_tokens += n_tokens < 14 ? 1 : 6)
             check_product(type, block == 1 ? 41 : 2 * block, 37, n_tokens);
         check_product(type, block == 1 ? 1 : block, 1, 2);
@@ -253,7 +198,7 @@ static void test_packed_together(void **state) {
             x[i] = random_float();
         for (size_t i = 0; i < N; i++) {
             matrices[i] = make_matrix(TYPES[i], COLUMNS, ROWS[i]);
-            tensors[i] = matrices[i].tensor;
+            tensors[i] = matrices[i].weights.tensor;
             together[i] = &tensors[i];
             products[i] = (WeightProduct){&tensors[i], y[i], NULL};
         }
@@ -285,9 +230,9 @@ static void test_rows(void **state) {
         for (size_t r = 0; r < ROWS; r++) {
             packed_matrix_row(&m.packed, r, row);
             for (size_t c = 0; c < COLUMNS; c++)
-                if (row[c] != m.decoded[r * COLUMNS + c])
+                if (row[c] != m.weights.decoded[r * COLUMNS + c])
                     fail_msg("%s: row %zu, column %zu: %.9g, expected %.9g", tensor_type_info(type)->name, r, c,
-                             (double)row[c], (double)m.decoded[r * COLUMNS + c]);
+                             (double)row[c], (double)m.weights.decoded[r * COLUMNS + c]);
         }
         free_matrix(&m);
     }
@@ -303,15 +248,17 @@ static void test_one_hot(void **state) {
         Matrix m = make_matrix(type, COLUMNS, ROWS);
         float largest = 0;
         for (size_t i = 0; i < COLUMNS * ROWS; i++)
-            largest = fabsf(m.decoded[i]) > largest ? fabsf(m.decoded[i]) : largest;
+            largest = fabsf(m.weights.decoded[i]) > largest ? fabsf(m.weights.decoded[i]) : largest;
         for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level))
             for (size_t c = 0; c < COLUMNS; c++) {
                 x[c] = 1;
                 multiply(&m, level, 1, x, 1, y);
                 for (size_t r = 0; r < ROWS; r++)
-                    if (!(fabs((double)y[r] - (double)m.decoded[r * COLUMNS + c]) <= 4 * (double)largest * 0x1p-22))
+                    if (!(fabs((double)y[r] - (double)m.weights.decoded[r * COLUMNS + c]) <=
+                          4 * (double)largest * 0x1p-22))
                         fail_msg("%s %s: row %zu, column %zu: %.9g, expected %.9g", simd_level_name(level),
-                                 tensor_type_info(type)->name, r, c, (double)y[r], (double)m.decoded[r * COLUMNS + c]);
+                                 tensor_type_info(type)->name, r, c, (double)y[r],
+                                 (double)m.weights.decoded[r * COLUMNS + c]);
                 x[c] = 0;
             }
         free_matrix(&m);
@@ -330,16 +277,16 @@ static void test_odd_groups(void **state) {
         scales[i] = 0.25f * (float)(i + 1); /* exact products */
     for (int i = 0; i < COLUMNS; i++)
         x[i] = (float)(i % 5 - 2);
-    Matrix m = {.tensor = {.type = TYPE_I8_GROUPED,
-                           .n_dims = 2,
-                           .shape = {COLUMNS, ROWS, 1, 1},
-                           .data = (const uint8_t *)codes,
-                           .scales = scales,
-                           .group = 8}};
-    packed_matrix_measure(&m.packed, &m.tensor);
+    Matrix m = {.weights.tensor = {.type = TYPE_I8_GROUPED,
+                                   .n_dims = 2,
+                                   .shape = {COLUMNS, ROWS, 1, 1},
+                                   .data = (const uint8_t *)codes,
+                                   .scales = scales,
+                                   .group = 8}};
+    packed_matrix_measure(&m.packed, &m.weights.tensor);
     m.packed.data = aligned_alloc(64, m.packed.size_bytes);
     memset(m.packed.data, 0, m.packed.size_bytes);
-    packed_matrix_fill(&m.packed, &m.tensor, 0, m.packed.n_panels);
+    packed_matrix_fill(&m.packed, &m.weights.tensor, 0, m.packed.n_panels);
     for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
         multiply(&m, level, 1, x, 1, y);
         for (int r = 0; r < ROWS; r++) {
