@@ -140,8 +140,7 @@ template <typename Unit> __device__ static void move_down(Unit *to, const Unit *
         Unit units[MOVE_UNITS];
         for (size_t u = 0; u < MOVE_UNITS; u++) {
             size_t i = begin + u * MOVE_THREADS + threadIdx.x;
-            if (i < n)
-                units[u] = from[i];
+            units[u] = from[i < n ? i : n - 1];
         }
         __syncthreads();
         for (size_t u = 0; u < MOVE_UNITS; u++) {

@@ -29,10 +29,11 @@ int test_run_open(TestRun *run, const RunOptions *options, Error *error) {
     size_t n_policies = parse_policies(options, policies);
     const char *path = options->model[0] == '/' ? options->model : fixture_path("STOWKV_FIXTURES", options->model);
     int n_threads = options->n_threads > 0 ? options->n_threads : 2;
-    Backend *backend;
+    Backend *backend = options->backend;
     PplSettings settings = options->settings;
     settings.stride = settings.stride > 0 ? settings.stride : settings.context;
-    assert_int_equal(cpu_backend_open(&backend, cpu_best_simd_level(), n_threads, error), 0);
+    if (backend == NULL)
+        assert_int_equal(cpu_backend_open(&backend, cpu_best_simd_level(), n_threads, error), 0);
     if (model_open(&run->model, path, backend, error) < 0)
         fail_msg("%s", error->message);
     run->e = (Evaluation){.model = &run->model,

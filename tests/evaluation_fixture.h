@@ -19,8 +19,9 @@ typedef struct RunOptions {
     size_t n_tokens;
     PplSettings settings; /* a stride of 0 is the context */
     size_t n_batch;
-    int n_threads; /* 0: two */
-    int32_t bos;   /* 0: none */
+    int n_threads;    /* 0: two */
+    Backend *backend; /* becomes the run's; NULL: the CPU's */
+    int32_t bos;      /* 0: none */
     bool divergence, attribution;
     const char *save_base, *load_base;
     const char *policies[RUN_MAX_POLICIES]; /* as --kv_policy takes them, NULL at the end */

@@ -490,6 +490,8 @@ static void test_devices(void **state) {
     cuda_shim_set_devices(2);
     cuda_shim_set_architecture(7, 5);
     cuda_shim_set_versions(12040, 13000);
+    assert_int_equal(cudaGetDeviceCount(&n), cudaErrorInsufficientDriver);
+    cuda_shim_set_versions(13040, 13000);
     assert_int_equal(cudaGetDeviceCount(&n), cudaSuccess);
     assert_int_equal(n, 2);
     assert_int_equal(cudaSetDevice(1), cudaSuccess);
@@ -503,7 +505,7 @@ static void test_devices(void **state) {
     assert_int_equal(cudaDeviceGetAttribute(&value, cudaDevAttrComputeCapabilityMajor, 0), cudaSuccess);
     assert_int_equal(value, 7);
     assert_int_equal(cudaDriverGetVersion(&value), cudaSuccess);
-    assert_int_equal(value, 12040);
+    assert_int_equal(value, 13040);
     assert_int_equal(cudaRuntimeGetVersion(&value), cudaSuccess);
     assert_int_equal(value, 13000);
     cuda_shim_set_devices(0);

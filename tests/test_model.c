@@ -3,10 +3,9 @@
 #include "base/simd/detect.h"
 #include "cpu/backend.h"
 #include "model/model.h"
-#include "model/packed_matrix.h"
 #include "tests/fixture_files.h"
+#include "tests/model_cases.h"
 
-#include <glob.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,138 +14,47 @@
 
 #include <cmocka.h>
 
-/* One fixture: NAME.gguf, NAME.bin or NAME-00001-of-00003.gguf with NAME.tokens and NAME.logits. */
-typedef struct Case {
-    char path[512];
-    int32_t *tokens;
-    double *logits; /* (n_tokens, n_vocab) */
-    size_t n_tokens;
-    bool coded; /* weights in integer codes: set by run_model() */
-} Case;
-
-static bool load_case(Case *c, const char *tokens_path) {
-    static const char *const SUFFIXES[] = {".gguf", ".bin", "-00001-of-00003.gguf"};
-    size_t size, stem = strlen(tokens_path) - strlen(".tokens");
-    char logits_path[512];
-    FILE *file = NULL;
-    for (size_t i = 0; i < 3 && file == NULL; i++) {
-        snprintf(c->path, sizeof c->path, "%.*s%s", (int)stem, tokens_path, SUFFIXES[i]);
-        file = fopen(c->path, "rb");
-    }
-    if (file == NULL)
-        return false; /* smollm2: its checkpoint is not copied here */
-    fclose(file);
-    snprintf(logits_path, sizeof logits_path, "%.*s.logits", (int)stem, tokens_path);
-    c->tokens = fixture_load(tokens_path, &size);
-    c->n_tokens = size / sizeof *c->tokens;
-    c->logits = fixture_load(logits_path, &size);
-    return true;
-}
-
-static void free_case(Case *c) {
-    free(c->tokens);
-    free(c->logits);
-}
-
-/* Runs all tokens in batches of `n_batch` and returns malloc'd logits (n_tokens, n_vocab). */
-static float *run_model(Case *c, SimdLevel level, int n_threads, size_t n_batch, size_t *n_vocab) {
+/* Closed by model_case_run(). */
+static Backend *open_backend(SimdLevel level, int n_threads) {
     Error error = {0};
     Backend *backend;
-    Model model;
-    Context context;
     assert_int_equal(cpu_backend_open(&backend, level, n_threads, &error), 0);
-    KvPolicy policy = kv_policy_full();
-    if (model_open(&model, c->path, backend, &error) < 0 ||
-        context_open(&context, &model, &policy, 128, n_batch, &error) < 0)
-        fail_msg("%s", error.message);
-    *n_vocab = model.checkpoint.config.n_vocab;
-    c->coded = packed_is_coded(model.weights.layers[0].ffn_down.type);
-    float *logits = malloc(c->n_tokens * *n_vocab * sizeof *logits);
-    for (size_t done = 0; done < c->n_tokens;) {
-        size_t n = context_batch(&context, c->n_tokens - done);
-        if (forward(&context, c->tokens + done, n, LOGITS_ALL, &error) < 0)
-            fail_msg("%s: %s", c->path, error.message);
-        memcpy(logits + done * *n_vocab, context.logits, n * *n_vocab * sizeof *logits);
-        done += n;
-    }
-    context_close(&context);
-    model_close(&model);
-    return logits;
+    return backend;
 }
 
-/* F32 leaves relative errors of some 2e-6 in keys and values. Where one of them crosses the middle between two halves,
- * which are 2^-11 apart, the cache rounds it to the other half than the reference does: 2 * 2e-6 / 2^-11, about 0.8 %
- * of them. All of FP16's rounding together moves these logits by up to 5e-3 of their size (the reference with and
- * without it); 0.8 % of errors that are sqrt(12) times as large as a typical one come to sqrt(0.008 * 12) = 0.3 of
- * that. */
-#define MAX_TOLERANCE 3e-3
-#define RMS_TOLERANCE 6e-4
-
-/* Coded weights meet activations of 16 bits: a block's largest / 32639 apart, for blocks like Gaussian noise an error
- * of 2.2 / 32639 / sqrt(12) = 2e-5 of their size, which a product keeps. Then 2 * 2e-5 / 2^-10 = 4 % of keys and values
- * cross (their halves are 2^-11 to 2^-10 apart), twice as much error as above: sqrt(0.04 / 0.008). */
-#define CODED_FACTOR 2.2
-
-static double check_logits(const Case *c, const float *logits, size_t n_vocab, SimdLevel level) {
-    double worst = 0, squares = 0, error_squares = 0;
-    size_t n = c->n_tokens * n_vocab;
-    for (size_t i = 0; i < n; i++) {
-        double error = fabs((double)logits[i] - c->logits[i]);
-        squares += c->logits[i] * c->logits[i];
-        error_squares += error * error;
-        worst = error <= worst ? worst : error;
+static void check_levels(ModelCase *c) {
+    double worst = 0;
+    for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
+        size_t n_vocab;
+        float *logits = model_case_run(c, open_backend(level, 2), 0, &n_vocab);
+        worst = fmax(worst, model_case_check(c, logits, n_vocab, true, simd_level_features(level)));
+        free(logits);
     }
-    double size = sqrt(squares / (double)n), rms = sqrt(error_squares / (double)n) / size;
-    double factor = c->coded ? CODED_FACTOR : 1;
-    if (!(worst <= factor * MAX_TOLERANCE * size) || !(rms <= factor * RMS_TOLERANCE))
-        fail_msg("%s, %s: logits differ by up to %.3g of their size, rms %.3g", c->path, simd_level_features(level),
-                 worst / size, rms);
-    return rms;
+    printf("%-60s %.1e\n", strrchr(c->path, '/') + 1, worst);
 }
 
 static void test_logits_match_float64(void **state) {
     (void)state;
-    glob_t found;
-    char pattern[512];
-    snprintf(pattern, sizeof pattern, "%s/*.tokens", fixture_path("STOWKV_FIXTURES", "models"));
-    assert_int_equal(glob(pattern, 0, NULL, &found), 0);
-    size_t n_cases = 0;
-    for (size_t i = 0; i < found.gl_pathc; i++) {
-        Case c;
-        if (!load_case(&c, found.gl_pathv[i]))
-            continue;
-        double worst = 0;
-        for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
-            size_t n_vocab;
-            float *logits = run_model(&c, level, 2, 0, &n_vocab);
-            worst = fmax(worst, check_logits(&c, logits, n_vocab, level));
-            free(logits);
-        }
-        printf("%-60s %.1e\n", strrchr(c.path, '/') + 1, worst);
-        free_case(&c);
-        n_cases++;
-    }
-    globfree(&found);
-    assert_true(n_cases >= 38);
+    assert_true(model_cases_each(check_levels) >= 38);
 }
 
 /* Sums have one order whatever the batch, so it is the same to the bit. */
 static void check_same(const char *fixture) {
-    Case c;
-    assert_true(load_case(&c, fixture_path("STOWKV_FIXTURES", fixture)));
+    ModelCase c;
+    assert_true(model_case_load(&c, fixture_path("STOWKV_FIXTURES", fixture)));
     const size_t batches[] = {1, 7, 16, 64};
     for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
         size_t n_vocab;
-        float *whole = run_model(&c, level, 1, 0, &n_vocab);
+        float *whole = model_case_run(&c, open_backend(level, 1), 0, &n_vocab);
         for (size_t i = 0; i < sizeof batches / sizeof *batches; i++)
             for (int n_threads = 1; n_threads <= 3; n_threads++) {
-                float *logits = run_model(&c, level, n_threads, batches[i], &n_vocab);
+                float *logits = model_case_run(&c, open_backend(level, n_threads), batches[i], &n_vocab);
                 assert_memory_equal(logits, whole, c.n_tokens * n_vocab * sizeof *logits);
                 free(logits);
             }
         free(whole);
     }
-    free_case(&c);
+    model_case_free(&c);
 }
 
 static void test_batches_and_threads_change_nothing(void **state) {
@@ -160,8 +68,8 @@ static void test_batches_and_threads_change_nothing(void **state) {
 
 static void test_forward_refuses(void **state) {
     (void)state;
-    Case c;
-    assert_true(load_case(&c, fixture_path("STOWKV_FIXTURES", "models/f32.tokens")));
+    ModelCase c;
+    assert_true(model_case_load(&c, fixture_path("STOWKV_FIXTURES", "models/f32.tokens")));
     Error error = {0};
     Backend *backend;
     Model model;
@@ -179,7 +87,7 @@ static void test_forward_refuses(void **state) {
     assert_int_equal(forward(&context, c.tokens, 1, LOGITS_LAST, &error), ERROR_ARGUMENT);
     context_close(&context);
     model_close(&model);
-    free_case(&c);
+    model_case_free(&c);
 }
 
 /* Every field of the weights has one row of the table of roles. */

@@ -391,8 +391,11 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
     return error;
 }
 
+/* A driver runs the runtimes of its own major version and of those before. */
 cudaError_t cudaGetDeviceCount(int *n) {
     cudaError_t error = count_call();
+    if (error == cudaSuccess && settings()->driver / 1000 < settings()->runtime / 1000)
+        error = cudaErrorInsufficientDriver;
     *n = error == cudaSuccess ? shim.settings.n_devices : 0;
     return error;
 }

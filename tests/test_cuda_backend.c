@@ -1,0 +1,290 @@
+/* The CUDA backend from end to end, its kernels run on the host (tests/cuda_shim): logits of every tiny model against
+ * the float64 forward pass; the text that the CPU's backend writes, in all modes; perplexity, divergence and
+ * attribution as on the CPU; the bytes that attention read. And what a device may do wrong. */
+#include "base/simd/detect.h"
+#include "cpu/backend.h"
+#include "cuda/backend.h"
+#include "eval/proof.h"
+#include "kvcache/policy_check.h"
+#include "kvcache/policy_text.h"
+#include "tests/cuda_shim/shim.h"
+#include "tests/evaluation_fixture.h"
+#include "tests/fixture_files.h"
+#include "tests/model_cases.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { PROMPT = 90, DECODED = 40, FEW = 10, N_CTX = 160 };
+
+static Backend *open_cuda(void) {
+    Error error = {0};
+    Backend *backend;
+    if (cuda_backend_open(&backend, cpu_best_simd_level(), 1, &error) < 0)
+        fail_msg("%s", error.message);
+    return backend;
+}
+
+static Backend *open_cpu(void) {
+    Error error = {0};
+    Backend *backend;
+    assert_int_equal(cpu_backend_open(&backend, cpu_best_simd_level(), 1, &error), 0);
+    return backend;
+}
+
+/* ---- Every model */
+
+static void check_model(ModelCase *c) {
+    size_t n_vocab;
+    float *logits = model_case_run(c, open_cuda(), 0, &n_vocab);
+    printf("%-60s %.1e\n", strrchr(c->path, '/') + 1, model_case_check(c, logits, n_vocab, false, "cuda"));
+    free(logits);
+}
+
+/* Every type of tensor is in test_cuda_products; here are the families, shapes, pairings and containers. */
+static void test_logits_match_float64(void **state) {
+    (void)state;
+    static const char *const NAMES[] = {
+        "q4_1", "qwen2_q8_0", "rope_freqs", "head_dim_48", "three_query_heads_a_group", "llama2c_v2_untied_32"};
+    for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++) {
+        ModelCase c;
+        char name[64];
+        snprintf(name, sizeof name, "models/%s.tokens", NAMES[i]);
+        assert_true(model_case_load(&c, fixture_path("STOWKV_FIXTURES", name)));
+        check_model(&c);
+        model_case_free(&c);
+    }
+}
+
+/* ---- The modes */
+
+typedef struct Run {
+    Model model;
+    Context context;
+} Run;
+
+static void open_run(Run *run, Backend *backend, const char *model, const char *policy_text, size_t n_batch) {
+    Error error = {0};
+    KvPolicy policy = kv_policy_full();
+    policy.group = 32;
+    if (kv_policy_parse(policy_text, &policy, &error) < 0 ||
+        model_open(&run->model, fixture_path("STOWKV_FIXTURES", model), backend, &error) < 0 ||
+        context_open(&run->context, &run->model, &policy, N_CTX, n_batch, &error) < 0)
+        fail_msg("%s: %s", policy_text, error.message);
+}
+
+static void close_run(Run *run) {
+    context_close(&run->context);
+    model_close(&run->model);
+}
+
+static int32_t most_likely(const float *logits, size_t n) {
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        best = logits[i] > logits[best] ? i : best;
+    return (int32_t)best;
+}
+
+static void step(Run *run, const int32_t *tokens, size_t n) {
+    Error error = {0};
+    if (forward(&run->context, tokens, n, LOGITS_LAST, &error) < 0)
+        fail_msg("%s", error.message);
+}
+
+/* Root of the mean squared difference of logits, relative to those of `expected`. */
+static double difference(const float *logits, const float *expected, size_t n) {
+    double error = 0, size = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = (double)logits[i] - (double)expected[i];
+        error += d * d;
+        size += (double)expected[i] * (double)expected[i];
+    }
+    return sqrt(error / size);
+}
+
+/* A prompt in batches, then greedily the CPU's choice. The two backends round keys and values to other halves now and
+ * then, which moves these logits by some 1e-4 (see model_cases.c); a code of 8 bits that differs for that by 1e-3, one
+ * of 4 bits, which is rarer, by 1e-2: then two tokens that are nearly as likely may change places. */
+static void check_mode(const char *model, const char *policy, size_t n_decoded, double tolerance, size_t least_same) {
+    Error error = {0};
+    Run cpu, cuda;
+    open_run(&cpu, open_cpu(), model, policy, 37);
+    open_run(&cuda, open_cuda(), model, policy, 37);
+    size_t n_vocab = cpu.model.checkpoint.config.n_vocab, n_same = 0;
+    for (size_t done = 0; done < PROMPT;) {
+        int32_t tokens[64];
+        size_t n = context_batch(&cpu.context, PROMPT - done);
+        for (size_t t = 0; t < n; t++)
+            tokens[t] = random_windows()[done + t] % (int32_t)n_vocab;
+        step(&cpu, tokens, n);
+        step(&cuda, tokens, n);
+        done += n;
+    }
+    double worst = 0;
+    for (size_t t = 0; t < n_decoded; t++) {
+        double differs = difference(cuda.context.logits, cpu.context.logits, n_vocab);
+        int32_t token = most_likely(cpu.context.logits, n_vocab);
+        worst = fmax(worst, differs);
+        n_same += token == most_likely(cuda.context.logits, n_vocab);
+        step(&cpu, &token, 1);
+        step(&cuda, &token, 1);
+    }
+    printf("%-24s %-44s %.1e, %zu of %zu tokens the same\n", model, policy, worst, n_same, n_decoded);
+    if (!(worst <= tolerance) || n_same < least_same)
+        fail_msg("%s, %s: logits differ by %.3g of their size, %zu of %zu tokens are the same", model, policy, worst,
+                 n_same, n_decoded);
+    if (proof_check(&cuda.context.cache, cuda.context.cache.n_tokens, &error) < 0)
+        fail_msg("%s: %s", policy, error.message);
+    close_run(&cpu);
+    close_run(&cuda);
+}
+
+static void test_modes(void **state) {
+    (void)state;
+    check_mode("models/f32.gguf", "f16:*", DECODED, 1e-3, DECODED);
+    check_mode("models/f32.gguf", "sink=4,f16:32", DECODED, 1e-3, DECODED);
+    check_mode("models/f32.gguf", "sink=4,f16:32,int8:*", DECODED, 5e-3, DECODED);
+    check_mode("models/f32.gguf", "sink=4,f16:16,int8:32,q4_0:*", FEW, 5e-2, FEW - 1);
+    check_mode("models/qwen2_q8_0.gguf", "sink=2,f16:16,int4/int3:*", FEW, 5e-2, FEW - 1);
+    check_mode("models/head_dim_128.gguf", "sink=4,f16:16,fp8/q5_1:*", FEW, 5e-2, FEW - 1);
+    check_mode("models/head_dim_48.gguf", "sink=4,f16:16,int8:*", FEW, 5e-3, FEW);
+}
+
+/* Twice the same bits, and without an allocation or a leak. */
+static void test_repeats(void **state) {
+    (void)state;
+    Run run;
+    float *first = NULL;
+    open_run(&run, open_cuda(), "models/f32.gguf", "sink=4,f16:16,int8:*", 0);
+    size_t n_vocab = run.model.checkpoint.config.n_vocab;
+    for (unsigned seed = 0; seed < 3; seed++) {
+        cuda_shim_set_seed(seed);
+        context_clear(&run.context);
+        long n_allocations = cuda_shim_counts().allocations;
+        step(&run, random_windows(), 70);
+        step(&run, random_windows() + 70, 1);
+        assert_int_equal(cuda_shim_counts().allocations, n_allocations);
+        if (first == NULL)
+            first = memcpy(malloc(n_vocab * sizeof *first), run.context.logits, n_vocab * sizeof *first);
+        assert_memory_equal(run.context.logits, first, n_vocab * sizeof *first);
+    }
+    cuda_shim_set_seed(0);
+    free(first);
+    close_run(&run);
+    assert_int_equal(cuda_shim_counts().n_allocated, 0);
+}
+
+/* ---- Evaluators */
+
+static void test_evaluation(void **state) {
+    (void)state;
+    TestRun cpu, cuda;
+    RunOptions options = {.model = "models/f32.gguf",
+                          .tokens = random_windows(),
+                          .n_tokens = RUN_WINDOW,
+                          .settings = {.definition = PPL_LLAMACPP, .context = RUN_WINDOW / 2},
+                          .n_batch = 64,
+                          .divergence = true,
+                          .attribution = true,
+                          .policies = {"f16:*", "sink=4,f16:32,int4:*"}};
+    test_run(&cpu, &options);
+    options.backend = open_cuda();
+    test_run(&cuda, &options);
+    for (size_t i = 0; i < 2; i++)
+        assert_true(
+            fabs(evaluation_ppl(&cuda.e, cuda.e.modes[i].nll) / evaluation_ppl(&cpu.e, cpu.e.modes[i].nll) - 1) < 1e-3);
+    for (size_t layer = 0; layer < cpu.model.checkpoint.config.n_layers; layer++)
+        for (size_t head = 0; head < cpu.model.checkpoint.config.n_kv_heads; head++) {
+            HeadError a = attribution_error(cpu.e.modes[1].attribution, layer, head);
+            HeadError b = attribution_error(cuda.e.modes[1].attribution, layer, head);
+            assert_true(fabs(a.keys - b.keys) < 0.02 * a.keys && fabs(a.values - b.values) < 0.02 * a.values);
+            assert_true(fabs(a.output - b.output) < 0.02 * a.output && a.output > 0);
+        }
+    test_run_close(&cpu);
+    test_run_close(&cuda);
+}
+
+/* ---- Devices that cannot, or fail */
+
+static void check_refused(const char *expected) {
+    Error error = {0};
+    Backend *backend;
+    assert_int_equal(cuda_backend_open(&backend, SIMD_SCALAR, 1, &error), ERROR_UNSUPPORTED);
+    if (strstr(error.message, expected) == NULL)
+        fail_msg("\"%s\" does not say \"%s\"", error.message, expected);
+    assert_non_null(strstr(error.message, "--device cpu"));
+    cuda_shim_reset();
+}
+
+static void test_devices(void **state) {
+    (void)state;
+    cuda_shim_set_devices(0);
+    check_refused("no NVIDIA GPU");
+    cuda_shim_set_versions(12020, 13000);
+    check_refused("supports CUDA 12.2, this program needs 13.0");
+    cuda_shim_set_architecture(7, 0);
+    check_refused("7.0");
+}
+
+/* The launch of the probe is one of the first calls; before it, other messages are right. */
+static void test_no_kernels(void **state) {
+    (void)state;
+    size_t n_told = 0;
+    for (long call = 1; call < 12; call++) {
+        Error error = {0};
+        Backend *backend;
+        cuda_shim_fail_after(call, cudaErrorNoKernelImageForDevice);
+        if (cuda_backend_open(&backend, SIMD_SCALAR, 1, &error) == 0)
+            backend->ops->close(backend);
+        n_told += strstr(error.message, "-DCMAKE_CUDA_ARCHITECTURES=90") != NULL;
+        cuda_shim_reset();
+    }
+    assert_true(n_told > 0);
+}
+
+/* Whichever call fails, while a model opens or runs: an error, no leak. */
+static void test_every_call_may_fail(void **state) {
+    (void)state;
+    const cudaError_t errors[] = {cudaErrorMemoryAllocation, cudaErrorLaunchFailure};
+    const char *path = fixture_path("STOWKV_FIXTURES", "models/f32.gguf");
+    KvPolicy policy = kv_policy_quantized(4, 32, KV_INT8, KV_INT8);
+    for (size_t e = 0; e < 2; e++)
+        for (long call = 1;; call += call < 60 ? 1 : 17) {
+            Error error = {0};
+            Backend *backend;
+            Run run = {0};
+            cuda_shim_fail_after(call, errors[e]);
+            int status = cuda_backend_open(&backend, SIMD_SCALAR, 1, &error);
+            if (status == 0)
+                status = model_open(&run.model, path, backend, &error);
+            bool opened = status == 0;
+            if (opened)
+                status = context_open(&run.context, &run.model, &policy, N_CTX, 0, &error);
+            if (status == 0)
+                status = forward(&run.context, random_windows(), 100, LOGITS_LAST, &error);
+            bool failed = cuda_shim_counts().failed;
+            if (opened)
+                close_run(&run);
+            assert_int_equal(cuda_shim_counts().n_allocated, 0);
+            cuda_shim_reset();
+            if (!failed)
+                break;
+            if (status == 0 || error.message[0] == '\0')
+                fail_msg("call %ld failed, and nobody said so", call);
+        }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_logits_match_float64), cmocka_unit_test(test_modes),   cmocka_unit_test(test_repeats),
+        cmocka_unit_test(test_evaluation),           cmocka_unit_test(test_devices), cmocka_unit_test(test_no_kernels),
+        cmocka_unit_test(test_every_call_may_fail),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
