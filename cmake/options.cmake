@@ -5,7 +5,8 @@ endif()
 
 # -std=c17 keeps a*b+c two roundings: block decoding is bit-identical on every instruction set, and the kernels say
 # where they fuse.
-add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Wformat=2 -Wvla -ffp-contract=off)
+set(host $<COMPILE_LANGUAGE:C,CXX>)
+add_compile_options("$<${host}:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wformat=2;-Wvla;-ffp-contract=off>")
 add_compile_options($<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes> $<$<COMPILE_LANGUAGE:C>:-Wmissing-prototypes>)
 add_compile_definitions(_POSIX_C_SOURCE=200809L _DEFAULT_SOURCE)
 include_directories(${PROJECT_SOURCE_DIR})
@@ -18,10 +19,11 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64" AND CMAKE_C_COMPILER_ID STREQU
 endif()
 
 if(STOWKV_WERROR)
-  add_compile_options(-Werror)
+  add_compile_options($<${host}:-Werror> "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Werror all-warnings>")
 endif()
 
 if(STOWKV_SANITIZE)
-  add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1)
+  add_compile_options(
+    "$<${host}:-fsanitize=address,undefined;-fno-sanitize-recover=all;-fno-omit-frame-pointer;-O1>")
   add_link_options(-fsanitize=address,undefined)
 endif()

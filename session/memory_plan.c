@@ -2,9 +2,9 @@
 #include "session/memory_plan.h"
 
 #include "checkpoints/open.h"
-#include "cpu/backend.h"
 #include "kvcache/policy_check.h"
 #include "kvcache/policy_text.h"
+#include "session/devices.h"
 #include "session/run_report.h"
 
 #include <errno.h>
@@ -96,9 +96,10 @@ int memory_plan(const SessionOptions *options, const char *shape_text, bool json
     if (status < 0)
         return status;
     shape.n_batch = DEFAULT_BATCH;
-    if (policy_from_options(&options->kv, &policy, error) < 0 ||
+    const Device *device = device_named(options->device, error);
+    if (device == NULL || policy_from_options(&options->kv, &policy, error) < 0 ||
         kv_policy_check(&policy, shape.n_layers, shape.head_dim, shape.n_ctx, error) < 0 ||
-        kvcache_layout_open(&layout, &shape, &policy, cpu_backend_records(), error) < 0)
+        kvcache_layout_open(&layout, &shape, &policy, device->records(), error) < 0)
         return error->code;
     kv_ledger_at(&layout, shape.n_ctx, &ledger); /* what is held once the context is full */
     if (json)

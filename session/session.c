@@ -2,22 +2,17 @@
 #include "session/session.h"
 
 #include "base/simd/detect.h"
-#include "cpu/backend.h"
+#include "session/devices.h"
 
 #include <stdio.h>
 #include <unistd.h>
 
 static int open_backend(Backend **out, const SessionOptions *options, Error *error) {
-    static const char *const DEVICES[] = {"auto", "cpu", "cuda", NULL};
-    if (strcmp(options->device, "cuda") == 0)
-        return error_set(error, ERROR_UNSUPPORTED, "--device cuda: this build has no CUDA backend; use --device cpu");
-    if (strcmp(options->device, "auto") != 0 && strcmp(options->device, "cpu") != 0)
-        return error_set(error, ERROR_USAGE, "--device %s: unknown; did you mean %s? Devices: auto, cpu",
-                         options->device, nearest_name(options->device, DEVICES));
     SimdLevel level;
-    if (cpu_parse_simd_level(options->simd, &level, error) < 0)
+    const Device *device = device_named(options->device, error);
+    if (device == NULL || cpu_parse_simd_level(options->simd, &level, error) < 0)
         return error->code;
-    return cpu_backend_open(out, level, (int)options->threads, error);
+    return device->open(out, level, (int)options->threads, error);
 }
 
 /* Writes the path of `name` in the folder of `path` to `out`; returns whether such a file is there. */

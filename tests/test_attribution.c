@@ -260,7 +260,7 @@ static void test_before_anything_leaves(void **state) {
         context_clear(c);
         attribution_begin(attribution, 0);
         assert_int_equal(forward(c, options.tokens, lengths[i], LOGITS_NONE, &error), 0);
-        attribution_end(attribution);
+        assert_int_equal(attribution_end(attribution, &error), 0);
         HeadError e = attribution_error(attribution, 1, 1);
         assert_true((e.output > 0) == (lengths[i] == 44) && (e.keys > 0) == (lengths[i] == 44) &&
                     (e.values > 0) == (lengths[i] == 44));

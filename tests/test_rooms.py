@@ -15,7 +15,7 @@ BASE = ["base", "base/machine", "base/simd"]
 CACHE = ["kvcache", "kvcache/codec"]
 CHECKPOINTS = ["checkpoints", "tokenizer"]
 MODEL = BASE + CACHE + CHECKPOINTS + ["attention", "model"]
-SESSION = MODEL + ["cpu", "session"]
+SESSION = MODEL + ["cpu", "cuda", "session"]
 EVAL = SESSION + ["eval"]
 
 # Each room, and what else its files may include: rooms, or single headers of one. "." is the folder of the programs.
