@@ -169,25 +169,19 @@ __device__ __forceinline__ void run_scale(const LaneBlock<type> &block, int run,
     }
 }
 
-/* Codes of up to 7 bits become 1 + code / 2^bits, by putting them at the head of a float's fraction: one permutation of
- * bytes. Such sums are larger than those of code - bias by (1 + bias / 2^bits) times the sum of x. Codes of 8 bits do
- * not fit between bytes there: they become code - bias, by a subtraction each. */
+/* Codes of up to 7 bits become 2 + code / 2^(bits - 1), by putting them at the head of a float's fraction: one
+ * permutation of bytes. Such sums exceed those of code - bias by a multiple of the sum of x. Codes of 8 bits do not fit
+ * between bytes there: they become code - bias, by a subtraction each. */
 template <TensorType type> struct CodeFloats {
     using Panel = PackedPanel<type>;
     static constexpr bool is_shifted = Panel::bits < 8;
-    static constexpr float unit = is_shifted ? 1 << Panel::bits : 1; /* what the value is to be multiplied with */
-    static constexpr float shift = is_shifted ? 1 + (float)Panel::bias / unit : 0;
-
-    static __device__ __forceinline__ uint32_t of_step(const uint32_t (&pieces)[Panel::bits], int step) {
-        if constexpr (is_shifted)
-            return step_codes<Panel::bits, 7 - Panel::bits>(pieces, step) | 0x80808080;
-        else
-            return step_codes<Panel::bits, 0>(pieces, step);
-    }
+    static constexpr int up = is_shifted ? 7 - Panel::bits : 0;             /* where a code begins in its byte */
+    static constexpr float unit = is_shifted ? 1 << (Panel::bits - 1) : 1;  /* what a float is to be multiplied with */
+    static constexpr float shift = is_shifted ? 2 + Panel::bias / unit : 0; /* and what to be less before */
 
     static __device__ __forceinline__ float of_column(uint32_t codes, int column) {
         if constexpr (is_shifted)
-            return f32_from_bits(byte_permute(codes, 0x3f000000, 0x7044 + (column << 8)));
+            return f32_from_bits(byte_permute(codes, 0x40000000, 0x7044 + (column << 8)));
         else
             return magic_byte(codes, column) - (byte_magic + Panel::bias);
     }
@@ -201,7 +195,8 @@ __device__ __forceinline__ void add_run(const LaneBlock<type> &block, int run, c
     using Floats = CodeFloats<type>;
     float products[N_TOKENS][lane_rows] = {}, sum_x[N_TOKENS] = {};
 #pragma unroll
-    for (int step = run * Panel::run / 4; step < (run + 1) * Panel::run / 4; step++) {
+    for (int i = 0; i < Panel::run / 4; i++) {
+        int step = run * Panel::run / 4 + i;
         float4 xs[N_TOKENS];
 #pragma unroll
         for (int t = 0; t < N_TOKENS; t++) {
@@ -211,7 +206,7 @@ __device__ __forceinline__ void add_run(const LaneBlock<type> &block, int run, c
         }
 #pragma unroll
         for (int r = 0; r < lane_rows; r++) {
-            uint32_t codes = Floats::of_step(block.codes[r], step);
+            uint32_t codes = step_codes<Panel::bits, Floats::up>(block.codes[r], step);
             float w0 = Floats::of_column(codes, 0), w1 = Floats::of_column(codes, 1);
             float w2 = Floats::of_column(codes, 2), w3 = Floats::of_column(codes, 3);
 #pragma unroll
