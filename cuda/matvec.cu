@@ -10,7 +10,7 @@
 
 namespace {
 
-constexpr int warp_lanes = 32, n_warps = 8, most_products = 4, most_tokens = 8;
+constexpr int warp_lanes = 32, n_warps = 8, most_products = 4, most_tokens = 4;
 
 /* Products of one launch: blocks of threads go over the panels of all of them. */
 struct ProductBatch {
@@ -189,7 +189,7 @@ template <TensorType type> struct CodeFloats {
 
 /* Adds the products of a run of columns, of all tokens: `x` is that of the run. */
 template <TensorType type, int N_TOKENS>
-__device__ __forceinline__ void add_run(const LaneBlock<type> &block, int run, const float *const (&x)[N_TOKENS],
+__device__ __forceinline__ void add_run(const LaneBlock<type> &block, int run, const float *(&x)[N_TOKENS],
                                         float (&sums)[N_TOKENS][lane_rows]) {
     using Panel = PackedPanel<type>;
     using Floats = CodeFloats<type>;
@@ -233,44 +233,50 @@ __device__ __forceinline__ void add_run(const LaneBlock<type> &block, int run, c
     }
 }
 
+/* Goes on to the next chunk of the warp. */
 template <TensorType type, int N_TOKENS>
-__device__ __forceinline__ void add_block(const LaneBlock<type> &block, const float *const (&x)[N_TOKENS],
-                                          size_t first_column, float (&sums)[N_TOKENS][lane_rows]) {
-    const float *block_x[N_TOKENS];
-#pragma unroll
-    for (int t = 0; t < N_TOKENS; t++)
-        block_x[t] = x[t] + first_column;
+__device__ __forceinline__ void add_block(const LaneBlock<type> &block, const float *(&x)[N_TOKENS],
+                                          float (&sums)[N_TOKENS][lane_rows]) {
 #pragma unroll
     for (int run = 0; run < PackedPanel<type>::runs; run++)
-        add_run(block, run, block_x, sums);
+        add_run(block, run, x, sums);
+#pragma unroll
+    for (int t = 0; t < N_TOKENS; t++)
+        x[t] += n_warps * warp_blocks * PACKED_BLOCK;
 }
 
-/* With one token, memory is what counts: a lane's next block is on its way while it works on one. */
+/* Of a warp's last chunk, lanes may be without a block: they load the last one and leave it. A token alone waits for
+ * memory: the next chunk is on its way while the warp works on one, and the barrier keeps the compiler from loading it
+ * later. Several tokens need the registers. */
 template <TensorType type, int N_TOKENS>
 __global__ void __launch_bounds__(n_warps *warp_lanes)
     multiply_coded(ProductBatch batch, const float *x, size_t n_tokens) {
     PanelTask task = find_task(batch, x, n_tokens, N_TOKENS);
-    unsigned n_blocks = (unsigned)(task.w.n_columns / PACKED_BLOCK), part = threadIdx.x % row_lanes;
+    int part = (int)threadIdx.x % row_lanes;
+    unsigned n_blocks = (unsigned)(task.w.n_columns / PACKED_BLOCK), block = threadIdx.x / row_lanes;
+    unsigned n_chunks = (n_blocks + warp_blocks - 1) / warp_blocks, chunk = threadIdx.x / warp_lanes;
     float sums[N_TOKENS][lane_rows] = {};
-    const float *token[N_TOKENS];
+    const float *block_x[N_TOKENS];
 #pragma unroll
     for (int t = 0; t < N_TOKENS; t++)
-        token[t] = token_x(task, t);
-    unsigned block = threadIdx.x / row_lanes; /* a block of the matrix for every four threads */
+        block_x[t] = token_x(task, t) + block * PACKED_BLOCK;
     if constexpr (N_TOKENS > 1) {
         for (; block < n_blocks; block += n_warps * warp_blocks) {
             LaneBlock<type> now;
-            load_block(now, task.panel, block, (int)part);
-            add_block(now, token, (size_t)block * PACKED_BLOCK, sums);
+            load_block(now, task.panel, block, part);
+            add_block(now, block_x, sums);
         }
     } else {
         LaneBlock<type> now, next;
-        if (block < n_blocks)
-            load_block(now, task.panel, block, (int)part);
-        for (; block < n_blocks; block += n_warps * warp_blocks) {
-            if (block + n_warps * warp_blocks < n_blocks)
-                load_block(next, task.panel, block + n_warps * warp_blocks, (int)part);
-            add_block(now, token, (size_t)block * PACKED_BLOCK, sums);
+        if (chunk < n_chunks)
+            load_block(now, task.panel, block < n_blocks ? block : n_blocks - 1, part);
+        for (; chunk < n_chunks; chunk += n_warps, block += n_warps * warp_blocks) {
+            unsigned after = block + n_warps * warp_blocks;
+            if (chunk + n_warps < n_chunks)
+                load_block(next, task.panel, after < n_blocks ? after : n_blocks - 1, part);
+            __syncwarp();
+            if (block < n_blocks)
+                add_block(now, block_x, sums);
             now = next;
         }
     }
