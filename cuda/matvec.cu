@@ -29,9 +29,10 @@ struct PanelTask {
     size_t first_row;
 };
 
-/* Blocks that follow each other have the same panel, and other tokens: the second cache has it then. */
+/* Blocks that follow each other have the same panel, and other tokens: the second cache has it then. `tile` is 1 where
+ * there is one token alone. */
 __device__ __forceinline__ PanelTask find_task(const ProductBatch &batch, const float *x, size_t n_tokens, int tile) {
-    unsigned n_tiles = (unsigned)((n_tokens + tile - 1) / tile), panel = blockIdx.x / n_tiles;
+    unsigned n_tiles = tile == 1 ? 1 : (unsigned)((n_tokens + tile - 1) / tile), panel = blockIdx.x / n_tiles;
     int number = 0;
 #pragma unroll
     for (int i = 1; i < most_products; i++)

@@ -64,9 +64,9 @@ static float *random_array(size_t n) {
 /* A few panels at a time. */
 static void upload(CudaWeights *weights, Tensor *tensor, TensorUse use) {
     Error error = {0};
-    cuda_weights_open(weights, pool);
-    weights->staging_bytes = 10000;
-    if (cuda_weights_upload(weights, &tensor, 1, use, &error) < 0)
+    cuda_weights_open(weights, pool, stream);
+    weights->piece_bytes = 10000;
+    if (cuda_weights_upload(weights, &tensor, 1, use, &error) < 0 || cuda_weights_ready(weights, &error) < 0)
         fail_msg("%s", error.message);
 }
 
@@ -285,32 +285,58 @@ static void test_extreme_activations(void **state) {
 
 /* ---- Weights */
 
-static void test_upload_failures(void **state) {
+static void test_too_little_memory(void **state) {
     (void)state;
     RandomWeights w = random_weights(TYPE_Q4_0, 256, 40);
     Tensor *tensor = &w.tensor;
     PackedMatrix packed;
+    Error error = {0};
+    CudaWeights weights;
+    char expected[32];
     packed_matrix_measure(&packed, tensor);
-    for (int failing = 0; failing < 3; failing++) {
-        Error error = {0};
-        CudaWeights weights;
-        char expected[32];
-        cuda_weights_open(&weights, pool);
-        weights.staging_bytes = packed.panel_bytes; /* a panel at a time: a call of the runtime for each */
-        if (failing == 0)
-            cuda_shim_set_memory(packed.size_bytes / 2);
-        else
-            cuda_shim_fail_after(failing + 1, cudaErrorLaunchFailure);
-        int code = cuda_weights_upload(&weights, &tensor, 1, TENSOR_MATRIX, &error);
-        assert_int_equal(code, failing == 0 ? ERROR_MEMORY : ERROR_IO);
-        assert_int_equal(error.code, code);
-        snprintf(expected, sizeof expected, failing == 0 ? "%zu bytes" : "the GPU failed", packed.size_bytes);
-        assert_non_null(strstr(error.message, "weights"));
-        if (strstr(error.message, expected) == NULL)
-            fail_msg("\"%s\" does not say \"%s\"", error.message, expected);
-        assert_null(tensor->uploaded);
-        cuda_shim_reset();
-        cuda_weights_close(&weights);
+    snprintf(expected, sizeof expected, "weights needs %zu bytes", packed.size_bytes);
+    cuda_weights_open(&weights, pool, stream);
+    cuda_shim_set_memory(packed.size_bytes / 2);
+    assert_int_equal(cuda_weights_upload(&weights, &tensor, 1, TENSOR_MATRIX, &error), ERROR_MEMORY);
+    assert_int_equal(error.code, ERROR_MEMORY);
+    assert_non_null(strstr(error.message, expected));
+    assert_null(tensor->uploaded);
+    cuda_weights_close(&weights);
+    cuda_shim_reset();
+    free_weights(&w);
+}
+
+/* Whichever call of the runtime fails: an error that names the tensor, and no memory stays taken. */
+static void test_failing_device(void **state) {
+    (void)state;
+    static const cudaError_t FAILURES[] = {cudaErrorLaunchFailure, cudaErrorMemoryAllocation};
+    RandomWeights w = random_weights(TYPE_Q4_0, 256, 100);
+    float values[3] = {1, 2, 3};
+    Tensor vector = {.name = sv("gains"), .n_dims = 1, .shape = {3, 1, 1, 1}, .data = (const uint8_t *)values};
+    Tensor *tensors[] = {&w.tensor, &vector};
+    for (int i = 0; i < 2; i++) {
+        bool failed = true;
+        for (int n = 1; failed; n++) {
+            Error error = {0};
+            CudaWeights weights;
+            w.tensor.uploaded = vector.uploaded = NULL;
+            cuda_weights_open(&weights, pool, stream);
+            weights.piece_bytes = 10000;
+            cuda_shim_fail_after(n, FAILURES[i]);
+            int code = cuda_weights_upload(&weights, &tensors[0], 1, TENSOR_MATRIX, &error);
+            if (code == 0)
+                code = cuda_weights_upload(&weights, &tensors[1], 1, TENSOR_VECTOR, &error);
+            if (code == 0)
+                code = cuda_weights_ready(&weights, &error);
+            failed = cuda_shim_counts().failed;
+            cuda_shim_reset();
+            assert_int_equal(code < 0, failed);
+            assert_int_equal(error.code, code);
+            if (failed && strstr(error.message, "weights") == NULL && strstr(error.message, "gains") == NULL)
+                fail_msg("\"%s\" names no tensor", error.message);
+            cuda_weights_close(&weights);
+            assert_int_equal(cuda_shim_counts().device_bytes, 0);
+        }
     }
     free_weights(&w);
 }
@@ -452,7 +478,8 @@ int main(void) {
         cmocka_unit_test(test_one_hot),
         cmocka_unit_test(test_odd_groups),
         cmocka_unit_test(test_extreme_activations),
-        cmocka_unit_test(test_upload_failures),
+        cmocka_unit_test(test_too_little_memory),
+        cmocka_unit_test(test_failing_device),
         cmocka_unit_test(test_vectors),
         cmocka_unit_test(test_embed),
         cmocka_unit_test(test_rmsnorm),
