@@ -1,8 +1,9 @@
-/* Matrix products that read weights once for up to 8 tokens, as fast as memory delivers them: see products.h. A block
- * of threads computes the 16 rows of a panel. Its warps take chunks of the columns in turn; in a warp, lanes are spread
- * over columns and over parts of the rows, and each lane loads 16 bytes at a time. Sums are put together in an order
- * that depends on nothing but the number of columns: within a lane, over a warp's lanes, over the warps. Where a
- * product is followed by a sum, fmaf() says so: no compiler may choose, or tokens alone and in batches would differ. */
+/* Matrix products that read weights as fast as memory delivers them, for a token, or a tile of a few tokens at a time:
+ * see products.h. A block of threads computes the 16 rows of a panel. Its warps take chunks of the columns in turn; in
+ * a warp, lanes are spread over columns and over parts of the rows, and each lane loads 16 bytes at a time. Sums are
+ * put together in an order that depends on nothing but the number of columns: within a lane, over a warp's lanes, over
+ * the warps. Where a product is followed by a sum, fmaf() says so: no compiler may choose, or tokens alone and in
+ * batches would differ. */
 #include "cuda/products.h"
 
 #include "cuda/packed_panel.cuh"
