@@ -91,6 +91,8 @@ static void cuda_close_cache_op(Backend *backend, KvCache *cache) {
 
 static int cuda_reserve(Backend *backend, size_t n_tokens, Error *error) {
     CudaBackend *b = cuda(backend);
+    if (cuda_weights_ready(&b->weights, error) < 0)
+        return error->code;
     if (n_tokens <= b->n_batch)
         return 0;
     int32_t *tokens = cuda_device_allocate(&b->device, n_tokens * sizeof *tokens, "a batch", error);
@@ -233,7 +235,7 @@ int cuda_backend_open(Backend **out, SimdLevel level, int n_threads, Error *erro
         free(b);
         return error->code;
     }
-    cuda_weights_open(&b->weights, b->pool);
+    cuda_weights_open(&b->weights, b->pool, b->device.stream);
     *out = &b->base;
     return 0;
 }
