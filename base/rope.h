@@ -4,6 +4,7 @@
 
 #include "base/host_device.h"
 
+#include <math.h>
 #include <stddef.h>
 
 /* Which two elements of a head RoPE rotates together. */
@@ -11,6 +12,13 @@ typedef enum RopePairing {
     ROPE_INTERLEAVED, /* (2i, 2i + 1): GGUF's "llama" files, llama2.c */
     ROPE_HALVES       /* (i, i + head_dim / 2): Hugging Face's order, other GGUF families */
 } RopePairing;
+
+/* Cosine and sine of a pair's angle at a position, in double before rounding. A position below 0 turns back. */
+static HOST_DEVICE inline void rope_turn(double frequency, double position, float turn[2]) {
+    double angle = position * frequency;
+    turn[0] = (float)cos(angle);
+    turn[1] = (float)sin(angle);
+}
 
 static HOST_DEVICE inline void rope_rotate(float *x, // (head_dim), in place
                                            size_t head_dim, RopePairing pairing,

@@ -26,6 +26,8 @@ typedef struct CpuBackend {
     CpuMatmul matmul;
     char *attention_scratch; /* (n_threads, attention_scratch_bytes()) */
     float *partials;         /* attention_partial_bytes() */
+    const int32_t *tokens;   /* of the batch under way: the caller's */
+    size_t position;         /* of the first of them */
 } CpuBackend;
 
 static CpuBackend *cpu(Backend *backend) {
@@ -89,13 +91,16 @@ static int cpu_open_cache(Backend *backend, KvCache *cache, const KvShape *shape
     return error->code;
 }
 
-static int cpu_reserve(Backend *backend, size_t n_tokens, Error *error) {
+static int cpu_reserve(Backend *backend, const ModelConfig *config, size_t n_tokens, Error *error) {
+    (void)config;
     return cpu_matmul_reserve(&cpu(backend)->matmul, n_tokens, error);
 }
 
-static void cpu_write(Backend *backend, float *to, const float *host, size_t n) {
+static int cpu_write(Backend *backend, void *to, const void *host, size_t size_bytes, Error *error) {
     (void)backend;
-    memcpy(to, host, n * sizeof *to);
+    (void)error;
+    memcpy(to, host, size_bytes);
+    return 0;
 }
 
 static int cpu_read(Backend *backend, void *host, const void *from, size_t size_bytes, Error *error) {
@@ -105,7 +110,8 @@ static int cpu_read(Backend *backend, void *host, const void *from, size_t size_
     return 0;
 }
 
-static void cpu_embed(Backend *backend, const Tensor *embedding, const int32_t *tokens, size_t n_tokens, float *x) {
+static void cpu_embed(Backend *backend, const Tensor *embedding, size_t n_tokens, float *x) {
+    const int32_t *tokens = cpu(backend)->tokens;
     TensorDecode *decode = tensor_decoder(embedding->type, backend->level);
     size_t n_embd = embedding->shape[0];
     for (size_t t = 0; t < n_tokens; t++, x += n_embd) {
@@ -211,10 +217,47 @@ static void place_batch(const CpuBackend *b, KvCache *cache, size_t n_tokens) {
         thread_pool_each(b->pool, cache->layout.shape.n_kv_heads, place_heads, &job);
 }
 
+static bool cpu_begin(Backend *backend, KvCache *cache, const int32_t *tokens, size_t n_tokens, BackendStep **step) {
+    (void)step; /* nothing is recorded */
+    cpu(backend)->tokens = tokens;
+    cpu(backend)->position = cache->n_tokens;
+    place_batch(cpu(backend), cache, n_tokens);
+    return false;
+}
+
+static void cpu_end(Backend *backend) {
+    (void)backend;
+}
+
+static void cpu_release_step(Backend *backend, BackendStep *step) {
+    (void)backend;
+    (void)step;
+}
+
+static void fill_turns(const double *frequencies, size_t n_pairs, double position, float *rotation) {
+    for (size_t i = 0; i < n_pairs; i++)
+        rope_turn(frequencies[i], position, rotation + 2 * i);
+}
+
+static void cpu_turns(Backend *backend, const double *frequencies, size_t head_dim, size_t n_tokens, float *rotation) {
+    for (size_t t = 0; t < n_tokens; t++)
+        fill_turns(frequencies, head_dim / 2, (double)(cpu(backend)->position + t), rotation + t * head_dim);
+}
+
+/* Where the last token sees all, no span is shifted. */
+static void cpu_turns_back(Backend *backend, const KvCache *cache, size_t layer, const double *frequencies,
+                           size_t n_tokens, float *rotation) {
+    size_t head_dim = cache->layout.shape.head_dim, position = cache->n_tokens;
+    (void)backend;
+    if (kvcache_dropped(cache, layer, position + n_tokens - 1) == 0)
+        return;
+    for (size_t t = 0; t < n_tokens; t++)
+        fill_turns(frequencies, head_dim / 2, -(double)kvcache_dropped(cache, layer, position + t),
+                   rotation + t * head_dim);
+}
+
 static void cpu_append(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, const float *k,
                        const float *v) {
-    if (layer == 0) /* for all layers */
-        place_batch(cpu(backend), cache, n_tokens);
     spread_heads(cpu(backend), &(HeadsJob){cache, layer, n_tokens, k, v}, append_heads);
 }
 
@@ -242,6 +285,8 @@ static void merge_heads(void *context, size_t begin, size_t end, int thread) {
 static void cpu_attention(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
                           RopePairing pairing, const float *q, const float *shift_rotation, float *out) {
     const CpuBackend *b = cpu(backend);
+    if (kvcache_dropped(cache, layer, cache->n_tokens + n_tokens - 1) == 0)
+        shift_rotation = NULL;
     AttentionBatch batch = {cache, layer, n_tokens, n_heads, pairing, q, shift_rotation, out, b->partials};
     AttentionJob job = {b, &batch};
     size_t n_elements = (cache->n_tokens + n_tokens) * n_tokens * n_heads * cache->layout.shape.head_dim;
@@ -300,6 +345,11 @@ static const BackendOps CPU_OPS = {
     .reserve = cpu_reserve,
     .write = cpu_write,
     .read = cpu_read,
+    .begin = cpu_begin,
+    .end = cpu_end,
+    .release_step = cpu_release_step,
+    .turns = cpu_turns,
+    .turns_back = cpu_turns_back,
     .embed = cpu_embed,
     .matmul = cpu_matmul,
     .rmsnorm = cpu_rmsnorm,

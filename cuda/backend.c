@@ -8,6 +8,8 @@
 #include "cuda/device_cache.h"
 #include "cuda/elements.h"
 #include "cuda/products.h"
+#include "cuda/step.h"
+#include "cuda/turns.h"
 #include "cuda/weights.h"
 
 #include <ctype.h>
@@ -21,10 +23,9 @@ typedef struct CudaBackend {
     CudaDevice device;
     ThreadPool *pool; /* packs weights */
     CudaWeights weights;
-    int32_t *tokens; /* (n_batch) device */
-    size_t n_batch;
-    void *workspace; /* of attention; device */
-    size_t workspace_bytes;
+    CudaBatches batches;
+    const KvCache *cache; /* of the batch under way */
+    void *workspace;      /* of attention; device */
 } CudaBackend;
 
 static CudaBackend *cuda(Backend *backend) {
@@ -47,7 +48,7 @@ static void cuda_close(Backend *backend) {
     CudaBackend *b = cuda(backend);
     cudaDeviceSynchronize();
     cuda_weights_close(&b->weights);
-    cuda_device_release(b->tokens);
+    cuda_batches_close(&b->batches);
     cuda_device_release(b->workspace);
     cuda_device_close(&b->device);
     thread_pool_close(b->pool);
@@ -89,29 +90,25 @@ static void cuda_close_cache_op(Backend *backend, KvCache *cache) {
     cuda_close_cache(cache);
 }
 
-static int cuda_reserve(Backend *backend, size_t n_tokens, Error *error) {
+static int cuda_reserve(Backend *backend, const ModelConfig *config, size_t n_tokens, Error *error) {
     CudaBackend *b = cuda(backend);
+    (void)config;
     if (cuda_weights_ready(&b->weights, error) < 0)
         return error->code;
-    if (n_tokens <= b->n_batch)
-        return 0;
-    int32_t *tokens = cuda_device_allocate(&b->device, n_tokens * sizeof *tokens, "a batch", error);
-    if (tokens == NULL)
-        return error->code;
-    cuda_device_release(b->tokens);
-    b->tokens = tokens;
-    b->n_batch = n_tokens;
-    return 0;
+    return n_tokens <= b->batches.n_max ? 0 : cuda_batches_reserve(&b->batches, &b->device, n_tokens, error);
 }
 
-/* Pageable memory is copied before the call returns; failures are found by the next read. */
-static void cuda_write(Backend *backend, float *to, const float *host, size_t n) {
-    cudaMemcpyAsync(to, host, n * sizeof *host, cudaMemcpyHostToDevice, cuda(backend)->device.stream);
+/* Pageable memory is copied before the call returns. */
+static int cuda_write(Backend *backend, void *to, const void *host, size_t size_bytes, Error *error) {
+    return cuda_check(cudaMemcpyAsync(to, host, size_bytes, cudaMemcpyHostToDevice, cuda(backend)->device.stream),
+                      "writing to the GPU", error);
 }
 
 static int cuda_read(Backend *backend, void *host, const void *from, size_t size_bytes, Error *error) {
     cudaStream_t stream = cuda(backend)->device.stream;
-    cudaError_t status = cudaGetLastError(); /* of launches */
+    cudaError_t last = cudaGetLastError(), status = cuda(backend)->batches.failure;
+    if (status == cudaSuccess)
+        status = last; /* of launches */
     if (status == cudaSuccess)
         status = cudaMemcpyAsync(host, from, size_bytes, cudaMemcpyDeviceToHost, stream);
     if (status == cudaSuccess)
@@ -121,10 +118,40 @@ static int cuda_read(Backend *backend, void *host, const void *from, size_t size
 
 /* ---- The forward pass */
 
-static void cuda_embed_op(Backend *backend, const Tensor *embedding, const int32_t *tokens, size_t n_tokens, float *x) {
+static bool cuda_begin(Backend *backend, KvCache *cache, const int32_t *tokens, size_t n_tokens, BackendStep **step) {
     CudaBackend *b = cuda(backend);
-    cudaMemcpyAsync(b->tokens, tokens, n_tokens * sizeof *tokens, cudaMemcpyHostToDevice, b->device.stream);
-    cuda_embed(embedding->uploaded, b->tokens, n_tokens, x, b->device.stream);
+    CudaCache *device_cache = cuda_cache_of(cache);
+    b->cache = cache;
+    if (cuda_batch_begin(&b->batches, tokens, n_tokens, cache->n_tokens, step))
+        return true;
+    cuda_cache_begin_at(device_cache, &b->batches.input->position, b->device.stream);
+    return false;
+}
+
+static void cuda_end(Backend *backend) {
+    cuda_batch_end(&cuda(backend)->batches);
+}
+
+static void cuda_release_step(Backend *backend, BackendStep *step) {
+    (void)backend;
+    cuda_step_close(step);
+}
+
+static void cuda_turns_op(Backend *backend, const double *frequencies, size_t head_dim, size_t n_tokens,
+                          float *rotation) {
+    CudaBackend *b = cuda(backend);
+    cuda_turns(frequencies, &b->batches.input->position, head_dim, n_tokens, rotation, b->device.stream);
+}
+
+static void cuda_turns_back_op(Backend *backend, const KvCache *cache, size_t layer, const double *frequencies,
+                               size_t n_tokens, float *rotation) {
+    cuda_turns_back(cuda_cache_of(cache), layer, frequencies, cache->layout.shape.head_dim, n_tokens, rotation,
+                    cuda(backend)->device.stream);
+}
+
+static void cuda_embed_op(Backend *backend, const Tensor *embedding, size_t n_tokens, float *x) {
+    CudaBackend *b = cuda(backend);
+    cuda_embed(embedding->uploaded, b->batches.input->tokens, n_tokens, x, b->device.stream);
 }
 
 static void cuda_matmul(Backend *backend, const WeightProduct *products, size_t n_products, const float *x,
@@ -158,7 +185,7 @@ static void cuda_append(Backend *backend, KvCache *cache, size_t layer, size_t n
                         const float *v) {
     cudaStream_t stream = cuda(backend)->device.stream;
     CudaBatch batch = batch_of(cache, layer, n_tokens);
-    if (layer == 0)
+    if (layer == 0 && cache != cuda(backend)->cache) /* an evaluator's */
         cuda_cache_begin(batch.cache, cache->n_tokens, stream);
     cuda_cache_append(&batch, k, v, stream);
 }
@@ -203,6 +230,11 @@ static const BackendOps CUDA_OPS = {
     .reserve = cuda_reserve,
     .write = cuda_write,
     .read = cuda_read,
+    .begin = cuda_begin,
+    .end = cuda_end,
+    .release_step = cuda_release_step,
+    .turns = cuda_turns_op,
+    .turns_back = cuda_turns_back_op,
     .embed = cuda_embed_op,
     .matmul = cuda_matmul,
     .rmsnorm = cuda_rmsnorm_op,
@@ -230,12 +262,13 @@ int cuda_backend_open(Backend **out, SimdLevel level, int n_threads, Error *erro
                         .level = level,
                         .records = cuda_backend_records(),
                         .n_threads = n_threads > 0 ? n_threads : cpu_physical_cores()};
-    if (thread_pool_open(&b->pool, b->base.n_threads, error) < 0) {
-        cuda_device_close(&b->device);
-        free(b);
-        return error->code;
-    }
+    int status = thread_pool_open(&b->pool, b->base.n_threads, error);
     cuda_weights_open(&b->weights, b->pool, b->device.stream);
-    *out = &b->base;
-    return 0;
+    if (status == 0)
+        status = cuda_batches_open(&b->batches, b->device.stream, error);
+    if (status < 0)
+        cuda_close(&b->base);
+    else
+        *out = &b->base;
+    return status;
 }

@@ -10,8 +10,16 @@ __global__ void begin_batch(CudaCache *cache, size_t n_before) {
     cache->n_tokens = n_before;
 }
 
+__global__ void begin_batch_at(CudaCache *cache, const size_t *n_before) {
+    cache->n_tokens = *n_before;
+}
+
 void cuda_cache_begin(CudaCache *cache, size_t n_before, cudaStream_t stream) {
     CUDA_LAUNCH(begin_batch, dim3(1), dim3(1), 0, stream, cache, n_before);
+}
+
+void cuda_cache_begin_at(CudaCache *cache, const size_t *n_before, cudaStream_t stream) {
+    CUDA_LAUNCH(begin_batch_at, dim3(1), dim3(1), 0, stream, cache, n_before);
 }
 
 /* ---- Its keys and values come */

@@ -28,8 +28,9 @@ static HOST_DEVICE inline const FragmentShape *cuda_cache_shape(const CudaCache 
     return cache->shapes + (layer * KV_MAX_STORES + store) * KV_SIDES + side;
 }
 
-/* A batch of n_tokens begins, behind n_before tokens. */
+/* A batch begins, behind n_before tokens: the number itself, or where it is in device memory. */
 void cuda_cache_begin(CudaCache *cache, size_t n_before, cudaStream_t stream);
+void cuda_cache_begin_at(CudaCache *cache, const size_t *n_before, cudaStream_t stream);
 
 typedef struct CudaBatch {
     CudaCache *cache; /* in device memory */

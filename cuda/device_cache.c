@@ -42,7 +42,7 @@ static void collect(const KvCache *cache) {
     add_counts(cache, handle);
 }
 
-CudaCache *cuda_cache_of(KvCache *cache) {
+CudaCache *cuda_cache_of(const KvCache *cache) {
     CacheHandle *handle = cache->device;
     handle->stale = true;
     return handle->cache;

@@ -13,6 +13,6 @@ int cuda_open_cache(CudaDevice *device, KvCache *cache, const KvShape *shape, co
 void cuda_close_cache(KvCache *cache); /* closing twice is fine */
 
 /* What kernels take; from here on the cache's counters are read from the device anew. */
-CudaCache *cuda_cache_of(KvCache *cache);
+CudaCache *cuda_cache_of(const KvCache *cache);
 
 #endif

@@ -142,7 +142,12 @@ __device__ inline void encode_ggml(const FragmentShape *shape, const float *x, u
     }
 }
 
-__device__ inline uint8_t nf4_code(float x, float scale) {
+/* Under the scale as its code says; where that is the code of NaN, codes do not matter, but are the host's. */
+__device__ inline uint8_t nf4_code(const FragmentShape *shape, const uint8_t *record, uint32_t token, uint32_t dim,
+                                   float x) {
+    const uint8_t *scales = record + shape->scales;
+    float scale_code = scales[FRAGMENT_NF4_AT + fragment_scale_index(shape, token, dim)];
+    float scale = half_load(scales) + half_load(scales + 2) * scale_code;
     uint32_t code = 0;
     for (uint32_t i = 0; i < 15; i++)
         code += kv_nf4_is_above(x, i, kv_nf4_midpoint(nf4_level(i), nf4_level(i + 1), scale));
@@ -152,11 +157,14 @@ __device__ inline uint8_t nf4_code(float x, float scale) {
 __device__ inline void choose_codes(const FragmentShape *shape, const float *x, const uint8_t *record, uint8_t *codes) {
     for (uint32_t i = threadIdx.x; i < shape->n_tokens * shape->head_dim; i += blockDim.x) {
         uint32_t token = i / shape->head_dim, dim = i % shape->head_dim;
+        if (shape->kind == KV_CODE_NF4) {
+            codes[i] = nf4_code(shape, record, token, dim, x[i]);
+            continue;
+        }
         float scale = fragment_scale(shape, record, token, dim), minimum = 0.0f;
         if (shape->has_minima)
             minimum = half_load(record + shape->minima + fragment_scale_index(shape, token, dim) * sizeof(uint16_t));
-        codes[i] = shape->kind == KV_CODE_NF4 ? nf4_code(x[i], scale)
-                                              : kv_scaled_code(shape->kind, shape->bits, x[i], scale, minimum);
+        codes[i] = kv_scaled_code(shape->kind, shape->bits, x[i], scale, minimum);
     }
 }
 

@@ -15,6 +15,7 @@
 #include "checkpoints/roles.h"
 
 typedef struct Backend Backend;
+typedef struct BackendStep BackendStep; /* a backend's own */
 
 /* y = x w^T + bias */
 typedef struct WeightProduct {
@@ -47,18 +48,34 @@ typedef struct BackendOps {
                       Error *error);
     void (*close_cache)(Backend *backend, KvCache *cache);
 
-    /* Scratch memory for batches of up to n_tokens; after all uploads, before the first batch. */
-    int (*reserve)(Backend *backend, size_t n_tokens, Error *error);
+    /* Scratch memory for batches of up to n_tokens of this model; after all uploads, before the first batch. */
+    int (*reserve)(Backend *backend, const ModelConfig *config, size_t n_tokens, Error *error);
 
-    void (*write)(Backend *backend, float *to, const float *host, size_t n); /* host to backend */
+    int (*write)(Backend *backend, void *to, const void *host, size_t size_bytes, Error *error); /* host to backend */
 
     /* Backend to host; waits for all work before it. Fails where a device did. */
     int (*read)(Backend *backend, void *host, const void *from, size_t size_bytes, Error *error);
 
+    /* A batch of tokens (n_tokens), on the host, is about to go through the model, behind those in the cache. Returns
+     * true where the backend has done all of its calls already: `step`, if not NULL, is where it may keep a recording
+     * of the calls for one token, which are the same each time but for what begin() is told. */
+    bool (*begin)(Backend *backend, KvCache *cache, const int32_t *tokens, size_t n_tokens, BackendStep **step);
+    void (*end)(Backend *backend); /* all calls of the batch were made */
+    void (*release_step)(Backend *backend, BackendStep *step); /* NULL is fine */
+
+    /* RoPE at the position of each token of the batch. */
+    void (*turns)(Backend *backend,
+                  const double *frequencies, // (head_dim / 2) radians a position
+                  size_t head_dim, size_t n_tokens,
+                  float *rotation);          // (n_tokens, head_dim / 2, 2) cosine and sine
+
+    /* RoPE by minus the tokens that each of them no longer sees in this layer. */
+    void (*turns_back)(Backend *backend, const KvCache *cache, size_t layer, const double *frequencies,
+                       size_t n_tokens, float *rotation);
+
     void (*embed)(Backend *backend,
                   const Tensor *embedding, // {n_embd, n_vocab}
-                  const int32_t *tokens,   // (n_tokens) on the host
-                  size_t n_tokens,
+                  size_t n_tokens,         // of the batch
                   float *x);               // (n_tokens, n_embd)
 
     /* Products of one x with several matrices. */
@@ -88,8 +105,8 @@ typedef struct BackendOps {
     void (*attention)(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
                       RopePairing pairing,
                       const float *q,              // (n_tokens, n_heads, head_dim) rotated
-                      const float *shift_rotation, // (n_tokens, head_dim / 2, 2) RoPE by minus the tokens dropped;
-                                                   // NULL where none were
+                      const float *shift_rotation, // (n_tokens, head_dim / 2, 2) turns_back(); NULL where nothing is
+                                                   // ever dropped
                       float *out);                 // (n_tokens, n_heads, head_dim)
 
     void (*swiglu)(Backend *backend, float *gate, const float *up, size_t n); /* gate = silu(gate) * up */

@@ -4,45 +4,17 @@
 
 #include "base/finite.h"
 
-#include <math.h>
-
-/* Cosine and sine of an angle for each pair of a head's elements, in double before rounding. */
-static void fill_rotation(const Context *context, double position, float *rotation) {
-    for (size_t i = 0; i < context->model->checkpoint.config.head_dim / 2; i++) {
-        double angle = position * context->frequencies[i];
-        rotation[2 * i] = (float)cos(angle);
-        rotation[2 * i + 1] = (float)sin(angle);
-    }
-}
-
-static void write_rotation(Context *context, size_t n_tokens, float *to) {
-    Backend *b = context->model->backend;
-    b->ops->write(b, to, context->host_rotation, n_tokens * context->model->checkpoint.config.head_dim);
-}
-
-static void prepare_rotation(Context *context, size_t position, size_t n_tokens) {
-    size_t head_dim = context->model->checkpoint.config.head_dim;
-    for (size_t t = 0; t < n_tokens; t++)
-        fill_rotation(context, (double)(position + t), context->host_rotation + t * head_dim);
-    write_rotation(context, n_tokens, context->rotation);
-    context->shift_policy = NULL;
-}
-
 /* StreamingLLM (Xiao et al. 2023) counts positions inside the cache: for a query that no longer sees D tokens, the sink
  * is D positions nearer. Scores depend on differences alone, so the query is rotated back by D where it meets the sink,
- * and no key is ever touched. Layers of one policy share the angles. NULL where the batch's last token sees all. */
-static const float *prepare_shift(Context *context, size_t layer, size_t position, size_t n_tokens) {
-    const KvCache *cache = &context->cache;
-    size_t head_dim = context->model->checkpoint.config.head_dim;
-    if (kvcache_dropped(cache, layer, position + n_tokens - 1) == 0)
+ * and no key is ever touched. Layers of one policy share the angles. NULL where the policy drops nothing. */
+static const float *prepare_shift(Context *context, size_t layer, size_t n_tokens) {
+    Backend *b = context->model->backend;
+    const KvLayerPolicy *policy = kvcache_layer_policy(&context->cache.layout, layer);
+    if (!kv_layer_is_bounded(policy))
         return NULL;
-    if (context->shift_policy != kvcache_layer_policy(&cache->layout, layer)) {
-        for (size_t t = 0; t < n_tokens; t++)
-            fill_rotation(context, -(double)kvcache_dropped(cache, layer, position + t),
-                          context->host_rotation + t * head_dim);
-        write_rotation(context, n_tokens, context->shift_rotation);
-        context->shift_policy = kvcache_layer_policy(&cache->layout, layer);
-    }
+    if (context->shift_policy != policy)
+        b->ops->turns_back(b, &context->cache, layer, context->frequencies, n_tokens, context->shift_rotation);
+    context->shift_policy = policy;
     return context->shift_rotation;
 }
 
@@ -52,7 +24,7 @@ static const Tensor *where_bound(const Tensor *tensor) {
 }
 
 /* The matrices of each matmul() are those of a Product, in the order of TENSOR_ROLES: they were uploaded so. */
-static void attention_block(Context *context, size_t layer, size_t position, size_t n_tokens) {
+static void attention_block(Context *context, size_t layer, size_t n_tokens) {
     const ModelConfig *config = &context->model->checkpoint.config;
     const LayerWeights *w = &context->model->weights.layers[layer];
     Backend *b = context->model->backend;
@@ -69,7 +41,7 @@ static void attention_block(Context *context, size_t layer, size_t position, siz
               context->rotation);
     ops->append(b, &context->cache, layer, n_tokens, context->k, context->v);
     ops->attention(b, &context->cache, layer, n_tokens, config->n_heads, config->family->rope_pairing, context->q,
-                   prepare_shift(context, layer, position, n_tokens), context->attended);
+                   prepare_shift(context, layer, n_tokens), context->attended);
     if (context->on_attended != NULL)
         context->on_attended(context->on_attended_user, layer, n_tokens);
     ops->matmul(b, &(WeightProduct){&w->attn_output, context->normed, NULL}, 1, context->attended, n_tokens);
@@ -101,19 +73,33 @@ static int explain_nonfinite(const Context *context, Error *error) {
         "the logits are not finite though all weights are: activations overflowed; the checkpoint is damaged");
 }
 
-/* Logits of the last `n_rows` tokens of the batch, to the host. */
-static int compute_logits(Context *context, size_t n_tokens, size_t n_rows, Error *error) {
+/* All work of a batch: the logits of its last n_rows tokens. */
+static void run_batch(Context *context, size_t n_tokens, size_t n_rows) {
     const ModelConfig *config = &context->model->checkpoint.config;
     const Weights *w = &context->model->weights;
     Backend *b = context->model->backend;
+    context->shift_policy = NULL;
+    b->ops->turns(b, context->frequencies, config->head_dim, n_tokens, context->rotation);
+    b->ops->embed(b, &w->token_embd, n_tokens, context->x);
+    for (size_t layer = 0; layer < config->n_layers; layer++) {
+        attention_block(context, layer, n_tokens);
+        feed_forward_block(context, layer, n_tokens);
+    }
+    if (n_rows == 0)
+        return;
     const float *x = context->x + (n_tokens - n_rows) * config->n_embd;
-
     b->ops->rmsnorm(b, x, &w->output_norm, config->norm_eps, n_rows, context->normed);
     b->ops->matmul(b, &(WeightProduct){&w->output, context->device_logits, NULL}, 1, context->normed, n_rows);
-    size_t size_bytes = n_rows * config->n_vocab * sizeof(float);
-    if (b->ops->read(b, context->logits, context->device_logits, size_bytes, error) < 0)
+}
+
+static int read_logits(Context *context, size_t n_rows, Error *error) {
+    Backend *b = context->model->backend;
+    size_t n = n_rows * context->model->checkpoint.config.n_vocab;
+    if (n == 0)
+        return 0;
+    if (b->ops->read(b, context->logits, context->device_logits, n * sizeof *context->logits, error) < 0)
         return error->code;
-    return all_finite(context->logits, n_rows * config->n_vocab) ? 0 : explain_nonfinite(context, error);
+    return all_finite(context->logits, n) ? 0 : explain_nonfinite(context, error);
 }
 
 static int check_tokens(const Context *context, const int32_t *tokens, size_t n_tokens, Error *error) {
@@ -135,16 +121,14 @@ static int check_tokens(const Context *context, const int32_t *tokens, size_t n_
 int forward(Context *context, const int32_t *tokens, size_t n_tokens, LogitsWanted wanted, Error *error) {
     if (check_tokens(context, tokens, n_tokens, error) < 0)
         return error->code;
-    Model *model = context->model;
-    size_t position = context->cache.n_tokens;
-    prepare_rotation(context, position, n_tokens);
-    model->backend->ops->embed(model->backend, &model->weights.token_embd, tokens, n_tokens, context->x);
-    for (size_t layer = 0; layer < model->checkpoint.config.n_layers; layer++) {
-        attention_block(context, layer, position, n_tokens);
-        feed_forward_block(context, layer, n_tokens);
+    Backend *b = context->model->backend;
+    size_t n_rows = wanted == LOGITS_ALL ? n_tokens : wanted == LOGITS_LAST ? 1 : 0;
+    /* Evaluators look between the calls. */
+    BackendStep **step = n_tokens == 1 && context->on_attended == NULL ? &context->steps[n_rows] : NULL;
+    if (!b->ops->begin(b, &context->cache, tokens, n_tokens, step)) {
+        run_batch(context, n_tokens, n_rows);
+        b->ops->end(b);
     }
     kvcache_advance(&context->cache, n_tokens);
-    if (wanted == LOGITS_NONE)
-        return 0;
-    return compute_logits(context, n_tokens, wanted == LOGITS_ALL ? n_tokens : 1, error);
+    return read_logits(context, n_rows, error);
 }

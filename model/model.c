@@ -123,8 +123,7 @@ static size_t lay_out(Context *context, float *base) {
 }
 
 /* Frequency of pair i: theta^(-2i / head_dim), divided by the linear scaling factor and by Llama 3's own factors. */
-static void fill_frequencies(Context *context) {
-    const Model *model = context->model;
+static void fill_frequencies(const Model *model, double *frequencies) {
     const ModelConfig *config = &model->checkpoint.config;
     const Tensor *factors = &model->weights.rope_freqs;
     for (size_t i = 0; i < config->head_dim / 2; i++) {
@@ -132,14 +131,28 @@ static void fill_frequencies(Context *context) {
         if (factors->data != NULL)
             tensor_decoder(factors->type, SIMD_SCALAR)(factors, i, 1, &factor);
         double exponent = -2.0 * (double)i / (double)config->head_dim;
-        context->frequencies[i] = pow(config->rope_theta, exponent) / config->rope_scale / (double)factor;
+        frequencies[i] = pow(config->rope_theta, exponent) / config->rope_scale / (double)factor;
     }
+}
+
+static int allocate_frequencies(Context *context, Error *error) {
+    Backend *b = context->model->backend;
+    size_t size_bytes = context->model->checkpoint.config.head_dim / 2 * sizeof *context->frequencies;
+    double *frequencies = malloc(size_bytes);
+    if (frequencies == NULL)
+        return error_memory(error, "RoPE's frequencies", size_bytes);
+    fill_frequencies(context->model, frequencies);
+    context->frequencies = b->ops->allocate(b, size_bytes, "RoPE's frequencies", error);
+    int status = context->frequencies == NULL ? error->code
+                                              : b->ops->write(b, context->frequencies, frequencies, size_bytes, error);
+    free(frequencies);
+    return status;
 }
 
 static int allocate(Context *context, const KvPolicy *policy, Error *error) {
     Backend *b = context->model->backend;
     const ModelConfig *config = &context->model->checkpoint.config;
-    if (b->ops->reserve(b, context->n_batch, error) < 0)
+    if (b->ops->reserve(b, config, context->n_batch, error) < 0)
         return error->code;
     KvShape shape = {config->n_layers, config->n_kv_heads, config->head_dim, context->n_ctx, context->n_batch};
     if (kv_policy_check(policy, config->n_layers, config->head_dim, context->n_ctx, error) < 0 ||
@@ -151,13 +164,10 @@ static int allocate(Context *context, const KvPolicy *policy, Error *error) {
         return error->code;
     lay_out(context, context->arena);
 
-    context->frequencies = calloc(config->head_dim / 2, sizeof *context->frequencies);
-    context->host_rotation = calloc(context->n_batch * config->head_dim, sizeof *context->host_rotation);
     context->logits = calloc(context->n_batch * config->n_vocab, sizeof *context->logits);
-    if (context->frequencies == NULL || context->host_rotation == NULL || context->logits == NULL)
+    if (context->logits == NULL)
         return error_memory(error, "logits", context->n_batch * config->n_vocab * sizeof *context->logits);
-    fill_frequencies(context);
-    return 0;
+    return allocate_frequencies(context, error);
 }
 
 int context_open(Context *context, Model *model, const KvPolicy *policy, size_t n_ctx, size_t n_batch, Error *error) {
@@ -172,10 +182,11 @@ void context_close(Context *context) {
     if (context->model == NULL)
         return;
     Backend *b = context->model->backend;
+    for (size_t i = 0; i < sizeof context->steps / sizeof *context->steps; i++)
+        b->ops->release_step(b, context->steps[i]);
     b->ops->close_cache(b, &context->cache);
     b->ops->release(b, context->arena, context->arena_bytes);
-    free(context->frequencies);
-    free(context->host_rotation);
+    b->ops->release(b, context->frequencies, context->model->checkpoint.config.head_dim / 2 * sizeof(double));
     free(context->logits);
     *context = (Context){0};
 }

@@ -36,7 +36,8 @@ typedef struct Context {
     size_t n_batch; /* tokens that go through a layer together */
 
     /* In the backend's memory. */
-    float *arena; /* all of the following */
+    double *frequencies; /* (head_dim / 2) radians a position */
+    float *arena;        /* all of the following */
     size_t arena_bytes;
     float *x;              /* (n_batch, n_embd) residual stream */
     float *normed;         /* (n_batch, n_embd) */
@@ -48,10 +49,9 @@ typedef struct Context {
     float *device_logits;  /* (n_batch, n_vocab) */
 
     /* On the host. */
-    double *frequencies;               /* (head_dim / 2) radians a position */
-    float *host_rotation;              /* (n_batch, head_dim / 2, 2) */
     float *logits;                     /* (n_batch, n_vocab); forward() says which it fills */
     const KvLayerPolicy *shift_policy; /* that shift_rotation was filled for in this batch; NULL: not yet */
+    BackendStep *steps[2];             /* of one token, without and with logits */
 
     /* Called in each layer, while q, k, v and attended hold the batch's values; for evaluators. NULL: not called. */
     void (*on_attended)(void *user, size_t layer, size_t n_tokens);

@@ -7,6 +7,7 @@
 #include "kvcache/policy_text.h"
 #include "tests/cuda_shim/shim.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -26,11 +27,13 @@ static size_t random_below(size_t n) {
     return (size_t)(random_state >> 33) % n;
 }
 
-/* A channel in eight is eight times as large; a number in a thousand is beyond FP16. */
+/* A channel in eight is eight times as large; a number in a thousand is beyond FP16, some are none. */
 static void fill_random(float *rows, size_t n, size_t head_dim) {
     for (size_t i = 0; i < n; i++) {
         float size = i % head_dim % 8 == 3 ? 8 : 1;
         rows[i] = ((float)random_below(20001) / 1e4f - 1) * (random_below(1000) == 0 ? 1e5f : size);
+        if (random_below(5000) == 0)
+            rows[i] = random_below(2) == 0 ? NAN : -INFINITY;
     }
 }
 
@@ -188,6 +191,7 @@ static void test_policies(void **state) {
     (void)state;
     static const char *const POLICIES[] = {
         "f16:*",
+        "sink=1,f16:150,int8:*",                /* rows move by less than a round of move_down() */
         "sink=16,f16:32",                       /* streams */
         "sink=3,f16:0,int8:64,q4_0:64,int2:64", /* rings that wrap, and streams */
         "sink=1,f16:10,int8/q4_0:32,nf4:*",

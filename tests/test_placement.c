@@ -212,12 +212,14 @@ static void check_cache_of_backend(int n_threads, size_t n_kv_heads) {
     assert_int_equal(kvcache_open(&cache, &shape, &policy, b->records, &error), 0);
     void *memory = b->ops->allocate(b, kvcache_bytes(&cache), "the cache", &error);
     kvcache_set_memory(&cache, memory);
-    for (; cache.n_tokens < n_tokens; kvcache_advance(&cache, 1))
+    for (; cache.n_tokens < n_tokens; kvcache_advance(&cache, 1)) {
+        b->ops->begin(b, &cache, &(const int32_t){1}, 1, NULL);
         for (size_t layer = 0; layer < N_LAYERS; layer++) {
             b->ops->append(b, &cache, layer, 1, rows, rows);
             for (size_t head = 0; head < n_kv_heads; head++)
                 kvcache_commit(&cache, layer, head, 1);
         }
+    }
     for (size_t layer = 0; layer < N_LAYERS; layer++)
         for (int thread = 0; thread < n_threads; thread++) {
             size_t begin = n_kv_heads * (size_t)thread / (size_t)n_threads;

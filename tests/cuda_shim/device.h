@@ -15,6 +15,15 @@ extern "C" {
 bool cuda_shim_begin_launch(cudaStream_t stream);
 void cuda_shim_end_launch(void);
 
+/* While a stream is captured its work is kept, not done: `redo` gets a copy of `data` when the graph is launched. */
+bool cuda_shim_is_captured(cudaStream_t stream);
+void cuda_shim_capture(cudaStream_t stream, void (*redo)(void *data, cudaStream_t stream), const void *data,
+                       size_t data_bytes);
+
+/* Counts a call: the error that it fails with whatever it is asked. Or fails a call with an error. */
+cudaError_t cuda_shim_count_call(void);
+cudaError_t cuda_shim_fail(cudaError_t error);
+
 /* Bytes of shared memory that launches of the kernel may ask for, and the architecture's limit */
 size_t cuda_shim_shared_limit(const void *kernel);
 size_t cuda_shim_largest_shared_limit(void);

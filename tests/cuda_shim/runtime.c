@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "tests/cuda_shim/device.h"
+#include "tests/cuda_shim/graph.h"
 #include "tests/cuda_shim/shim.h"
 
 #ifdef __SANITIZE_ADDRESS__
@@ -33,9 +34,6 @@ typedef struct Allocation {
     bool is_device;
 } Allocation;
 
-struct CUstream_st {
-    unsigned mark;
-};
 #define STREAM_MARK 0x5354524d
 
 struct CUevent_st {
@@ -130,7 +128,7 @@ static bool is_lasting(cudaError_t error) {
     }
 }
 
-static cudaError_t fail(cudaError_t error) {
+cudaError_t cuda_shim_fail(cudaError_t error) {
     if (error != cudaSuccess)
         shim.last = error;
     if (is_lasting(error))
@@ -139,17 +137,17 @@ static cudaError_t fail(cudaError_t error) {
 }
 
 /* At the beginning of each call: the error that it fails with whatever it is asked. */
-static cudaError_t count_call(void) {
+cudaError_t cuda_shim_count_call(void) {
     settings();
     shim.counts.calls++;
     if (shim.n_before_failure > 0 && --shim.n_before_failure == 0) {
         shim.counts.failed = true;
-        return fail(shim.failure);
+        return cuda_shim_fail(shim.failure);
     }
     if (shim.lasting != cudaSuccess)
         return shim.lasting;
     if (shim.settings.n_devices == 0)
-        return fail(cudaErrorNoDevice);
+        return cuda_shim_fail(cudaErrorNoDevice);
     return cudaSuccess;
 }
 
@@ -194,17 +192,19 @@ static void show(const Allocation *a) {
 }
 
 static cudaError_t allocate(void **memory, size_t size_bytes, bool is_device_memory) {
-    cudaError_t error = count_call();
+    cudaError_t error = cuda_shim_count_call();
     *memory = NULL;
+    if (cuda_shim_n_captured() > 0)
+        return cuda_shim_fail(cudaErrorStreamCaptureUnsupported);
     if (error != cudaSuccess || size_bytes == 0)
         return error;
     if (is_device_memory && size_bytes > shim.settings.memory_bytes - shim.counts.device_bytes)
-        return fail(cudaErrorMemoryAllocation);
+        return cuda_shim_fail(cudaErrorMemoryAllocation);
     Allocation *made = malloc(sizeof *made);
     void *bytes = NULL;
     if (!made || posix_memalign(&bytes, ALIGNMENT_BYTES, size_bytes) != 0) {
         free(made);
-        return fail(cudaErrorMemoryAllocation);
+        return cuda_shim_fail(cudaErrorMemoryAllocation);
     }
     memset(bytes, 0xff, size_bytes);
     *made = (Allocation){shim.allocations, ~(uintptr_t)bytes, size_bytes, is_device_memory};
@@ -222,16 +222,16 @@ static cudaError_t allocate(void **memory, size_t size_bytes, bool is_device_mem
 /* Frees even where the call fails, so that tests of failures can look for leaks. Memory that is not allocated goes to
  * free(): AddressSanitizer tells where it was freed before. */
 static cudaError_t release(void *memory, bool is_device_memory) {
-    cudaError_t error = count_call();
+    cudaError_t error = cuda_shim_count_call();
     if (!memory)
         return error;
     Allocation **place = find(memory), *found = *place;
     if (!found) {
         free(memory);
-        return fail(cudaErrorInvalidValue);
+        return cuda_shim_fail(cudaErrorInvalidValue);
     }
     if (found->is_device != is_device_memory)
-        return fail(cudaErrorInvalidValue);
+        return cuda_shim_fail(cudaErrorInvalidValue);
     *place = found->next;
     show(found);
     if (is_device_memory) {
@@ -260,7 +260,7 @@ cudaError_t cudaFreeHost(void *memory) {
 }
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes) {
-    cudaError_t error = count_call();
+    cudaError_t error = cuda_shim_count_call();
     *free_bytes = *total_bytes = 0;
     if (error == cudaSuccess) {
         *total_bytes = shim.settings.memory_bytes;
@@ -270,14 +270,14 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes) {
 }
 
 cudaError_t cudaMemcpy(void *to, const void *from, size_t size_bytes, cudaMemcpyKind kind) {
-    cudaError_t error = count_call();
+    cudaError_t error = cuda_shim_count_call();
     if (error != cudaSuccess || size_bytes == 0)
         return error;
     const Allocation *to_device = find_device(to, size_bytes), *from_device = find_device(from, size_bytes);
     bool wants_to = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
     bool wants_from = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
     if (kind != cudaMemcpyDefault && (wants_to != !!to_device || wants_from != !!from_device))
-        return fail(cudaErrorInvalidValue);
+        return cuda_shim_fail(cudaErrorInvalidValue);
     show(to_device);
     show(from_device);
     memcpy(to, from, size_bytes);
@@ -286,27 +286,73 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t size_bytes, cudaMemcpy
     return cudaSuccess;
 }
 
+typedef struct Copy {
+    void *to;
+    const void *from;
+    size_t size_bytes;
+    cudaMemcpyKind kind;
+} Copy;
+
+static void redo_copy(void *data, cudaStream_t stream) {
+    const Copy *copy = data;
+    (void)stream;
+    cudaMemcpy(copy->to, copy->from, copy->size_bytes, copy->kind);
+}
+
+/* Whether the host may read or write it in a graph: it is pinned. */
+static bool is_pinned(const void *p) {
+    for (const Allocation *a = shim.allocations; a; a = a->next)
+        if (!a->is_device && (uintptr_t)p - ~a->inverted_address < a->size_bytes)
+            return true;
+    return false;
+}
+
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t size_bytes, cudaMemcpyKind kind, cudaStream_t stream) {
     check_stream(stream);
-    return cudaMemcpy(to, from, size_bytes, kind);
+    if (!cuda_shim_is_captured(stream))
+        return cudaMemcpy(to, from, size_bytes, kind);
+    cudaError_t error = cuda_shim_count_call();
+    if (error != cudaSuccess)
+        return error;
+    if ((kind == cudaMemcpyHostToDevice && !is_pinned(from)) || (kind == cudaMemcpyDeviceToHost && !is_pinned(to)))
+        return cuda_shim_fail(cudaErrorStreamCaptureUnsupported);
+    cuda_shim_capture(stream, redo_copy, &(Copy){to, from, size_bytes, kind}, sizeof(Copy));
+    return cudaSuccess;
 }
 
 cudaError_t cudaMemset(void *memory, int byte, size_t size_bytes) {
-    cudaError_t error = count_call();
+    cudaError_t error = cuda_shim_count_call();
     if (error != cudaSuccess || size_bytes == 0)
         return error;
     const Allocation *device = find_device(memory, size_bytes);
     if (!device)
-        return fail(cudaErrorInvalidValue);
+        return cuda_shim_fail(cudaErrorInvalidValue);
     show(device);
     memset(memory, byte, size_bytes);
     hide(device);
     return cudaSuccess;
 }
 
+typedef struct Fill {
+    void *memory;
+    int byte;
+    size_t size_bytes;
+} Fill;
+
+static void redo_fill(void *data, cudaStream_t stream) {
+    const Fill *fill = data;
+    (void)stream;
+    cudaMemset(fill->memory, fill->byte, fill->size_bytes);
+}
+
 cudaError_t cudaMemsetAsync(void *memory, int byte, size_t size_bytes, cudaStream_t stream) {
     check_stream(stream);
-    return cudaMemset(memory, byte, size_bytes);
+    if (!cuda_shim_is_captured(stream))
+        return cudaMemset(memory, byte, size_bytes);
+    cudaError_t error = cuda_shim_count_call();
+    if (error == cudaSuccess)
+        cuda_shim_capture(stream, redo_fill, &(Fill){memory, byte, size_bytes}, sizeof(Fill));
+    return error;
 }
 
 cudaError_t cudaStreamCreate(cudaStream_t *stream) {
@@ -314,21 +360,26 @@ cudaError_t cudaStreamCreate(cudaStream_t *stream) {
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
-    cudaError_t error = count_call();
+    cudaError_t error = cuda_shim_count_call();
     (void)flags;
     *stream = NULL;
     if (error != cudaSuccess)
         return error;
     *stream = malloc(sizeof **stream);
     if (!*stream)
-        return fail(cudaErrorMemoryAllocation);
-    **stream = (struct CUstream_st){STREAM_MARK};
+        return cuda_shim_fail(cudaErrorMemoryAllocation);
+    **stream = (struct CUstream_st){STREAM_MARK, NULL};
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-    cudaError_t error = count_call();
+    cudaError_t error = cuda_shim_count_call();
     check_stream(stream);
+    if (cuda_shim_is_captured(stream)) {
+        cudaGraph_t graph;
+        if (cudaStreamEndCapture(stream, &graph) == cudaSuccess)
+            cudaGraphDestroy(graph);
+    }
     if (stream)
         stream->mark = 0;
     free(stream);
@@ -337,11 +388,11 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     check_stream(stream);
-    return count_call();
+    return cuda_shim_is_captured(stream) ? cuda_shim_fail(cudaErrorStreamCaptureUnsupported) : cuda_shim_count_call();
 }
 
 cudaError_t cudaDeviceSynchronize(void) {
-    return count_call();
+    return cuda_shim_count_call();
 }
 
 cudaError_t cudaEventCreate(cudaEvent_t *event) {
@@ -349,17 +400,17 @@ cudaError_t cudaEventCreate(cudaEvent_t *event) {
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
-    cudaError_t error = count_call();
+    cudaError_t error = cuda_shim_count_call();
     (void)flags;
     *event = NULL;
     if (error != cudaSuccess)
         return error;
     *event = calloc(1, sizeof **event);
-    return *event ? cudaSuccess : fail(cudaErrorMemoryAllocation);
+    return *event ? cudaSuccess : cuda_shim_fail(cudaErrorMemoryAllocation);
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-    cudaError_t error = count_call();
+    cudaError_t error = cuda_shim_count_call();
     check_stream(stream);
     if (error != cudaSuccess)
         return error;
@@ -370,30 +421,30 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     (void)event->is_recorded;
-    return count_call();
+    return cuda_shim_count_call();
 }
 
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end) {
-    cudaError_t error = count_call();
+    cudaError_t error = cuda_shim_count_call();
     *ms = 0;
     if (error != cudaSuccess)
         return error;
     if (!start->is_recorded || !end->is_recorded)
-        return fail(cudaErrorInvalidResourceHandle);
+        return cuda_shim_fail(cudaErrorInvalidResourceHandle);
     *ms = (float)((double)(end->when.tv_sec - start->when.tv_sec) * 1e3 +
                   (double)(end->when.tv_nsec - start->when.tv_nsec) * 1e-6);
     return cudaSuccess;
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
-    cudaError_t error = count_call();
+    cudaError_t error = cuda_shim_count_call();
     free(event);
     return error;
 }
 
 /* A driver runs the runtimes of its own major version and of those before. */
 cudaError_t cudaGetDeviceCount(int *n) {
-    cudaError_t error = count_call();
+    cudaError_t error = cuda_shim_count_call();
     if (error == cudaSuccess && settings()->driver / 1000 < settings()->runtime / 1000)
         error = cudaErrorInsufficientDriver;
     *n = error == cudaSuccess ? shim.settings.n_devices : 0;
@@ -405,17 +456,17 @@ static bool is_a_device(int device) {
 }
 
 cudaError_t cudaSetDevice(int device) {
-    cudaError_t error = count_call();
+    cudaError_t error = cuda_shim_count_call();
     if (error != cudaSuccess)
         return error;
     if (!is_a_device(device))
-        return fail(cudaErrorInvalidDevice);
+        return cuda_shim_fail(cudaErrorInvalidDevice);
     shim.device = device;
     return cudaSuccess;
 }
 
 cudaError_t cudaGetDevice(int *device) {
-    cudaError_t error = count_call();
+    cudaError_t error = cuda_shim_count_call();
     *device = shim.device;
     return error;
 }
@@ -450,27 +501,27 @@ size_t cuda_shim_shared_limit(const void *kernel) {
 }
 
 cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute, int value) {
-    cudaError_t error = count_call();
+    cudaError_t error = cuda_shim_count_call();
     if (error != cudaSuccess || attribute != cudaFuncAttributeMaxDynamicSharedMemorySize)
         return error;
     if (value < 0 || (size_t)value > cuda_shim_largest_shared_limit())
-        return fail(cudaErrorInvalidValue);
+        return cuda_shim_fail(cudaErrorInvalidValue);
     size_t i = 0;
     while (i < shim.n_limits && shim.limits[i].kernel != kernel)
         i++;
     if (i == KERNELS_MAX)
-        return fail(cudaErrorUnknown);
+        return cuda_shim_fail(cudaErrorUnknown);
     shim.limits[i] = (SharedLimit){kernel, (size_t)value};
     shim.n_limits += i == shim.n_limits;
     return cudaSuccess;
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
-    cudaError_t error = count_call();
+    cudaError_t error = cuda_shim_count_call();
     if (error != cudaSuccess)
         return error;
     if (!is_a_device(device))
-        return fail(cudaErrorInvalidDevice);
+        return cuda_shim_fail(cudaErrorInvalidDevice);
     *properties = (cudaDeviceProp){
         .totalGlobalMem = shim.settings.memory_bytes,
         .sharedMemPerBlock = SHARED_DEFAULT_BYTES,
@@ -526,7 +577,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
         *value = (int)properties.sharedMemPerBlockOptin;
         return cudaSuccess;
     }
-    return fail(cudaErrorInvalidValue);
+    return cuda_shim_fail(cudaErrorInvalidValue);
 }
 
 /* These two answer without a device, the driver's with 0 where there is none. */
@@ -563,6 +614,10 @@ static const struct {
     {cudaErrorInsufficientDriver, "cudaErrorInsufficientDriver",
      "CUDA driver version is insufficient for CUDA runtime version"},
     {cudaErrorDevicesUnavailable, "cudaErrorDevicesUnavailable", "CUDA-capable device(s) is/are busy or unavailable"},
+    {cudaErrorStreamCaptureUnsupported, "cudaErrorStreamCaptureUnsupported",
+     "operation not permitted when stream is capturing"},
+    {cudaErrorStreamCaptureInvalidated, "cudaErrorStreamCaptureInvalidated",
+     "operation failed due to a previous error during capture"},
     {cudaErrorInvalidDeviceFunction, "cudaErrorInvalidDeviceFunction", "invalid device function"},
     {cudaErrorNoDevice, "cudaErrorNoDevice", "no CUDA-capable device is detected"},
     {cudaErrorInvalidDevice, "cudaErrorInvalidDevice", "invalid device ordinal"},
@@ -597,7 +652,7 @@ const char *cudaGetErrorString(cudaError_t error) {
 bool cuda_shim_begin_launch(cudaStream_t stream) {
     check_stream(stream);
     shim.counts.launches++;
-    if (count_call() != cudaSuccess)
+    if (cuda_shim_count_call() != cudaSuccess)
         return false;
     for (const Allocation *a = shim.allocations; a; a = a->next)
         show(a);

@@ -397,8 +397,38 @@ void copy_now(const Copy &copy) {
 
 } // namespace
 
+namespace {
+
+constexpr size_t most_argument_bytes = 4096; // CUDA's own limit
+
+struct KeptLaunch {
+    const char *name;
+    const void *kernel;
+    dim3 grid, block;
+    size_t shared_bytes;
+    void (*run)(void *);
+    size_t arguments_bytes;
+    alignas(16) unsigned char arguments[most_argument_bytes];
+};
+
+void redo_launch(void *data, cudaStream_t stream) {
+    KeptLaunch *kept = static_cast<KeptLaunch *>(data);
+    launch_untyped(kept->name, kept->kernel, kept->grid, kept->block, kept->shared_bytes, stream, kept->run,
+                   kept->arguments, kept->arguments_bytes);
+}
+
+} // namespace
+
 void launch_untyped(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
-                    cudaStream_t stream, void (*run)(void *), void *arguments) {
+                    cudaStream_t stream, void (*run)(void *), void *arguments, size_t arguments_bytes) {
+    if (cuda_shim_is_captured(stream)) {
+        KeptLaunch kept = {name, kernel, grid, block, shared_bytes, run, arguments_bytes, {}};
+        if (arguments_bytes > most_argument_bytes)
+            fail(std::string("too many arguments: ") + name);
+        memcpy(kept.arguments, arguments, arguments_bytes);
+        cuda_shim_capture(stream, redo_launch, &kept, sizeof kept);
+        return;
+    }
     if (launching)
         fail(std::string("kernels launch no kernels: ") + name);
     launched.kernel = name;

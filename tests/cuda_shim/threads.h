@@ -123,8 +123,9 @@ void finish_copies(size_t n_left); // but for the n_left youngest groups
 int own_lane();
 void check_aligned(const void *p, size_t alignment, const Place &place);
 
+/* A launch; of a captured stream, one that is kept with a copy of its arguments. */
 void launch_untyped(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
-                    cudaStream_t stream, void (*run)(void *), void *arguments);
+                    cudaStream_t stream, void (*run)(void *), void *arguments, size_t arguments_bytes);
 
 template <typename... Parameters, typename... Arguments>
 void launch(const char *name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
@@ -137,7 +138,8 @@ void launch(const char *name, void (*kernel)(Parameters...), dim3 grid, dim3 blo
         Call *c = static_cast<Call *>(p);
         std::apply(c->kernel, c->parameters);
     };
-    launch_untyped(name, reinterpret_cast<const void *>(kernel), grid, block, shared_bytes, stream, run, &call);
+    launch_untyped(name, reinterpret_cast<const void *>(kernel), grid, block, shared_bytes, stream, run, &call,
+                   sizeof call);
 }
 
 } // namespace cuda_shim
