@@ -20,16 +20,21 @@ static HOST_DEVICE inline void rope_turn(double frequency, double position, floa
     turn[1] = (float)sin(angle);
 }
 
+/* Pair i of a head, in place. */
+static HOST_DEVICE inline void rope_rotate_pair(float *x, size_t i, size_t head_dim, RopePairing pairing,
+                                                const float turn[2]) {
+    size_t step = pairing == ROPE_INTERLEAVED ? 2 : 1, partner = pairing == ROPE_INTERLEAVED ? 1 : head_dim / 2;
+    float *a = x + i * step, *b = a + partner;
+    float cosine = turn[0], sine = turn[1], first = *a, second = *b;
+    *a = first * cosine - second * sine;
+    *b = first * sine + second * cosine;
+}
+
 static HOST_DEVICE inline void rope_rotate(float *x, // (head_dim), in place
                                            size_t head_dim, RopePairing pairing,
                                            const float *rotation) { // (head_dim / 2, 2) cosine and sine
-    size_t step = pairing == ROPE_INTERLEAVED ? 2 : 1, partner = pairing == ROPE_INTERLEAVED ? 1 : head_dim / 2;
-    for (size_t i = 0; i < head_dim / 2; i++) {
-        float *a = x + i * step, *b = a + partner;
-        float cosine = rotation[2 * i], sine = rotation[2 * i + 1], first = *a, second = *b;
-        *a = first * cosine - second * sine;
-        *b = first * sine + second * cosine;
-    }
+    for (size_t i = 0; i < head_dim / 2; i++)
+        rope_rotate_pair(x, i, head_dim, pairing, rotation + 2 * i);
 }
 
 #endif

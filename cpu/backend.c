@@ -165,10 +165,10 @@ static void rotate_tokens(void *context, size_t begin, size_t end, int thread) {
                               job->rotation + t * job->head_dim);
 }
 
-static void cpu_rope(Backend *backend, float *x, size_t n_tokens, size_t n_heads, size_t head_dim, RopePairing pairing,
-                     const float *rotation) {
-    RopeJob job = {cpu(backend), x, n_heads, head_dim, pairing, rotation};
-    spread(cpu(backend), n_tokens, n_tokens * n_heads * head_dim, rotate_tokens, &job);
+static void rotate_heads(const CpuBackend *b, float *x, size_t n_tokens, size_t n_heads, size_t head_dim,
+                         RopePairing pairing, const float *rotation) {
+    RopeJob job = {b, x, n_heads, head_dim, pairing, rotation};
+    spread(b, n_tokens, n_tokens * n_heads * head_dim, rotate_tokens, &job);
 }
 
 typedef struct HeadsJob {
@@ -256,8 +256,13 @@ static void cpu_turns_back(Backend *backend, const KvCache *cache, size_t layer,
                    rotation + t * head_dim);
 }
 
-static void cpu_append(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, const float *k,
-                       const float *v) {
+static void cpu_append(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
+                       RopePairing pairing, const float *rotation, float *q, float *k, const float *v) {
+    const KvShape *shape = &cache->layout.shape;
+    if (rotation != NULL) {
+        rotate_heads(cpu(backend), q, n_tokens, n_heads, shape->head_dim, pairing, rotation);
+        rotate_heads(cpu(backend), k, n_tokens, shape->n_kv_heads, shape->head_dim, pairing, rotation);
+    }
     spread_heads(cpu(backend), &(HeadsJob){cache, layer, n_tokens, k, v}, append_heads);
 }
 
@@ -353,7 +358,6 @@ static const BackendOps CPU_OPS = {
     .embed = cpu_embed,
     .matmul = cpu_matmul,
     .rmsnorm = cpu_rmsnorm,
-    .rope = cpu_rope,
     .append = cpu_append,
     .attention = cpu_attention,
     .swiglu = cpu_swiglu,

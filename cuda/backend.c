@@ -170,30 +170,31 @@ static void cuda_rmsnorm_op(Backend *backend, const float *x, const Tensor *gain
     cuda_rmsnorm(x, gain->uploaded, eps, gain->shape[0], n_tokens, y, cuda(backend)->device.stream);
 }
 
-static void cuda_rope_op(Backend *backend, float *x, size_t n_tokens, size_t n_heads, size_t head_dim,
-                         RopePairing pairing, const float *rotation) {
-    cuda_rope(x, n_tokens, n_heads, head_dim, pairing, rotation, cuda(backend)->device.stream);
-}
-
-static CudaBatch batch_of(KvCache *cache, size_t layer, size_t n_tokens) {
+static CudaBatch batch_of(KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads, RopePairing pairing) {
     const KvShape *shape = &cache->layout.shape;
-    return (CudaBatch){cuda_cache_of(cache), layer,           n_tokens,
-                       shape->n_kv_heads,    shape->head_dim, cache->layout.policy.group};
+    return (CudaBatch){.cache = cuda_cache_of(cache),
+                       .layer = layer,
+                       .n_tokens = n_tokens,
+                       .n_heads = n_heads,
+                       .n_kv_heads = shape->n_kv_heads,
+                       .head_dim = shape->head_dim,
+                       .group = cache->layout.policy.group,
+                       .pairing = pairing};
 }
 
-static void cuda_append(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, const float *k,
-                        const float *v) {
+static void cuda_append(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
+                        RopePairing pairing, const float *rotation, float *q, float *k, const float *v) {
     cudaStream_t stream = cuda(backend)->device.stream;
-    CudaBatch batch = batch_of(cache, layer, n_tokens);
+    CudaBatch batch = batch_of(cache, layer, n_tokens, n_heads, pairing);
     if (layer == 0 && cache != cuda(backend)->cache) /* an evaluator's */
         cuda_cache_begin(batch.cache, cache->n_tokens, stream);
-    cuda_cache_append(&batch, k, v, stream);
+    cuda_cache_append(&batch, &(CudaRows){rotation, q, k, v}, stream);
 }
 
 static void cuda_attention(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
                            RopePairing pairing, const float *q, const float *shift_rotation, float *out) {
     CudaBackend *b = cuda(backend);
-    CudaBatch batch = batch_of(cache, layer, n_tokens);
+    CudaBatch batch = batch_of(cache, layer, n_tokens, n_heads, pairing);
     CudaAttention attention = {.cache = batch.cache,
                                .layer = layer,
                                .n_tokens = n_tokens,
@@ -238,7 +239,6 @@ static const BackendOps CUDA_OPS = {
     .embed = cuda_embed_op,
     .matmul = cuda_matmul,
     .rmsnorm = cuda_rmsnorm_op,
-    .rope = cuda_rope_op,
     .append = cuda_append,
     .attention = cuda_attention,
     .swiglu = cuda_swiglu_op,

@@ -31,16 +31,38 @@ __device__ static uint16_t saturated(float x) {
     return (half & 0x7fff) == 0x7c00 && is_finite ? half - 1 : half;
 }
 
-/* Blocks: (token, KV head) */
-__global__ void __launch_bounds__(128) take_batch(CudaBatch batch, const float *k, const float *v) {
+__device__ static void rotate_head(const CudaBatch &batch, const float *rotation, size_t token, float *x) {
+    for (size_t i = threadIdx.x; i < batch.head_dim / 2; i += blockDim.x)
+        rope_rotate_pair(x, i, batch.head_dim, batch.pairing, rotation + token * batch.head_dim + 2 * i);
+}
+
+__device__ static void take_row(const CudaBatch &batch, KvSide side, size_t token, size_t kv_head, const float *from) {
     const CudaCache *cache = batch.cache;
-    size_t token = blockIdx.x, kv_head = blockIdx.y, row = (token * batch.n_kv_heads + kv_head) * batch.head_dim;
-    for (int side = 0; side < KV_SIDES; side++) {
-        const float *from = (side == KV_KEYS ? k : v) + row;
-        uint16_t *to = (uint16_t *)(cache->memory + kv_array_at(&cache->layout.batch[side], kv_head, token));
-        for (size_t i = threadIdx.x; i < batch.head_dim; i += blockDim.x)
-            to[i] = saturated(from[i]);
+    uint16_t *to = (uint16_t *)(cache->memory + kv_array_at(&cache->layout.batch[side], kv_head, token));
+    for (size_t i = threadIdx.x; i < batch.head_dim; i += blockDim.x)
+        to[i] = saturated(from[i]);
+}
+
+/* A token's keys under a KV head, with the queries that attend to them; or its values. */
+__device__ static void take_side(const CudaBatch &batch, const CudaRows &rows, KvSide side, size_t token,
+                                 size_t kv_head) {
+    size_t row = (token * batch.n_kv_heads + kv_head) * batch.head_dim, q_per_kv = batch.n_heads / batch.n_kv_heads;
+    if (side == KV_VALUES) {
+        take_row(batch, side, token, kv_head, rows.v + row);
+        return;
     }
+    if (rows.rotation != NULL) {
+        rotate_head(batch, rows.rotation, token, rows.k + row);
+        for (size_t h = 0; h < q_per_kv; h++)
+            rotate_head(batch, rows.rotation, token, rows.q + row * q_per_kv + h * batch.head_dim);
+        __syncthreads();
+    }
+    take_row(batch, side, token, kv_head, rows.k + row);
+}
+
+/* Blocks: (token, KV head, side) */
+__global__ void __launch_bounds__(128) take_batch(CudaBatch batch, CudaRows rows) {
+    take_side(batch, rows, (KvSide)blockIdx.z, blockIdx.x, blockIdx.y);
 }
 
 /* ---- Groups move on to the next tier */
@@ -110,25 +132,43 @@ __device__ static void count_entered(const SideWork *work, const KvPlan *before,
     }
 }
 
-/* Blocks: (KV head, side). Tiers follow one another: what enters a tier may leave it in the same batch. */
-__global__ void __launch_bounds__(ENCODE_THREADS) encode_due(CudaBatch batch) {
-    CUDA_DYNAMIC_SHARED(uint8_t, codes);
+/* Tiers follow one another: what enters a tier may leave it in the same batch. */
+__device__ static void encode_due_side(const CudaBatch &batch, KvSide side, size_t kv_head, uint8_t *codes) {
     CudaCache *cache = batch.cache;
     KvPlan before = kvcache_layer_plan(&cache->layout, batch.layer, cache->n_tokens);
     KvPlan after = kvcache_layer_plan(&cache->layout, batch.layer, cache->n_tokens + batch.n_tokens);
-    SideWork work = {cache, batch.layer, blockIdx.x, (KvSide)blockIdx.y, NULL, codes};
-    work.values = (float *)(cache->memory + kv_array_at(&cache->layout.scratch, work.kv_head, work.side));
-    if (work.side == KV_KEYS)
+    SideWork work = {cache, batch.layer, kv_head, side, NULL, codes};
+    work.values = (float *)(cache->memory + kv_array_at(&cache->layout.scratch, kv_head, side));
+    if (side == KV_KEYS)
         count_entered(&work, &before, &after);
     for (size_t tier = 1; tier < after.n_tiers; tier++)
         encode_entering(&work, tier, before.entered[tier], after.entered[tier]);
 }
 
-void cuda_cache_append(const CudaBatch *batch, const float *k, const float *v, cudaStream_t stream) {
-    dim3 heads((unsigned)batch->n_tokens, (unsigned)batch->n_kv_heads);
-    CUDA_LAUNCH(take_batch, heads, dim3(128), 0, stream, *batch, k, v);
-    dim3 sides((unsigned)batch->n_kv_heads, KV_SIDES);
-    CUDA_LAUNCH(encode_due, sides, dim3(ENCODE_THREADS), batch->group * batch->head_dim, stream, *batch);
+/* Blocks: (KV head, side) */
+__global__ void __launch_bounds__(ENCODE_THREADS) encode_due(CudaBatch batch) {
+    CUDA_DYNAMIC_SHARED(uint8_t, codes);
+    encode_due_side(batch, (KvSide)blockIdx.y, blockIdx.x, codes);
+}
+
+/* Both for a token that is alone, in one launch. Blocks: (KV head, side) */
+__global__ void __launch_bounds__(ENCODE_THREADS) append_token(CudaBatch batch, CudaRows rows) {
+    CUDA_DYNAMIC_SHARED(uint8_t, codes);
+    take_side(batch, rows, (KvSide)blockIdx.y, 0, blockIdx.x);
+    __syncthreads(); /* with an empty window the group ends with this token */
+    encode_due_side(batch, (KvSide)blockIdx.y, blockIdx.x, codes);
+}
+
+void cuda_cache_append(const CudaBatch *batch, const CudaRows *rows, cudaStream_t stream) {
+    dim3 sides((unsigned)batch->n_kv_heads, KV_SIDES), threads(ENCODE_THREADS);
+    size_t code_bytes = batch->group * batch->head_dim;
+    if (batch->n_tokens == 1) {
+        CUDA_LAUNCH(append_token, sides, threads, code_bytes, stream, *batch, *rows);
+        return;
+    }
+    dim3 heads((unsigned)batch->n_tokens, (unsigned)batch->n_kv_heads, KV_SIDES);
+    CUDA_LAUNCH(take_batch, heads, dim3(128), 0, stream, *batch, *rows);
+    CUDA_LAUNCH(encode_due, sides, threads, code_bytes, stream, *batch);
 }
 
 /* ---- The batch becomes part of the cache */

@@ -4,6 +4,7 @@
 #ifndef STOWKV_CUDA_CACHE_H
 #define STOWKV_CUDA_CACHE_H
 
+#include "base/rope.h"
 #include "cuda/fragments.h"
 #include "kvcache/places.h"
 
@@ -34,14 +35,21 @@ void cuda_cache_begin_at(CudaCache *cache, const size_t *n_before, cudaStream_t 
 
 typedef struct CudaBatch {
     CudaCache *cache; /* in device memory */
-    size_t layer, n_tokens, n_kv_heads, head_dim, group;
+    size_t layer, n_tokens, n_heads, n_kv_heads, head_dim, group;
+    RopePairing pairing;
 } CudaBatch;
 
-/* Rounds keys and values to FP16 into the batch, and encodes the groups that leave a tier. */
-void cuda_cache_append(const CudaBatch *batch,
-                       const float *k, // (n_tokens, n_kv_heads, head_dim) rotated by RoPE
-                       const float *v, // (n_tokens, n_kv_heads, head_dim)
-                       cudaStream_t stream);
+/* What a batch brings, in device memory. */
+typedef struct CudaRows {
+    const float *rotation; /* (n_tokens, head_dim / 2, 2) of RoPE; NULL: queries and keys are rotated already */
+    float *q;              /* (n_tokens, n_heads, head_dim) */
+    float *k;              /* (n_tokens, n_kv_heads, head_dim) */
+    const float *v;        /* (n_tokens, n_kv_heads, head_dim) */
+} CudaRows;
+
+/* Rotates queries and keys in place, rounds keys and values to FP16 into the batch, and encodes the groups that leave a
+ * tier. */
+void cuda_cache_append(const CudaBatch *batch, const CudaRows *rows, cudaStream_t stream);
 
 /* Moves the batch into the sink and the first tier. */
 void cuda_cache_commit(const CudaBatch *batch, cudaStream_t stream);

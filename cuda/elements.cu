@@ -111,20 +111,6 @@ __global__ void __launch_bounds__(norm_threads)
         y[blockIdx.x * n + i] = gain[i] * (token[i] * scale);
 }
 
-/* A thread for a pair: base/rope.h says which two elements are one. */
-__global__ void __launch_bounds__(n_threads)
-    rotate(float *x, size_t n_pairs, size_t n_heads, size_t half_dim, RopePairing pairing, const float *rotation) {
-    if (own_index() >= n_pairs)
-        return;
-    size_t head = own_index() / half_dim, i = own_index() % half_dim;
-    size_t step = pairing == ROPE_INTERLEAVED ? 2 : 1, partner = pairing == ROPE_INTERLEAVED ? 1 : half_dim;
-    const float *angle = rotation + (head / n_heads * half_dim + i) * 2;
-    float *a = x + head * half_dim * 2 + i * step, *b = a + partner;
-    float cosine = angle[0], sine = angle[1], first = *a, second = *b;
-    *a = first * cosine - second * sine;
-    *b = first * sine + second * cosine;
-}
-
 __global__ void __launch_bounds__(n_threads) gate_up(float *gate, const float *up, size_t n) {
     if (own_index() >= n)
         return;
@@ -164,13 +150,6 @@ extern "C" void cuda_embed(const CudaMatrix *embedding, const int32_t *tokens, s
 extern "C" void cuda_rmsnorm(const float *x, const float *gain, float eps, size_t n, size_t n_tokens, float *y,
                              cudaStream_t stream) {
     CUDA_LAUNCH(normalize, dim3((unsigned)n_tokens), dim3(norm_threads), 0, stream, x, gain, eps, n, y);
-}
-
-extern "C" void cuda_rope(float *x, size_t n_tokens, size_t n_heads, size_t head_dim, RopePairing pairing,
-                          const float *rotation, cudaStream_t stream) {
-    size_t n_pairs = n_tokens * n_heads * (head_dim / 2);
-    CUDA_LAUNCH(rotate, dim3(blocks_for(n_pairs)), dim3(n_threads), 0, stream, x, n_pairs, n_heads, head_dim / 2,
-                pairing, rotation);
 }
 
 extern "C" void cuda_swiglu(float *gate, const float *up, size_t n, cudaStream_t stream) {

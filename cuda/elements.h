@@ -2,7 +2,6 @@
 #ifndef STOWKV_CUDA_ELEMENTS_H
 #define STOWKV_CUDA_ELEMENTS_H
 
-#include "base/rope.h"
 #include "cuda/matrix.h"
 
 #include <cuda_runtime_api.h>
@@ -23,12 +22,6 @@ void cuda_rmsnorm(const float *x,    // (n_tokens, n)
                   float eps, size_t n, size_t n_tokens,
                   float *y, // (n_tokens, n); may be x
                   cudaStream_t stream);
-
-/* Rotates each head of each token in place. */
-void cuda_rope(float *x, // (n_tokens, n_heads, head_dim)
-               size_t n_tokens, size_t n_heads, size_t head_dim, RopePairing pairing,
-               const float *rotation, // (n_tokens, head_dim / 2, 2) cosine and sine
-               cudaStream_t stream);
 
 void cuda_swiglu(float *gate, const float *up, size_t n, cudaStream_t stream); /* gate = silu(gate) * up */
 void cuda_add(float *x, const float *y, size_t n, cudaStream_t stream);        /* x += y */

@@ -89,16 +89,14 @@ typedef struct BackendOps {
                     float eps, size_t n_tokens,
                     float *y);             // (n_tokens, n)
 
-    /* Rotates each head of each token in place (Su et al. 2021). */
-    void (*rope)(Backend *backend,
-                 float *x,                 // (n_tokens, n_heads, head_dim)
-                 size_t n_tokens, size_t n_heads, size_t head_dim, RopePairing pairing,
-                 const float *rotation);   // (n_tokens, head_dim / 2, 2) cosine and sine
-
-    /* Takes the keys and values of a batch into one layer of the cache, and encodes the groups that leave a tier. */
-    void (*append)(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens,
-                   const float *k,         // (n_tokens, n_kv_heads, head_dim) rotated
-                   const float *v);        // (n_tokens, n_kv_heads, head_dim)
+    /* Rotates each head of the batch's queries and keys in place (Su et al. 2021), takes keys and values into one layer
+     * of the cache, and encodes the groups that leave a tier. */
+    void (*append)(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
+                   RopePairing pairing,
+                   const float *rotation, // (n_tokens, head_dim / 2, 2) turns(); NULL: they are rotated already
+                   float *q,              // (n_tokens, n_heads, head_dim)
+                   float *k,              // (n_tokens, n_kv_heads, head_dim)
+                   const float *v);       // (n_tokens, n_kv_heads, head_dim)
 
     /* Each token of the batch attends to what the cache's view shows it; adds to the layer's counters. Afterwards the
      * batch is part of the cache's tail in this layer. */

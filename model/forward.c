@@ -35,11 +35,8 @@ static void attention_block(Context *context, size_t layer, size_t n_tokens) {
 
     ops->rmsnorm(b, context->x, &w->attn_norm, config->norm_eps, n_tokens, context->normed);
     ops->matmul(b, qkv, 3, context->normed, n_tokens);
-    ops->rope(b, context->q, n_tokens, config->n_heads, config->head_dim, config->family->rope_pairing,
-              context->rotation);
-    ops->rope(b, context->k, n_tokens, config->n_kv_heads, config->head_dim, config->family->rope_pairing,
-              context->rotation);
-    ops->append(b, &context->cache, layer, n_tokens, context->k, context->v);
+    ops->append(b, &context->cache, layer, n_tokens, config->n_heads, config->family->rope_pairing, context->rotation,
+                context->q, context->k, context->v);
     ops->attention(b, &context->cache, layer, n_tokens, config->n_heads, config->family->rope_pairing, context->q,
                    prepare_shift(context, layer, n_tokens), context->attended);
     if (context->on_attended != NULL)

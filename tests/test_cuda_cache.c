@@ -17,9 +17,10 @@
 
 #include <cmocka.h>
 
-enum { N_LAYERS = 2, N_KV_HEADS = 2, MAX_DIM = 256, MAX_BATCH = 150, N_CTX = 400 };
+enum { N_LAYERS = 2, N_KV_HEADS = 2, Q_PER_KV = 2, MAX_DIM = 256, MAX_BATCH = 150, N_CTX = 400 };
 
 static float keys[MAX_BATCH * N_KV_HEADS * MAX_DIM], values[MAX_BATCH * N_KV_HEADS * MAX_DIM];
+static float queries[MAX_BATCH * N_KV_HEADS * Q_PER_KV * MAX_DIM];
 static uint64_t random_state = 1;
 
 static size_t random_below(size_t n) {
@@ -119,24 +120,48 @@ static void close_pair(Pair *pair) {
     free(pair->copy);
 }
 
+/* Of exactly their size. */
+static float *copy_of(const float *numbers, size_t n) {
+    return memcpy(malloc(n * sizeof *numbers), numbers, n * sizeof *numbers);
+}
+
+static void rotate_all(float *x, size_t n_tokens, size_t n_heads, size_t head_dim, RopePairing pairing,
+                       const float *rotation) {
+    for (size_t i = 0; i < n_tokens * n_heads; i++)
+        rope_rotate(x + i * head_dim, head_dim, pairing, rotation + i / n_heads * head_dim);
+}
+
+/* On the device rotated and taken at once, on the host one after the other. Rotations are any numbers. */
 static void append_both(Pair *pair, size_t layer, size_t n) {
     const KvShape *shape = &pair->host.layout.shape;
-    CudaBatch batch = {cuda_cache_of(&pair->cuda),    layer, n, N_KV_HEADS, shape->head_dim,
-                       pair->host.layout.policy.group};
-    size_t n_numbers = n * N_KV_HEADS * shape->head_dim;
-    float *k = malloc(n_numbers * sizeof *k), *v = malloc(n_numbers * sizeof *v);
-    memcpy(k, keys, n_numbers * sizeof *k); /* of exactly their size */
-    memcpy(v, values, n_numbers * sizeof *v);
+    size_t dim = shape->head_dim, n_numbers = n * N_KV_HEADS * dim;
+    RopePairing pairing = layer == 0 ? ROPE_HALVES : ROPE_INTERLEAVED;
+    CudaBatch batch = {.cache = cuda_cache_of(&pair->cuda),
+                       .layer = layer,
+                       .n_tokens = n,
+                       .n_heads = N_KV_HEADS * Q_PER_KV,
+                       .n_kv_heads = N_KV_HEADS,
+                       .head_dim = dim,
+                       .group = pair->host.layout.policy.group,
+                       .pairing = pairing};
+    float *k = copy_of(keys, n_numbers), *v = copy_of(values, n_numbers), *q = copy_of(queries, n_numbers * Q_PER_KV);
+    float *host_k = copy_of(keys, n_numbers), *host_q = copy_of(queries, n_numbers * Q_PER_KV);
+    float *rotation = copy_of(queries, n * dim);
     if (layer == 0)
         cuda_cache_begin(batch.cache, pair->cuda.n_tokens, pair->device.stream);
-    cuda_cache_append(&batch, k, v, pair->device.stream);
+    cuda_cache_append(&batch, &(CudaRows){rotation, q, k, v}, pair->device.stream);
     cuda_cache_commit(&batch, pair->device.stream);
+    rotate_all(host_k, n, N_KV_HEADS, dim, pairing, rotation);
+    rotate_all(host_q, n, N_KV_HEADS * Q_PER_KV, dim, pairing, rotation);
+    assert_memory_equal(k, host_k, n_numbers * sizeof *k);
+    assert_memory_equal(q, host_q, n_numbers * Q_PER_KV * sizeof *q);
     for (size_t head = 0; head < N_KV_HEADS; head++) {
-        kvcache_append(&pair->host, layer, head, n, k, v);
+        kvcache_append(&pair->host, layer, head, n, host_k, v);
         kvcache_commit(&pair->host, layer, head, n);
     }
-    free(k);
-    free(v);
+    float *const all[] = {k, v, q, host_k, host_q, rotation};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        free(all[i]);
 }
 
 static void compare(Pair *pair, const char *what) {
@@ -162,6 +187,7 @@ static void check_cache(const char *policy, size_t group, size_t head_dim, size_
         for (size_t layer = 0; layer < N_LAYERS; layer++) {
             fill_random(keys, n * N_KV_HEADS * head_dim, head_dim);
             fill_random(values, n * N_KV_HEADS * head_dim, head_dim);
+            fill_random(queries, n * N_KV_HEADS * Q_PER_KV * head_dim, head_dim);
             append_both(&pair, layer, n);
         }
         kvcache_advance(&pair.host, n);

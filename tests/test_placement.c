@@ -215,7 +215,7 @@ static void check_cache_of_backend(int n_threads, size_t n_kv_heads) {
     for (; cache.n_tokens < n_tokens; kvcache_advance(&cache, 1)) {
         b->ops->begin(b, &cache, &(const int32_t){1}, 1, NULL);
         for (size_t layer = 0; layer < N_LAYERS; layer++) {
-            b->ops->append(b, &cache, layer, 1, rows, rows);
+            b->ops->append(b, &cache, layer, 1, n_kv_heads, ROPE_HALVES, NULL, rows, rows, rows);
             for (size_t head = 0; head < n_kv_heads; head++)
                 kvcache_commit(&cache, layer, head, 1);
         }
