@@ -180,6 +180,44 @@ static void test_repeats(void **state) {
     assert_int_equal(cuda_shim_counts().n_allocated, 0);
 }
 
+/* The ledger is what the device gave, but for the description of the layout. */
+static void test_memory(void **state) {
+    (void)state;
+    static const char *const POLICIES[] = {"f16:*", "sink=16,f16:32,int8:*", "sink=16,f16:32,int4:512,int2:*"};
+    for (size_t i = 0; i < 3; i++) {
+        Error error = {0};
+        Backend *b = open_cuda();
+        KvCache cache;
+        KvLedger ledger;
+        KvPolicy policy = kv_policy_full();
+        KvShape shape = {2, 4, 128, 8192, 128};
+        assert_int_equal(kv_policy_parse(POLICIES[i], &policy, &error), 0);
+        size_t before = cuda_shim_counts().device_bytes;
+        assert_int_equal(b->ops->open_cache(b, &cache, &shape, &policy, "the KV cache", &error), 0);
+        kv_ledger(&cache, &ledger);
+        double taken = (double)(cuda_shim_counts().device_bytes - before);
+        assert_true(fabs(taken / (double)(ledger.bytes + ledger.working_bytes) - 1) < 0.02);
+        b->ops->close_cache(b, &cache);
+        b->ops->close(b);
+    }
+}
+
+/* Once it is recorded a step is one launch of a graph, a copy of its logits, and waiting for them. */
+static void test_recorded_step(void **state) {
+    (void)state;
+    Run run;
+    open_run(&run, open_cuda(), "models/f32.gguf", "sink=4,f16:0,int8:*", 0);
+    for (size_t t = 0; t < 70; t++) {
+        CudaShimCounts before = cuda_shim_counts();
+        step(&run, random_windows() + t, 1);
+        CudaShimCounts after = cuda_shim_counts();
+        long n_calls = after.calls - before.calls - (after.launches - before.launches);
+        if (t >= 2 && n_calls > 8)
+            fail_msg("step %zu makes %ld calls of the runtime", t, n_calls);
+    }
+    close_run(&run);
+}
+
 /* ---- Evaluators */
 
 static void test_evaluation(void **state) {
@@ -282,8 +320,14 @@ static void test_every_call_may_fail(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_logits_match_float64), cmocka_unit_test(test_modes),   cmocka_unit_test(test_repeats),
-        cmocka_unit_test(test_evaluation),           cmocka_unit_test(test_devices), cmocka_unit_test(test_no_kernels),
+        cmocka_unit_test(test_logits_match_float64),
+        cmocka_unit_test(test_modes),
+        cmocka_unit_test(test_repeats),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_recorded_step),
+        cmocka_unit_test(test_evaluation),
+        cmocka_unit_test(test_devices),
+        cmocka_unit_test(test_no_kernels),
         cmocka_unit_test(test_every_call_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
