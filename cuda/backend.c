@@ -74,8 +74,8 @@ static void cuda_name_matmul(const Backend *backend, const Tensor *w, char name[
 
 static void cuda_name_attention(const Backend *backend, KvCodecId codec, size_t head_dim,
                                 char name[KERNEL_NAME_BYTES]) {
-    (void)head_dim;
-    put_name(backend, "attention", kv_codec_name(kv_codec(codec)), "f32", name);
+    const char *path = cuda_attention_is_fused(head_dim, 1) ? "f16" : "f32"; /* of queries and attention's weights */
+    put_name(backend, "attention", kv_codec_name(kv_codec(codec)), path, name);
 }
 
 /* ---- Memory */
@@ -90,10 +90,18 @@ static void cuda_close_cache_op(Backend *backend, KvCache *cache) {
     cuda_close_cache(cache);
 }
 
+/* A backend has one model, so one workspace does for all its contexts. */
+static int reserve_workspace(CudaBackend *b, const ModelConfig *config, Error *error) {
+    size_t size_bytes =
+        cuda_attention_workspace(config->n_heads, config->n_kv_heads, config->head_dim, b->device.n_multiprocessors);
+    if (b->workspace == NULL)
+        b->workspace = cuda_device_allocate(&b->device, size_bytes, "the workspace of attention", error);
+    return b->workspace == NULL ? error->code : 0;
+}
+
 static int cuda_reserve(Backend *backend, const ModelConfig *config, size_t n_tokens, Error *error) {
     CudaBackend *b = cuda(backend);
-    (void)config;
-    if (cuda_weights_ready(&b->weights, error) < 0)
+    if (cuda_weights_ready(&b->weights, error) < 0 || reserve_workspace(b, config, error) < 0)
         return error->code;
     return n_tokens <= b->batches.n_max ? 0 : cuda_batches_reserve(&b->batches, &b->device, n_tokens, error);
 }
@@ -207,7 +215,10 @@ static void cuda_attention(Backend *backend, KvCache *cache, size_t layer, size_
                                .out = out,
                                .workspace = b->workspace,
                                .n_multiprocessors = b->device.n_multiprocessors};
-    cuda_attend_plain(&attention, b->device.stream);
+    if (n_tokens == 1 && cuda_attention_is_fused(batch.head_dim, n_heads / batch.n_kv_heads))
+        cuda_attend_fused(&attention, b->device.stream);
+    else
+        cuda_attend_plain(&attention, b->device.stream);
     cuda_cache_commit(&batch, b->device.stream);
 }
 
