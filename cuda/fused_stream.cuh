@@ -208,6 +208,41 @@ __device__ __forceinline__ void score_codes(Weights<TILES> *scores, const UnitSi
     }
 }
 
+/* The scores of FP16 keys, of which the first piece has been loaded. */
+template <int STEPS, int TILES>
+__device__ __forceinline__ void score_rows(Weights<TILES> *scores, const uint8_t *rows, uint32_t n_tokens,
+                                           uint32_t *words, const uint4 (*fragments)[(STEPS + 1) / 2][32],
+                                           uint32_t lane) {
+    constexpr int halves = Piece<STEPS>::of_codes;
+#pragma unroll(STEPS > 8 ? 1 : 2)
+    for (int tile = 0; tile < 2; tile++) {
+        float sums[TILES][4] = {};
+#pragma unroll
+        for (int half = 0; half < halves; half++) {
+            if (tile + half > 0)
+                load_key_rows<STEPS>(rows, tile * halves + half, n_tokens, lane, words);
+#pragma unroll
+            for (int i = 0; i < row_steps<STEPS>(); i++) {
+                uint32_t a[4];
+                key_row_operand<STEPS>(words, i, a);
+                int step = half * row_steps<STEPS>() + i;
+#pragma unroll
+                for (int n = 0; n < TILES; n++) {
+                    uint4 q = fragments[n][step / 2][lane];
+                    mma_16x8x16(sums[n], a[0], a[1], a[2], a[3], step % 2 == 0 ? q.x : q.z, step % 2 == 0 ? q.y : q.w);
+                }
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < TILES; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                scores->of[0][n][i] = tile == 0 ? sums[n][i] : scores->of[0][n][i];
+                scores->of[1][n][i] = tile == 0 ? scores->of[1][n][i] : sums[n][i];
+            }
+    }
+}
+
 /* In units of log2; tokens from n_tokens on are not there. */
 template <int TILES>
 __device__ __forceinline__ void finish_scores(Weights<TILES> *scores, const float *units, // (8 TILES)
@@ -376,49 +411,46 @@ __device__ __forceinline__ void add_codes(Stream<STEPS, TILES> *stream, const We
 template <int STEPS, int TILES>
 __device__ __forceinline__ void add_rows(Stream<STEPS, TILES> *stream, const Weights<TILES> &weights,
                                          const uint8_t *rows, uint32_t n_tokens, uint32_t *words, uint32_t lane) {
-#pragma unroll
-    for (int piece = 0; piece < Piece<STEPS>::of_rows; piece++) {
-        if (piece > 0)
-            load_value_rows<STEPS>(rows, piece, n_tokens, lane, words);
+    constexpr int halves = Piece<STEPS>::of_codes;
+#pragma unroll(STEPS > 8 ? 1 : 2) /* there are no registers for the loads of all pieces */
+    for (int tile = 0; tile < 2; tile++) {
         uint32_t b[TILES][2];
 #pragma unroll
-        for (int n = 0; n < TILES; n++)
-            weight_operand(weights.of[row_tile<STEPS>(piece)][n], 1, 1, b[n]);
+        for (int n = 0; n < TILES; n++) {
+            float of[4];
 #pragma unroll
-        for (int i = 0; i < row_steps<STEPS>(); i++) {
-            uint32_t a[4];
-            value_row_operand<STEPS>(words, i, a);
-#pragma unroll
-            for (int n = 0; n < TILES; n++)
-                mma_16x8x16(stream->sum[first_row_step<STEPS>(piece) + i][n], a[0], a[1], a[2], a[3], b[n][0], b[n][1]);
+            for (int i = 0; i < 4; i++)
+                of[i] = tile == 0 ? weights.of[0][n][i] : weights.of[1][n][i];
+            weight_operand(of, 1, 1, b[n]);
         }
-    }
-}
-
-template <int STEPS, int TILES>
-__device__ __forceinline__ void score_rows(Weights<TILES> *scores, const uint8_t *rows, uint32_t n_tokens,
-                                           uint32_t *words, const uint4 (*fragments)[(STEPS + 1) / 2][32],
-                                           uint32_t lane) {
 #pragma unroll
-    for (int piece = 0; piece < Piece<STEPS>::of_rows; piece++) {
-        if (piece > 0)
-            load_key_rows<STEPS>(rows, piece, n_tokens, lane, words);
+        for (int half = 0; half < halves; half++) {
+            if (tile + half > 0)
+                load_value_rows<STEPS>(rows, tile * halves + half, n_tokens, lane, words);
 #pragma unroll
-        for (int i = 0; i < row_steps<STEPS>(); i++) {
-            uint32_t a[4];
-            key_row_operand<STEPS>(words, i, a);
-            int step = first_row_step<STEPS>(piece) + i;
+            for (int i = 0; i < row_steps<STEPS>(); i++) {
+                uint32_t a[4];
+                value_row_operand<STEPS>(words, i, a);
 #pragma unroll
-            for (int n = 0; n < TILES; n++) {
-                uint4 q = fragments[n][step / 2][lane];
-                mma_16x8x16(scores->of[row_tile<STEPS>(piece)][n], a[0], a[1], a[2], a[3], step % 2 == 0 ? q.x : q.z,
-                            step % 2 == 0 ? q.y : q.w);
+                for (int n = 0; n < TILES; n++)
+                    mma_16x8x16(stream->sum[half * row_steps<STEPS>() + i][n], a[0], a[1], a[2], a[3], b[n][0], b[n][1]);
             }
         }
     }
 }
 
 /* ---- A unit */
+
+template <int STEPS>
+__device__ __forceinline__ void load_first_piece(const UnitSide &side, KvSide which, uint32_t n_tokens, uint32_t lane,
+                                                 uint32_t words[Piece<STEPS>::words]) {
+    if (side.shape->kind != KV_CODE_HALF)
+        load_codes<STEPS>(side.codes, side.shape->bits, 0, lane, words);
+    else if (which == KV_KEYS)
+        load_key_rows<STEPS>(side.codes, 0, n_tokens, lane, words);
+    else
+        load_value_rows<STEPS>(side.codes, 0, n_tokens, lane, words);
+}
 
 template <int STEPS, int TILES>
 __device__ __forceinline__ void attend_unit(Stream<STEPS, TILES> *stream, const FusedRun *run, uint32_t unit,
@@ -428,6 +460,8 @@ __device__ __forceinline__ void attend_unit(Stream<STEPS, TILES> *stream, const 
     const bool key_rows = keys.shape->kind == KV_CODE_HALF, value_rows = values.shape->kind == KV_CODE_HALF;
     const uint32_t left = run->n_tokens - unit * UNIT_TOKENS, n_tokens = left < UNIT_TOKENS ? left : UNIT_TOKENS;
     const QueryVariant variant = run->shifted ? QUERY_SHIFTED : keys.shape->rotated ? QUERY_ROTATED : QUERY_PLAIN;
+    /* Values are under way while keys are multiplied, where registers suffice. */
+    constexpr bool values_early = STEPS * TILES < 16;
     uint32_t key_words[Piece<STEPS>::words], value_words[Piece<STEPS>::words];
     __syncwarp(); /* the scales of the unit before are done with */
     if (!key_rows)
@@ -435,14 +469,9 @@ __device__ __forceinline__ void attend_unit(Stream<STEPS, TILES> *stream, const 
     if (!value_rows)
         copy_scales<STEPS>(&scales->side[KV_VALUES], values.shape, values.record, values.strip, lane);
     copy_commit();
-    if (key_rows)
-        load_key_rows<STEPS>(keys.codes, 0, n_tokens, lane, key_words);
-    else
-        load_codes<STEPS>(keys.codes, keys.shape->bits, 0, lane, key_words);
-    if (value_rows)
-        load_value_rows<STEPS>(values.codes, 0, n_tokens, lane, value_words);
-    else
-        load_codes<STEPS>(values.codes, values.shape->bits, 0, lane, value_words);
+    load_first_piece<STEPS>(keys, KV_KEYS, n_tokens, lane, key_words);
+    if constexpr (values_early)
+        load_first_piece<STEPS>(values, KV_VALUES, n_tokens, lane, value_words);
     copy_wait<0>();
     __syncwarp();
 
@@ -451,6 +480,8 @@ __device__ __forceinline__ void attend_unit(Stream<STEPS, TILES> *stream, const 
         score_rows<STEPS, TILES>(&weights, keys.codes, n_tokens, key_words, query->fragments[variant], lane);
     else
         score_codes<STEPS, TILES>(&weights, keys, key_words, &scales->side[KV_KEYS], query, variant, lane);
+    if constexpr (!values_early)
+        load_first_piece<STEPS>(values, KV_VALUES, n_tokens, lane, value_words);
     finish_scores<TILES>(&weights, query->units[variant], code_unit(keys.shape->kind), n_tokens, lane);
     float exponents[4] = {};
     if (!value_rows)
