@@ -1,12 +1,12 @@
 /* Attention of one query on tensor cores, over all that the cache shows it in whatever codec: one launch for a layer.
  * The blocks of a KV head, as many as multiprocessors allow, share out its view by bytes, each warp a stretch of it
- * (fused_units.cuh, fused_stream.cuh); the last of them to be done puts all together (fused_merge.cuh). One kernel for a
- * head_dim and 8 or 16 heads has all codecs of keys and values, and all pairs of them. */
+ * (fused_units.cuh, fused_stream.cuh); the last of them to be done puts all together (fused_merge.cuh). One kernel for
+ * a head_dim and 8 or 16 heads has all codecs of keys and values, and all pairs of them. */
 #include "cuda/attention.h"
 
 #include "cuda/fused_merge.cuh"
 
-/* What is there while units are read, and behind it the warps' sums. */
+/* While units are read, and after that. */
 template <int STEPS, int TILES> struct FusedShared {
     struct Reading {
         FusedQuery<STEPS, 8 * TILES> query;
@@ -14,8 +14,9 @@ template <int STEPS, int TILES> struct FusedShared {
     };
     union {
         Reading reading;
-        WarpSums<STEPS, TILES> merging;
+        WarpSums<STEPS, TILES> merging; /* its sums are written when all warps have read their last unit */
     };
+    static_assert(sizeof(Reading) <= sizeof(WarpSums<STEPS, TILES>::sums));
     FusedView view;
     bool is_last;
 };
@@ -34,8 +35,7 @@ template <int STEPS, int TILES>
 __device__ __forceinline__ void attend_units(Stream<STEPS, TILES> *stream, FusedShared<STEPS, TILES> *shared,
                                              uint32_t warp, uint32_t lane) {
     const FusedView *view = &shared->view;
-    UnitRange own =
-        units_of_warp(view, lane, blockIdx.x * FUSED_WARPS + warp, gridDim.x * FUSED_WARPS);
+    UnitRange own = units_of_warp(view, lane, blockIdx.x * FUSED_WARPS + warp, gridDim.x * FUSED_WARPS);
     for (uint32_t i = 0; i < view->n_runs; i++) {
         uint32_t begin = warp_broadcast(own.begin, (int)i), end = warp_broadcast(own.end, (int)i);
         if (begin < end)
@@ -78,12 +78,11 @@ __global__ void __launch_bounds__(FUSED_WARPS * 32, 1) attend_fused(CudaAttentio
         prepare_head<STEPS>(&shared.reading.query, head, lane,
                             head < n_heads ? attention.q + (head_before + head) * 16 * STEPS : NULL, attention.pairing,
                             attention.shift_rotation);
-    __syncthreads();
+    __syncthreads(); /* view and query are there */
 
     Stream<STEPS, TILES> stream;
     begin_stream(&stream);
     attend_units(&stream, &shared, warp, lane);
-    __syncthreads(); /* query and scales are done with */
     merge_warps(&stream, &shared.merging, warp, lane);
 
     float *out = attention.out + head_before * 16 * STEPS;
@@ -133,8 +132,8 @@ static void launch_fused(const CudaAttention *attention, const FusedGrid &grid, 
 }
 
 void cuda_attend_fused(const CudaAttention *attention, cudaStream_t stream) {
-    FusedGrid grid = fused_grid(attention->n_heads, attention->n_kv_heads, attention->head_dim,
-                                attention->n_multiprocessors);
+    FusedGrid grid =
+        fused_grid(attention->n_heads, attention->n_kv_heads, attention->head_dim, attention->n_multiprocessors);
     bool two = fused_head_tiles(attention->head_dim, attention->n_heads / attention->n_kv_heads) == 2;
     switch (attention->head_dim) {
     case 64:

@@ -63,7 +63,8 @@ constexpr HOST_DEVICE int first_plane(int bits) {
 /* Plane after plane, the widest first, into words that follow each other. */
 template <int STEPS, int BITS>
 __device__ __forceinline__ void load_planes(const uint8_t *strip, int piece, int lane, uint32_t *words) {
-    constexpr int plane = first_plane(BITS), n_words = (4 * STEPS * plane + 7) / 8, n = n_words / Piece<STEPS>::of_codes;
+    constexpr int plane = first_plane(BITS), n_words = (4 * STEPS * plane + 7) / 8,
+                  n = n_words / Piece<STEPS>::of_codes;
     static_assert(Piece<STEPS>::of_codes == 1 || n % 4 == 0);
     load_lane_words<n>(strip + piece * n * FRAGMENT_LANES * 4, lane, words);
     if constexpr (BITS > plane)

@@ -85,7 +85,7 @@ __device__ __forceinline__ void merge_warps(Stream<STEPS, TILES> *stream, WarpSu
             if (lane < 4)
                 shared->exponents[warp][8 * n + 2 * lane + head] = stream->exponent[n][head];
         }
-    __syncthreads();
+    __syncthreads(); /* and nothing else of shared memory is in use */
     level_stream(stream, shared, lane);
 #pragma unroll
     for (int n = 0; n < TILES; n++)

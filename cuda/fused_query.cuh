@@ -28,7 +28,8 @@ template <int STEPS> struct HeadPart {
     float x[n];
 };
 
-/* Where element `dim` of a head is among those of its tile, in halves: fragment_key_dim() puts four or eight in a row. */
+/* Where element `dim` of a head is among those of its tile, in halves: fragment_key_dim() puts four or eight in a row.
+ */
 template <int STEPS> __device__ __forceinline__ uint32_t query_half(uint32_t head, uint32_t dim) {
     uint32_t block = dim / 32, within = block == STEPS / 2 ? dim % 16 / 4 * 8 + dim % 4 : dim % 32;
     return (block * 8 + head % 8) * 32 + within;
@@ -95,7 +96,7 @@ __device__ __forceinline__ float turned_element(const float *q, uint32_t dim, Ro
 /* All variants of a head, by a warp. Scores come out in units of log2. Heads that are not there (q is NULL) are 0. */
 template <int STEPS, int HEADS>
 __device__ __forceinline__ void prepare_head(FusedQuery<STEPS, HEADS> *query, uint32_t head, uint32_t lane,
-                                             const float *q,              // (head_dim), or NULL
+                                             const float *q, // (head_dim), or NULL
                                              RopePairing pairing,
                                              const float *shift_rotation) { // (head_dim / 2, 2), or NULL
     const float unit = 1.44269504f / sqrtf(16.0f * STEPS);

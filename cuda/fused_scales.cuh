@@ -8,8 +8,9 @@
 
 /* Of one side, as they lie in the record, but of this strip alone. */
 template <int STEPS> struct StripScales {
-    static constexpr int chunks = 2 * STEPS; /* of 16 bytes: a number by channel, or of 32 tokens for each block of 32 */
-    uint4 scales[chunks], minima[chunks];    /* nf4: its codes of scales, and behind them its constants */
+    static constexpr int chunks =
+        2 * STEPS;                        /* of 16 bytes: a number by channel, or of 32 tokens for each block of 32 */
+    uint4 scales[chunks], minima[chunks]; /* nf4: its codes of scales, and behind them its constants */
 };
 
 /* Where chunk `i` of n that a part has for a strip comes from; by token a block has `per_block` of them a strip. */

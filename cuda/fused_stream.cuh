@@ -3,8 +3,8 @@
  * shared between warps, and there is no barrier.
  *
  * A value's scale is applied to its weight, which must then be FP16. So that such products are neither lost to
- * subnormals nor overflow, however small or large scales are, the exponent that all weights of a head are relative to is
- * the largest of score + log2(scale) so far, not of score: the product of the largest is near 1. */
+ * subnormals nor overflow, however small or large scales are, the exponent that all weights of a head are relative to
+ * is the largest of score + log2(scale) so far, not of score: the product of the largest is near 1. */
 #ifndef STOWKV_CUDA_FUSED_STREAM_CUH
 #define STOWKV_CUDA_FUSED_STREAM_CUH
 
@@ -17,7 +17,7 @@
 /* Of STEPS * 16 elements and TILES * 8 heads; lane 4 g + j has heads 8 tile + 2 j and the next. */
 template <int STEPS, int TILES> struct Stream {
     static constexpr int blocks = (STEPS + 1) / 2;
-    float sum[STEPS][TILES][4]; /* elements fragment_value_dim(step, g, 0) of both heads, and (step, g, 1) */
+    float sum[STEPS][TILES][4];     /* elements fragment_value_dim(step, g, 0) of both heads, and (step, g, 1) */
     float minima[blocks][TILES][2]; /* weights times minima, of the lane's tokens alone */
     float exponent[TILES][2];
     float weight[TILES][2]; /* sum, of the lane's tokens alone */
@@ -25,14 +25,10 @@ template <int STEPS, int TILES> struct Stream {
 };
 
 /* Scores of a unit, then weights: tile, head tile, and (token g, both heads), (token 8 + g, both heads). */
-template <int TILES> struct Weights {
-    float of[2][TILES][4];
-};
+template <int TILES> struct Weights { float of[2][TILES][4]; };
 
 /* The lanes' part of a warp's shared memory. */
-template <int STEPS> struct WarpScales {
-    StripScales<STEPS> side[KV_SIDES];
-};
+template <int STEPS> struct WarpScales { StripScales<STEPS> side[KV_SIDES]; };
 
 /* Where a unit's side is. */
 struct UnitSide {
@@ -50,7 +46,8 @@ __device__ __forceinline__ UnitSide unit_side(const FusedSide *side, uint32_t un
     at.shape = shape;
     at.strip = unit % per_record;
     at.record = side->first + (size_t)record * shape->record_bytes;
-    at.codes = at.record + at.strip * (shape->kind == KV_CODE_HALF ? shape->record_bytes / per_record : shape->strip_bytes);
+    at.codes =
+        at.record + at.strip * (shape->kind == KV_CODE_HALF ? shape->record_bytes / per_record : shape->strip_bytes);
     at.block_shift = shape->n_blocks == 1 ? 31 : shape->block > FRAGMENT_BLOCK ? 1 : 0;
     at.block_mask = (1u << at.block_shift) - 1;
     return at;
@@ -181,9 +178,8 @@ __device__ __forceinline__ void score_piece(Weights<TILES> *scores, const UnitSi
 /* The scores of encoded keys, of which the first piece has been loaded. */
 template <int STEPS, int TILES>
 __device__ __forceinline__ void score_codes(Weights<TILES> *scores, const UnitSide &side, uint32_t *words,
-                                            const StripScales<STEPS> *scales,
-                                            const FusedQuery<STEPS, 8 * TILES> *query, QueryVariant variant,
-                                            uint32_t lane) {
+                                            const StripScales<STEPS> *scales, const FusedQuery<STEPS, 8 * TILES> *query,
+                                            QueryVariant variant, uint32_t lane) {
     if (side.shape->by_channel && side.shape->has_minima)
         score_minima<STEPS, TILES>(scores, scales, query->fragments[variant], lane);
 #pragma unroll
@@ -284,7 +280,7 @@ __device__ __forceinline__ void scale_exponents(const UnitSide &side, const Stri
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         uint32_t exponent = f32_bits(largest[i]) >> 23;
-        exponent = exponent > 101 ? exponent : 101; /* no scale but 0 is below 2^-25 */
+        exponent = exponent > 101 ? exponent : 101;                             /* no scale but 0 is below 2^-25 */
         out[i] = f32_from_bits(0x4b000000u + exponent) - (8388608.0f + 126.0f); /* 2^23 + exponent */
     }
 }
@@ -433,7 +429,8 @@ __device__ __forceinline__ void add_rows(Stream<STEPS, TILES> *stream, const Wei
                 value_row_operand<STEPS>(words, i, a);
 #pragma unroll
                 for (int n = 0; n < TILES; n++)
-                    mma_16x8x16(stream->sum[half * row_steps<STEPS>() + i][n], a[0], a[1], a[2], a[3], b[n][0], b[n][1]);
+                    mma_16x8x16(stream->sum[half * row_steps<STEPS>() + i][n], a[0], a[1], a[2], a[3], b[n][0],
+                                b[n][1]);
             }
         }
     }
