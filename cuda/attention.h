@@ -3,6 +3,8 @@
  *
  *     if (cuda_attention_is_fused(head_dim, n_heads / n_kv_heads) && n_tokens == 1)
  *         cuda_attend_fused(&attention, stream);     // one query: tensor cores, the view split over all multiprocessors
+ *     else if (cuda_attention_has_prefill(head_dim, n_heads / n_kv_heads) && n_tokens > 1)
+ *         cuda_attend_prefill(&attention, stream);   // a batch: tensor cores, tiles decoded once for a block of queries
  *     else
  *         cuda_attend_plain(&attention, stream);     // any shape, any number of queries
  */
@@ -35,7 +37,11 @@ size_t cuda_attention_workspace(size_t n_heads, size_t n_kv_heads, size_t head_d
 /* Whether the fused kernel has this shape: head_dim 64, 80, 96, 128 or 256, and up to 16 query heads a KV head. */
 bool cuda_attention_is_fused(size_t head_dim, size_t q_per_kv);
 
+/* Whether the kernel of batches has it: the same, and up to 32. */
+bool cuda_attention_has_prefill(size_t head_dim, size_t q_per_kv);
+
 void cuda_attend_fused(const CudaAttention *attention, cudaStream_t stream); /* n_tokens is 1 */
+void cuda_attend_prefill(const CudaAttention *attention, cudaStream_t stream);
 void cuda_attend_plain(const CudaAttention *attention, cudaStream_t stream);
 
 #ifdef __cplusplus
