@@ -14,7 +14,8 @@ static void put_name(const Backend *backend, const char *operation, const char *
         *c = (char)tolower((unsigned char)*c);
 }
 
-void cpu_name_matmul(const Backend *backend, const Tensor *w, char name[KERNEL_NAME_BYTES]) {
+void cpu_name_matmul(const Backend *backend, const Tensor *w, size_t n_tokens, char name[KERNEL_NAME_BYTES]) {
+    (void)n_tokens; /* the same bits for any number */
     const PackedMatrix *packed = w->uploaded;
     put_name(backend, "matmul", tensor_type_info(w->type)->name, packed_is_coded(packed->type) ? "int16" : "f32", name);
 }

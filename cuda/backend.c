@@ -23,6 +23,7 @@ typedef struct CudaBackend {
     CudaDevice device;
     ThreadPool *pool; /* packs weights */
     CudaWeights weights;
+    CudaProducts products;
     CudaBatches batches;
     const KvCache *cache; /* of the batch under way */
     void *workspace;      /* of attention; device */
@@ -47,6 +48,7 @@ static void cuda_close(Backend *backend) {
         return;
     CudaBackend *b = cuda(backend);
     cudaDeviceSynchronize();
+    cuda_products_close(&b->products);
     cuda_weights_close(&b->weights);
     cuda_batches_close(&b->batches);
     cuda_device_release(b->workspace);
@@ -68,8 +70,9 @@ static void put_name(const Backend *backend, const char *operation, const char *
         *c = (char)tolower((unsigned char)*c);
 }
 
-static void cuda_name_matmul(const Backend *backend, const Tensor *w, char name[KERNEL_NAME_BYTES]) {
-    put_name(backend, "matmul", tensor_type_info(w->type)->name, cuda_product_path(w->uploaded), name);
+static void cuda_name_matmul(const Backend *backend, const Tensor *w, size_t n_tokens, char name[KERNEL_NAME_BYTES]) {
+    const CudaBackend *b = (const CudaBackend *)backend;
+    put_name(backend, "matmul", tensor_type_info(w->type)->name, cuda_product_path(&b->products, n_tokens), name);
 }
 
 static void cuda_name_attention(const Backend *backend, KvCodecId codec, size_t head_dim,
@@ -101,7 +104,8 @@ static int reserve_workspace(CudaBackend *b, const ModelConfig *config, Error *e
 
 static int cuda_reserve(Backend *backend, const ModelConfig *config, size_t n_tokens, Error *error) {
     CudaBackend *b = cuda(backend);
-    if (cuda_weights_ready(&b->weights, error) < 0 || reserve_workspace(b, config, error) < 0)
+    if (cuda_weights_ready(&b->weights, error) < 0 || reserve_workspace(b, config, error) < 0 ||
+        cuda_products_reserve(&b->products, b->weights.matrices, b->weights.n_matrices, n_tokens, error) < 0)
         return error->code;
     return n_tokens <= b->batches.n_max ? 0 : cuda_batches_reserve(&b->batches, &b->device, n_tokens, error);
 }
@@ -121,7 +125,8 @@ static int cuda_read(Backend *backend, void *host, const void *from, size_t size
         status = cudaMemcpyAsync(host, from, size_bytes, cudaMemcpyDeviceToHost, stream);
     if (status == cudaSuccess)
         status = cudaStreamSynchronize(stream);
-    return cuda_check(status, "reading results", error);
+    return cuda_check(status, "reading results", error) < 0 ? error->code
+                                                            : cuda_products_check(&cuda(backend)->products, error);
 }
 
 /* ---- The forward pass */
@@ -170,7 +175,7 @@ static void cuda_matmul(Backend *backend, const WeightProduct *products, size_t 
         const float *bias = products[i].bias != NULL ? products[i].bias->uploaded : NULL;
         launched[i] = (CudaProduct){*w, bias, products[i].y};
     }
-    cuda_products(launched, n_products, x, n_tokens, cuda(backend)->device.stream);
+    cuda_products(&cuda(backend)->products, launched, n_products, x, n_tokens);
 }
 
 static void cuda_rmsnorm_op(Backend *backend, const float *x, const Tensor *gain, float eps, size_t n_tokens,
@@ -215,8 +220,11 @@ static void cuda_attention(Backend *backend, KvCache *cache, size_t layer, size_
                                .out = out,
                                .workspace = b->workspace,
                                .n_multiprocessors = b->device.n_multiprocessors};
-    if (n_tokens == 1 && cuda_attention_is_fused(batch.head_dim, n_heads / batch.n_kv_heads))
+    size_t q_per_kv = n_heads / batch.n_kv_heads;
+    if (n_tokens == 1 && cuda_attention_is_fused(batch.head_dim, q_per_kv))
         cuda_attend_fused(&attention, b->device.stream);
+    else if (cuda_attention_has_prefill(batch.head_dim, q_per_kv))
+        cuda_attend_prefill(&attention, b->device.stream);
     else
         cuda_attend_plain(&attention, b->device.stream);
     cuda_cache_commit(&batch, b->device.stream);
@@ -275,6 +283,8 @@ int cuda_backend_open(Backend **out, SimdLevel level, int n_threads, Error *erro
                         .n_threads = n_threads > 0 ? n_threads : cpu_physical_cores()};
     int status = thread_pool_open(&b->pool, b->base.n_threads, error);
     cuda_weights_open(&b->weights, b->pool, b->device.stream);
+    if (status == 0)
+        status = cuda_products_open(&b->products, &b->device, error);
     if (status == 0)
         status = cuda_batches_open(&b->batches, b->device.stream, error);
     if (status < 0)

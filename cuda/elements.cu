@@ -20,30 +20,6 @@ __device__ __forceinline__ size_t own_index() {
 
 /* ---- Embedding */
 
-__device__ __forceinline__ float half_at(const uint8_t *halves, int row) {
-    return half_to_f32(reinterpret_cast<const uint16_t *>(halves)[row]);
-}
-
-template <TensorType type>
-__device__ __forceinline__ void row_scale(const uint8_t *panel, size_t block, int run, int row, float *scale,
-                                          float *minimum) {
-    using Panel = PackedPanel<type>;
-    const uint8_t *scales = Panel::block_scales(panel, block);
-    *minimum = 0;
-    if constexpr (Panel::scales == PACKED_FLOAT)
-        *scale = reinterpret_cast<const float *>(scales)[row];
-    else
-        *scale = half_at(scales, row);
-    if constexpr (Panel::has_minima)
-        *minimum = half_at(Panel::block_minima(panel, block), row);
-    if constexpr (Panel::has_factors) {
-        const uint8_t *factors = Panel::run_factors(panel, block, run);
-        *scale *= (float)(int8_t)factors[row];
-        if constexpr (Panel::has_minima)
-            *minimum *= -(float)factors[PANEL_ROWS + row];
-    }
-}
-
 /* A thread decodes a block of a row. */
 template <TensorType type>
 __global__ void __launch_bounds__(n_threads)

@@ -9,6 +9,7 @@ typedef struct CudaMatrix {
     size_t n_columns, n_rows;
     size_t panel_bytes;
     const uint8_t *panels; /* (panels of 16 rows, panel_bytes) in device memory, aligned to 64 */
+    float half_factor;     /* power of two that makes FP16 of the weights: cuda_products_reserve() sets it */
 } CudaMatrix;
 
 #endif

@@ -1,10 +1,10 @@
 /* Matrix products that read weights as fast as memory delivers them, for a token, or a tile of a few tokens at a time:
- * see products.h. A block of threads computes the 16 rows of a panel. Its warps take chunks of the columns in turn; in
+ * see matvec.h. A block of threads computes the 16 rows of a panel. Its warps take chunks of the columns in turn; in
  * a warp, lanes are spread over columns and over parts of the rows, and each lane loads 16 bytes at a time. Sums are
  * put together in an order that depends on nothing but the number of columns: within a lane, over a warp's lanes, over
  * the warps. Where a product is followed by a sum, fmaf() says so: no compiler may choose, or tokens alone and in
  * batches would differ. */
-#include "cuda/products.h"
+#include "cuda/matvec.h"
 
 #include "cuda/packed_panel.cuh"
 #include "cuda/primitives.cuh"
@@ -363,8 +363,8 @@ void launch(TensorType type, const ProductBatch &batch, unsigned n_panels, const
 
 } // namespace
 
-extern "C" void cuda_products(const CudaProduct *products, size_t n_products, const float *x, size_t n_tokens,
-                              cudaStream_t stream) {
+extern "C" void cuda_matvec(const CudaProduct *products, size_t n_products, const float *x, size_t n_tokens,
+                            cudaStream_t stream) {
     for (size_t begin = 0, n; begin < n_products; begin += n) {
         TensorType type = products[begin].w.type;
         ProductBatch batch = {};
@@ -381,9 +381,4 @@ extern "C" void cuda_products(const CudaProduct *products, size_t n_products, co
         else
             launch<most_tokens>(type, batch, n_panels, x, n_tokens, stream);
     }
-}
-
-extern "C" const char *cuda_product_path(const CudaMatrix *w) {
-    (void)w;
-    return "f32";
 }

@@ -166,7 +166,11 @@ static int upload_matrix(CudaWeights *weights, Tensor *tensor, Error *error) {
         free(matrix);
         return error->code;
     }
-    *matrix = (CudaMatrix){packed.type, packed.n_columns, packed.n_rows, packed.panel_bytes, packed.data};
+    *matrix = (CudaMatrix){.type = packed.type,
+                           .n_columns = packed.n_columns,
+                           .n_rows = packed.n_rows,
+                           .panel_bytes = packed.panel_bytes,
+                           .panels = packed.data};
     weights->matrices[weights->n_matrices++] = matrix;
     if (pack_and_copy(weights, &packed, tensor, error) < 0)
         return error->code;

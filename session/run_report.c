@@ -5,6 +5,8 @@
 
 #include <stdlib.h>
 
+#define MANY_TOKENS 1024 /* of a prompt: backends may have kernels for batches */
+
 /* Adds a name where the list lacks it, so that names stand in the order of their first use. */
 static void add_name(cJSON *names, const char *name) {
     const cJSON *other;
@@ -17,7 +19,10 @@ static void add_products(cJSON *names, const Model *model, const TensorRole *rol
     char name[KERNEL_NAME_BYTES];
     for (size_t layer = 0; role->use == TENSOR_MATRIX && layer < role_copies(role, &model->checkpoint.config);
          layer++) {
-        b->ops->name_matmul(b, role_tensor(role, &model->weights, layer), name);
+        const Tensor *w = role_tensor(role, &model->weights, layer);
+        b->ops->name_matmul(b, w, 1, name);
+        add_name(names, name);
+        b->ops->name_matmul(b, w, MANY_TOKENS, name);
         add_name(names, name);
     }
 }

@@ -4,7 +4,7 @@
  *     ModelCase c;
  *     if (model_case_load(&c, fixture_path("STOWKV_FIXTURES", "models/f32.tokens"))) …
  *     float *logits = model_case_run(&c, backend, 0, &n_vocab);
- *     model_case_check(&c, logits, n_vocab, true, "avx2");
+ *     model_case_check(&c, logits, n_vocab, ROUNDS_CODED_TO_INT16, "avx2");
  *     model_case_free(&c);
  */
 #ifndef STOWKV_MODEL_CASES_H
@@ -32,8 +32,17 @@ size_t model_cases_each(void (*check)(ModelCase *c));
  * backend. */
 float *model_case_run(ModelCase *c, Backend *backend, size_t n_batch, size_t *n_vocab);
 
-/* Fails where logits differ from the reference by more than F32 and the cache's FP16 explain or, if `rounded`, the
- * activations' 16 bits where weights are codes. Returns the relative root of the mean square. */
-double model_case_check(const ModelCase *c, const float *logits, size_t n_vocab, bool rounded, const char *kernels);
+/* What is rounded beyond F32. */
+typedef enum ModelRounding {
+    ROUNDS_NOTHING,
+    ROUNDS_CODED_TO_INT16,      /* activations, where weights are codes */
+    ROUNDS_ATTENTION_TO_HALVES, /* queries, and attention's weights */
+    ROUNDS_TO_HALVES            /* activations and weights too */
+} ModelRounding;
+
+/* Fails where logits differ from the reference by more than F32, the cache's FP16 and the rounding explain. Returns the
+ * relative root of the mean square. */
+double model_case_check(const ModelCase *c, const float *logits, size_t n_vocab, ModelRounding rounding,
+                        const char *kernels);
 
 #endif

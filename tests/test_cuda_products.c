@@ -1,6 +1,6 @@
-/* The CUDA backend's products, lookups, norms and elementwise steps, on the host (tests/cuda_shim): against double
- * precision or the CPU's functions, for every tensor type, with rows, columns and tokens that fill no panel, warp or
- * tile; a token in a batch and alone, the same to the bit, in whatever order threads run. */
+/* The CUDA backend's products in F32, lookups, norms and elementwise steps, on the host (tests/cuda_shim): against
+ * double precision or the CPU's functions, for every tensor type, with rows, columns and tokens that fill no panel,
+ * warp or tile; a token in a batch and alone, the same to the bit, in whatever order threads run. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,63 +12,11 @@
 #include <cmocka.h>
 
 #include "cuda/elements.h"
-#include "cuda/products.h"
-#include "cuda/weights.h"
+#include "cuda/matvec.h"
 #include "model/packed_matrix.h"
-#include "tests/cuda_shim/shim.h"
-#include "tests/random_weights.h"
+#include "tests/cuda_fixture.h"
 
 #define ROUNDING 0x1p-24 /* relative error of an F32 operation */
-
-/* ---- The device */
-
-static float *to_device(const void *host, size_t size_bytes) {
-    void *memory;
-    assert_int_equal(cudaMalloc(&memory, size_bytes), cudaSuccess);
-    if (host != NULL)
-        assert_int_equal(cudaMemcpy(memory, host, size_bytes, cudaMemcpyHostToDevice), cudaSuccess);
-    return memory;
-}
-
-static void from_device(void *host, const float *memory, size_t size_bytes) {
-    assert_int_equal(cudaMemcpy(host, memory, size_bytes, cudaMemcpyDeviceToHost), cudaSuccess);
-    assert_int_equal(cudaGetLastError(), cudaSuccess);
-}
-
-static ThreadPool *pool;
-static cudaStream_t stream;
-
-static int set_up(void **state) {
-    Error error = {0};
-    (void)state;
-    assert_int_equal(thread_pool_open(&pool, 2, &error), 0);
-    assert_int_equal(cudaStreamCreate(&stream), cudaSuccess);
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    thread_pool_close(pool);
-    cudaStreamDestroy(stream);
-    assert_int_equal(cuda_shim_counts().device_bytes, 0);
-    return 0;
-}
-
-static float *random_array(size_t n) {
-    float *x = malloc(n * sizeof *x);
-    for (size_t i = 0; i < n; i++)
-        x[i] = random_float() * (random_bits() % 16 == 0 ? 30.0f : 1.0f);
-    return x;
-}
-
-/* A few panels at a time. */
-static void upload(CudaWeights *weights, Tensor *tensor, TensorUse use) {
-    Error error = {0};
-    cuda_weights_open(weights, pool, stream);
-    weights->piece_bytes = 10000;
-    if (cuda_weights_upload(weights, &tensor, 1, use, &error) < 0 || cuda_weights_ready(weights, &error) < 0)
-        fail_msg("%s", error.message);
-}
 
 /* ---- Products */
 
@@ -77,7 +25,7 @@ static void multiply(const CudaMatrix *w, const float *bias, const float *x, siz
     float *device_x = to_device(x, n_tokens * w->n_columns * sizeof *x);
     float *device_y = to_device(NULL, n_tokens * w->n_rows * sizeof *y);
     float *device_bias = bias == NULL ? NULL : to_device(bias, w->n_rows * sizeof *bias);
-    cuda_products(&(CudaProduct){*w, device_bias, device_y}, 1, device_x, n_tokens, stream);
+    cuda_matvec(&(CudaProduct){*w, device_bias, device_y}, 1, device_x, n_tokens, stream);
     from_device(y, device_y, n_tokens * w->n_rows * sizeof *y);
     cudaFree(device_x);
     cudaFree(device_y);
@@ -181,7 +129,7 @@ static void test_products_together(void **state) {
                                     i % 2 == 0 ? to_device(biases[i], ROWS[i] * sizeof(float)) : NULL,
                                     to_device(NULL, TOKENS * ROWS[i] * sizeof(float))};
     }
-    cuda_products(products, N, device_x, TOKENS, stream);
+    cuda_matvec(products, N, device_x, TOKENS, stream);
     for (size_t i = 0; i < N; i++) {
         float y[TOKENS * 70], alone[TOKENS * 70];
         from_device(y, products[i].y, TOKENS * ROWS[i] * sizeof *y);
@@ -196,7 +144,6 @@ static void test_products_together(void **state) {
     }
     cudaFree(device_x);
     free(x);
-    assert_string_equal(cuda_product_path(&products[0].w), "f32");
 }
 
 /* Activations that are 1 once and else 0 pick a column: the weight itself, up to the rounding of what minima take away.

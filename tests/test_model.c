@@ -27,7 +27,7 @@ static void check_levels(ModelCase *c) {
     for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
         size_t n_vocab;
         float *logits = model_case_run(c, open_backend(level, 2), 0, &n_vocab);
-        worst = fmax(worst, model_case_check(c, logits, n_vocab, true, simd_level_features(level)));
+        worst = fmax(worst, model_case_check(c, logits, n_vocab, ROUNDS_CODED_TO_INT16, simd_level_features(level)));
         free(logits);
     }
     printf("%-60s %.1e\n", strrchr(c->path, '/') + 1, worst);

@@ -1,4 +1,4 @@
-/* What a launch (threads.cc) asks the simulated runtime (runtime.c). */
+/* What a launch (threads.cc) and cuBLAS (blas.c) ask the simulated runtime (runtime.c). */
 #ifndef STOWKV_CUDA_SHIM_DEVICE_H
 #define STOWKV_CUDA_SHIM_DEVICE_H
 
@@ -27,6 +27,9 @@ cudaError_t cuda_shim_fail(cudaError_t error);
 /* Bytes of shared memory that launches of the kernel may ask for, and the architecture's limit */
 size_t cuda_shim_shared_limit(const void *kernel);
 size_t cuda_shim_largest_shared_limit(void);
+
+bool cuda_shim_is_device_memory(const void *memory, size_t size_bytes); /* all of it, in one allocation */
+bool cuda_shim_has_blas(void);
 
 #ifdef __cplusplus
 }

@@ -51,9 +51,10 @@ typedef struct Settings {
     int n_devices;
     int driver, runtime;
     int major, minor;
+    bool has_blas;
 } Settings;
 
-static const Settings first_settings = {(size_t)1 << 40, 1, 13000, 13000, 9, 0};
+static const Settings first_settings = {(size_t)1 << 40, 1, 13000, 13000, 9, 0, true};
 
 static struct {
     bool is_set;
@@ -91,6 +92,14 @@ void cuda_shim_set_versions(int driver, int runtime) {
 void cuda_shim_set_architecture(int major, int minor) {
     settings()->major = major;
     settings()->minor = minor;
+}
+
+void cuda_shim_set_blas(bool is_there) {
+    settings()->has_blas = is_there;
+}
+
+bool cuda_shim_has_blas(void) {
+    return settings()->has_blas;
 }
 
 void cuda_shim_fail_after(long n_calls, cudaError_t error) {
@@ -174,6 +183,10 @@ static const Allocation *find_device(const void *p, size_t size_bytes) {
             return a;
     }
     return NULL;
+}
+
+bool cuda_shim_is_device_memory(const void *memory, size_t size_bytes) {
+    return find_device(memory, size_bytes) != NULL;
 }
 
 /* Device memory is hidden from the host by its first bytes, where who reads it by mistake begins. */

@@ -27,6 +27,7 @@ void cuda_shim_set_memory(size_t size_bytes);          /* of the device; at firs
 void cuda_shim_set_devices(int n);                     /* at first 1 */
 void cuda_shim_set_versions(int driver, int runtime);  /* 13000 is CUDA 13.0; at first both */
 void cuda_shim_set_architecture(int major, int minor); /* at first 9, 0 */
+void cuda_shim_set_blas(bool is_there);                /* cuBLAS; at first there */
 
 /* The n-th call of the runtime or launch from now on fails with the error: it returns it, or, a launch, leaves it to
  * cudaGetLastError(). After errors of the device itself, such as cudaErrorLaunchFailure, all later calls fail alike;

@@ -1,0 +1,32 @@
+/* Products of activations with weight matrices, y = x w^T + bias, in F32, by kernels that read weights as fast as
+ * memory delivers them.
+ *
+ * Codes are made floats exactly and meet F32 activations; a scale meets the sum of its run of columns. The order of
+ * sums depends on the shape of the matrix alone: a token gets the same bits in any batch. */
+#ifndef STOWKV_CUDA_MATVEC_H
+#define STOWKV_CUDA_MATVEC_H
+
+#include "cuda/matrix.h"
+
+#include <cuda_runtime_api.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct CudaProduct {
+    CudaMatrix w;
+    const float *bias; /* (n_rows); NULL: none */
+    float *y;          /* (n_tokens, n_rows) */
+} CudaProduct;
+
+/* Matrices have the same columns. Those of one type that follow each other are one launch. */
+void cuda_matvec(const CudaProduct *products, size_t n_products,
+                 const float *x, // (n_tokens, n_columns), aligned to 16 bytes
+                 size_t n_tokens, cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
