@@ -5,6 +5,7 @@
 #include "base/machine/cpu.h"
 #include "base/machine/thread_pool.h"
 #include "cuda/attention.h"
+#include "cuda/bandwidth.h"
 #include "cuda/device_cache.h"
 #include "cuda/elements.h"
 #include "cuda/products.h"
@@ -238,6 +239,10 @@ static void cuda_add_op(Backend *backend, float *x, const float *y, size_t n) {
     cuda_add(x, y, n, cuda(backend)->device.stream);
 }
 
+static int cuda_measure_copies_op(Backend *backend, CopyBandwidth *out, Error *error) {
+    return cuda_measure_copies(&cuda(backend)->device, out, error);
+}
+
 static const BackendOps CUDA_OPS = {
     .close = cuda_close,
     .allocate = cuda_allocate,
@@ -262,6 +267,7 @@ static const BackendOps CUDA_OPS = {
     .attention = cuda_attention,
     .swiglu = cuda_swiglu_op,
     .add = cuda_add_op,
+    .measure_copies = cuda_measure_copies_op,
 };
 
 const KvRecordForm *cuda_backend_records(void) {
@@ -278,6 +284,7 @@ int cuda_backend_open(Backend **out, SimdLevel level, int n_threads, Error *erro
     }
     b->base = (Backend){.ops = &CUDA_OPS,
                         .device = "cuda",
+                        .device_name = b->device.description,
                         .level = level,
                         .records = cuda_backend_records(),
                         .n_threads = n_threads > 0 ? n_threads : cpu_physical_cores()};

@@ -63,6 +63,7 @@ int cuda_device_open(CudaDevice *device, Error *error) {
     snprintf(device->name, sizeof device->name, "%s", properties.name);
     device->architecture = properties.major * 10 + properties.minor;
     device->n_multiprocessors = (size_t)properties.multiProcessorCount;
+    snprintf(device->description, sizeof device->description, "%s, sm_%d", device->name, device->architecture);
     if (check_architecture(device, error) == 0)
         return 0;
     cuda_device_close(device);

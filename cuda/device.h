@@ -9,7 +9,8 @@
 
 typedef struct CudaDevice {
     char name[256];
-    int architecture; /* 90: compute capability 9.0 */
+    char description[288]; /* name and architecture: "NVIDIA H100 80GB HBM3, sm_90" */
+    int architecture;      /* 90: compute capability 9.0 */
     size_t n_multiprocessors;
     cudaStream_t stream; /* owned */
 } CudaDevice;

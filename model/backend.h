@@ -26,6 +26,13 @@ typedef struct WeightProduct {
 
 #define KERNEL_NAME_BYTES 64
 
+/* How fast a device copies within its memory: the roof over everything that reads weights and a cache once a token. */
+typedef struct CopyBandwidth {
+    double bytes_per_second; /* read and written */
+    size_t buffer_bytes;     /* that were copied, larger than the caches where there was memory for it */
+    size_t cache_bytes;      /* of the last level */
+} CopyBandwidth;
+
 typedef struct BackendOps {
     void (*close)(Backend *backend);
 
@@ -109,12 +116,16 @@ typedef struct BackendOps {
 
     void (*swiglu)(Backend *backend, float *gate, const float *up, size_t n); /* gate = silu(gate) * up */
     void (*add)(Backend *backend, float *x, const float *y, size_t n);        /* x += y */
+
+    /* Of a device; NULL where the host's threads read the backend's memory, whose speed they can measure. */
+    int (*measure_copies)(Backend *backend, CopyBandwidth *out, Error *error);
 } BackendOps;
 
 struct Backend {
     const BackendOps *ops;
     const char *device;          /* "cpu" */
-    SimdLevel level;             /* instruction set of the kernels */
+    const char *device_name;     /* "NVIDIA H100 80GB HBM3, sm_90"; NULL of the CPU */
+    SimdLevel level;             /* instruction set of the host's kernels */
     const KvRecordForm *records; /* the form in which append() stores and attention() reads them */
     int n_threads;
 };

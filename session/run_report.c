@@ -91,6 +91,23 @@ void seed_json(cJSON *root, uint64_t seed) {
     cJSON_AddRawToObject(root, "seed", text); /* 64 bits do not fit cJSON's double */
 }
 
+const char *computed_by(const Backend *backend, char text[COMPUTED_BY_TEXT]) {
+    if (backend->device_name != NULL)
+        snprintf(text, COMPUTED_BY_TEXT, "%s, %s", backend->device, backend->device_name);
+    else
+        snprintf(text, COMPUTED_BY_TEXT, "%s, %s, %d thread%s", backend->device, simd_level_name(backend->level),
+                 backend->n_threads, backend->n_threads == 1 ? "" : "s");
+    return text;
+}
+
+void backend_json(cJSON *root, const Backend *backend) {
+    cJSON_AddStringToObject(root, "device", backend->device);
+    if (backend->device_name != NULL)
+        cJSON_AddStringToObject(root, "device_name", backend->device_name);
+    cJSON_AddNumberToObject(root, "threads", backend->n_threads);
+    cJSON_AddStringToObject(root, "simd", simd_level_name(backend->level));
+}
+
 cJSON *run_report_json(const Generation *run, const char *model_path, uint64_t seed) {
     const Model *model = &run->session->model;
     const Context *context = &run->session->context;
@@ -98,9 +115,7 @@ cJSON *run_report_json(const Generation *run, const char *model_path, uint64_t s
     kv_ledger(&context->cache, &ledger);
     cJSON *root = cJSON_CreateObject();
     cJSON_AddStringToObject(root, "model", model_path);
-    cJSON_AddStringToObject(root, "device", model->backend->device);
-    cJSON_AddNumberToObject(root, "threads", model->backend->n_threads);
-    cJSON_AddStringToObject(root, "simd", simd_level_name(model->backend->level));
+    backend_json(root, model->backend);
     policy_json(root, &context->cache.layout.policy);
     cJSON_AddNumberToObject(root, "n_ctx", (double)context->n_ctx);
     seed_json(root, seed);
@@ -164,16 +179,15 @@ void ledger_print(const KvLedger *ledger, FILE *stream) {
 void run_report_print(const Generation *run, FILE *stream) {
     const Model *model = &run->session->model;
     const KvCache *cache = &run->session->context.cache;
-    char policy[KV_POLICY_TEXT];
+    char policy[KV_POLICY_TEXT], backend[COMPUTED_BY_TEXT];
     KvLedger ledger;
     kv_ledger(cache, &ledger);
     kv_policy_print(&cache->layout.policy, policy, sizeof policy);
     print_speed("prompt", &run->prefill, stream);
     print_speed("generation", &run->decode, stream);
     fprintf(stream, "ended: %s\n", generation_end_name(run->end));
-    fprintf(stream, "computed by: %s, %s, %d thread%s; weights %.1f MB\n", model->backend->device,
-            simd_level_name(model->backend->level), model->backend->n_threads,
-            model->backend->n_threads == 1 ? "" : "s", (double)model->checkpoint.weights_bytes / 1e6);
+    fprintf(stream, "computed by: %s; weights %.1f MB\n", computed_by(model->backend, backend),
+            (double)model->checkpoint.weights_bytes / 1e6);
     fprintf(stream, "mode: %s, policy %s, %zu tokens of context\n", kv_policy_mode(&cache->layout.policy), policy,
             run->session->context.n_ctx);
     ledger_print(&ledger, stream);

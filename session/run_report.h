@@ -12,6 +12,13 @@
 /* The run as a JSON object (the names are a contract: README, "JSON"); NULL out of memory. `seed` is the one used. */
 cJSON *run_report_json(const Generation *run, const char *model_path, uint64_t seed);
 
+/* What computes: "cpu, avx512vnni, 2 threads", "cuda, NVIDIA H100 80GB HBM3, sm_90". */
+#define COMPUTED_BY_TEXT 384
+const char *computed_by(const Backend *backend, char text[COMPUTED_BY_TEXT]);
+
+/* Adds "device" and, where that is no CPU, "device_name"; "threads" and "simd" of the host. */
+void backend_json(cJSON *root, const Backend *backend);
+
 /* Adds "mode", "policy" and "kv_block_size". */
 void policy_json(cJSON *root, const KvPolicy *policy);
 

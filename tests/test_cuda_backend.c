@@ -4,9 +4,11 @@
 #include "base/simd/detect.h"
 #include "cpu/backend.h"
 #include "cuda/backend.h"
+#include "eval/bench/report.h"
 #include "eval/proof.h"
 #include "kvcache/policy_check.h"
 #include "kvcache/policy_text.h"
+#include "session/run_report.h"
 #include "tests/cuda_shim/shim.h"
 #include "tests/evaluation_fixture.h"
 #include "tests/fixture_files.h"
@@ -279,6 +281,59 @@ static void test_evaluation(void **state) {
     check_evaluation(1e-2, 0.1);
 }
 
+/* ---- Speed */
+
+/* What is measured is the device's memory, and reports say so. */
+static void test_bench(void **state) {
+    (void)state;
+    Error error = {0};
+    Model model;
+    KvPolicy policies[] = {kv_policy_full(), kv_policy_quantized(4, 32, KV_INT8, KV_INT8)};
+    Bench bench = {.model = &model,
+                   .model_path = "tiny",
+                   .depths = {.items = {0, 60}, .count = 2},
+                   .n_prompt = 20,
+                   .n_generate = 2,
+                   .n_repetitions = 1};
+    char text[COMPUTED_BY_TEXT];
+    if (model_open(&model, fixture_path("STOWKV_FIXTURES", "models/f32.gguf"), open_cuda(), &error) < 0 ||
+        bench_open(&bench, policies, 2, N_CTX, &error) < 0 || bench_run(&bench, &error) < 0)
+        fail_msg("%s", error.message);
+    assert_string_equal(computed_by(model.backend, text), "cuda, Simulated GPU 0, sm_90");
+    assert_true(bench.bandwidth.by_device && bench.bandwidth.cache_bytes == 4 << 20);
+    assert_int_equal(bench.bandwidth.buffer_bytes, 64 << 20);
+    cJSON *json = bench_json(&bench);
+    assert_string_equal(cJSON_GetObjectItem(json, "bandwidth_of")->valuestring, "device copies");
+    assert_true(cJSON_GetObjectItem(json, "read_bandwidth")->valuedouble > 1e6);
+    assert_null(cJSON_GetObjectItem(json, "read_bandwidth_one_thread"));
+    cJSON_Delete(json);
+    bench_close(&bench);
+    model_close(&model);
+    assert_int_equal(cuda_shim_counts().n_allocated, 0);
+}
+
+static void test_copies_may_fail(void **state) {
+    (void)state;
+    Backend *backend = open_cuda();
+    CopyBandwidth bandwidth;
+    cuda_shim_set_memory(40 << 20);
+    for (long call = 1;; call++) {
+        Error error = {0};
+        cuda_shim_fail_after(call, cudaErrorMemoryAllocation);
+        int status = backend->ops->measure_copies(backend, &bandwidth, &error);
+        bool failed = cuda_shim_counts().failed;
+        cuda_shim_fail_after(0, cudaSuccess);
+        assert_int_equal(cuda_shim_counts().n_allocated, 0);
+        if (!failed)
+            break;
+        if (status == 0 && !(bandwidth.bytes_per_second > 0)) /* calls that give something back may fail unseen */
+            fail_msg("call %ld failed, and nobody said so", call);
+    }
+    assert_int_equal(bandwidth.buffer_bytes, 10 << 20);
+    backend->ops->close(backend);
+    cuda_shim_reset();
+}
+
 /* ---- Devices that cannot, or fail */
 
 static void check_refused(const char *expected) {
@@ -358,6 +413,8 @@ int main(void) {
         cmocka_unit_test(test_memory),
         cmocka_unit_test(test_recorded_step),
         cmocka_unit_test(test_evaluation),
+        cmocka_unit_test(test_bench),
+        cmocka_unit_test(test_copies_may_fail),
         cmocka_unit_test(test_devices),
         cmocka_unit_test(test_no_kernels),
         cmocka_unit_test(test_every_call_may_fail),

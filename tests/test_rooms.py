@@ -39,6 +39,7 @@ ROOMS = {
     ".": SESSION,
     "tests": EVAL + ["eval/bench", "eval/perplexity", "eval/rouge", "cuda", "tests/cuda_shim"],
     "tests/cuda_shim": ["base", "cuda/blas_library.h"],
+    "tests/gpu": MODEL + ["cpu", "cuda"],
 }
 
 SOURCES = (".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".cuh")

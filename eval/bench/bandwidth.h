@@ -16,11 +16,14 @@
 #include "base/error.h"
 #include "base/simd/levels.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 typedef struct Bandwidth {
     double all_threads; /* bytes a second, the best pass */
     double one_thread;
+    bool by_device; /* not by threads: all_threads is what a device's copies read and write, and nothing else is known
+                       but the sizes (model/backend.h); bandwidth_measure() leaves it false */
     int n_threads;
     size_t buffer_bytes;
     size_t cache_bytes; /* of the last level, all that the process can use; 0: not known */

@@ -3,6 +3,7 @@
 #include "eval/bench/chart.h"
 
 #include "kvcache/policy_text.h"
+#include "session/run_report.h"
 #include "tokenizer/utf8.h"
 
 #include <math.h>
@@ -79,7 +80,7 @@ static void write_text(const char *text, FILE *stream) {
 }
 
 static void draw_frame(const Bench *bench, FILE *stream) {
-    const Backend *backend = bench->model->backend;
+    char backend[COMPUTED_BY_TEXT];
     const char *slash = strrchr(bench->model_path, '/');
     double height = LEGEND_TOP + LEGEND_STEP * (double)bench->n_modes + 4;
     fprintf(stream,
@@ -90,9 +91,9 @@ static void draw_frame(const Bench *bench, FILE *stream) {
             "<text x=\"%.0f\" y=\"50\" fill=\"#555\">",
             WIDTH, height, WIDTH, height, LEFT, LEFT);
     write_text(slash != NULL ? slash + 1 : bench->model_path, stream);
-    fprintf(stream, "; %s, %s, %d thread%s; median of %zu, bars from slowest to fastest</text>\n", backend->device,
-            simd_level_name(backend->level), backend->n_threads, backend->n_threads == 1 ? "" : "s",
-            bench->n_repetitions);
+    fputs("; ", stream);
+    write_text(computed_by(bench->model->backend, backend), stream);
+    fprintf(stream, "; median of %zu, bars from slowest to fastest</text>\n", bench->n_repetitions);
 }
 
 static void draw_axes(const Axes *axes, FILE *stream) {

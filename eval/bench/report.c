@@ -67,29 +67,42 @@ static double mode_break_even(const Bench *bench, const BenchMode *full, const B
 
 /* Text */
 
-static void print_setup(const Bench *bench, FILE *stream) {
-    const Backend *backend = bench->model->backend;
+/* How fast the host's threads read, or a device copies. */
+static void print_bandwidth(const Bench *bench, FILE *stream) {
     const Bandwidth *b = &bench->bandwidth;
-    double read = read_bandwidth(bench), one = percentile(bench->one_thread_reads, bench->n_reads, 0.5);
-    char policy[KV_POLICY_TEXT];
-    kv_policy_print(&bench->modes[0].policy, policy, sizeof policy);
-    fprintf(stream, "%s: %.1f MB of weights for each token; computed by %s, %s, %d thread%s\n", bench->model_path,
-            (double)bench->weights_bytes / 1e6, backend->device, simd_level_name(backend->level), backend->n_threads,
-            backend->n_threads == 1 ? "" : "s");
+    double read = read_bandwidth(bench);
+    if (b->by_device) {
+        fprintf(stream,
+                "the device copies at %.1f GB/s, bytes read and written together; median of %zu reading%s (%.1f to "
+                "%.1f), each the best of several copies of %zu MiB\n",
+                read / 1e9, bench->n_reads, bench->n_reads == 1 ? "" : "s", bench->all_reads[0] / 1e9,
+                bench->all_reads[bench->n_reads - 1] / 1e9, b->buffer_bytes >> 20);
+        return;
+    }
+    double one = percentile(bench->one_thread_reads, bench->n_reads, 0.5);
     fprintf(stream,
             "memory is read at %.1f GB/s by %d thread%s, %.1f by one; median of %zu reading%s (%.1f to %.1f), each the "
             "best of several passes over %zu MiB\n",
             read / 1e9, b->n_threads, b->n_threads == 1 ? "" : "s", one / 1e9, bench->n_reads,
             bench->n_reads == 1 ? "" : "s", bench->all_reads[0] / 1e9, bench->all_reads[bench->n_reads - 1] / 1e9,
             b->buffer_bytes >> 20);
+    if (one > 1.1 * read)
+        fprintf(stream, "note: one thread reads faster than all together, so other programs are using this machine; "
+                        "repeat this when it is idle\n");
+}
+
+static void print_setup(const Bench *bench, FILE *stream) {
+    const Bandwidth *b = &bench->bandwidth;
+    char policy[KV_POLICY_TEXT], backend[COMPUTED_BY_TEXT];
+    kv_policy_print(&bench->modes[0].policy, policy, sizeof policy);
+    fprintf(stream, "%s: %.1f MB of weights for each token; computed by %s\n", bench->model_path,
+            (double)bench->weights_bytes / 1e6, computed_by(bench->model->backend, backend));
+    print_bandwidth(bench, stream);
     if (b->buffer_bytes < 2 * b->cache_bytes)
         fprintf(stream,
                 "note: there is no memory for a buffer larger than the processor's caches of %zu MiB, so that "
                 "is partly their speed\n",
                 b->cache_bytes >> 20);
-    if (one > 1.1 * read)
-        fprintf(stream, "note: one thread reads faster than all together, so other programs are using this machine; "
-                        "repeat this when it is idle\n");
     fprintf(stream, "first token %.3f s after the program's start, loading and a prompt of %zu tokens included (%s)\n",
             bench->first_token_seconds, bench->n_first_prompt, policy);
     fprintf(stream,
@@ -214,17 +227,16 @@ static cJSON *break_even_json(const Bench *bench) {
 }
 
 cJSON *bench_json(const Bench *bench) {
-    const Backend *backend = bench->model->backend;
     cJSON *root = cJSON_CreateObject(), *results = cJSON_CreateArray();
     cJSON_AddStringToObject(root, "model", bench->model_path);
-    cJSON_AddStringToObject(root, "device", backend->device);
-    cJSON_AddNumberToObject(root, "threads", backend->n_threads);
-    cJSON_AddStringToObject(root, "simd", simd_level_name(backend->level));
+    backend_json(root, bench->model->backend);
+    cJSON_AddStringToObject(root, "bandwidth_of", bench->bandwidth.by_device ? "device copies" : "host reads");
     cJSON_AddNumberToObject(root, "read_bandwidth", read_bandwidth(bench));
     cJSON_AddNumberToObject(root, "read_bandwidth_min", bench->all_reads[0]);
     cJSON_AddNumberToObject(root, "read_bandwidth_max", bench->all_reads[bench->n_reads - 1]);
-    cJSON_AddNumberToObject(root, "read_bandwidth_one_thread",
-                            percentile(bench->one_thread_reads, bench->n_reads, 0.5));
+    if (!bench->bandwidth.by_device)
+        cJSON_AddNumberToObject(root, "read_bandwidth_one_thread",
+                                percentile(bench->one_thread_reads, bench->n_reads, 0.5));
     cJSON_AddNumberToObject(root, "readings", (double)bench->n_reads);
     cJSON_AddNumberToObject(root, "read_buffer_bytes", (double)bench->bandwidth.buffer_bytes);
     cJSON_AddNumberToObject(root, "first_token_seconds", bench->first_token_seconds);

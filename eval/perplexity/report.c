@@ -46,13 +46,12 @@ static double tokens_per_second(const Evaluation *e, const EvalMode *mode) {
 /* Text */
 
 static void print_setup(const Evaluation *e, const PerplexitySetup *setup, FILE *stream) {
-    const Backend *backend = e->model->backend;
+    char backend[COMPUTED_BY_TEXT];
     fprintf(stream, "%s: perplexity as %s defines it, context %zu, stride %zu, %zu of %zu windows, BOS %s\n",
             setup->text_path, ppl_definition(setup->settings.definition)->name, setup->settings.context,
             setup->settings.stride, e->n_windows, e->windows.count, setup->bos);
-    fprintf(stream, "%zu tokens scored of the text's %zu; computed by %s, %s, %d thread%s\n", e->n_scored,
-            setup->n_text_tokens, backend->device, simd_level_name(backend->level), backend->n_threads,
-            backend->n_threads == 1 ? "" : "s");
+    fprintf(stream, "%zu tokens scored of the text's %zu; computed by %s\n", e->n_scored, setup->n_text_tokens,
+            computed_by(e->model->backend, backend));
     if (e->load_base != NULL)
         fprintf(stream, "full (from %s): PPL %.4f +- %.4f\n", e->load_base, evaluation_ppl(e, e->base_nll),
                 evaluation_ppl_error(e, e->base_nll));
@@ -176,12 +175,9 @@ static cJSON *ppl_of_windows_json(const Evaluation *e, const double *nll) {
 }
 
 static void add_setup(cJSON *root, const Evaluation *e, const PerplexitySetup *setup) {
-    const Backend *backend = e->model->backend;
     cJSON_AddStringToObject(root, "model", setup->model_path);
     cJSON_AddStringToObject(root, "text_file", setup->text_path);
-    cJSON_AddStringToObject(root, "device", backend->device);
-    cJSON_AddNumberToObject(root, "threads", backend->n_threads);
-    cJSON_AddStringToObject(root, "simd", simd_level_name(backend->level));
+    backend_json(root, e->model->backend);
     cJSON_AddStringToObject(root, "definition", ppl_definition(setup->settings.definition)->name);
     cJSON_AddNumberToObject(root, "context", (double)setup->settings.context);
     cJSON_AddNumberToObject(root, "stride", (double)setup->settings.stride);
