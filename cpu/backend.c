@@ -26,8 +26,10 @@ typedef struct CpuBackend {
     CpuMatmul matmul;
     char *attention_scratch; /* (n_threads, attention_scratch_bytes()) */
     float *partials;         /* attention_partial_bytes() */
-    const int32_t *tokens;   /* of the batch under way: the caller's */
-    size_t position;         /* of the first of them */
+    float *residual;         /* (n_batch, n_embd) a product that is to be added */
+    size_t residual_bytes;
+    const int32_t *tokens; /* of the batch under way: the caller's */
+    size_t position;       /* of the first of them */
 } CpuBackend;
 
 static CpuBackend *cpu(Backend *backend) {
@@ -59,6 +61,7 @@ static void cpu_close(Backend *backend) {
     cpu_matmul_close(&cpu(backend)->matmul);
     cpu_release(backend, cpu(backend)->attention_scratch, (size_t)backend->n_threads * attention_scratch_bytes());
     cpu_release(backend, cpu(backend)->partials, attention_partial_bytes());
+    cpu_release(backend, cpu(backend)->residual, cpu(backend)->residual_bytes);
     free(backend);
 }
 
@@ -92,8 +95,16 @@ static int cpu_open_cache(Backend *backend, KvCache *cache, const KvShape *shape
 }
 
 static int cpu_reserve(Backend *backend, const ModelConfig *config, size_t n_tokens, Error *error) {
-    (void)config;
-    return cpu_matmul_reserve(&cpu(backend)->matmul, n_tokens, error);
+    CpuBackend *b = cpu(backend);
+    size_t residual_bytes = n_tokens * config->n_embd * sizeof *b->residual;
+    if (residual_bytes > b->residual_bytes) {
+        cpu_release(backend, b->residual, b->residual_bytes);
+        b->residual = cpu_allocate(backend, residual_bytes, "activations", error);
+        b->residual_bytes = residual_bytes;
+        if (b->residual == NULL)
+            return error->code;
+    }
+    return cpu_matmul_reserve(&b->matmul, n_tokens, error);
 }
 
 static int cpu_write(Backend *backend, void *to, const void *host, size_t size_bytes, Error *error) {
@@ -334,8 +345,11 @@ static void add(float *x, const float *y, size_t n) {
         x[i] += y[i];
 }
 
-static void cpu_add(Backend *backend, float *x, const float *y, size_t n) {
-    spread_elements(cpu(backend), &(ElementsJob){add, x, y, n});
+static void cpu_matmul_add(Backend *backend, const WeightProduct *product, const float *x, size_t n_tokens) {
+    CpuBackend *b = cpu(backend);
+    size_t n = n_tokens * tensor_n_rows(product->w);
+    cpu_matmul_run(&b->matmul, &(WeightProduct){product->w, b->residual, product->bias}, 1, x, n_tokens);
+    spread_elements(b, &(ElementsJob){add, product->y, b->residual, n});
 }
 
 static const BackendOps CPU_OPS = {
@@ -361,7 +375,7 @@ static const BackendOps CPU_OPS = {
     .append = cpu_append,
     .attention = cpu_attention,
     .swiglu = cpu_swiglu,
-    .add = cpu_add,
+    .matmul_add = cpu_matmul_add,
 };
 
 const KvRecordForm *cpu_backend_records(void) {

@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(FUSED_WARPS * 32, 1) attend_fused(CudaAttentio
     const size_t head_before = (size_t)blockIdx.y * q_per_kv + before;
 
     if (warp == FUSED_WARPS - 1) {
-        fill_view(&shared.view, attention.cache, attention.layer, blockIdx.y, lane);
+        fill_view(&shared.view, &attention, blockIdx.y, lane);
         if (blockIdx.x == 0 && blockIdx.z == 0)
             count_read(&shared.view, attention.cache, attention.layer, lane);
     }

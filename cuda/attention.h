@@ -28,7 +28,8 @@ typedef struct CudaAttention {
     const float *shift_rotation; /* (n_tokens, head_dim / 2, 2) RoPE by minus the tokens dropped, for shifted runs; or
                                     NULL where no run is shifted */
     float *out;                  /* (n_tokens, n_heads, head_dim) */
-    void *workspace;             /* cuda_attention_workspace() bytes, zeroed once, for a query that is alone */
+    bool committed;  /* a token alone is in its store already, not in the batch; cuda_attend_fused() alone */
+    void *workspace; /* cuda_attention_workspace() bytes, zeroed once, for a query that is alone */
     size_t n_multiprocessors;
 } CudaAttention;
 

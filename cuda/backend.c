@@ -28,6 +28,7 @@ typedef struct CudaBackend {
     CudaBatches batches;
     const KvCache *cache; /* of the batch under way */
     void *workspace;      /* of attention; device */
+    float *residual;      /* (n_batch, n_embd) a prompt's product that is to be added; device */
 } CudaBackend;
 
 static CudaBackend *cuda(Backend *backend) {
@@ -53,6 +54,7 @@ static void cuda_close(Backend *backend) {
     cuda_weights_close(&b->weights);
     cuda_batches_close(&b->batches);
     cuda_device_release(b->workspace);
+    cuda_device_release(b->residual);
     cuda_device_close(&b->device);
     thread_pool_close(b->pool);
     free(b);
@@ -108,7 +110,12 @@ static int cuda_reserve(Backend *backend, const ModelConfig *config, size_t n_to
     if (cuda_weights_ready(&b->weights, error) < 0 || reserve_workspace(b, config, error) < 0 ||
         cuda_products_reserve(&b->products, b->weights.matrices, b->weights.n_matrices, n_tokens, error) < 0)
         return error->code;
-    return n_tokens <= b->batches.n_max ? 0 : cuda_batches_reserve(&b->batches, &b->device, n_tokens, error);
+    if (n_tokens <= b->batches.n_max)
+        return 0;
+    cuda_device_release(b->residual);
+    b->residual =
+        cuda_device_allocate(&b->device, n_tokens * config->n_embd * sizeof *b->residual, "activations", error);
+    return b->residual == NULL ? error->code : cuda_batches_reserve(&b->batches, &b->device, n_tokens, error);
 }
 
 /* Pageable memory is copied before the call returns. */
@@ -179,6 +186,19 @@ static void cuda_matmul(Backend *backend, const WeightProduct *products, size_t 
     cuda_products(&cuda(backend)->products, launched, n_products, x, n_tokens);
 }
 
+/* Kernels that sum in F32 add where they write; what cuBLAS makes is in parts, and is added as a whole. */
+static void cuda_matmul_add(Backend *backend, const WeightProduct *product, const float *x, size_t n_tokens) {
+    CudaBackend *b = cuda(backend);
+    const CudaMatrix *w = product->w->uploaded;
+    const float *bias = product->bias != NULL ? product->bias->uploaded : NULL;
+    if (n_tokens < CUDA_BLAS_TOKENS) {
+        cuda_matvec_add(&(CudaProduct){*w, bias, product->y}, x, n_tokens, b->device.stream);
+        return;
+    }
+    cuda_products(&b->products, &(CudaProduct){*w, bias, b->residual}, 1, x, n_tokens);
+    cuda_add(product->y, b->residual, n_tokens * w->n_rows, b->device.stream);
+}
+
 static void cuda_rmsnorm_op(Backend *backend, const float *x, const Tensor *gain, float eps, size_t n_tokens,
                             float *y) {
     cuda_rmsnorm(x, gain->uploaded, eps, gain->shape[0], n_tokens, y, cuda(backend)->device.stream);
@@ -193,7 +213,9 @@ static CudaBatch batch_of(KvCache *cache, size_t layer, size_t n_tokens, size_t 
                        .n_kv_heads = shape->n_kv_heads,
                        .head_dim = shape->head_dim,
                        .group = cache->layout.policy.group,
-                       .pairing = pairing};
+                       .pairing = pairing,
+                       .commits =
+                           n_tokens == 1 && cuda_attention_is_fused(shape->head_dim, n_heads / shape->n_kv_heads)};
 }
 
 static void cuda_append(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
@@ -219,12 +241,14 @@ static void cuda_attention(Backend *backend, KvCache *cache, size_t layer, size_
                                .q = q,
                                .shift_rotation = shift_rotation,
                                .out = out,
+                               .committed = batch.commits,
                                .workspace = b->workspace,
                                .n_multiprocessors = b->device.n_multiprocessors};
-    size_t q_per_kv = n_heads / batch.n_kv_heads;
-    if (n_tokens == 1 && cuda_attention_is_fused(batch.head_dim, q_per_kv))
+    if (batch.commits) {
         cuda_attend_fused(&attention, b->device.stream);
-    else if (cuda_attention_has_prefill(batch.head_dim, q_per_kv))
+        return;
+    }
+    if (cuda_attention_has_prefill(batch.head_dim, n_heads / batch.n_kv_heads))
         cuda_attend_prefill(&attention, b->device.stream);
     else
         cuda_attend_plain(&attention, b->device.stream);
@@ -233,10 +257,6 @@ static void cuda_attention(Backend *backend, KvCache *cache, size_t layer, size_
 
 static void cuda_swiglu_op(Backend *backend, float *gate, const float *up, size_t n) {
     cuda_swiglu(gate, up, n, cuda(backend)->device.stream);
-}
-
-static void cuda_add_op(Backend *backend, float *x, const float *y, size_t n) {
-    cuda_add(x, y, n, cuda(backend)->device.stream);
 }
 
 static int cuda_measure_copies_op(Backend *backend, CopyBandwidth *out, Error *error) {
@@ -266,7 +286,7 @@ static const BackendOps CUDA_OPS = {
     .append = cuda_append,
     .attention = cuda_attention,
     .swiglu = cuda_swiglu_op,
-    .add = cuda_add_op,
+    .matmul_add = cuda_matmul_add,
     .measure_copies = cuda_measure_copies_op,
 };
 

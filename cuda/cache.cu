@@ -151,29 +151,9 @@ __global__ void __launch_bounds__(ENCODE_THREADS) encode_due(CudaBatch batch) {
     encode_due_side(batch, (KvSide)blockIdx.y, blockIdx.x, codes);
 }
 
-/* Both for a token that is alone, in one launch. Blocks: (KV head, side) */
-__global__ void __launch_bounds__(ENCODE_THREADS) append_token(CudaBatch batch, CudaRows rows) {
-    CUDA_DYNAMIC_SHARED(uint8_t, codes);
-    take_side(batch, rows, (KvSide)blockIdx.y, 0, blockIdx.x);
-    __syncthreads(); /* with an empty window the group ends with this token */
-    encode_due_side(batch, (KvSide)blockIdx.y, blockIdx.x, codes);
-}
-
-void cuda_cache_append(const CudaBatch *batch, const CudaRows *rows, cudaStream_t stream) {
-    dim3 sides((unsigned)batch->n_kv_heads, KV_SIDES), threads(ENCODE_THREADS);
-    size_t code_bytes = batch->group * batch->head_dim;
-    if (batch->n_tokens == 1) {
-        CUDA_LAUNCH(append_token, sides, threads, code_bytes, stream, *batch, *rows);
-        return;
-    }
-    dim3 heads((unsigned)batch->n_tokens, (unsigned)batch->n_kv_heads, KV_SIDES);
-    CUDA_LAUNCH(take_batch, heads, dim3(128), 0, stream, *batch, *rows);
-    CUDA_LAUNCH(encode_due, sides, threads, code_bytes, stream, *batch);
-}
-
 /* ---- The batch becomes part of the cache */
 
-#define MOVE_THREADS 256
+#define MOVE_THREADS ENCODE_THREADS
 #define MOVE_UNITS   4 /* of a thread, read before any is written */
 
 __device__ static void copy_rows(uint16_t *to, const uint16_t *from, size_t n) {
@@ -200,13 +180,12 @@ template <typename Unit> __device__ static void move_down(Unit *to, const Unit *
     __syncthreads();
 }
 
-/* Blocks: (KV head, side) */
-__global__ void __launch_bounds__(MOVE_THREADS) commit_batch(CudaBatch batch) {
+__device__ static void commit_side(const CudaBatch &batch, KvSide side, size_t kv_head) {
     const CudaCache *cache = batch.cache;
     const KvCacheLayout *layout = &cache->layout;
     const KvLayerLayout *stores = &layout->layers[batch.layer];
     KvMove move = kvcache_layout_move(layout, batch.layer, cache->n_tokens, batch.n_tokens);
-    size_t kv_head = blockIdx.x, side = blockIdx.y, dim = batch.head_dim;
+    size_t dim = batch.head_dim;
     uint16_t *sink = (uint16_t *)(cache->memory + kv_array_at(&stores->stores[KV_SINK].array[side], kv_head, 0));
     uint16_t *tail = (uint16_t *)(cache->memory + kv_array_at(&stores->stores[KV_TIER(0)].array[side], kv_head, 0));
     const uint16_t *rows = (const uint16_t *)(cache->memory + kv_array_at(&layout->batch[side], kv_head, 0));
@@ -217,6 +196,38 @@ __global__ void __launch_bounds__(MOVE_THREADS) commit_batch(CudaBatch batch) {
     else if (move.n_leaving > 0)
         move_down(tail, staying, move.n_staying * dim);
     copy_rows(tail + move.n_staying * dim, rows + move.to_tail * dim, (batch.n_tokens - move.to_tail) * dim);
+}
+
+/* ---- Launches */
+
+/* All for a token that is alone, in one launch. Its query sees what is in the stores then: the rows that leave the
+ * first tier with it are encoded by now. Blocks: (KV head, side) */
+__global__ void __launch_bounds__(ENCODE_THREADS) append_token(CudaBatch batch, CudaRows rows) {
+    CUDA_DYNAMIC_SHARED(uint8_t, codes);
+    take_side(batch, rows, (KvSide)blockIdx.y, 0, blockIdx.x);
+    __syncthreads(); /* with an empty window the group ends with this token */
+    encode_due_side(batch, (KvSide)blockIdx.y, blockIdx.x, codes);
+    if (batch.commits) {
+        __syncthreads(); /* rows are encoded before they are written over */
+        commit_side(batch, (KvSide)blockIdx.y, blockIdx.x);
+    }
+}
+
+void cuda_cache_append(const CudaBatch *batch, const CudaRows *rows, cudaStream_t stream) {
+    dim3 sides((unsigned)batch->n_kv_heads, KV_SIDES), threads(ENCODE_THREADS);
+    size_t code_bytes = batch->group * batch->head_dim;
+    if (batch->n_tokens == 1) {
+        CUDA_LAUNCH(append_token, sides, threads, code_bytes, stream, *batch, *rows);
+        return;
+    }
+    dim3 heads((unsigned)batch->n_tokens, (unsigned)batch->n_kv_heads, KV_SIDES);
+    CUDA_LAUNCH(take_batch, heads, dim3(128), 0, stream, *batch, *rows);
+    CUDA_LAUNCH(encode_due, sides, threads, code_bytes, stream, *batch);
+}
+
+/* Blocks: (KV head, side) */
+__global__ void __launch_bounds__(MOVE_THREADS) commit_batch(CudaBatch batch) {
+    commit_side(batch, (KvSide)blockIdx.y, blockIdx.x);
 }
 
 void cuda_cache_commit(const CudaBatch *batch, cudaStream_t stream) {

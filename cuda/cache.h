@@ -37,6 +37,7 @@ typedef struct CudaBatch {
     CudaCache *cache; /* in device memory */
     size_t layer, n_tokens, n_heads, n_kv_heads, head_dim, group;
     RopePairing pairing;
+    bool commits; /* of a token alone: cuda_cache_append() commits it too, and attention finds it in its store */
 } CudaBatch;
 
 /* What a batch brings, in device memory. */

@@ -61,11 +61,12 @@ __device__ __forceinline__ void fill_run(FusedRun *run, const CudaCache *cache, 
 }
 
 /* By one warp. The query is the cache's next token, and its own key and value are in the batch. */
-__device__ __forceinline__ void fill_view(FusedView *view, const CudaCache *cache, size_t layer, size_t kv_head,
+__device__ __forceinline__ void fill_view(FusedView *view, const CudaAttention *attention, size_t kv_head,
                                           uint32_t lane) {
+    const CudaCache *cache = attention->cache;
+    const size_t layer = attention->layer, n_stored = cache->n_tokens + attention->committed;
     if (lane == 0)
-        view->n_runs =
-            (uint32_t)kvcache_layout_view(&cache->layout, layer, cache->n_tokens, cache->n_tokens, view->places);
+        view->n_runs = (uint32_t)kvcache_layout_view(&cache->layout, layer, n_stored, cache->n_tokens, view->places);
     __syncwarp();
     if (lane < view->n_runs)
         fill_run(&view->runs[lane], cache, layer, kv_head, &view->places[lane]);

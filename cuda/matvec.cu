@@ -17,6 +17,7 @@ constexpr int warp_lanes = 32, n_warps = 8, most_products = 4, most_tokens = 4;
 struct ProductBatch {
     CudaProduct products[most_products];
     unsigned first_panel[most_products]; /* of each product; a large number behind the last */
+    bool adds;                           /* y += rather than y = */
 };
 
 /* What a block of threads computes. */
@@ -25,7 +26,8 @@ struct PanelTask {
     const uint8_t *panel;
     const float *bias; /* (n_rows) or NULL */
     float *y;          /* (n_tokens, n_rows) from the first of its tokens on */
-    const float *x;    /* (n_tokens, n_columns) */
+    bool adds;
+    const float *x; /* (n_tokens, n_columns) */
     int n_tokens;
     size_t first_row;
 };
@@ -45,6 +47,7 @@ __device__ __forceinline__ PanelTask find_task(const ProductBatch &batch, const 
     task.w = product.w;
     task.panel = product.w.panels + (size_t)panel * product.w.panel_bytes;
     task.bias = product.bias;
+    task.adds = batch.adds;
     task.y = product.y + first_token * product.w.n_rows;
     task.x = x + first_token * product.w.n_columns;
     task.n_tokens = n_tokens - first_token < (size_t)tile ? (int)(n_tokens - first_token) : tile;
@@ -84,7 +87,8 @@ __device__ __forceinline__ void write_sums(const PanelTask &task, float (&sums)[
         sum += warp_sums[i][token][row];
     if (task.bias != nullptr)
         sum += task.bias[task.first_row + row];
-    task.y[token * task.w.n_rows + task.first_row + row] = sum;
+    float *y = task.y + token * task.w.n_rows + task.first_row + row;
+    *y = task.adds ? *y + sum : sum;
 }
 
 /* ---- Coded weights: a lane has a block of 32 columns of four rows, a warp 8 blocks */
@@ -363,12 +367,13 @@ void launch(TensorType type, const ProductBatch &batch, unsigned n_panels, const
 
 } // namespace
 
-extern "C" void cuda_matvec(const CudaProduct *products, size_t n_products, const float *x, size_t n_tokens,
-                            cudaStream_t stream) {
+static void multiply(const CudaProduct *products, size_t n_products, bool adds, const float *x, size_t n_tokens,
+                     cudaStream_t stream) {
     for (size_t begin = 0, n; begin < n_products; begin += n) {
         TensorType type = products[begin].w.type;
         ProductBatch batch = {};
         unsigned n_panels = 0;
+        batch.adds = adds;
         for (n = 0; n < most_products && begin + n < n_products && products[begin + n].w.type == type; n++) {
             batch.products[n] = products[begin + n];
             batch.first_panel[n] = n_panels;
@@ -381,4 +386,13 @@ extern "C" void cuda_matvec(const CudaProduct *products, size_t n_products, cons
         else
             launch<most_tokens>(type, batch, n_panels, x, n_tokens, stream);
     }
+}
+
+extern "C" void cuda_matvec(const CudaProduct *products, size_t n_products, const float *x, size_t n_tokens,
+                            cudaStream_t stream) {
+    multiply(products, n_products, false, x, n_tokens, stream);
+}
+
+extern "C" void cuda_matvec_add(const CudaProduct *product, const float *x, size_t n_tokens, cudaStream_t stream) {
+    multiply(product, 1, true, x, n_tokens, stream);
 }

@@ -25,6 +25,9 @@ void cuda_matvec(const CudaProduct *products, size_t n_products,
                  const float *x, // (n_tokens, n_columns), aligned to 16 bytes
                  size_t n_tokens, cudaStream_t stream);
 
+/* y += x w^T + bias, of one product. */
+void cuda_matvec_add(const CudaProduct *product, const float *x, size_t n_tokens, cudaStream_t stream);
+
 #ifdef __cplusplus
 }
 #endif

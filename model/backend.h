@@ -90,6 +90,10 @@ typedef struct BackendOps {
                    const float *x,         // (n_tokens, n_columns)
                    size_t n_tokens);
 
+    /* The same for one product whose result is added to what y holds: a residual. Of at most n_embd rows. */
+    void (*matmul_add)(Backend *backend, const WeightProduct *product, const float *x, size_t n_tokens);
+
+
     void (*rmsnorm)(Backend *backend,
                     const float *x,        // (n_tokens, n)
                     const Tensor *gain,    // {n}
@@ -115,7 +119,6 @@ typedef struct BackendOps {
                       float *out);                 // (n_tokens, n_heads, head_dim)
 
     void (*swiglu)(Backend *backend, float *gate, const float *up, size_t n); /* gate = silu(gate) * up */
-    void (*add)(Backend *backend, float *x, const float *y, size_t n);        /* x += y */
 
     /* Of a device; NULL where the host's threads read the backend's memory, whose speed they can measure. */
     int (*measure_copies)(Backend *backend, CopyBandwidth *out, Error *error);

@@ -41,8 +41,7 @@ static void attention_block(Context *context, size_t layer, size_t n_tokens) {
                    prepare_shift(context, layer, n_tokens), context->attended);
     if (context->on_attended != NULL)
         context->on_attended(context->on_attended_user, layer, n_tokens);
-    ops->matmul(b, &(WeightProduct){&w->attn_output, context->normed, NULL}, 1, context->attended, n_tokens);
-    ops->add(b, context->x, context->normed, n_tokens * config->n_embd);
+    ops->matmul_add(b, &(WeightProduct){&w->attn_output, context->x, NULL}, context->attended, n_tokens);
 }
 
 static void feed_forward_block(Context *context, size_t layer, size_t n_tokens) {
@@ -55,8 +54,7 @@ static void feed_forward_block(Context *context, size_t layer, size_t n_tokens) 
     ops->rmsnorm(b, context->x, &w->ffn_norm, config->norm_eps, n_tokens, context->normed);
     ops->matmul(b, gate_up, 2, context->normed, n_tokens);
     ops->swiglu(b, context->gate, context->up, n_tokens * config->n_ffn);
-    ops->matmul(b, &(WeightProduct){&w->ffn_down, context->normed, NULL}, 1, context->gate, n_tokens);
-    ops->add(b, context->x, context->normed, n_tokens * config->n_embd);
+    ops->matmul_add(b, &(WeightProduct){&w->ffn_down, context->x, NULL}, context->gate, n_tokens);
 }
 
 static int explain_nonfinite(const Context *context, Error *error) {

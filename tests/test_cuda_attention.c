@@ -209,9 +209,18 @@ static void run(Bench *bench, float *out, const float *shift_rotation) {
                                 .n_tokens = bench->cache.n_tokens,
                                 .shapes = bench->shapes,
                                 .bytes_read = bench->bytes_read};
-    CudaAttention attention = {
-        &bench->device, LAYER,          1,   n_heads_of(c),    c->n_kv_heads,       c->head_dim, c->pairing,
-        bench->q,       shift_rotation, out, bench->workspace, c->n_multiprocessors};
+    CudaAttention attention = {.cache = &bench->device,
+                               .layer = LAYER,
+                               .n_tokens = 1,
+                               .n_heads = n_heads_of(c),
+                               .n_kv_heads = c->n_kv_heads,
+                               .head_dim = c->head_dim,
+                               .pairing = c->pairing,
+                               .q = bench->q,
+                               .shift_rotation = shift_rotation,
+                               .out = out,
+                               .workspace = bench->workspace,
+                               .n_multiprocessors = c->n_multiprocessors};
     for (size_t i = 0; i < n_heads_of(c) * c->head_dim; i++)
         out[i] = NAN;
     cuda_attend_fused(&attention, NULL);

@@ -143,14 +143,16 @@ static void append_both(Pair *pair, size_t layer, size_t n) {
                        .n_kv_heads = N_KV_HEADS,
                        .head_dim = dim,
                        .group = pair->host.layout.policy.group,
-                       .pairing = pairing};
+                       .pairing = pairing,
+                       .commits = n == 1 && layer == 0};
     float *k = copy_of(keys, n_numbers), *v = copy_of(values, n_numbers), *q = copy_of(queries, n_numbers * Q_PER_KV);
     float *host_k = copy_of(keys, n_numbers), *host_q = copy_of(queries, n_numbers * Q_PER_KV);
     float *rotation = copy_of(queries, n * dim);
     if (layer == 0)
         cuda_cache_begin(batch.cache, pair->cuda.n_tokens, pair->device.stream);
     cuda_cache_append(&batch, &(CudaRows){rotation, q, k, v}, pair->device.stream);
-    cuda_cache_commit(&batch, pair->device.stream);
+    if (!batch.commits)
+        cuda_cache_commit(&batch, pair->device.stream);
     rotate_all(host_k, n, N_KV_HEADS, dim, pairing, rotation);
     rotate_all(host_q, n, N_KV_HEADS * Q_PER_KV, dim, pairing, rotation);
     assert_memory_equal(k, host_k, n_numbers * sizeof *k);

@@ -20,13 +20,19 @@
 
 /* ---- Products */
 
-/* Products of host arrays: y (n_tokens, n_rows). */
+/* Products of host arrays: y (n_tokens, n_rows). Then they are added to themselves: twice as much, to the bit. */
 static void multiply(const CudaMatrix *w, const float *bias, const float *x, size_t n_tokens, float *y) {
     float *device_x = to_device(x, n_tokens * w->n_columns * sizeof *x);
     float *device_y = to_device(NULL, n_tokens * w->n_rows * sizeof *y);
     float *device_bias = bias == NULL ? NULL : to_device(bias, w->n_rows * sizeof *bias);
+    float *twice = malloc(n_tokens * w->n_rows * sizeof *twice);
     cuda_matvec(&(CudaProduct){*w, device_bias, device_y}, 1, device_x, n_tokens, stream);
     from_device(y, device_y, n_tokens * w->n_rows * sizeof *y);
+    cuda_matvec_add(&(CudaProduct){*w, device_bias, device_y}, device_x, n_tokens, stream);
+    from_device(twice, device_y, n_tokens * w->n_rows * sizeof *y);
+    for (size_t i = 0; i < n_tokens * w->n_rows; i++)
+        assert_true(twice[i] == 2 * y[i] || isnan(y[i]));
+    free(twice);
     cudaFree(device_x);
     cudaFree(device_y);
     cudaFree(device_bias);

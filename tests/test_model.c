@@ -136,6 +136,12 @@ static void record_matmul(Backend *backend, const WeightProduct *products, size_
     recorded_ops->matmul(backend, products, n, x, n_tokens);
 }
 
+static void record_matmul_add(Backend *backend, const WeightProduct *product, const float *x, size_t n_tokens) {
+    record(&multiplied, product->w, product->bias);
+    multiplied.n_calls++;
+    recorded_ops->matmul_add(backend, product, x, n_tokens);
+}
+
 /* The bias that goes with a matrix by its name; NULL where the model has none. */
 static const Tensor *bias_of(const Model *model, const Tensor *matrix) {
     for (size_t i = 0; i < TENSOR_ROLE_COUNT; i++)
@@ -163,6 +169,7 @@ static void check_products(const char *fixture, size_t n_biases) {
     BackendOps ops = *recorded_ops;
     ops.upload = record_upload;
     ops.matmul = record_matmul;
+    ops.matmul_add = record_matmul_add;
     backend->ops = &ops;
     if (model_open(&model, fixture_path("STOWKV_FIXTURES", fixture), backend, &error) < 0 ||
         context_open(&context, &model, &policy, 4, 0, &error) < 0 ||
