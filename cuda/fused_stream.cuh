@@ -329,6 +329,25 @@ __device__ __forceinline__ void weight_operand(const float of[4], float first, f
 
 /* ---- Sums */
 
+/* Elements of arrays in registers, of a tile that a loop counts. */
+__device__ __forceinline__ float of_tile(const float tokens[4], int tile, int r) {
+    return tile == 0 ? tokens[r] : tokens[2 + r];
+}
+
+template <int TILES> __device__ __forceinline__ float weight_of(const Weights<TILES> &weights, int tile, int n, int i) {
+    return tile == 0 ? weights.of[0][n][i] : weights.of[1][n][i];
+}
+
+template <int TILES>
+__device__ __forceinline__ void tile_operand(const Weights<TILES> &weights, int tile, int n, const float scale[4],
+                                             uint32_t b[2]) {
+    float of[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        of[i] = weight_of(weights, tile, n, i);
+    weight_operand(of, of_tile(scale, tile, 0), of_tile(scale, tile, 1), b);
+}
+
 template <int STEPS, int TILES, CodeForm FORM>
 __device__ __forceinline__ void add_piece(Stream<STEPS, TILES> *stream, const Weights<TILES> &weights,
                                           const UnitSide &side, const uint32_t *words, int piece,
@@ -349,8 +368,7 @@ __device__ __forceinline__ void add_piece(Stream<STEPS, TILES> *stream, const We
             for (int t = 0; t < n_tiles; t++)
 #pragma unroll
                 for (int n = 0; n < TILES; n++)
-                    weight_operand(weights.of[first_tile + t][n], scale[2 * (first_tile + t)],
-                                   scale[2 * (first_tile + t) + 1], b[t][n]);
+                    tile_operand(weights, first_tile + t, n, scale, b[t][n]);
             if (has_minima)
                 token_halves(scales->minima, block >> side.block_shift, lane / 4, minimum);
         }
@@ -362,7 +380,7 @@ __device__ __forceinline__ void add_piece(Stream<STEPS, TILES> *stream, const We
 #pragma unroll
                     for (int i = 0; i < 4; i++)
                         stream->minima[block][n][i % 2] +=
-                            weights.of[first_tile + t][n][i] * minimum[2 * (first_tile + t) + i / 2];
+                            weight_of(weights, first_tile + t, n, i) * of_tile(minimum, first_tile + t, i / 2);
 #pragma unroll
         for (int step = 2 * block; step < STEPS && step < 2 * block + 2; step++)
 #pragma unroll
@@ -381,7 +399,7 @@ template <int STEPS, int TILES>
 __device__ __forceinline__ void add_codes(Stream<STEPS, TILES> *stream, const Weights<TILES> &weights,
                                           const UnitSide &side, uint32_t *words, const StripScales<STEPS> *scales,
                                           uint32_t lane) {
-#pragma unroll
+#pragma unroll 1 /* there are no registers for the loads of all pieces */
     for (int piece = 0; piece < Piece<STEPS>::of_codes; piece++) {
         if (piece > 0)
             load_codes<STEPS>(side.codes, side.shape->bits, piece, lane, words);
@@ -410,15 +428,11 @@ __device__ __forceinline__ void add_rows(Stream<STEPS, TILES> *stream, const Wei
     constexpr int halves = Piece<STEPS>::of_codes;
 #pragma unroll(STEPS > 8 ? 1 : 2) /* there are no registers for the loads of all pieces */
     for (int tile = 0; tile < 2; tile++) {
+        const float ones[4] = {1, 1, 1, 1};
         uint32_t b[TILES][2];
 #pragma unroll
-        for (int n = 0; n < TILES; n++) {
-            float of[4];
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                of[i] = tile == 0 ? weights.of[0][n][i] : weights.of[1][n][i];
-            weight_operand(of, 1, 1, b[n]);
-        }
+        for (int n = 0; n < TILES; n++)
+            tile_operand(weights, tile, n, ones, b[n]);
 #pragma unroll
         for (int half = 0; half < halves; half++) {
             if (tile + half > 0)
