@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Whether the tests of the CUDA kernels see faults: puts one after another of a list into a copy of the sources, builds
-the test that must fail, and runs it on the simulated GPU with AddressSanitizer.
+"""Whether the tests of the CUDA kernels see faults: puts one after another of those in tests/mutations/ into a copy of the
+sources, builds the test that must fail, and runs it on the simulated GPU with AddressSanitizer.
 
     python3 tests/cuda_mutations.py [--only TEXT] [--fixtures build/fixtures] [cmake options …]
 
-Takes minutes, and some more for the first build. Exit status 1 where a fault was not seen. A fault is a file, a text
-that is there exactly once, what replaces it, and the test."""
+Takes minutes, and some more for the first build. Exit status 1 where a fault was not seen. tests/mutations/NAME.txt is for
+tests/test_cuda_NAME.c: each line a file, a tab, and s/regular expression/what replaces it/n for the n-th line (the first,
+where there is no n) that the expression matches."""
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,30 +18,19 @@ import tempfile
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 
-MUTATIONS = [
-    # encoding, and the cache's movements
-    ("cuda/encode.cuh", "at[half] = a - b;", "at[half] = b - a;", "test_cuda_cache"),
-    ("cuda/encode.cuh", "            at[half] = a - b;\n        }\n        __syncthreads();",
-     "            at[half] = a - b;\n        }", "test_cuda_cache"),
-    ("cuda/encode.cuh", "range.taint += *x - *x;", "range.taint += 0;", "test_cuda_cache"),
-    ("cuda/encode.cuh", "if (dim >= shape->head_dim)", "if (dim > shape->head_dim)", "test_cuda_cache"),
-    ("cuda/encode.cuh", "            __syncthreads();\n            choose_codes(", "            choose_codes(",
-     "test_cuda_cache"),
-    ("cuda/encode.cuh", "        __syncthreads();\n        pack_fragments(", "        pack_fragments(",
-     "test_cuda_cache"),
-    ("cuda/encode.cuh", "code ^ 0x80", "code", "test_cuda_cache"),
-    ("cuda/cache.cu", "half - 1 : half", "half : half", "test_cuda_cache"),
-    ("cuda/cache.cu", "load_record(work, KV_TIER(tier - 1), entered / group)", "load_record(work, KV_TIER(tier - 1), 0)",
-     "test_cuda_cache"),
-    ("cuda/cache.cu", "        __syncthreads();\n        for (size_t u = 0; u < MOVE_UNITS; u++)",
-     "        for (size_t u = 0; u < MOVE_UNITS; u++)", "test_cuda_cache"),
-    ("cuda/cache.cu", "copy_rows(sink + move.in_sink * dim,", "copy_rows(sink,", "test_cuda_cache"),
-    ("cuda/cache.cu", "batch->group * batch->head_dim, stream", "batch->group * batch->head_dim - 1, stream",
-     "test_cuda_cache"),
-    ("cuda/fragments.h", "token % 2 + token / 8 % 2 * 2", "token % 2 * 2 + token / 8 % 2", "test_cuda_cache"),
-    ("cuda/fragments.h", "n_words % 4 >= 2 && word - fours < 2", "n_words % 4 >= 2 && word - fours < 1",
-     "test_cuda_cache"),
-]
+MUTATION = re.compile(r"s/((?:[^/\\]|\\.)*)/((?:[^/\\]|\\.)*)/(\d*)")
+
+
+def read_mutations():
+    """(test, path, expression, replacement, n) of all."""
+    folder = os.path.join(ROOT, "tests", "mutations")
+    for name in sorted(os.listdir(folder)):
+        with open(os.path.join(folder, name), encoding="utf-8") as file:
+            for line in file.read().splitlines():
+                if line and not line.startswith("#"):
+                    path, substitution = line.split("\t")
+                    old, new, n = MUTATION.fullmatch(substitution).groups()
+                    yield f"test_cuda_{os.path.splitext(name)[0]}", path, old, new.replace("\\/", "/"), int(n or 1)
 
 
 def run(command, **options):
@@ -52,19 +43,30 @@ def copy_sources(to):
         shutil.copy2(os.path.join(ROOT, path), os.path.join(to, path))
 
 
+def mutate(text, old, new, n):
+    """The text with the n-th line that matches changed, or None."""
+    lines = text.split("\n")
+    matching = [i for i, line in enumerate(lines) if re.search(old, line)]
+    if len(matching) < n:
+        return None
+    lines[matching[n - 1]] = re.sub(old, lambda _: new, lines[matching[n - 1]], count=1)
+    return "\n".join(lines)
+
+
 def try_mutation(source, build, environment, mutation):
     """Says what happened: "seen", or what else."""
-    path, old, new, test = mutation
+    test, path, old, new, n = mutation
     with open(os.path.join(source, path), encoding="utf-8") as file:
         text = file.read()
-    if text.count(old) != 1:
-        return f"the text is there {text.count(old)} times"
+    changed = mutate(text, old, new, n)
+    if changed is None:
+        return "NOT THERE"
     try:
         with open(os.path.join(source, path), "w", encoding="utf-8") as file:
-            file.write(text.replace(old, new))
+            file.write(changed)
         built = run(["cmake", "--build", build, "--target", test])
         if built.returncode != 0:
-            return "does not compile:\n" + built.stdout[-2000:]
+            return "DOES NOT COMPILE:\n" + built.stdout[-2000:]
         tested = run([os.path.join(build, "tests", test)], env=environment)
         return "seen" if tested.returncode not in (0, 77) else "NOT SEEN"
     finally:
@@ -78,7 +80,7 @@ def main():
     parser.add_argument("--fixtures", default=os.path.join(ROOT, "build", "fixtures"))
     options, cmake_options = parser.parse_known_args()
     environment = dict(os.environ, STOWKV_FIXTURES=os.path.abspath(options.fixtures))
-    chosen = [m for m in MUTATIONS if any(options.only in part for part in m)]
+    chosen = [m for m in read_mutations() if any(options.only in str(part) for part in m)]
     n_seen = 0
     with tempfile.TemporaryDirectory() as work:
         source, build = os.path.join(work, "source"), os.path.join(work, "build")
@@ -90,8 +92,7 @@ def main():
         for mutation in chosen:
             result = try_mutation(source, build, environment, mutation)
             n_seen += result == "seen"
-            print(f"{result}: {mutation[0]}: {mutation[1].strip().splitlines()[-1]} -> "
-                  f"{(mutation[2].strip().splitlines() or ['nothing'])[-1]}", flush=True)
+            print(f"{result}: {mutation[1]}: {mutation[2]} -> {mutation[3]}", flush=True)
     print(f"{n_seen} of {len(chosen)} faults seen")
     return 0 if n_seen == len(chosen) and chosen else 1
 
