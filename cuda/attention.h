@@ -28,8 +28,7 @@ typedef struct CudaAttention {
     const float *shift_rotation; /* (n_tokens, head_dim / 2, 2) RoPE by minus the tokens dropped, for shifted runs; or
                                     NULL where no run is shifted */
     float *out;                  /* (n_tokens, n_heads, head_dim) */
-    bool committed;  /* a token alone is in its store already, not in the batch; cuda_attend_fused() alone */
-    void *workspace; /* cuda_attention_workspace() bytes, zeroed once, for a query that is alone */
+    void *workspace;             /* cuda_attention_workspace() bytes, zeroed once, for a query that is alone */
     size_t n_multiprocessors;
 } CudaAttention;
 
@@ -42,7 +41,8 @@ bool cuda_attention_is_fused(size_t head_dim, size_t q_per_kv);
 /* Whether the kernel of batches has it: the same, and up to 32. */
 bool cuda_attention_has_prefill(size_t head_dim, size_t q_per_kv);
 
-void cuda_attend_fused(const CudaAttention *attention, cudaStream_t stream); /* n_tokens is 1 */
+/* n_tokens is 1, and cuda_cache_plan() was called for it. */
+void cuda_attend_fused(const CudaAttention *attention, cudaStream_t stream);
 void cuda_attend_prefill(const CudaAttention *attention, cudaStream_t stream);
 void cuda_attend_plain(const CudaAttention *attention, cudaStream_t stream);
 

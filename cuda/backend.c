@@ -146,6 +146,8 @@ static bool cuda_begin(Backend *backend, KvCache *cache, const int32_t *tokens, 
     if (cuda_batch_begin(&b->batches, tokens, n_tokens, cache->n_tokens, step))
         return true;
     cuda_cache_begin_at(device_cache, &b->batches.input->position, b->device.stream);
+    if (n_tokens == 1)
+        cuda_cache_plan(device_cache, cache->layout.shape.n_layers, true, b->device.stream);
     return false;
 }
 
@@ -222,8 +224,10 @@ static void cuda_append(Backend *backend, KvCache *cache, size_t layer, size_t n
                         RopePairing pairing, const float *rotation, float *q, float *k, const float *v) {
     cudaStream_t stream = cuda(backend)->device.stream;
     CudaBatch batch = batch_of(cache, layer, n_tokens, n_heads, pairing);
-    if (layer == 0 && cache != cuda(backend)->cache) /* an evaluator's */
+    if (layer == 0 && cache != cuda(backend)->cache) { /* an evaluator's */
         cuda_cache_begin(batch.cache, cache->n_tokens, stream);
+        cuda_cache_plan(batch.cache, cache->layout.shape.n_layers, true, stream);
+    }
     cuda_cache_append(&batch, &(CudaRows){rotation, q, k, v}, stream);
 }
 
@@ -241,7 +245,6 @@ static void cuda_attention(Backend *backend, KvCache *cache, size_t layer, size_
                                .q = q,
                                .shift_rotation = shift_rotation,
                                .out = out,
-                               .committed = batch.commits,
                                .workspace = b->workspace,
                                .n_multiprocessors = b->device.n_multiprocessors};
     if (batch.commits) {

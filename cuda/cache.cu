@@ -22,6 +22,18 @@ void cuda_cache_begin_at(CudaCache *cache, const size_t *n_before, cudaStream_t 
     CUDA_LAUNCH(begin_batch_at, dim3(1), dim3(1), 0, stream, cache, n_before);
 }
 
+/* A thread for each layer: divisions of 64 bits take a while, and no block of attention has to wait for them. */
+__global__ void plan_layers(CudaCache *cache, size_t n_layers, bool committed) {
+    size_t layer = blockIdx.x * blockDim.x + threadIdx.x;
+    if (layer < n_layers)
+        cache->n_runs[layer] = (uint32_t)kvcache_layout_view(&cache->layout, layer, cache->n_tokens + committed,
+                                                             cache->n_tokens, cache->runs + layer * KV_MAX_RUNS);
+}
+
+void cuda_cache_plan(CudaCache *cache, size_t n_layers, bool committed, cudaStream_t stream) {
+    CUDA_LAUNCH(plan_layers, dim3((unsigned)divide_up(n_layers, 32)), dim3(32), 0, stream, cache, n_layers, committed);
+}
+
 /* ---- Its keys and values come */
 
 /* As encode_f16() of the host: a number beyond the largest half becomes it, so that it does not poison what follows. */

@@ -16,11 +16,13 @@ extern "C" {
 
 /* In device memory, like all that it points to. */
 typedef struct CudaCache {
-    KvCacheLayout layout;               /* `layers` is in device memory; `form` is not to be read */
-    uint8_t *memory;                    /* of the layout's offsets */
-    size_t n_tokens;                    /* in the cache, before the batch under way */
-    const FragmentShape *shapes;        /* (n_layers, KV_MAX_STORES, KV_SIDES), of encoded stores */
-    unsigned long long *bytes_read;     /* (n_layers, KV_MAX_STORES) by attention, summed over KV heads */
+    KvCacheLayout layout;           /* `layers` is in device memory; `form` is not to be read */
+    uint8_t *memory;                /* of the layout's offsets */
+    size_t n_tokens;                /* in the cache, before the batch under way */
+    const FragmentShape *shapes;    /* (n_layers, KV_MAX_STORES, KV_SIDES), of encoded stores */
+    unsigned long long *bytes_read; /* (n_layers, KV_MAX_STORES) by attention, summed over KV heads */
+    KvRun *runs;      /* (n_layers, KV_MAX_RUNS) what the query of a token alone sees, by cuda_cache_plan() */
+    uint32_t *n_runs; /* (n_layers) */
     unsigned long long *tokens_encoded; /* (n_layers, KV_MAX_STORES) that entered, times KV heads */
 } CudaCache;
 
@@ -33,11 +35,14 @@ static HOST_DEVICE inline const FragmentShape *cuda_cache_shape(const CudaCache 
 void cuda_cache_begin(CudaCache *cache, size_t n_before, cudaStream_t stream);
 void cuda_cache_begin_at(CudaCache *cache, const size_t *n_before, cudaStream_t stream);
 
+/* Fills `runs` for the query at n_tokens, in all layers: once the token is committed, or before that. */
+void cuda_cache_plan(CudaCache *cache, size_t n_layers, bool committed, cudaStream_t stream);
+
 typedef struct CudaBatch {
     CudaCache *cache; /* in device memory */
     size_t layer, n_tokens, n_heads, n_kv_heads, head_dim, group;
     RopePairing pairing;
-    bool commits; /* of a token alone: cuda_cache_append() commits it too, and attention finds it in its store */
+    bool commits; /* of a token alone: cuda_cache_append() commits it too */
 } CudaBatch;
 
 /* What a batch brings, in device memory. */

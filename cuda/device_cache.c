@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-/* KvCache.device. The device's part is one piece of memory: CudaCache, layers, shapes, counters. */
+/* KvCache.device. The device's part is one piece of memory: CudaCache, layers, shapes, runs, counters. */
 typedef struct CacheHandle {
     CudaCache *cache;           /* device, owned */
     unsigned long long *counts; /* device: bytes_read, tokens_encoded */
@@ -66,7 +66,9 @@ static int describe(CudaDevice *device, KvCache *cache, Error *error) {
     size_t n_layers = cache->layout.shape.n_layers, n_stores = n_layers * KV_MAX_STORES;
     size_t layers_at = round_up(sizeof(CudaCache), KV_ALIGNMENT);
     size_t shapes_at = round_up(layers_at + n_layers * sizeof(KvLayerLayout), KV_ALIGNMENT);
-    size_t counts_at = round_up(shapes_at + n_stores * KV_SIDES * sizeof(FragmentShape), KV_ALIGNMENT);
+    size_t runs_at = round_up(shapes_at + n_stores * KV_SIDES * sizeof(FragmentShape), KV_ALIGNMENT);
+    size_t n_runs_at = round_up(runs_at + n_layers * KV_MAX_RUNS * sizeof(KvRun), KV_ALIGNMENT);
+    size_t counts_at = round_up(n_runs_at + n_layers * sizeof(uint32_t), KV_ALIGNMENT);
     handle->n_counts = 2 * n_stores;
     size_t size_bytes = counts_at + handle->n_counts * sizeof *handle->host;
     handle->host = calloc(handle->n_counts, sizeof *handle->host);
@@ -81,6 +83,8 @@ static int describe(CudaDevice *device, KvCache *cache, Error *error) {
     *described = (CudaCache){.layout = cache->layout, .memory = cache->memory};
     described->layout.layers = (KvLayerLayout *)(void *)(memory + layers_at);
     described->shapes = (const FragmentShape *)(const void *)(memory + shapes_at);
+    described->runs = (KvRun *)(void *)(memory + runs_at);
+    described->n_runs = (uint32_t *)(void *)(memory + n_runs_at);
     described->bytes_read = handle->counts = (unsigned long long *)(void *)(memory + counts_at);
     described->tokens_encoded = described->bytes_read + n_stores;
     memcpy(image + layers_at, cache->layout.layers, n_layers * sizeof(KvLayerLayout));

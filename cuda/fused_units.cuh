@@ -24,7 +24,6 @@ struct FusedRun {
 
 struct FusedView {
     FusedRun runs[KV_MAX_RUNS];
-    KvRun places[KV_MAX_RUNS];
     uint32_t n_runs;
     uint64_t bytes; /* of all units */
 };
@@ -60,16 +59,16 @@ __device__ __forceinline__ void fill_run(FusedRun *run, const CudaCache *cache, 
     run->unit_bytes = unit_bytes;
 }
 
-/* By one warp. The query is the cache's next token, and its own key and value are in the batch. */
+/* By one warp. The query is the cache's next token; cuda_cache_plan() has said where its keys and values are. */
 __device__ __forceinline__ void fill_view(FusedView *view, const CudaAttention *attention, size_t kv_head,
                                           uint32_t lane) {
     const CudaCache *cache = attention->cache;
-    const size_t layer = attention->layer, n_stored = cache->n_tokens + attention->committed;
+    const size_t layer = attention->layer;
+    const uint32_t n_runs = cache->n_runs[layer];
     if (lane == 0)
-        view->n_runs = (uint32_t)kvcache_layout_view(&cache->layout, layer, n_stored, cache->n_tokens, view->places);
-    __syncwarp();
-    if (lane < view->n_runs)
-        fill_run(&view->runs[lane], cache, layer, kv_head, &view->places[lane]);
+        view->n_runs = n_runs;
+    if (lane < n_runs)
+        fill_run(&view->runs[lane], cache, layer, kv_head, cache->runs + layer * KV_MAX_RUNS + lane);
     __syncwarp();
     uint64_t before = 0;
     for (uint32_t i = 0; i < view->n_runs; i++) {

@@ -46,6 +46,8 @@ typedef struct Bench {
     CudaCache device;
     FragmentShape *shapes;
     unsigned long long *bytes_read;
+    KvRun runs[N_LAYERS * KV_MAX_RUNS];
+    uint32_t n_runs[N_LAYERS];
     void *workspace;
 } Bench;
 
@@ -208,6 +210,8 @@ static void run(Bench *bench, float *out, const float *shift_rotation) {
                                 .memory = bench->shown,
                                 .n_tokens = bench->cache.n_tokens,
                                 .shapes = bench->shapes,
+                                .runs = bench->runs,
+                                .n_runs = bench->n_runs,
                                 .bytes_read = bench->bytes_read};
     CudaAttention attention = {.cache = &bench->device,
                                .layer = LAYER,
@@ -223,6 +227,7 @@ static void run(Bench *bench, float *out, const float *shift_rotation) {
                                .n_multiprocessors = c->n_multiprocessors};
     for (size_t i = 0; i < n_heads_of(c) * c->head_dim; i++)
         out[i] = NAN;
+    cuda_cache_plan(&bench->device, N_LAYERS, false, NULL);
     cuda_attend_fused(&attention, NULL);
     assert_int_equal(cudaGetLastError(), cudaSuccess);
 }

@@ -177,6 +177,7 @@ static int fill(Case *c, Error *error) {
     }
     for (size_t layer = 0; layer < n_layers; layer++)
         append(c, layer, 1);
+    cuda_cache_plan(cuda_cache_of(&c->cache), n_layers, false, c->bed->device.stream);
     cudaError_t status = cudaGetLastError();
     return cuda_check(status == cudaSuccess ? cudaStreamSynchronize(c->bed->device.stream) : status,
                       "filling the cache", error);
