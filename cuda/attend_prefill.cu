@@ -46,7 +46,7 @@ __device__ __forceinline__ void attend_section(PrefillRows<STEPS> *rows, Prefill
     PrefillSight sight = sight_of(shared->seen, queries, warp, lane);
     for (uint32_t begin = 0; begin < shared->section.n_tokens; begin += TOKENS) {
         __syncthreads(); /* the last tile is done with */
-        load_tile(&shared->tile, &shared->section, begin);
+        load_tile<WARPS>(&shared->tile, &shared->section, begin);
         __syncthreads();
         if (begin >= sight.end || begin + TOKENS <= sight.begin)
             continue;
@@ -101,7 +101,7 @@ __device__ __forceinline__ void attend_stores(PrefillRows<STEPS> *rows, PrefillS
 
 /* Blocks (blocks of queries, KV heads); those of the last queries, which see most, begin first. */
 template <int STEPS, int WARPS, int TOKENS>
-__global__ void __launch_bounds__(WARPS * 32) attend_prefill(CudaAttention a) {
+__global__ void __launch_bounds__(WARPS * 32, WARPS == 4 ? 2 : 4) attend_prefill(CudaAttention a) {
     using Shared = PrefillShared<STEPS, WARPS, TOKENS>;
     CUDA_DYNAMIC_SHARED(Shared, shared);
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;

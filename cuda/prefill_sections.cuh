@@ -19,7 +19,8 @@ struct PrefillSection {
     FragmentShape shape[KV_SIDES];     /* of rows: kind KV_CODE_HALF alone */
     const uint8_t *first[2][KV_SIDES]; /* of each run: its first record, or row */
     KvRun runs[2];
-    size_t begin; /* the first token's position */
+    uint32_t block_shift[KV_SIDES]; /* steps of 16 elements that share a scale, in log2 */
+    size_t begin;                   /* the first token's position */
     uint32_t n_tokens, n_in_first;
     uint32_t n_unshifted; /* queries that see it as it is; the others must be turned back */
 };
@@ -35,6 +36,14 @@ __device__ __forceinline__ FragmentShape shape_of(const CudaCache *cache, size_t
     FragmentShape rows = FragmentShape{};
     rows.kind = KV_CODE_HALF;
     return rows;
+}
+
+/* Blocks are the whole row, or a power of two. */
+__device__ __forceinline__ uint32_t block_shift(const FragmentShape *shape) {
+    uint32_t shift = 1;
+    while (shape->n_blocks > 1 ? (uint32_t)FRAGMENT_STEP << shift < shape->block : shift < 31)
+        shift++;
+    return shift;
 }
 
 /* Tokens [begin, end) by position, by one thread. */
@@ -54,6 +63,7 @@ __device__ __forceinline__ void fill_section(PrefillSection *section, const Cuda
     for (int i = 0; i < KV_SIDES; i++) {
         KvSide side = i == KV_KEYS ? KV_KEYS : KV_VALUES;
         section->shape[side] = shape_of(cache, layer, store, side);
+        section->block_shift[side] = block_shift(&section->shape[side]);
         for (size_t r = 0; r < n; r++)
             section->first[r][side] =
                 cache->memory + kvcache_layout_at(layout, layer, &section->runs[r], side, kv_head);

@@ -41,18 +41,18 @@ __device__ __forceinline__ const uint8_t *row_at(const PrefillSection *section, 
 
 /* Tokens from `begin` on; those that are not there become 0, since what is in memory in their place may be no number.
  * 16 bytes of a row are as much of an operand. */
-template <int STEPS, int TOKENS>
+template <int WARPS, int STEPS, int TOKENS>
 __device__ __forceinline__ void load_key_rows(PrefillTile<STEPS, TOKENS> *tile, const PrefillSection *section,
-                                              uint32_t begin, uint32_t warp, uint32_t n_warps, uint32_t lane) {
+                                              uint32_t begin, uint32_t warp, uint32_t lane) {
     constexpr int blocks = STEPS / 2;
-    for (uint32_t i = warp; i < TOKENS / 8 * blocks; i += n_warps) {
+    for (uint32_t i = warp; i < TOKENS / 8 * blocks; i += WARPS) {
         uint32_t eight = i / blocks, block = i % blocks, token = begin + eight * 8 + lane / 4;
         bool is_there = token < section->n_tokens;
         const uint8_t *row = row_at<STEPS>(section, KV_KEYS, is_there ? token : begin);
         copy_16_async(&tile->keys[eight][block * 64 + lane * 2], row + block * 64 + lane % 4 * 16, is_there);
     }
     if constexpr (STEPS % 2 == 1)
-        for (uint32_t eight = warp; eight < TOKENS / 8; eight += n_warps) {
+        for (uint32_t eight = warp; eight < TOKENS / 8; eight += WARPS) {
             uint32_t token = begin + eight * 8 + lane / 2;
             bool is_there = token < section->n_tokens;
             if (lane < 16) {
@@ -69,12 +69,12 @@ __device__ __forceinline__ uint4 value_operands(uint32_t t0, uint32_t t1, uint32
                       byte_permute(t8, t9, 0x7632));
 }
 
-template <int STEPS, int TOKENS>
+template <int WARPS, int STEPS, int TOKENS>
 __device__ __forceinline__ void load_value_rows(PrefillTile<STEPS, TOKENS> *tile, const PrefillSection *section,
-                                                uint32_t begin, uint32_t warp, uint32_t n_warps, uint32_t lane) {
+                                                uint32_t begin, uint32_t warp, uint32_t lane) {
     constexpr int blocks = (STEPS + 1) / 2;
 #pragma unroll 2
-    for (uint32_t i = warp; i < TOKENS / 16 * blocks; i += n_warps) {
+    for (uint32_t i = warp; i < TOKENS / 16 * blocks; i += WARPS) {
         uint32_t sixteen = i / blocks, block = i % blocks;
         bool in_half = STEPS % 2 == 1 && block == blocks - 1;
         uint2 four[4];
@@ -108,52 +108,108 @@ struct StripCodes {
 __device__ __forceinline__ StripCodes strip_at(const PrefillSection *section, KvSide side, uint32_t token) {
     const FragmentShape *shape = &section->shape[side];
     RunToken at = run_token(section, token);
-    const uint8_t *record = section->first[at.run][side] + (size_t)(at.token / shape->n_tokens) * shape->record_bytes;
-    uint32_t in_record = at.token % shape->n_tokens;
-    StripCodes strip = {shape, record + in_record / FRAGMENT_STRIP * shape->strip_bytes, record + shape->scales,
-                        record + shape->minima, in_record};
-    return strip;
+    bool is_pair = shape->n_tokens == 2 * FRAGMENT_STRIP; /* else a record is one strip */
+    uint32_t strip = at.token / FRAGMENT_STRIP, in_record = is_pair ? strip % 2 : 0;
+    const uint8_t *record = section->first[at.run][side] + (size_t)(is_pair ? strip / 2 : strip) * shape->record_bytes;
+    StripCodes codes = {shape, record + in_record * shape->strip_bytes, record + shape->scales, record + shape->minima,
+                        in_record * FRAGMENT_STRIP};
+    return codes;
 }
 
-/* The two quads of a step, `product` being its number in the strip: of a single word where codes have 4 bits, else a
- * byte for each code. */
+/* What a lane loads of a step of 16 tokens: its two quads as they are stored, and scales and minima for them. By
+ * channel, of keys, there are four in a row; by token one for each, of two tokens 8 apart in a word: g and 8 + g of
+ * keys; 2 j and 2 j + 8, then 2 j + 1 and 2 j + 9 of values. */
+struct RawStep {
+    uint32_t words[3]; /* of up to three planes; of 8 bits two words */
+    uint32_t scales[2], minima[2];
+};
+
 template <int STEPS>
-__device__ __forceinline__ void load_quads(const StripCodes *strip, uint32_t product, uint32_t lane,
-                                           uint32_t quads[2]) {
+__device__ __forceinline__ void load_words(const StripCodes *strip, uint32_t product, uint32_t lane,
+                                           uint32_t words[3]) {
     const uint32_t bits = (uint32_t)strip->shape->bits;
     const uint8_t *plane_at = strip->codes;
     if (bits == 8) {
         uint2 two = *(const uint2 *)(plane_at + fragment_word_at(4 * STEPS, 2 * product, lane));
-        quads[0] = two.x;
-        quads[1] = two.y;
+        words[0] = two.x;
+        words[1] = two.y;
         return;
     }
-    if (bits == 4) {
-        quads[0] = *(const uint32_t *)(plane_at + fragment_word_at(2 * STEPS, product, lane));
-        quads[1] = 0;
-        return;
-    }
-    quads[0] = quads[1] = 0;
-    for (uint32_t shift = 0, plane; shift < bits; shift += plane) {
-        plane = fragment_plane(bits, shift);
-        uint32_t n_words = fragment_words(STEPS, plane), mask = ((1u << plane) - 1) * 0x01010101u;
-        uint32_t word = *(const uint32_t *)(plane_at + fragment_word_at(n_words, product * plane / 4, lane)) >>
-                        product * plane * 2 % 8;
-        quads[0] |= (word & mask) << shift;
-        quads[1] |= (word >> plane & mask) << shift;
+    uint32_t shift = 0;
+#pragma unroll
+    for (int i = 0; i < 3; i++) {
+        if (shift >= bits)
+            break;
+        uint32_t plane = fragment_plane(bits, shift), n_words = fragment_words(STEPS, plane);
+        words[i] = *(const uint32_t *)(plane_at + fragment_word_at(n_words, product * plane / 4, lane));
         plane_at += n_words * FRAGMENT_LANES * 4;
+        shift += plane;
     }
-    quads[0] <<= strip->shape->factor - 1;
-    quads[1] <<= strip->shape->factor - 1;
 }
 
-/* The exact numbers that codes stand for, but for scales and minima. */
-template <int STEPS>
-__device__ __forceinline__ void load_operand(const StripCodes *strip, uint32_t product, uint32_t lane, uint32_t a[4]) {
+template <KvSide SIDE>
+__device__ __forceinline__ void load_steps(const StripCodes *strip, const uint8_t *part, uint32_t channel,
+                                           uint32_t index, uint32_t steps[2]) {
+    if (SIDE == KV_KEYS && strip->shape->by_channel) {
+        uint2 four = *(const uint2 *)(part + channel * 2);
+        steps[0] = four.x;
+        steps[1] = four.y;
+    } else if (strip->shape->kind == KV_CODE_NF4) { /* codes of 8 bits, behind constants */
+        steps[0] = *(const uint16_t *)(part + FRAGMENT_NF4_AT + index);
+        if (SIDE == KV_VALUES)
+            steps[1] = *(const uint16_t *)(part + FRAGMENT_NF4_AT + index + 4);
+    } else {
+        steps[0] = *(const uint32_t *)(part + index * 2);
+        if (SIDE == KV_VALUES)
+            steps[1] = *(const uint32_t *)(part + (index + 4) * 2);
+    }
+}
+
+/* `product` is the number of the step among those of the strip's two tiles of 16 tokens. */
+template <KvSide SIDE, int STEPS>
+__device__ __forceinline__ void load_raw(const StripCodes *strip, uint32_t block_shift, uint32_t product, uint32_t lane,
+                                         RawStep *raw) {
+    const FragmentShape *shape = strip->shape;
+    uint32_t half = product / STEPS, step = product % STEPS;
+    uint32_t channel = fragment_key_dim(STEPS, step, lane % 4, 0);
+    uint32_t index = (step >> block_shift) * shape->n_tokens + strip->before + 2 * half +
+                     (SIDE == KV_KEYS ? lane / 4 * 4 : lane % 4 * 8);
+    load_words<STEPS>(strip, product, lane, raw->words);
+    load_steps<SIDE>(strip, strip->scales, channel, index, raw->scales);
+    if (shape->has_minima)
+        load_steps<SIDE>(strip, strip->minima, channel, index, raw->minima);
+}
+
+/* The two quads, a byte for each code; of 4 bits they stay in one word. */
+__device__ __forceinline__ void expand_words(const uint32_t words[3], uint32_t product, uint32_t bits, uint32_t factor,
+                                             uint32_t quads[2]) {
+    quads[0] = words[0];
+    quads[1] = words[1];
+    if (bits == 8 || bits == 4)
+        return;
+    quads[0] = quads[1] = 0;
+    uint32_t shift = 0;
+#pragma unroll
+    for (int i = 0; i < 3; i++) {
+        if (shift >= bits)
+            break;
+        uint32_t plane = fragment_plane(bits, shift), mask = ((1u << plane) - 1) * 0x01010101u;
+        uint32_t word = words[i] >> product * plane * 2 % 8;
+        quads[0] |= (word & mask) << shift;
+        quads[1] |= (word >> plane & mask) << shift;
+        shift += plane;
+    }
+    quads[0] <<= factor - 1;
+    quads[1] <<= factor - 1;
+}
+
+/* The exact numbers that codes stand for, but for scales and minima; of E4M3 2^-8 of them. */
+__device__ __forceinline__ void code_numbers(const FragmentShape *shape, const RawStep *raw, uint32_t product,
+                                             uint32_t a[4]) {
     uint32_t quads[2];
-    load_quads<STEPS>(strip, product, lane, quads);
-    CodeOffsets offsets = code_offsets(strip->shape->bias);
-    switch (code_form(strip->shape->kind, strip->shape->bits)) {
+    expand_words(raw->words, product, (uint32_t)shape->bits, (uint32_t)shape->factor, quads);
+    CodeOffsets offsets = code_offsets(shape->bias);
+    switch (code_form(shape->kind, shape->bits)) {
     case FORM_BYTES:
         return code_operand<FORM_BYTES>(quads, 0, offsets, a);
     case FORM_NIBBLES:
@@ -165,92 +221,81 @@ __device__ __forceinline__ void load_operand(const StripCodes *strip, uint32_t p
     }
 }
 
-/* Scales, or minima, for the four words of an operand. */
-struct OperandSteps {
-    uint32_t of[4];
-};
-
-/* By channel, of keys: four elements in a row, for all tokens. */
-template <int STEPS>
-__device__ __forceinline__ OperandSteps channel_steps(const uint8_t *part, uint32_t step, uint32_t lane) {
-    uint2 four = *(const uint2 *)(part + fragment_key_dim(STEPS, step, lane % 4, 0) * 2);
-    OperandSteps steps = {{four.x, four.x, four.y, four.y}};
-    return steps;
-}
-
-/* Of two tokens 8 apart, a half each, from their index on. */
-__device__ __forceinline__ uint32_t two_steps(const uint8_t *part, uint32_t index) {
-    return *(const uint32_t *)(part + index * 2);
-}
-
-/* nf4's scales are codes themselves, here made FP16. */
-__device__ __forceinline__ uint32_t two_nf4_steps(const uint8_t *part, uint32_t index) {
+/* Two of nf4's scales, rounded to FP16. */
+__device__ __forceinline__ uint32_t nf4_scales(uint32_t codes, uint32_t constants) {
     const float not_a_number = f32_from_bits(0x7fc00000);
-    uint32_t constants = *(const uint32_t *)part;
-    uint32_t codes = *(const uint16_t *)(part + FRAGMENT_NF4_AT + index), first = codes & 0xff, second = codes >> 8;
+    uint32_t first = codes & 0xff, second = codes >> 8;
     float minimum = half2_low(constants), step = half2_high(constants);
     return half2_from_f32(first == KV_NF4_SCALE_NAN ? not_a_number : fmaf(step, (float)first, minimum),
                           second == KV_NF4_SCALE_NAN ? not_a_number : fmaf(step, (float)second, minimum));
 }
 
-/* By token; `half` is which 16 tokens of the strip. */
-__device__ __forceinline__ OperandSteps token_steps(const StripCodes *strip, const uint8_t *part, KvSide side,
-                                                    uint32_t half, uint32_t step, uint32_t lane) {
-    const FragmentShape *shape = strip->shape;
-    bool is_nf4 = shape->kind == KV_CODE_NF4;
-    uint32_t block = shape->n_blocks == 1 ? 0 : step * 16 / shape->block;
-    uint32_t index = block * shape->n_tokens + strip->before + 2 * half;
-    if (side == KV_KEYS) { /* tokens g and 8 + g */
-        uint32_t at = index + lane / 4 * 4, both = is_nf4 ? two_nf4_steps(part, at) : two_steps(part, at);
-        uint32_t g = byte_permute(both, both, 0x1010), g8 = byte_permute(both, both, 0x3232);
-        OperandSteps steps = {{g, g8, g, g8}};
-        return steps;
+/* Scales, or minima, for the four words of an operand. */
+template <KvSide SIDE>
+__device__ __forceinline__ void deal_steps(const FragmentShape *shape, const uint32_t steps[2], uint32_t of[4]) {
+    if (SIDE == KV_VALUES) {
+        of[0] = of[1] = byte_permute(steps[0], steps[1], 0x5410);
+        of[2] = of[3] = byte_permute(steps[0], steps[1], 0x7632);
+    } else if (shape->by_channel) {
+        of[0] = of[1] = steps[0];
+        of[2] = of[3] = steps[1];
+    } else {
+        of[0] = of[2] = byte_permute(steps[0], steps[0], 0x1010);
+        of[1] = of[3] = byte_permute(steps[0], steps[0], 0x3232);
     }
-    uint32_t at = index + lane % 4 * 8; /* tokens 2 j and 8 more, then 2 j + 1 and 8 more */
-    uint32_t first = is_nf4 ? two_nf4_steps(part, at) : two_steps(part, at);
-    uint32_t second = is_nf4 ? two_nf4_steps(part, at + 4) : two_steps(part, at + 4);
-    uint32_t low = byte_permute(first, second, 0x5410), high = byte_permute(first, second, 0x7632);
-    OperandSteps steps = {{low, low, high, high}};
-    return steps;
 }
 
-template <int STEPS>
-__device__ __forceinline__ OperandSteps operand_steps(const StripCodes *strip, const uint8_t *part, KvSide side,
-                                                      uint32_t half, uint32_t step, uint32_t lane) {
-    return side == KV_KEYS && strip->shape->by_channel ? channel_steps<STEPS>(part, step, lane)
-                                                       : token_steps(strip, part, side, half, step, lane);
-}
-
-template <int STEPS>
-__device__ __forceinline__ void apply_steps(const StripCodes *strip, KvSide side, uint32_t half, uint32_t step,
-                                            uint32_t lane, uint32_t a[4]) {
-    OperandSteps scales = operand_steps<STEPS>(strip, strip->scales, side, half, step, lane);
-    if (strip->shape->has_minima) {
-        OperandSteps minima = operand_steps<STEPS>(strip, strip->minima, side, half, step, lane);
+template <KvSide SIDE>
+__device__ __forceinline__ void decode_step(const StripCodes *strip, RawStep *raw, uint32_t product, uint32_t a[4]) {
+    const FragmentShape *shape = strip->shape;
+    uint32_t scales[4], minima[4];
+    code_numbers(shape, raw, product, a);
+    if (shape->kind == KV_CODE_NF4) {
+        uint32_t constants = *(const uint32_t *)strip->scales;
+        raw->scales[0] = nf4_scales(raw->scales[0], constants);
+        if (SIDE == KV_VALUES)
+            raw->scales[1] = nf4_scales(raw->scales[1], constants);
+    }
+    deal_steps<SIDE>(shape, raw->scales, scales);
+    if (shape->has_minima) {
+        deal_steps<SIDE>(shape, raw->minima, minima);
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            a[i] = half2_fma(a[i], scales.of[i], minima.of[i]);
+            a[i] = half2_fma(a[i], scales[i], minima[i]);
         return;
     }
-    bool is_e4m3 = strip->shape->kind == KV_CODE_E4M3; /* codes are 2^-8 of what they stand for */
+    const uint32_t half_256 = 0x5c005c00u;
 #pragma unroll
     for (int i = 0; i < 4; i++)
-        a[i] = half2_mul(a[i], is_e4m3 ? half2_mul(scales.of[i], 0x5c005c00u) : scales.of[i]);
+        a[i] = half2_mul(a[i], shape->kind == KV_CODE_E4M3 ? half2_mul(scales[i], half_256) : scales[i]);
 }
 
-/* Strips from token `begin` on, a step of 16 tokens by each warp in turn. */
-template <KvSide SIDE, int STEPS, int TOKENS>
+/* Strips from token `begin` on, their steps dealt out to the warps. A lane loads several before it decodes the first:
+ * that is what keeps memory busy. */
+template <KvSide SIDE, int WARPS, int STEPS, int TOKENS>
 __device__ __forceinline__ void load_codes(PrefillTile<STEPS, TOKENS> *tile, const PrefillSection *section,
-                                           uint32_t begin, uint32_t warp, uint32_t n_warps, uint32_t lane) {
-    for (uint32_t first = 0; first < TOKENS; first += FRAGMENT_STRIP) {
-        bool is_there = begin + first < section->n_tokens;
-        StripCodes strip = strip_at(section, SIDE, is_there ? begin + first : begin);
-#pragma unroll 2
-        for (uint32_t product = warp; product < 2 * STEPS; product += n_warps) {
-            uint32_t half = product / STEPS, step = product % STEPS, sixteen = first / 16 + half, a[4] = {0, 0, 0, 0};
-            if (is_there) {
-                load_operand<STEPS>(&strip, product, lane, a);
-                apply_steps<STEPS>(&strip, SIDE, half, step, lane, a);
+                                           uint32_t begin, uint32_t warp, uint32_t lane) {
+    constexpr uint32_t of_strip = 2 * STEPS, n = TOKENS / FRAGMENT_STRIP * of_strip;
+    constexpr uint32_t at_once = STEPS > 8 || STEPS <= 4 ? 2 : 4; /* as registers allow */
+    for (uint32_t first = warp; first < n; first += at_once * WARPS) {
+        RawStep raw[at_once];
+#pragma unroll
+        for (uint32_t i = 0; i < at_once; i++) {
+            uint32_t number = first + i * WARPS, token = begin + number / of_strip * FRAGMENT_STRIP;
+            if (number >= n || token >= section->n_tokens)
+                continue;
+            StripCodes strip = strip_at(section, SIDE, token);
+            load_raw<SIDE, STEPS>(&strip, section->block_shift[SIDE], number % of_strip, lane, &raw[i]);
+        }
+#pragma unroll
+        for (uint32_t i = 0; i < at_once; i++) {
+            uint32_t number = first + i * WARPS, token = begin + number / of_strip * FRAGMENT_STRIP;
+            uint32_t product = number % of_strip, sixteen = number / STEPS, step = number % STEPS, a[4] = {0, 0, 0, 0};
+            if (number >= n)
+                break;
+            if (token < section->n_tokens) {
+                StripCodes strip = strip_at(section, SIDE, token);
+                decode_step<SIDE>(&strip, &raw[i], product, a);
             }
             if (SIDE == KV_VALUES) {
                 tile->values[sixteen][step][lane] = make_uint4(a[0], a[2], a[1], a[3]);
@@ -263,20 +308,20 @@ __device__ __forceinline__ void load_codes(PrefillTile<STEPS, TOKENS> *tile, con
 }
 
 /* Tokens from `begin` on, by all warps of a block; it is there for all of them behind a barrier. */
-template <int STEPS, int TOKENS>
+template <int WARPS, int STEPS, int TOKENS>
 __device__ __forceinline__ void load_tile(PrefillTile<STEPS, TOKENS> *tile, const PrefillSection *section,
                                           uint32_t begin) {
-    const uint32_t warp = threadIdx.x / 32, n_warps = blockDim.x / 32, lane = threadIdx.x % 32;
+    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     if (section->shape[KV_KEYS].kind == KV_CODE_HALF) {
-        load_key_rows(tile, section, begin, warp, n_warps, lane);
+        load_key_rows<WARPS>(tile, section, begin, warp, lane);
         copy_commit();
     } else {
-        load_codes<KV_KEYS>(tile, section, begin, warp, n_warps, lane);
+        load_codes<KV_KEYS, WARPS>(tile, section, begin, warp, lane);
     }
     if (section->shape[KV_VALUES].kind == KV_CODE_HALF)
-        load_value_rows(tile, section, begin, warp, n_warps, lane);
+        load_value_rows<WARPS>(tile, section, begin, warp, lane);
     else
-        load_codes<KV_VALUES>(tile, section, begin, warp, n_warps, lane);
+        load_codes<KV_VALUES, WARPS>(tile, section, begin, warp, lane);
     copy_wait<0>();
 }
 
