@@ -2,6 +2,9 @@
 # driver to start: the runtime is linked statically, and looks for the driver when it is called.
 set(STOWKV_CUDA AUTO CACHE STRING "The CUDA backend: ON, OFF, or AUTO, where there is a toolkit")
 
+# Sums and products round apart unless a kernel says fmaf(), so that encoded records have the bits of the host's encoders.
+set(STOWKV_CUDA_OPTIONS --fmad=false)
+
 set(STOWKV_HAS_CUDA FALSE)
 if(STOWKV_CUDA AND NOT (STOWKV_CUDA STREQUAL AUTO AND (CMAKE_CROSSCOMPILING OR STOWKV_SANITIZE)))
   if(NOT DEFINED CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})

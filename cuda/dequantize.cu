@@ -80,26 +80,26 @@ __device__ __forceinline__ void decode_chunk(const uint8_t *panel, size_t n_colu
     }
 }
 
-/* Where a thread is: blocks go over groups of columns, then over panels. */
+/* Where a thread is: the grid is (panels, groups of columns). */
 struct ChunkPlace {
     size_t panel, column;
     int row;
 };
 
-__device__ __forceinline__ ChunkPlace own_chunk(unsigned n_groups) {
+__device__ __forceinline__ ChunkPlace own_chunk() {
     int thread = (int)threadIdx.x, block = thread / (PANEL_ROWS * block_chunks);
-    size_t group_begin = (size_t)(blockIdx.x % n_groups) * group_columns;
     ChunkPlace place;
-    place.panel = blockIdx.x / n_groups;
-    place.column = group_begin + block * PACKED_BLOCK + thread % block_chunks * chunk;
+    place.panel = blockIdx.x;
+    place.column = (size_t)blockIdx.y * group_columns + block * PACKED_BLOCK + thread % block_chunks * chunk;
     place.row = thread / block_chunks % PANEL_ROWS;
     return place;
 }
 
+/* Chunks are (rows, row_chunks). The compiler knows that they are aligned to 16 bytes, of halves it does not. */
 template <TensorType type>
 __global__ void __launch_bounds__(n_threads)
-    make_halves(CudaMatrix w, size_t first_panel, unsigned n_groups, size_t stride, uint16_t *halves) {
-    ChunkPlace place = own_chunk(n_groups);
+    make_halves(CudaMatrix w, size_t first_panel, size_t row_chunks, uint4 *chunks) {
+    ChunkPlace place = own_chunk();
     if (place.column >= w.n_columns)
         return;
     float values[chunk];
@@ -109,14 +109,13 @@ __global__ void __launch_bounds__(n_threads)
 #pragma unroll
     for (int i = 0; i < chunk / 2; i++)
         pairs[i] = half2_from_f32(values[2 * i] * w.half_factor, values[2 * i + 1] * w.half_factor);
-    uint16_t *to = halves + (place.panel * PANEL_ROWS + place.row) * stride + place.column;
-    *reinterpret_cast<uint4 *>(to) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+    size_t row = place.panel * PANEL_ROWS + place.row;
+    chunks[row * row_chunks + place.column / chunk] = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
 }
 
 /* Bits of numbers that are not negative have their order, with NaN above all. */
-template <TensorType type>
-__global__ void __launch_bounds__(n_threads) find_largest(CudaMatrix w, unsigned n_groups, unsigned *largest) {
-    ChunkPlace place = own_chunk(n_groups);
+template <TensorType type> __global__ void __launch_bounds__(n_threads) find_largest(CudaMatrix w, unsigned *largest) {
+    ChunkPlace place = own_chunk();
     unsigned bits = 0;
     if (place.column < w.n_columns) {
         float values[chunk];
@@ -136,8 +135,8 @@ __global__ void __launch_bounds__(n_threads) find_largest(CudaMatrix w, unsigned
         atomicMax(largest, bits);
 }
 
-unsigned column_groups(const CudaMatrix *w) {
-    return (unsigned)((w->n_columns + group_columns - 1) / group_columns);
+dim3 chunk_grid(const CudaMatrix *w, size_t n_panels) {
+    return dim3((unsigned)n_panels, (unsigned)((w->n_columns + group_columns - 1) / group_columns));
 }
 
 /* ---- Activations */
@@ -211,12 +210,11 @@ extern "C" float cuda_half_factor(uint32_t largest) {
 }
 
 extern "C" void cuda_find_largest(const CudaMatrix *w, uint32_t *largest, cudaStream_t stream) {
-    unsigned n_groups = column_groups(w), n_panels = (unsigned)((w->n_rows + PANEL_ROWS - 1) / PANEL_ROWS);
-    dim3 grid(n_panels * n_groups), block(n_threads);
+    dim3 grid = chunk_grid(w, (w->n_rows + PANEL_ROWS - 1) / PANEL_ROWS), block(n_threads);
     switch (w->type) {
 #define FIND_LARGEST(type, ...)                                                                                        \
     case type:                                                                                                         \
-        CUDA_LAUNCH((find_largest<type>), grid, block, 0, stream, *w, n_groups, largest);                              \
+        CUDA_LAUNCH((find_largest<type>), grid, block, 0, stream, *w, largest);                                        \
         break;
         CODED_TYPES(FIND_LARGEST)
         FLOAT_TYPES(FIND_LARGEST)
@@ -228,13 +226,13 @@ extern "C" void cuda_find_largest(const CudaMatrix *w, uint32_t *largest, cudaSt
 
 extern "C" void cuda_dequantize(const CudaMatrix *w, size_t first_panel, size_t n_panels, uint16_t *halves,
                                 cudaStream_t stream) {
-    unsigned n_groups = column_groups(w);
-    size_t stride = cuda_half_stride(w->n_columns);
-    dim3 grid((unsigned)n_panels * n_groups), block(n_threads);
+    size_t row_chunks = cuda_half_stride(w->n_columns) / chunk;
+    uint4 *chunks = reinterpret_cast<uint4 *>(halves);
+    dim3 grid = chunk_grid(w, n_panels), block(n_threads);
     switch (w->type) {
 #define MAKE_HALVES(type, ...)                                                                                         \
     case type:                                                                                                         \
-        CUDA_LAUNCH((make_halves<type>), grid, block, 0, stream, *w, first_panel, n_groups, stride, halves);           \
+        CUDA_LAUNCH((make_halves<type>), grid, block, 0, stream, *w, first_panel, row_chunks, chunks);                 \
         break;
         CODED_TYPES(MAKE_HALVES)
         FLOAT_TYPES(MAKE_HALVES)
