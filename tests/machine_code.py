@@ -31,13 +31,14 @@ FILES = {
 
 class Rule:
     """What kernels whose name matches must have: how many of some instructions at least, a number or a function of the
-    name's match; and the bytes of local memory that they may have, with the reason."""
+    name's match; and the bytes of their stack and of spills to it that they may have, with the reason. Between the first
+    HMMA and the last there are no accesses to the stack, or no more than in_products."""
 
-    def __init__(self, name, needs=None, local_bytes=0, reason=None):
-        assert (local_bytes > 0) == (reason is not None)
+    def __init__(self, name, needs=None, stack=0, spills=0, in_products=0, reason=None):
+        assert (stack > 0) == (reason is not None)
         self.name = re.compile(name)
         self.needs = needs or {}
-        self.local_bytes = local_bytes
+        self.stack, self.spills, self.in_products = stack, spills, in_products
 
 
 def block_loads(match):
@@ -47,17 +48,22 @@ def block_loads(match):
     return n_bits * (2 if n_tokens == 1 else 1) + 8 * n_tokens
 
 
-LOADS_16 = ("LDG.128", "LDGSTS.128")
+ATTENDS = {("LDG.128", "LDGSTS.128"): 1, ("HMMA",): 1}
+PLAN_BYTES = 176  # KvPlan (kvcache/plan.h) of this query and the next
+
 # The first rule that matches holds.
 RULES = [
-    Rule(r"multiply_coded<(\w+), (4)>", {("LDG.128",): block_loads}, 24,
-         "ptxas keeps to 128 registers, so that two blocks of threads fit: up to three loads in a loop of 800 instructions"),
+    Rule(r"multiply_coded<(\w+), (4)>", {("LDG.128",): block_loads}, stack=24, spills=24,
+         reason="ptxas keeps to 128 registers, so that two blocks of threads fit: up to three loads in some 800 instructions"),
     Rule(r"multiply_coded<(\w+), (1)>", {("LDG.128",): block_loads}),
     Rule(r"multiply_floats<", {("LDG.128",): 8}),
     Rule(r"make_halves<", {("STG.128",): 1}),
     Rule(r"(find_largest<|halve_token|undo_factor)"),
     Rule(r"(embed_coded<|embed_floats<|normalize|rotate|gate_up|add_to)"),
-    Rule(r"attend_(fused|prefill)<", {LOADS_16: 1, ("HMMA",): 1}),
+    Rule(r"attend_prefill<8,", ATTENDS, stack=PLAN_BYTES + 64, spills=64, in_products=2,
+         reason="ptxas keeps to 168 registers, so that three blocks of threads fit"),
+    Rule(r"attend_(fused|prefill)<", ATTENDS, stack=PLAN_BYTES,
+         reason="plans of the cache, whose arrays have a tier as index, before all else"),
 ]
 SHOWN = ["LDG.128", "LDGSTS.128", "STG.128", "HMMA"]
 
@@ -99,17 +105,27 @@ def compile_file(root, work, nvcc, options, path, architecture):
     return {match["name"]: match for match in PROPERTIES.finditer(done.stdout)}, list(cubin.kernels(out))
 
 
+def local_in_products(kernel):
+    """Loads from local memory, and stores, between the first HMMA and the last, in the order of the code."""
+    products = [i for i, instruction in enumerate(kernel.instructions) if instruction == "HMMA"]
+    between = kernel.instructions[products[0]:products[-1]] if products else []
+    return sum((instruction or "").startswith(("LDL", "STL")) for instruction in between)
+
+
 def faults(name, properties, kernel):
     """What is not as it must be, in words."""
     rule, match = next(((rule, rule.name.match(name)) for rule in RULES if rule.name.match(name)), (None, None))
     if rule is None:
         return ["RULES of tests/machine_code.py do not know it"]
     found = []
-    for what, number in (("spills", int(properties["stores"])), ("stack frame", int(properties["stack"]))):
-        if number > rule.local_bytes:
-            found.append(f"{what} of {number} bytes, {rule.local_bytes} are allowed")
-    if rule.local_bytes == 0 and kernel.count("LDL") + kernel.count("STL") > 0:
+    for what, number, allowed in (("spills", int(properties["stores"]), rule.spills),
+                                  ("stack frame", int(properties["stack"]), rule.stack)):
+        if number > allowed:
+            found.append(f"{what} of {number} bytes, {allowed} are allowed")
+    if rule.stack == 0 and kernel.count("LDL") + kernel.count("STL") > 0:
         found.append(f"{kernel.count('LDL')} loads from local memory, {kernel.count('STL')} stores")
+    if local_in_products(kernel) > rule.in_products:
+        found.append(f"{local_in_products(kernel)} accesses to local memory between the first HMMA and the last")
     for instructions, least in rule.needs.items():
         least, number = least(match) if callable(least) else least, sum(map(kernel.count, instructions))
         if number < least:
