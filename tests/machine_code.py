@@ -49,7 +49,7 @@ def block_loads(match):
 
 
 ATTENDS = {("LDG.128", "LDGSTS.128"): 1, ("HMMA",): 1}
-PLAN_BYTES = 176  # KvPlan (kvcache/plan.h) of this query and the next
+PLAN_BYTES = 176  # of KvPlan (kvcache/plan.h) and what is made of it
 
 # The first rule that matches holds.
 RULES = [
