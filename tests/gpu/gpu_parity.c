@@ -49,6 +49,11 @@ static int32_t most_likely(const float *logits, size_t n) {
     return (int32_t)best;
 }
 
+/* How much likelier the most likely token is than another, in logits: small where the two are nearly as likely. */
+static double margin(const float *logits, size_t n, int32_t other) {
+    return (double)logits[most_likely(logits, n)] - (double)logits[other];
+}
+
 /* ---- Tokens through both */
 
 /* A fixed sequence of ids, that of eval/bench. */
@@ -68,7 +73,8 @@ static int read_prompt(Context *context, size_t n_prompt, Error *error) {
     return 0;
 }
 
-static void print_mode(const Run *run, const char *policy, Difference worst, size_t n_same, bool passes) {
+static void print_mode(const Run *run, const char *policy, Difference worst, size_t n_same, double others,
+                       bool passes) {
     cJSON *line = cJSON_CreateObject();
     cJSON_AddStringToObject(line, "test", "parity");
     cJSON_AddStringToObject(line, "device_name", run->cuda.backend->device_name);
@@ -77,6 +83,7 @@ static void print_mode(const Run *run, const char *policy, Difference worst, siz
     cJSON_AddNumberToObject(line, "prompt_tokens", (double)run->settings->n_prompt);
     cJSON_AddNumberToObject(line, "decoded_tokens", (double)run->settings->n_decoded);
     cJSON_AddNumberToObject(line, "same_tokens", (double)n_same);
+    cJSON_AddNumberToObject(line, "largest_margin_of_others", others);
     cJSON_AddNumberToObject(line, "logits_rms_difference", worst.rms);
     cJSON_AddNumberToObject(line, "logits_largest_difference", worst.largest);
     cJSON_AddBoolToObject(line, "passes", passes);
@@ -88,18 +95,20 @@ static int compare(const Run *run, const char *policy, Context *cpu, Context *cu
     const Settings *s = run->settings;
     size_t n_vocab = run->cpu.checkpoint.config.n_vocab, n_same = 0;
     Difference worst = {0, 0};
+    double others = 0; /* the largest margin at which the GPU chose another token */
     if (read_prompt(cpu, s->n_prompt, error) < 0 || read_prompt(cuda, s->n_prompt, error) < 0)
         return error->code;
     for (size_t i = 0; i < s->n_decoded; i++) {
         Difference now = difference(cuda->logits, cpu->logits, n_vocab);
         int32_t token = most_likely(cpu->logits, n_vocab);
         worst = (Difference){fmax(worst.rms, now.rms), fmax(worst.largest, now.largest)};
+        others = fmax(others, margin(cpu->logits, n_vocab, most_likely(cuda->logits, n_vocab)));
         n_same += token == most_likely(cuda->logits, n_vocab);
         if (forward(cpu, &token, 1, LOGITS_LAST, error) < 0 || forward(cuda, &token, 1, LOGITS_LAST, error) < 0)
             return error->code;
     }
     bool passes = n_same == s->n_decoded && worst.rms <= s->tolerance;
-    print_mode(run, policy, worst, n_same, passes);
+    print_mode(run, policy, worst, n_same, others, passes);
     return passes ? 0
                   : error_set(error, ERROR_FORMAT,
                               "%s: %zu of %zu tokens are the same, logits differ by %.3g of their "

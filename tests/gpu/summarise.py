@@ -150,7 +150,7 @@ def markdown(r):
     if rows:
         lines += table(["weights", "depth", "policy", "ms a token", "tokens/s", "GB/s", "of copies"], rows)
     if r["bench"]:
-        lines += table(["SmolLM2 at depth", "policy", "tokens/s", "prompt tokens/s", "of copies"],
+        lines += table(["bench at depth", "policy", "tokens/s", "prompt tokens/s", "of copies"],
                        [(x["depth"], x["policy"], f"{x['decode_tokens_per_second']:.1f}",
                          f"{x['prefill_tokens_per_second']:.0f}", f"{100 * x['bandwidth_share']:.0f}%")
                         for x in r["bench"]["results"]])
