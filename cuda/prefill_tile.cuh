@@ -245,6 +245,14 @@ __device__ __forceinline__ void deal_steps(const FragmentShape *shape, const uin
     }
 }
 
+/* What is beyond FP16, such as the largest number of a group whose scale was rounded up, becomes the largest half: an
+ * outlier does not become an infinity. */
+__device__ __forceinline__ uint32_t saturated_pair(uint32_t pair) {
+    if ((pair & 0x7fff) == 0x7c00)
+        pair -= 1;
+    return (pair & 0x7fff0000u) == 0x7c000000u ? pair - 0x10000u : pair;
+}
+
 template <KvSide SIDE>
 __device__ __forceinline__ void decode_step(const StripCodes *strip, RawStep *raw, uint32_t product, uint32_t a[4]) {
     const FragmentShape *shape = strip->shape;
@@ -257,17 +265,21 @@ __device__ __forceinline__ void decode_step(const StripCodes *strip, RawStep *ra
             raw->scales[1] = nf4_scales(raw->scales[1], constants);
     }
     deal_steps<SIDE>(shape, raw->scales, scales);
-    if (shape->has_minima) {
+    if (shape->has_minima)
         deal_steps<SIDE>(shape, raw->minima, minima);
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            a[i] = half2_fma(a[i], scales[i], minima[i]);
-        return;
-    }
-    const uint32_t half_256 = 0x5c005c00u;
+    const uint32_t half_16 = 0x4c004c00u;
 #pragma unroll
     for (int i = 0; i < 4; i++)
-        a[i] = half2_mul(a[i], shape->kind == KV_CODE_E4M3 ? half2_mul(scales[i], half_256) : scales[i]);
+        if (shape->has_minima)
+            a[i] = half2_fma(a[i], scales[i], minima[i]);
+        else if (shape->kind == KV_CODE_E4M3)
+            a[i] = half2_mul(half2_mul(a[i], half_16), half2_mul(scales[i], half_16));
+        else
+            a[i] = half2_mul(a[i], scales[i]);
+    if (((scales[0] | scales[1] | scales[2] | scales[3]) & 0x40004000u) != 0) /* some are 2 or more */
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            a[i] = saturated_pair(a[i]);
 }
 
 /* Strips from token `begin` on, their steps dealt out to the warps. A lane loads several before it decodes the first:

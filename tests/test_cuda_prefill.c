@@ -476,6 +476,23 @@ static void test_magnitudes(void **state) {
     }
 }
 
+/* Numbers beyond FP16 are stored as its largest, and what their codes stand for may be larger again. */
+static void test_saturated(void **state) {
+    (void)state;
+    for (const char *const *name = kv_codec_names(); *name != NULL; name++) {
+        char policy[80];
+        snprintf(policy, sizeof policy, "rotate=off,sink=3,f16:20,%s:*", *name);
+        check_case(&(Case){.policy = policy,
+                           .group = 32,
+                           .head_dim = 64,
+                           .q_per_kv = 1,
+                           .key_size = 5e5f,
+                           .value_size = 5e5f,
+                           .query_size = 1e-5f,
+                           .batches = {60}});
+    }
+}
+
 /* The order of threads and blocks, and what shared memory holds at first. */
 static void test_seeds(void **state) {
     (void)state;
@@ -493,10 +510,10 @@ static void test_seeds(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_f16),      cmocka_unit_test(test_int8),    cmocka_unit_test(test_codecs),
-        cmocka_unit_test(test_pairs),    cmocka_unit_test(test_shapes),  cmocka_unit_test(test_borders),
-        cmocka_unit_test(test_cascades), cmocka_unit_test(test_one_hot), cmocka_unit_test(test_magnitudes),
-        cmocka_unit_test(test_seeds),
+        cmocka_unit_test(test_f16),       cmocka_unit_test(test_int8),    cmocka_unit_test(test_codecs),
+        cmocka_unit_test(test_pairs),     cmocka_unit_test(test_shapes),  cmocka_unit_test(test_borders),
+        cmocka_unit_test(test_cascades),  cmocka_unit_test(test_one_hot), cmocka_unit_test(test_magnitudes),
+        cmocka_unit_test(test_saturated), cmocka_unit_test(test_seeds),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     printf("the largest relative error: %.3g\n", worst_rms);
