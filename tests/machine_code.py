@@ -32,13 +32,13 @@ FILES = {
 class Rule:
     """What kernels whose name matches must have: how many of some instructions at least, a number or a function of the
     name's match; and the bytes of their stack and of spills to it that they may have, with the reason. Between the first
-    HMMA and the last there are no accesses to the stack, or no more than in_products."""
+    HMMA and the last there is no access to the stack."""
 
-    def __init__(self, name, needs=None, stack=0, spills=0, in_products=0, reason=None):
+    def __init__(self, name, needs=None, stack=0, spills=0, reason=None):
         assert (stack > 0) == (reason is not None)
         self.name = re.compile(name)
         self.needs = needs or {}
-        self.stack, self.spills, self.in_products = stack, spills, in_products
+        self.stack, self.spills = stack, spills
 
 
 def block_loads(match):
@@ -60,10 +60,9 @@ RULES = [
     Rule(r"make_halves<", {("STG.128",): 1}),
     Rule(r"(find_largest<|halve_token|undo_factor)"),
     Rule(r"(embed_coded<|embed_floats<|normalize|rotate|gate_up|add_to)"),
-    Rule(r"attend_prefill<8,", ATTENDS, stack=PLAN_BYTES + 64, spills=64, in_products=2,
-         reason="ptxas keeps to 168 registers, so that three blocks of threads fit"),
-    Rule(r"attend_(fused|prefill)<", ATTENDS, stack=PLAN_BYTES,
-         reason="plans of the cache, whose arrays have a tier as index, before all else"),
+    Rule(r"attend_fused<", ATTENDS),
+    Rule(r"attend_prefill<", ATTENDS, stack=PLAN_BYTES,
+         reason="plans of the cache, whose arrays have a tier as index, once for a block of queries"),
 ]
 SHOWN = ["LDG.128", "LDGSTS.128", "STG.128", "HMMA"]
 
@@ -124,7 +123,7 @@ def faults(name, properties, kernel):
             found.append(f"{what} of {number} bytes, {allowed} are allowed")
     if rule.stack == 0 and kernel.count("LDL") + kernel.count("STL") > 0:
         found.append(f"{kernel.count('LDL')} loads from local memory, {kernel.count('STL')} stores")
-    if local_in_products(kernel) > rule.in_products:
+    if local_in_products(kernel) > 0:
         found.append(f"{local_in_products(kernel)} accesses to local memory between the first HMMA and the last")
     for instructions, least in rule.needs.items():
         least, number = least(match) if callable(least) else least, sum(map(kernel.count, instructions))
