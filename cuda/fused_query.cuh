@@ -5,7 +5,7 @@
 #define STOWKV_CUDA_FUSED_QUERY_CUH
 
 #include "cuda/attention.h"
-#include "cuda/primitives.cuh"
+#include "cuda/query_head.cuh"
 
 enum QueryVariant { QUERY_PLAIN, QUERY_ROTATED, QUERY_SHIFTED, QUERY_VARIANTS };
 
@@ -16,16 +16,6 @@ template <int STEPS, int HEADS> struct FusedQuery {
     uint4 fragments[QUERY_VARIANTS][HEADS / 8][blocks][32];
     float sums[QUERY_VARIANTS][blocks][HEADS]; /* of the elements of a block */
     float units[QUERY_VARIANTS][HEADS];        /* what scores are to be multiplied with */
-};
-
-constexpr HOST_DEVICE bool is_power_of_two_steps(int steps) {
-    return (steps & (steps - 1)) == 0;
-}
-
-/* Elements lane + 32 i of a head. */
-template <int STEPS> struct HeadPart {
-    static constexpr int n = (STEPS + 1) / 2;
-    float x[n];
 };
 
 /* Where element `dim` of a head is among those of its tile, in halves: fragment_key_dim() puts four or eight in a row.
@@ -56,41 +46,6 @@ __device__ __forceinline__ void store_query(FusedQuery<STEPS, HEADS> *query, Que
         if (lane + 32 * i < 16 * STEPS)
             halves[query_half<STEPS>(head, lane + 32 * i)] = f32_to_half(x);
     }
-}
-
-/* The orthonormal Walsh-Hadamard transform (kv_rotate). */
-template <int STEPS> __device__ __forceinline__ void rotate_head(HeadPart<STEPS> *part, uint32_t lane) {
-    float shrink = 1 / sqrtf(16.0f * STEPS);
-#pragma unroll
-    for (int i = 0; i < part->n; i++) {
-        float x = part->x[i] * shrink;
-#pragma unroll
-        for (int mask = 1; mask < 32; mask *= 2) {
-            float other = warp_xor(x, mask);
-            x = lane & (uint32_t)mask ? other - x : x + other;
-        }
-        part->x[i] = x;
-    }
-#pragma unroll
-    for (int half = 1; half < part->n; half *= 2)
-#pragma unroll
-        for (int i = 0; i < part->n; i++)
-            if ((i & half) == 0) {
-                float a = part->x[i], b = part->x[i + half];
-                part->x[i] = a + b;
-                part->x[i + half] = a - b;
-            }
-}
-
-/* Element `dim` of a head (head_dim), turned as rope_rotate() does. */
-template <int STEPS>
-__device__ __forceinline__ float turned_element(const float *q, uint32_t dim, RopePairing pairing,
-                                                const float *rotation) { // (head_dim / 2, 2)
-    uint32_t half = 8 * STEPS, pair = pairing == ROPE_INTERLEAVED ? dim / 2 : dim % half;
-    bool is_first = pairing == ROPE_INTERLEAVED ? dim % 2 == 0 : dim < half;
-    uint32_t partner = pairing == ROPE_INTERLEAVED ? dim ^ 1 : is_first ? dim + half : dim - half;
-    float cosine = rotation[2 * pair], sine = rotation[2 * pair + 1], x = q[dim], other = q[partner];
-    return is_first ? x * cosine - other * sine : other * sine + x * cosine;
 }
 
 /* All variants of a head, by a warp. Scores come out in units of log2. Heads that are not there (q is NULL) are 0. */
