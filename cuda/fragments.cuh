@@ -14,26 +14,6 @@ __device__ __forceinline__ float nf4_level(uint32_t code) {
     return levels[code];
 }
 
-__device__ __forceinline__ FragmentPlace fragment_place(const FragmentShape *shape, uint32_t token, uint32_t dim) {
-    return shape->side == KV_KEYS ? fragment_place_key(shape->n_steps, token, dim)
-                                  : fragment_place_value(shape->n_steps, token, dim);
-}
-
-__device__ __forceinline__ uint32_t fragment_code(const FragmentShape *shape, const uint8_t *record, uint32_t token,
-                                                  uint32_t dim) {
-    FragmentPlace place = fragment_place(shape, token, dim);
-    const uint8_t *plane_at = record + place.strip * shape->strip_bytes;
-    uint32_t code = 0;
-    for (uint32_t shift = 0, plane, bits = (uint32_t)shape->bits; shift < bits; shift += plane) {
-        plane = fragment_plane(bits, shift);
-        uint32_t n_words = fragment_words(shape->n_steps, plane), per_word = 8 / plane;
-        uint32_t at = fragment_word_at(n_words, place.quad / per_word, place.lane) + place.byte;
-        code |= (plane_at[at] >> place.quad % per_word * plane & ((1u << plane) - 1)) << shift;
-        plane_at += fragment_plane_bytes(shape->n_steps, plane);
-    }
-    return code;
-}
-
 __device__ __forceinline__ float fragment_scale(const FragmentShape *shape, const uint8_t *record, uint32_t token,
                                                 uint32_t dim) {
     const uint8_t *scales = record + shape->scales;

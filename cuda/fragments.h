@@ -137,6 +137,26 @@ static HOST_DEVICE inline uint32_t fragment_plane(uint32_t bits, uint32_t shift)
     return left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
 }
 
+static HOST_DEVICE inline FragmentPlace fragment_place(const FragmentShape *shape, uint32_t token, uint32_t dim) {
+    return shape->side == KV_KEYS ? fragment_place_key(shape->n_steps, token, dim)
+                                  : fragment_place_value(shape->n_steps, token, dim);
+}
+
+static HOST_DEVICE inline uint32_t fragment_code(const FragmentShape *shape, const uint8_t *record, uint32_t token,
+                                                 uint32_t dim) {
+    FragmentPlace place = fragment_place(shape, token, dim);
+    const uint8_t *plane_at = record + place.strip * shape->strip_bytes;
+    uint32_t code = 0;
+    for (uint32_t shift = 0, plane, bits = (uint32_t)shape->bits; shift < bits; shift += plane) {
+        plane = fragment_plane(bits, shift);
+        uint32_t n_words = fragment_words(shape->n_steps, plane), per_word = 8 / plane;
+        uint32_t at = fragment_word_at(n_words, place.quad / per_word, place.lane) + place.byte;
+        code |= (plane_at[at] >> place.quad % per_word * plane & ((1u << plane) - 1)) << shift;
+        plane_at += fragment_plane_bytes(shape->n_steps, plane);
+    }
+    return code;
+}
+
 /* Index among a record's scales (or minima). */
 static HOST_DEVICE inline uint32_t fragment_scale_index(const FragmentShape *shape, uint32_t token, uint32_t dim) {
     if (shape->by_channel)

@@ -67,11 +67,6 @@ FragmentShape fragment_shape(KvCodecId id, KvSide side, const KvGroup *group) {
 
 /* ---- Codes of a stored record */
 
-static FragmentPlace place_of(const FragmentShape *shape, uint32_t token, uint32_t dim) {
-    return shape->side == KV_KEYS ? fragment_place_key(shape->n_steps, token, dim)
-                                  : fragment_place_value(shape->n_steps, token, dim);
-}
-
 /* Adds a code's bits to those of a zeroed record. */
 static void put_code(const FragmentShape *shape, uint8_t *stored, FragmentPlace place, uint32_t code) {
     uint8_t *plane_at = stored + place.strip * shape->strip_bytes;
@@ -82,19 +77,6 @@ static void put_code(const FragmentShape *shape, uint8_t *stored, FragmentPlace 
         plane_at[at] |= (uint8_t)((code >> shift & ((1u << plane) - 1)) << place.quad % per_word * plane);
         plane_at += fragment_plane_bytes(shape->n_steps, plane);
     }
-}
-
-static uint32_t get_code(const FragmentShape *shape, const uint8_t *stored, FragmentPlace place) {
-    const uint8_t *plane_at = stored + place.strip * shape->strip_bytes;
-    uint32_t code = 0;
-    for (uint32_t shift = 0, plane, bits = (uint32_t)shape->bits; shift < bits; shift += plane) {
-        plane = fragment_plane(bits, shift);
-        uint32_t n_words = fragment_words(shape->n_steps, plane), per_word = 8 / plane;
-        uint32_t at = fragment_word_at(n_words, place.quad / per_word, place.lane) + place.byte;
-        code |= (plane_at[at] >> place.quad % per_word * plane & ((1u << plane) - 1)) << shift;
-        plane_at += fragment_plane_bytes(shape->n_steps, plane);
-    }
-    return code;
 }
 
 /* Codes in records and fragments differ by one bit at most: two's complement against an offset, the meaning of a sign.
@@ -204,7 +186,7 @@ static void store(KvCodecId id, KvSide side, const KvGroup *group, const uint8_t
     for (uint32_t token = 0; token < shape.n_tokens; token++) {
         load_row(&row, record, token, codes);
         for (uint32_t dim = 0; dim < shape.head_dim; dim++)
-            put_code(&shape, stored, place_of(&shape, token, dim), turned(&shape, codes[dim]));
+            put_code(&shape, stored, fragment_place(&shape, token, dim), turned(&shape, codes[dim]));
     }
     copy_scales(&shape, &row, record, stored, true);
 }
@@ -219,7 +201,7 @@ static void load(KvCodecId id, KvSide side, const KvGroup *group, const uint8_t 
     }
     for (uint32_t token = 0; token < shape.n_tokens; token++) {
         for (uint32_t dim = 0; dim < shape.head_dim; dim++)
-            codes[dim] = (uint8_t)turned(&shape, get_code(&shape, stored, place_of(&shape, token, dim)));
+            codes[dim] = (uint8_t)turned(&shape, fragment_code(&shape, stored, token, dim));
         store_row(&row, codes, token, record);
     }
     copy_scales(&shape, &row, stored, record, false);
