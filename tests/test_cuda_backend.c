@@ -334,6 +334,24 @@ static void test_copies_may_fail(void **state) {
     cuda_shim_reset();
 }
 
+/* Reports tell whether prompts are multiplied in FP16. */
+static void test_names(void **state) {
+    (void)state;
+    for (int with_blas = 0; with_blas < 2; with_blas++) {
+        Run run;
+        char name[KERNEL_NAME_BYTES];
+        cuda_shim_set_blas(with_blas == 1);
+        open_run(&run, open_cuda(), "models/q4_1.gguf", "f16:*", 0);
+        const Tensor *w = &run.model.weights.layers[0].attn_q;
+        run.model.backend->ops->name_matmul(run.model.backend, w, 1, name);
+        assert_string_equal(name, "matmul_q4_1_f32_sm90");
+        run.model.backend->ops->name_matmul(run.model.backend, w, 128, name);
+        assert_string_equal(name, with_blas ? "matmul_q4_1_f16cublas_sm90" : "matmul_q4_1_f32_sm90");
+        close_run(&run);
+    }
+    cuda_shim_reset();
+}
+
 /* ---- Devices that cannot, or fail */
 
 static void check_refused(const char *expected) {
@@ -415,6 +433,7 @@ int main(void) {
         cmocka_unit_test(test_evaluation),
         cmocka_unit_test(test_bench),
         cmocka_unit_test(test_copies_may_fail),
+        cmocka_unit_test(test_names),
         cmocka_unit_test(test_devices),
         cmocka_unit_test(test_no_kernels),
         cmocka_unit_test(test_every_call_may_fail),
