@@ -26,7 +26,7 @@ void cuda_find_largest(const CudaMatrix *w,
 /* The factor that brings a number of these bits to [2^14, 2^15), as far as F32 goes; 1 for what is not finite. */
 float cuda_half_factor(uint32_t largest);
 
-/* Panels from first_panel on, times w->half_factor. */
+/* Panels from first_panel on, times w->half_factor; what fills rows up is zero. */
 void cuda_dequantize(const CudaMatrix *w, size_t first_panel, size_t n_panels,
                      uint16_t *halves, // (n_panels, PANEL_ROWS, cuda_half_stride(n_columns))
                      cudaStream_t stream);

@@ -75,8 +75,9 @@ static void check_halves(TensorType type, size_t n_columns, size_t n_rows, float
         cuda_dequantize(matrix, panel, 1, (uint16_t *)device_halves + panel * PANEL_ROWS * stride, stream);
     from_device(halves, device_halves, size_bytes);
     for (size_t row = 0; row < n_rows; row++)
-        for (size_t column = 0; column < n_columns; column++) {
-            uint16_t expected = half_from_float(w.decoded[row * n_columns + column] * matrix->half_factor);
+        for (size_t column = 0; column < stride; column++) {
+            float value = column < n_columns ? w.decoded[row * n_columns + column] : 0;
+            uint16_t expected = half_from_float(value * matrix->half_factor);
             if (halves[row * stride + column] != expected)
                 fail_msg("%s, %zu x %zu: row %zu, column %zu: %04x, expected %04x", tensor_type_info(type)->name,
                          n_columns, n_rows, row, column, halves[row * stride + column], expected);
