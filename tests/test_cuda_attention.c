@@ -2,9 +2,8 @@
  * the host fills with fragment records. What a query does not see is NaN. */
 #include "attention/reference.h"
 #include "cuda/attention.h"
-#include "kvcache/policy_check.h"
-#include "kvcache/policy_text.h"
 #include "tests/cuda_shim/shim.h"
+#include "tests/shown_cache.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -17,13 +16,6 @@
 #include <cmocka.h>
 
 enum { MAX_TOKENS = 1200, N_BATCH = 96, N_LAYERS = 2, LAYER = 1 };
-
-static uint64_t random_state = 1;
-
-static float random_float(void) { /* -1 to 1 */
-    random_state = random_state * 6364136223846793005 + 1442695040888963407;
-    return (float)((double)(random_state >> 33) * 0x1p-30 - 1);
-}
 
 /* A cache, and a query at its end. What is 0 is ordinary: see begin_case(). */
 typedef struct Case {
@@ -38,47 +30,13 @@ typedef struct Case {
 
 typedef struct Bench {
     Case c;
-    KvCache cache;
-    uint8_t *memory, *shown; /* as the host fills it; and what the query sees of it, all else NaN */
-    float *keys, *values;    /* (n_tokens, n_kv_heads, head_dim) */
-    float *q, *out, *again;  /* (n_heads, head_dim) */
-    float *shift_rotation;   /* (head_dim / 2, 2) */
+    ShownCache s;
+    float *keys, *values;   /* (n_tokens, n_kv_heads, head_dim) */
+    float *q, *out, *again; /* (n_heads, head_dim) */
+    float *shift_rotation;  /* (head_dim / 2, 2) */
     CudaCache device;
-    FragmentShape *shapes;
-    unsigned long long *bytes_read;
-    KvRun runs[N_LAYERS * KV_MAX_RUNS];
-    uint32_t n_runs[N_LAYERS];
     void *workspace;
 } Bench;
-
-static void *allocate(size_t size_bytes) {
-    void *p = aligned_alloc(64, (size_bytes + 63) / 64 * 64);
-    assert_non_null(p);
-    memset(p, 0xff, size_bytes);
-    return p;
-}
-
-static float *allocate_floats(size_t n) {
-    float *p = malloc(n * sizeof *p);
-    assert_non_null(p);
-    return p;
-}
-
-static void open_cache(Bench *bench) {
-    const Case *c = &bench->c;
-    Error error = {0};
-    KvPolicy policy = kv_policy_full();
-    KvShape shape = {N_LAYERS, c->n_kv_heads, c->head_dim, c->n_ctx, N_BATCH};
-    if (kv_policy_parse(c->policy, &policy, &error) < 0)
-        fail_msg("%s", error.message);
-    policy.group = c->group;
-    if (kv_policy_check(&policy, N_LAYERS, c->head_dim, c->n_ctx, &error) < 0 ||
-        kvcache_open(&bench->cache, &shape, &policy, &KV_FRAGMENT_RECORDS, &error) < 0)
-        fail_msg("%s, head_dim %zu: %s", c->policy, c->head_dim, error.message);
-    bench->memory = allocate(kvcache_bytes(&bench->cache));
-    bench->shown = allocate(kvcache_bytes(&bench->cache));
-    kvcache_set_memory(&bench->cache, bench->memory);
-}
 
 /* Keys of random signs have small products with each other, and a large one with themselves. */
 static void fill_keys(Bench *bench) {
@@ -102,17 +60,6 @@ static void fill_query(Bench *bench, size_t token) {
         }
 }
 
-static void fill_shapes(Bench *bench) {
-    const KvCacheLayout *layout = &bench->cache.layout;
-    for (size_t layer = 0; layer < N_LAYERS; layer++)
-        for (size_t store = KV_FIRST_ENCODED; store < layout->layers[layer].n_stores; store++)
-            for (KvSide side = 0; side < KV_SIDES; side++) {
-                const KvEncoding *encoding = &layout->layers[layer].stores[store].side[side];
-                bench->shapes[(layer * KV_MAX_STORES + store) * KV_SIDES + side] =
-                    fragment_shape(encoding->codec, side, &encoding->group);
-            }
-}
-
 static size_t n_heads_of(const Case *c) {
     return c->n_kv_heads * c->q_per_kv;
 }
@@ -129,7 +76,8 @@ static void begin_case(Bench *bench, const Case *c) {
     own->query_size = own->query_size != 0 ? own->query_size : 1.5f;
     assert_true(own->n_tokens <= MAX_TOKENS);
     assert_true(cuda_attention_is_fused(own->head_dim, own->q_per_kv));
-    open_cache(bench);
+    shown_cache_open(&bench->s, own->policy, own->group,
+                     &(KvShape){N_LAYERS, own->n_kv_heads, own->head_dim, own->n_ctx, N_BATCH});
     size_t rows = own->n_tokens * own->n_kv_heads * own->head_dim, heads = n_heads_of(own) * own->head_dim;
     bench->keys = allocate_floats(rows);
     bench->values = allocate_floats(rows);
@@ -137,41 +85,37 @@ static void begin_case(Bench *bench, const Case *c) {
     bench->out = allocate_floats(heads);
     bench->again = allocate_floats(heads);
     bench->shift_rotation = allocate_floats(own->head_dim);
-    bench->shapes = allocate(N_LAYERS * KV_MAX_STORES * KV_SIDES * sizeof *bench->shapes);
-    bench->bytes_read = calloc(N_LAYERS * KV_MAX_STORES, sizeof *bench->bytes_read);
     size_t workspace =
         cuda_attention_workspace(n_heads_of(own), own->n_kv_heads, own->head_dim, own->n_multiprocessors);
     bench->workspace = calloc(1, workspace);
-    fill_shapes(bench);
     fill_keys(bench);
 }
 
 static void end_case(Bench *bench) {
-    kvcache_close(&bench->cache);
-    void *const memory[] = {bench->memory,   bench->shown, bench->keys,   bench->values,         bench->q,
-                            bench->out,      bench->again, bench->shapes, bench->shift_rotation, bench->bytes_read,
-                            bench->workspace};
+    shown_cache_close(&bench->s);
+    void *const memory[] = {bench->keys,  bench->values,         bench->q,        bench->out,
+                            bench->again, bench->shift_rotation, bench->workspace};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         free(memory[i]);
 }
 
 /* Appends n tokens to the layer, and commits all but those that are to be queried. */
 static void append(Bench *bench, size_t n) {
-    size_t row = bench->c.n_kv_heads * bench->c.head_dim, first = bench->cache.n_tokens * row;
+    size_t row = bench->c.n_kv_heads * bench->c.head_dim, first = bench->s.cache.n_tokens * row;
     for (size_t kv_head = 0; kv_head < bench->c.n_kv_heads; kv_head++)
-        kvcache_append(&bench->cache, LAYER, kv_head, n, bench->keys + first, bench->values + first);
+        kvcache_append(&bench->s.cache, LAYER, kv_head, n, bench->keys + first, bench->values + first);
 }
 
 static void commit(Bench *bench, size_t n) {
     for (size_t kv_head = 0; kv_head < bench->c.n_kv_heads; kv_head++)
-        kvcache_commit(&bench->cache, LAYER, kv_head, n);
-    kvcache_advance(&bench->cache, n);
+        kvcache_commit(&bench->s.cache, LAYER, kv_head, n);
+    kvcache_advance(&bench->s.cache, n);
 }
 
 /* All but the last of n_tokens, which is in the batch. */
 static void fill_cache(Bench *bench, size_t n_tokens) {
-    while (bench->cache.n_tokens + 1 < n_tokens) {
-        size_t left = n_tokens - 1 - bench->cache.n_tokens, n = left < N_BATCH ? left : N_BATCH;
+    while (bench->s.cache.n_tokens + 1 < n_tokens) {
+        size_t left = n_tokens - 1 - bench->s.cache.n_tokens, n = left < N_BATCH ? left : N_BATCH;
         append(bench, n);
         commit(bench, n);
     }
@@ -180,7 +124,7 @@ static void fill_cache(Bench *bench, size_t n_tokens) {
 
 /* RoPE by minus the tokens dropped, with some frequencies. */
 static const float *fill_shift(Bench *bench) {
-    size_t dropped = kvcache_dropped(&bench->cache, LAYER, bench->cache.n_tokens);
+    size_t dropped = kvcache_dropped(&bench->s.cache, LAYER, bench->s.cache.n_tokens);
     for (size_t i = 0; i < bench->c.head_dim / 2; i++) {
         double angle = -(double)dropped * pow(0.8, (double)i);
         bench->shift_rotation[2 * i] = (float)cos(angle);
@@ -189,30 +133,9 @@ static const float *fill_shift(Bench *bench) {
     return dropped > 0 ? bench->shift_rotation : NULL;
 }
 
-/* Copies what the query sees, and nothing else. */
-static void show(Bench *bench) {
-    memset(bench->shown, 0xff, kvcache_bytes(&bench->cache));
-    for (size_t kv_head = 0; kv_head < bench->c.n_kv_heads; kv_head++) {
-        KvSpan spans[KV_MAX_SPANS];
-        size_t n = kvcache_view(&bench->cache, LAYER, kv_head, bench->cache.n_tokens, spans);
-        for (size_t i = 0; i < n; i++)
-            for (KvSide side = 0; side < KV_SIDES; side++) {
-                const KvEncoding *encoding = &spans[i].side[side];
-                memcpy(bench->shown + (spans[i].records[side] - bench->memory), spans[i].records[side],
-                       spans[i].n_tokens * encoding->record_bytes / encoding->group.n_tokens);
-            }
-    }
-}
-
 static void run(Bench *bench, float *out, const float *shift_rotation) {
     const Case *c = &bench->c;
-    bench->device = (CudaCache){.layout = bench->cache.layout,
-                                .memory = bench->shown,
-                                .n_tokens = bench->cache.n_tokens,
-                                .shapes = bench->shapes,
-                                .runs = bench->runs,
-                                .n_runs = bench->n_runs,
-                                .bytes_read = bench->bytes_read};
+    bench->device = shown_cache_device(&bench->s);
     CudaAttention attention = {.cache = &bench->device,
                                .layer = LAYER,
                                .n_tokens = 1,
@@ -270,7 +193,7 @@ static void check_head(const Bench *bench, size_t head, const double *expected, 
             fail_msg("%s, group %zu, head_dim %zu, %zu x %zu heads, %zu multiprocessors, %zu tokens: head %zu, element "
                      "%zu: %.9g, expected %.9g (magnitude %.3g, tolerance %.3g)",
                      c->policy, c->group, c->head_dim, c->n_kv_heads, c->q_per_kv, c->n_multiprocessors,
-                     bench->cache.n_tokens + 1, head, d, (double)out[d], expected[d], magnitude[d], tolerance);
+                     bench->s.cache.n_tokens + 1, head, d, (double)out[d], expected[d], magnitude[d], tolerance);
     }
 }
 
@@ -286,7 +209,7 @@ static void check_out(const Bench *bench, const float *shift_rotation) {
         AttentionShape shape = {c->q_per_kv, c->head_dim, c->pairing};
         AttentionQuery query = {
             .q = bench->q + kv_head * c->q_per_kv * c->head_dim, .shift_rotation = shift_rotation, .spans = spans};
-        query.n_spans = kvcache_view(&bench->cache, LAYER, kv_head, bench->cache.n_tokens, spans);
+        query.n_spans = kvcache_view(&bench->s.cache, LAYER, kv_head, bench->s.cache.n_tokens, spans);
         if (attention_reference(&shape, &query, &KV_FRAGMENT_RECORDS, expected, magnitude, &error) < 0)
             fail_msg("%s", error.message);
         for (size_t h = 0; h < c->q_per_kv; h++)
@@ -297,21 +220,21 @@ static void check_out(const Bench *bench, const float *shift_rotation) {
     worst_rms = fmax(worst_rms, rms);
     if (!(rms < 2e-3))
         fail_msg("%s, group %zu, head_dim %zu, %zu tokens: a relative error of %.3g", c->policy, c->group, c->head_dim,
-                 bench->cache.n_tokens + 1, rms);
+                 bench->s.cache.n_tokens + 1, rms);
 }
 
 /* The counters say what the host's would. */
 static void check_counters(Bench *bench, size_t n_calls) {
     for (size_t kv_head = 0; kv_head < bench->c.n_kv_heads; kv_head++) {
         KvSpan spans[KV_MAX_SPANS];
-        size_t n = kvcache_view(&bench->cache, LAYER, kv_head, bench->cache.n_tokens, spans);
+        size_t n = kvcache_view(&bench->s.cache, LAYER, kv_head, bench->s.cache.n_tokens, spans);
         for (size_t i = 0; i < n_calls; i++)
-            kvcache_count_read(&bench->cache, LAYER, spans, n);
+            kvcache_count_read(&bench->s.cache, LAYER, spans, n);
     }
     for (size_t layer = 0; layer < N_LAYERS; layer++)
         for (size_t store = 0; store < KV_MAX_STORES; store++)
-            assert_int_equal(bench->bytes_read[layer * KV_MAX_STORES + store],
-                             kvcache_counters(&bench->cache, layer)->bytes_read[store]);
+            assert_int_equal(bench->s.bytes_read[layer * KV_MAX_STORES + store],
+                             kvcache_counters(&bench->s.cache, layer)->bytes_read[store]);
 }
 
 /* Queries behind n_tokens; once more, which must give the same bits. */
@@ -319,7 +242,8 @@ static void check_at(Bench *bench, size_t n_tokens) {
     fill_cache(bench, n_tokens);
     fill_query(bench, n_tokens / 2);
     const float *shift_rotation = fill_shift(bench);
-    show(bench);
+    shown_cache_hide(&bench->s);
+    shown_cache_show(&bench->s, LAYER, bench->s.cache.n_tokens);
     run(bench, bench->again, shift_rotation);
     run(bench, bench->out, shift_rotation);
     check_out(bench, shift_rotation);
@@ -496,7 +420,8 @@ static void test_nonfinite_values(void **state) {
         bench.values[SPOILED * bench.c.head_dim + ELEMENT] = INFINITY;
         fill_cache(&bench, TOKENS);
         fill_query(&bench, 0);
-        show(&bench);
+        shown_cache_hide(&bench.s);
+        shown_cache_show(&bench.s, LAYER, bench.s.cache.n_tokens);
         run(&bench, bench.out, NULL);
         for (size_t h = 0; h < bench.c.q_per_kv; h++)
             if (isfinite(bench.out[h * bench.c.head_dim + ELEMENT]))

@@ -3,9 +3,8 @@
  * NaN. */
 #include "attention/reference.h"
 #include "cuda/attention.h"
-#include "kvcache/policy_check.h"
-#include "kvcache/policy_text.h"
 #include "tests/cuda_shim/shim.h"
+#include "tests/shown_cache.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -18,13 +17,6 @@
 #include <cmocka.h>
 
 enum { MAX_BATCHES = 12, N_LAYERS = 2, MAX_DIM = 256, MAX_HEADS = 32 };
-
-static uint64_t random_state = 1;
-
-static float random_float(void) { /* -1 to 1 */
-    random_state = random_state * 6364136223846793005 + 1442695040888963407;
-    return (float)((double)(random_state >> 33) * 0x1p-30 - 1);
-}
 
 /* Batches of a prompt. What is 0 is ordinary: see begin_case(). */
 typedef struct Case {
@@ -40,29 +32,13 @@ typedef struct Case {
 
 typedef struct Bench {
     Case c;
-    KvCache cache;
-    uint8_t *memory, *shown; /* as the host fills it; and what the batch's queries see of it, all else NaN */
-    size_t n_tokens;         /* of all batches */
-    float *keys, *values;    /* (n_tokens, n_kv_heads, head_dim) */
-    float *q, *out, *again;  /* (n, n_heads, head_dim) of the batch */
-    float *shift_rotation;   /* (n, head_dim / 2, 2) */
+    ShownCache s;
+    size_t n_tokens;        /* of all batches */
+    float *keys, *values;   /* (n_tokens, n_kv_heads, head_dim) */
+    float *q, *out, *again; /* (n, n_heads, head_dim) of the batch */
+    float *shift_rotation;  /* (n, head_dim / 2, 2) */
     CudaCache device;
-    FragmentShape *shapes;
-    unsigned long long *bytes_read;
 } Bench;
-
-static void *allocate(size_t size_bytes) {
-    void *p = aligned_alloc(64, (size_bytes + 63) / 64 * 64);
-    assert_non_null(p);
-    memset(p, 0xff, size_bytes);
-    return p;
-}
-
-static float *allocate_floats(size_t n) {
-    float *p = malloc(n * sizeof *p);
-    assert_non_null(p);
-    return p;
-}
 
 static size_t n_heads_of(const Case *c) {
     return c->n_kv_heads * c->q_per_kv;
@@ -75,22 +51,6 @@ static size_t longest_batch(const Case *c) {
     return longest;
 }
 
-static void open_cache(Bench *bench) {
-    const Case *c = &bench->c;
-    Error error = {0};
-    KvPolicy policy = kv_policy_full();
-    KvShape shape = {N_LAYERS, c->n_kv_heads, c->head_dim, c->n_ctx, longest_batch(c)};
-    if (kv_policy_parse(c->policy, &policy, &error) < 0)
-        fail_msg("%s", error.message);
-    policy.group = c->group;
-    if (kv_policy_check(&policy, N_LAYERS, c->head_dim, c->n_ctx, &error) < 0 ||
-        kvcache_open(&bench->cache, &shape, &policy, &KV_FRAGMENT_RECORDS, &error) < 0)
-        fail_msg("%s, head_dim %zu: %s", c->policy, c->head_dim, error.message);
-    bench->memory = allocate(kvcache_bytes(&bench->cache));
-    bench->shown = allocate(kvcache_bytes(&bench->cache));
-    kvcache_set_memory(&bench->cache, bench->memory);
-}
-
 /* Keys of random signs have small products with each other, and a large one with themselves. */
 static void fill_keys(Bench *bench) {
     const Case *c = &bench->c;
@@ -100,17 +60,6 @@ static void fill_keys(Bench *bench) {
         bench->keys[i] = c->one_hot ? (x < 0 ? -1.0f : 1.0f) : c->outliers && channel % 17 == 3 ? 8 * x : x;
         bench->values[i] = random_float() * c->value_size;
     }
-}
-
-static void fill_shapes(Bench *bench) {
-    const KvCacheLayout *layout = &bench->cache.layout;
-    for (size_t layer = 0; layer < N_LAYERS; layer++)
-        for (size_t store = KV_FIRST_ENCODED; store < layout->layers[layer].n_stores; store++)
-            for (KvSide side = 0; side < KV_SIDES; side++) {
-                const KvEncoding *encoding = &layout->layers[layer].stores[store].side[side];
-                bench->shapes[(layer * KV_MAX_STORES + store) * KV_SIDES + side] =
-                    fragment_shape(encoding->codec, side, &encoding->group);
-            }
 }
 
 static void begin_case(Bench *bench, const Case *c) {
@@ -126,21 +75,18 @@ static void begin_case(Bench *bench, const Case *c) {
     own->query_size = own->query_size != 0 ? own->query_size : 1.5f;
     assert_true(cuda_attention_has_prefill(own->head_dim, own->q_per_kv));
     assert_true(own->q_per_kv <= MAX_HEADS && own->head_dim <= MAX_DIM);
-    open_cache(bench);
+    shown_cache_open(&bench->s, own->policy, own->group,
+                     &(KvShape){N_LAYERS, own->n_kv_heads, own->head_dim, own->n_ctx, longest_batch(own)});
     size_t rows = bench->n_tokens * own->n_kv_heads * own->head_dim;
     bench->keys = allocate_floats(rows);
     bench->values = allocate_floats(rows);
-    bench->shapes = allocate(N_LAYERS * KV_MAX_STORES * KV_SIDES * sizeof *bench->shapes);
-    bench->bytes_read = calloc(N_LAYERS * KV_MAX_STORES, sizeof *bench->bytes_read);
-    fill_shapes(bench);
     fill_keys(bench);
 }
 
 static void end_case(Bench *bench) {
-    kvcache_close(&bench->cache);
-    void *const memory[] = {bench->memory, bench->shown, bench->keys, bench->values, bench->shapes, bench->bytes_read};
-    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
-        free(memory[i]);
+    shown_cache_close(&bench->s);
+    free(bench->keys);
+    free(bench->values);
 }
 
 /* ---- A batch */
@@ -151,7 +97,7 @@ static void fill_queries(Bench *bench, size_t n) {
     for (size_t t = 0; t < n; t++)
         for (size_t h = 0; h < n_heads_of(c); h++)
             for (size_t d = 0; d < c->head_dim; d++) {
-                size_t position = bench->cache.n_tokens + t, token = (h * 37 + t * 11) % (position + 1);
+                size_t position = bench->s.cache.n_tokens + t, token = (h * 37 + t * 11) % (position + 1);
                 size_t row = token * c->n_kv_heads + h / c->q_per_kv;
                 bench->q[(t * n_heads_of(c) + h) * c->head_dim + d] =
                     (c->one_hot ? bench->keys[row * c->head_dim + d] : random_float()) * c->query_size;
@@ -164,7 +110,7 @@ static const float *fill_shifts(Bench *bench, size_t n) {
     const Case *c = &bench->c;
     bool any = false;
     for (size_t t = 0; t < n; t++) {
-        size_t dropped = kvcache_dropped(&bench->cache, c->layer, bench->cache.n_tokens + t);
+        size_t dropped = kvcache_dropped(&bench->s.cache, c->layer, bench->s.cache.n_tokens + t);
         float *rotation = bench->shift_rotation + t * c->head_dim;
         for (size_t i = 0; i < c->head_dim / 2; i++) {
             double angle = -(double)dropped * pow(0.8, (double)i);
@@ -176,35 +122,22 @@ static const float *fill_shifts(Bench *bench, size_t n) {
     return any ? bench->shift_rotation : NULL;
 }
 
-/* Copies what the queries see, and the batch's own rows, and nothing else. */
+/* What the queries see, and the batch's own rows. */
 static void show(Bench *bench, size_t n) {
-    const KvCacheLayout *layout = &bench->cache.layout;
-    memset(bench->shown, 0xff, kvcache_bytes(&bench->cache));
-    for (size_t kv_head = 0; kv_head < bench->c.n_kv_heads; kv_head++) {
-        for (size_t t = 0; t < n; t++) {
-            KvSpan spans[KV_MAX_SPANS];
-            size_t n_spans = kvcache_view(&bench->cache, bench->c.layer, kv_head, bench->cache.n_tokens + t, spans);
-            for (size_t i = 0; i < n_spans; i++)
-                for (KvSide side = 0; side < KV_SIDES; side++) {
-                    const KvEncoding *encoding = &spans[i].side[side];
-                    memcpy(bench->shown + (spans[i].records[side] - bench->memory), spans[i].records[side],
-                           spans[i].n_tokens * encoding->record_bytes / encoding->group.n_tokens);
-                }
-        }
+    const KvCacheLayout *layout = &bench->s.cache.layout;
+    shown_cache_hide(&bench->s);
+    for (size_t t = 0; t < n; t++)
+        shown_cache_show(&bench->s, bench->c.layer, bench->s.cache.n_tokens + t);
+    for (size_t kv_head = 0; kv_head < bench->c.n_kv_heads; kv_head++)
         for (KvSide side = 0; side < KV_SIDES; side++) {
             size_t at = kv_array_at(&layout->batch[side], kv_head, 0);
-            memcpy(bench->shown + at, bench->memory + at, n * layout->batch[side].slot_bytes);
+            memcpy(bench->s.shown + at, bench->s.memory + at, n * layout->batch[side].slot_bytes);
         }
-    }
 }
 
 static void run(Bench *bench, size_t n, float *out, const float *shift_rotation) {
     const Case *c = &bench->c;
-    bench->device = (CudaCache){.layout = bench->cache.layout,
-                                .memory = bench->shown,
-                                .n_tokens = bench->cache.n_tokens,
-                                .shapes = bench->shapes,
-                                .bytes_read = bench->bytes_read};
+    bench->device = shown_cache_device(&bench->s);
     CudaAttention attention = {.cache = &bench->device,
                                .layer = c->layer,
                                .n_tokens = n,
@@ -257,7 +190,7 @@ static void check_head(const Bench *bench, size_t t, size_t head, double toleran
         if (!(error <= magnitude[d] * tolerance + largest * 0x1p-14 + 0x1p-24))
             fail_msg("%s, group %zu, head_dim %zu, %zu x %zu heads, batch at %zu: query %zu, head %zu, element %zu: "
                      "%.9g, expected %.9g (magnitude %.3g, tolerance %.3g)",
-                     c->policy, c->group, c->head_dim, c->n_kv_heads, c->q_per_kv, bench->cache.n_tokens, t, head, d,
+                     c->policy, c->group, c->head_dim, c->n_kv_heads, c->q_per_kv, bench->s.cache.n_tokens, t, head, d,
                      (double)out[d], expected[d], magnitude[d], tolerance);
     }
 }
@@ -272,13 +205,13 @@ static void check_query(Bench *bench, size_t t, size_t kv_head, const float *shi
     AttentionQuery query = {.q = bench->q + (t * n_heads_of(c) + kv_head * c->q_per_kv) * c->head_dim,
                             .shift_rotation = shift_rotation != NULL ? shift_rotation + t * c->head_dim : NULL,
                             .spans = spans};
-    query.n_spans = kvcache_view(&bench->cache, c->layer, kv_head, bench->cache.n_tokens + t, spans);
+    query.n_spans = kvcache_view(&bench->s.cache, c->layer, kv_head, bench->s.cache.n_tokens + t, spans);
     if (attention_reference(&shape, &query, &KV_FRAGMENT_RECORDS, expected, magnitude, &error) < 0)
         fail_msg("%s", error.message);
     for (size_t h = 0; h < c->q_per_kv; h++)
         check_head(bench, t, kv_head * c->q_per_kv + h, tolerance_of(bench, query.q + h * c->head_dim, largest_key),
                    expected + h * c->head_dim, magnitude + h * c->head_dim, errors);
-    kvcache_count_read(&bench->cache, c->layer, spans, query.n_spans);
+    kvcache_count_read(&bench->s.cache, c->layer, spans, query.n_spans);
 }
 
 /* Outputs, and the counters, which say what the host's would. */
@@ -286,7 +219,7 @@ static void check_batch(Bench *bench, size_t n, const float *shift_rotation) {
     const Case *c = &bench->c;
     Errors errors = {0};
     double largest_key = 0;
-    for (size_t t = 0; t < (bench->cache.n_tokens + n) * c->n_kv_heads; t++)
+    for (size_t t = 0; t < (bench->s.cache.n_tokens + n) * c->n_kv_heads; t++)
         largest_key = fmax(largest_key, norm_of(bench->keys + t * c->head_dim, c->head_dim));
     for (size_t t = 0; t < n; t++)
         for (size_t kv_head = 0; kv_head < c->n_kv_heads; kv_head++)
@@ -295,11 +228,11 @@ static void check_batch(Bench *bench, size_t n, const float *shift_rotation) {
     worst_rms = fmax(worst_rms, rms);
     if (!(rms < 2e-3))
         fail_msg("%s, group %zu, head_dim %zu, batch at %zu: a relative error of %.3g", c->policy, c->group,
-                 c->head_dim, bench->cache.n_tokens, rms);
+                 c->head_dim, bench->s.cache.n_tokens, rms);
     for (size_t layer = 0; layer < N_LAYERS; layer++)
         for (size_t store = 0; store < KV_MAX_STORES; store++)
-            assert_int_equal(bench->bytes_read[layer * KV_MAX_STORES + store],
-                             kvcache_counters(&bench->cache, layer)->bytes_read[store]);
+            assert_int_equal(bench->s.bytes_read[layer * KV_MAX_STORES + store],
+                             kvcache_counters(&bench->s.cache, layer)->bytes_read[store]);
 }
 
 /* Twice, which must give the same bits. */
@@ -314,10 +247,10 @@ static void attend_batch(Bench *bench, size_t n) {
     const float *shift_rotation = fill_shifts(bench, n);
     show(bench, n);
     run(bench, n, bench->again, shift_rotation);
-    memset(bench->bytes_read, 0, N_LAYERS * KV_MAX_STORES * sizeof *bench->bytes_read);
+    memset(bench->s.bytes_read, 0, N_LAYERS * KV_MAX_STORES * sizeof *bench->s.bytes_read);
     for (size_t store = 0; store < KV_MAX_STORES; store++)
-        bench->bytes_read[c->layer * KV_MAX_STORES + store] =
-            kvcache_counters(&bench->cache, c->layer)->bytes_read[store];
+        bench->s.bytes_read[c->layer * KV_MAX_STORES + store] =
+            kvcache_counters(&bench->s.cache, c->layer)->bytes_read[store];
     run(bench, n, bench->out, shift_rotation);
     check_batch(bench, n, shift_rotation);
     if (memcmp(bench->out, bench->again, n_out * sizeof(float)) != 0)
@@ -332,13 +265,13 @@ static void check_case(const Case *c) {
     Bench bench;
     begin_case(&bench, c);
     for (size_t i = 0; i < MAX_BATCHES && c->batches[i] > 0; i++) {
-        size_t n = c->batches[i], row = bench.c.n_kv_heads * c->head_dim, first = bench.cache.n_tokens * row;
+        size_t n = c->batches[i], row = bench.c.n_kv_heads * c->head_dim, first = bench.s.cache.n_tokens * row;
         for (size_t kv_head = 0; kv_head < bench.c.n_kv_heads; kv_head++)
-            kvcache_append(&bench.cache, c->layer, kv_head, n, bench.keys + first, bench.values + first);
+            kvcache_append(&bench.s.cache, c->layer, kv_head, n, bench.keys + first, bench.values + first);
         attend_batch(&bench, n);
         for (size_t kv_head = 0; kv_head < bench.c.n_kv_heads; kv_head++)
-            kvcache_commit(&bench.cache, c->layer, kv_head, n);
-        kvcache_advance(&bench.cache, n);
+            kvcache_commit(&bench.s.cache, c->layer, kv_head, n);
+        kvcache_advance(&bench.s.cache, n);
     }
     end_case(&bench);
 }
