@@ -2,12 +2,11 @@
  * attention/attention.h for the host's). Kernels read codes as they are stored; there is no decoded copy of the cache.
  *
  *     if (cuda_attention_is_fused(head_dim, n_heads / n_kv_heads) && n_tokens == 1)
- *         cuda_attend_fused(&attention, stream);     // one query: tensor cores, the view split over all
- * multiprocessors else if (cuda_attention_has_prefill(head_dim, n_heads / n_kv_heads)) cuda_attend_prefill(&attention,
- * stream);   // tensor cores, a tile decoded once for a block of queries else if (cuda_attention_has_prefill(head_dim,
- * n_heads / n_kv_heads) && n_tokens > 1) cuda_attend_prefill(&attention, stream);   // a batch: tensor cores, tiles
- * decoded once for a block of queries else cuda_attend_plain(&attention, stream);     // any shape, any number of
- * queries
+ *         cuda_attend_fused(&attention, stream);     // one query: tensor cores, all multiprocessors share its view
+ *     else if (cuda_attention_has_prefill(head_dim, n_heads / n_kv_heads))
+ *         cuda_attend_prefill(&attention, stream);   // a batch: tensor cores, a tile decoded once for many queries
+ *     else
+ *         cuda_attend_plain(&attention, stream);     // any shape, any number of queries
  */
 #ifndef STOWKV_CUDA_ATTENTION_H
 #define STOWKV_CUDA_ATTENTION_H
