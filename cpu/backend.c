@@ -335,9 +335,11 @@ static void spread_elements(const CpuBackend *b, ElementsJob *job) {
     spread(b, (job->n + SMALL_WORK - 1) / SMALL_WORK, job->n, element_pieces, job);
 }
 
-static void cpu_swiglu(Backend *backend, float *gate, const float *up, size_t n) {
+static void cpu_matmul_swiglu(Backend *backend, const WeightProduct gate_up[2], const float *x, size_t n_tokens) {
     const CpuBackend *b = cpu(backend);
-    spread_elements(b, &(ElementsJob){b->kernels->swiglu, gate, up, n});
+    size_t n = n_tokens * tensor_n_rows(gate_up[0].w);
+    cpu_matmul(backend, gate_up, 2, x, n_tokens);
+    spread_elements(b, &(ElementsJob){b->kernels->swiglu, gate_up[0].y, gate_up[1].y, n});
 }
 
 static void add(float *x, const float *y, size_t n) {
@@ -374,7 +376,7 @@ static const BackendOps CPU_OPS = {
     .rmsnorm = cpu_rmsnorm,
     .append = cpu_append,
     .attention = cpu_attention,
-    .swiglu = cpu_swiglu,
+    .matmul_swiglu = cpu_matmul_swiglu,
     .matmul_add = cpu_matmul_add,
 };
 

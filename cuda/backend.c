@@ -177,28 +177,42 @@ static void cuda_embed_op(Backend *backend, const Tensor *embedding, size_t n_to
     cuda_embed(embedding->uploaded, b->batches.input->tokens, n_tokens, x, b->device.stream);
 }
 
+static CudaProduct product_of(const WeightProduct *product) {
+    const CudaMatrix *w = product->w->uploaded;
+    return (CudaProduct){*w, product->bias != NULL ? product->bias->uploaded : NULL, product->y};
+}
+
 static void cuda_matmul(Backend *backend, const WeightProduct *products, size_t n_products, const float *x,
                         size_t n_tokens) {
     CudaProduct launched[MOST_PRODUCTS];
-    for (size_t i = 0; i < n_products; i++) {
-        const CudaMatrix *w = products[i].w->uploaded;
-        const float *bias = products[i].bias != NULL ? products[i].bias->uploaded : NULL;
-        launched[i] = (CudaProduct){*w, bias, products[i].y};
-    }
+    for (size_t i = 0; i < n_products; i++)
+        launched[i] = product_of(&products[i]);
     cuda_products(&cuda(backend)->products, launched, n_products, x, n_tokens);
+}
+
+/* Few tokens in one launch, where the two matrices are alike. */
+static void cuda_matmul_swiglu(Backend *backend, const WeightProduct gate_up[2], const float *x, size_t n_tokens) {
+    CudaBackend *b = cuda(backend);
+    const CudaProduct products[] = {product_of(&gate_up[0]), product_of(&gate_up[1])};
+    if (n_tokens < CUDA_BLAS_TOKENS && cuda_matvec_gates(&products[0].w, &products[1].w)) {
+        cuda_matvec_gate(products, x, n_tokens, b->device.stream);
+        return;
+    }
+    cuda_products(&b->products, products, 2, x, n_tokens);
+    cuda_swiglu(gate_up[0].y, gate_up[1].y, n_tokens * products[0].w.n_rows, b->device.stream);
 }
 
 /* Kernels that sum in F32 add where they write; what cuBLAS makes is in parts, and is added as a whole. */
 static void cuda_matmul_add(Backend *backend, const WeightProduct *product, const float *x, size_t n_tokens) {
     CudaBackend *b = cuda(backend);
-    const CudaMatrix *w = product->w->uploaded;
-    const float *bias = product->bias != NULL ? product->bias->uploaded : NULL;
+    CudaProduct launched = product_of(product);
     if (n_tokens < CUDA_BLAS_TOKENS) {
-        cuda_matvec_add(&(CudaProduct){*w, bias, product->y}, x, n_tokens, b->device.stream);
+        cuda_matvec_add(&launched, x, n_tokens, b->device.stream);
         return;
     }
-    cuda_products(&b->products, &(CudaProduct){*w, bias, b->residual}, 1, x, n_tokens);
-    cuda_add(product->y, b->residual, n_tokens * w->n_rows, b->device.stream);
+    launched.y = b->residual;
+    cuda_products(&b->products, &launched, 1, x, n_tokens);
+    cuda_add(product->y, b->residual, n_tokens * launched.w.n_rows, b->device.stream);
 }
 
 static void cuda_rmsnorm_op(Backend *backend, const float *x, const Tensor *gain, float eps, size_t n_tokens,
@@ -258,10 +272,6 @@ static void cuda_attention(Backend *backend, KvCache *cache, size_t layer, size_
     cuda_cache_commit(&batch, b->device.stream);
 }
 
-static void cuda_swiglu_op(Backend *backend, float *gate, const float *up, size_t n) {
-    cuda_swiglu(gate, up, n, cuda(backend)->device.stream);
-}
-
 static int cuda_measure_copies_op(Backend *backend, CopyBandwidth *out, Error *error) {
     return cuda_measure_copies(&cuda(backend)->device, out, error);
 }
@@ -288,7 +298,7 @@ static const BackendOps CUDA_OPS = {
     .rmsnorm = cuda_rmsnorm_op,
     .append = cuda_append,
     .attention = cuda_attention,
-    .swiglu = cuda_swiglu_op,
+    .matmul_swiglu = cuda_matmul_swiglu,
     .matmul_add = cuda_matmul_add,
     .measure_copies = cuda_measure_copies_op,
 };

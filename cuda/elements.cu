@@ -4,6 +4,7 @@
 
 #include "cuda/packed_panel.cuh"
 #include "cuda/primitives.cuh"
+#include "cuda/swiglu.cuh"
 
 namespace {
 
@@ -90,8 +91,7 @@ __global__ void __launch_bounds__(norm_threads)
 __global__ void __launch_bounds__(n_threads) gate_up(float *gate, const float *up, size_t n) {
     if (own_index() >= n)
         return;
-    float z = gate[own_index()];
-    gate[own_index()] = z / (1.0f + expf(fminf(88.0f, -z))) * up[own_index()];
+    gate[own_index()] = swiglu(gate[own_index()], up[own_index()]);
 }
 
 __global__ void __launch_bounds__(n_threads) add_to(float *x, const float *y, size_t n) {

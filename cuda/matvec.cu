@@ -8,16 +8,20 @@
 
 #include "cuda/packed_panel.cuh"
 #include "cuda/primitives.cuh"
+#include "cuda/swiglu.cuh"
 
 namespace {
 
 constexpr int warp_lanes = 32, n_warps = 8, most_products = 4, most_tokens = 4;
 
+/* What becomes of sums: y = sum, y += sum, or, of two matrices of one shape, y = silu(first sum) * second sum. */
+enum ProductEnd { END_STORE, END_ADD, END_GATE };
+
 /* Products of one launch: blocks of threads go over the panels of all of them. */
 struct ProductBatch {
     CudaProduct products[most_products];
     unsigned first_panel[most_products]; /* of each product; a large number behind the last */
-    bool adds;                           /* y += rather than y = */
+    ProductEnd end;
 };
 
 /* What a block of threads computes. */
@@ -26,8 +30,7 @@ struct PanelTask {
     const uint8_t *panel;
     const float *bias; /* (n_rows) or NULL */
     float *y;          /* (n_tokens, n_rows) from the first of its tokens on */
-    bool adds;
-    const float *x; /* (n_tokens, n_columns) */
+    const float *x;    /* (n_tokens, n_columns) */
     int n_tokens;
     size_t first_row;
 };
@@ -47,7 +50,6 @@ __device__ __forceinline__ PanelTask find_task(const ProductBatch &batch, const 
     task.w = product.w;
     task.panel = product.w.panels + (size_t)panel * product.w.panel_bytes;
     task.bias = product.bias;
-    task.adds = batch.adds;
     task.y = product.y + first_token * product.w.n_rows;
     task.x = x + first_token * product.w.n_columns;
     task.n_tokens = n_tokens - first_token < (size_t)tile ? (int)(n_tokens - first_token) : tile;
@@ -60,9 +62,17 @@ __device__ __forceinline__ const float *token_x(const PanelTask &task, int token
     return task.x + (size_t)(token < task.n_tokens ? token : task.n_tokens - 1) * task.w.n_columns;
 }
 
-/* Puts the lanes' sums together and writes y. Lane l has rows l % parts * ROWS and following ones, of its columns. */
+/* The second matrix of a gate: the same rows of it. */
+__device__ __forceinline__ void turn_to_second(PanelTask &task, const ProductBatch &batch) {
+    const CudaProduct &product = batch.products[1];
+    task.panel = product.w.panels + task.first_row / PANEL_ROWS * product.w.panel_bytes;
+    task.bias = product.bias;
+}
+
+/* Puts the lanes' sums together: a thread's is that of row `thread % 16` and token `thread / 16`, if there is such a
+ * token. Lane l has rows l % parts * ROWS and following ones, of its columns. */
 template <int N_TOKENS, int ROWS>
-__device__ __forceinline__ void write_sums(const PanelTask &task, float (&sums)[N_TOKENS][ROWS]) {
+__device__ __forceinline__ float panel_sum(const PanelTask &task, float (&sums)[N_TOKENS][ROWS]) {
     constexpr int parts = PANEL_ROWS / ROWS;
     CUDA_SHARED(float, warp_sums, [n_warps][N_TOKENS][PANEL_ROWS]);
     int warp = (int)threadIdx.x / warp_lanes, lane = (int)threadIdx.x % warp_lanes;
@@ -80,15 +90,29 @@ __device__ __forceinline__ void write_sums(const PanelTask &task, float (&sums)[
     __syncthreads();
     int token = (int)threadIdx.x / PANEL_ROWS, row = (int)threadIdx.x % PANEL_ROWS;
     if (token >= task.n_tokens || task.first_row + row >= task.w.n_rows)
-        return;
+        return 0;
     float sum = warp_sums[0][token][row];
 #pragma unroll
     for (int i = 1; i < n_warps; i++)
         sum += warp_sums[i][token][row];
-    if (task.bias != nullptr)
-        sum += task.bias[task.first_row + row];
-    float *y = task.y + token * task.w.n_rows + task.first_row + row;
-    *y = task.adds ? *y + sum : sum;
+    return task.bias != nullptr ? sum + task.bias[task.first_row + row] : sum;
+}
+
+/* Whether all is done: a gate's first sums are kept for its second, in shared memory, for registers are scarce. */
+__device__ __forceinline__ bool end_panel(PanelTask &task, const ProductBatch &batch, bool is_second, float sum) {
+    CUDA_SHARED(float, first_sums, [n_warps * warp_lanes]);
+    if (batch.end == END_GATE && !is_second) {
+        first_sums[threadIdx.x] = sum;
+        turn_to_second(task, batch);
+        __syncthreads(); /* the sums of warps are read */
+        return false;
+    }
+    int token = (int)threadIdx.x / PANEL_ROWS, row = (int)threadIdx.x % PANEL_ROWS;
+    if (token < task.n_tokens && task.first_row + row < task.w.n_rows) {
+        float *y = task.y + token * task.w.n_rows + task.first_row + row;
+        *y = batch.end == END_ADD ? *y + sum : batch.end == END_GATE ? swiglu(first_sums[threadIdx.x], sum) : sum;
+    }
+    return true;
 }
 
 /* ---- Coded weights: a lane has a block of 32 columns of four rows, a warp 8 blocks */
@@ -255,13 +279,10 @@ __device__ __forceinline__ void add_block(const LaneBlock<type> &block, const fl
  * memory: the next chunk is on its way while the warp works on one, and the barrier keeps the compiler from loading it
  * later. Several tokens need the registers. */
 template <TensorType type, int N_TOKENS>
-__global__ void __launch_bounds__(n_warps *warp_lanes)
-    multiply_coded(ProductBatch batch, const float *x, size_t n_tokens) {
-    PanelTask task = find_task(batch, x, n_tokens, N_TOKENS);
+__device__ __forceinline__ void sum_coded(const PanelTask &task, float (&sums)[N_TOKENS][lane_rows]) {
     int part = (int)threadIdx.x % row_lanes;
     unsigned n_blocks = (unsigned)(task.w.n_columns / PACKED_BLOCK), block = threadIdx.x / row_lanes;
     unsigned n_chunks = (n_blocks + warp_blocks - 1) / warp_blocks, chunk = threadIdx.x / warp_lanes;
-    float sums[N_TOKENS][lane_rows] = {};
     const float *block_x[N_TOKENS];
 #pragma unroll
     for (int t = 0; t < N_TOKENS; t++)
@@ -286,7 +307,18 @@ __global__ void __launch_bounds__(n_warps *warp_lanes)
             now = next;
         }
     }
-    write_sums(task, sums);
+}
+
+template <TensorType type, int N_TOKENS>
+__global__ void __launch_bounds__(n_warps *warp_lanes)
+    multiply_coded(ProductBatch batch, const float *x, size_t n_tokens) {
+    PanelTask task = find_task(batch, x, n_tokens, N_TOKENS);
+    for (bool is_second = false;; is_second = true) {
+        float sums[N_TOKENS][lane_rows] = {};
+        sum_coded<type>(task, sums);
+        if (end_panel(task, batch, is_second, panel_sum(task, sums)))
+            return;
+    }
 }
 
 /* ---- Weights without codes: a lane has one column of four or eight rows at a time */
@@ -308,15 +340,14 @@ template <TensorType type, int ROWS> __device__ __forceinline__ void lane_floats
     }
 }
 
+template <TensorType type> constexpr int float_rows = type == TYPE_F32 ? 4 : 8; /* in 16 bytes */
+
 template <TensorType type, int N_TOKENS>
-__global__ void __launch_bounds__(n_warps *warp_lanes)
-    multiply_floats(ProductBatch batch, const float *x, size_t n_tokens) {
-    constexpr int size = type == TYPE_F32 ? 4 : 2, rows = 16 / size, parts = PANEL_ROWS / rows;
+__device__ __forceinline__ void sum_floats(const PanelTask &task, float (&sums)[N_TOKENS][float_rows<type>]) {
+    constexpr int rows = float_rows<type>, size = 16 / rows, parts = PANEL_ROWS / rows;
     constexpr int columns = n_warps * warp_lanes / parts, unroll = 8; /* one of a thread's loads; loads in flight */
-    PanelTask task = find_task(batch, x, n_tokens, N_TOKENS);
     size_t n_columns = task.w.n_columns, column = threadIdx.x / parts;
     const uint8_t *weights = task.panel + threadIdx.x % parts * 16;
-    float sums[N_TOKENS][rows] = {};
     for (; column < n_columns; column += unroll * columns) {
         uint4 loaded[unroll];
 #pragma unroll
@@ -338,7 +369,18 @@ __global__ void __launch_bounds__(n_warps *warp_lanes)
             }
         }
     }
-    write_sums(task, sums);
+}
+
+template <TensorType type, int N_TOKENS>
+__global__ void __launch_bounds__(n_warps *warp_lanes)
+    multiply_floats(ProductBatch batch, const float *x, size_t n_tokens) {
+    PanelTask task = find_task(batch, x, n_tokens, N_TOKENS);
+    for (bool is_second = false;; is_second = true) {
+        float sums[N_TOKENS][float_rows<type>] = {};
+        sum_floats<type>(task, sums);
+        if (end_panel(task, batch, is_second, panel_sum(task, sums)))
+            return;
+    }
 }
 
 /* ---- Launching */
@@ -367,32 +409,55 @@ void launch(TensorType type, const ProductBatch &batch, unsigned n_panels, const
 
 } // namespace
 
-static void multiply(const CudaProduct *products, size_t n_products, bool adds, const float *x, size_t n_tokens,
+static unsigned panels_of(const CudaMatrix *w) {
+    return (unsigned)((w->n_rows + PANEL_ROWS - 1) / PANEL_ROWS);
+}
+
+static void launch_batch(TensorType type, const ProductBatch &batch, unsigned n_panels, const float *x, size_t n_tokens,
+                         cudaStream_t stream) {
+    if (n_tokens == 1)
+        launch<1>(type, batch, n_panels, x, n_tokens, stream);
+    else
+        launch<most_tokens>(type, batch, n_panels, x, n_tokens, stream);
+}
+
+static void multiply(const CudaProduct *products, size_t n_products, ProductEnd end, const float *x, size_t n_tokens,
                      cudaStream_t stream) {
     for (size_t begin = 0, n; begin < n_products; begin += n) {
         TensorType type = products[begin].w.type;
         ProductBatch batch = {};
         unsigned n_panels = 0;
-        batch.adds = adds;
+        batch.end = end;
         for (n = 0; n < most_products && begin + n < n_products && products[begin + n].w.type == type; n++) {
             batch.products[n] = products[begin + n];
             batch.first_panel[n] = n_panels;
-            n_panels += (unsigned)((products[begin + n].w.n_rows + PANEL_ROWS - 1) / PANEL_ROWS);
+            n_panels += panels_of(&products[begin + n].w);
         }
         for (size_t i = n; i < most_products; i++)
             batch.first_panel[i] = 0xffffffff;
-        if (n_tokens == 1)
-            launch<1>(type, batch, n_panels, x, n_tokens, stream);
-        else
-            launch<most_tokens>(type, batch, n_panels, x, n_tokens, stream);
+        launch_batch(type, batch, n_panels, x, n_tokens, stream);
     }
 }
 
 extern "C" void cuda_matvec(const CudaProduct *products, size_t n_products, const float *x, size_t n_tokens,
                             cudaStream_t stream) {
-    multiply(products, n_products, false, x, n_tokens, stream);
+    multiply(products, n_products, END_STORE, x, n_tokens, stream);
 }
 
 extern "C" void cuda_matvec_add(const CudaProduct *product, const float *x, size_t n_tokens, cudaStream_t stream) {
-    multiply(product, 1, true, x, n_tokens, stream);
+    multiply(product, 1, END_ADD, x, n_tokens, stream);
+}
+
+extern "C" bool cuda_matvec_gates(const CudaMatrix *gate, const CudaMatrix *up) {
+    return gate->type == up->type && gate->n_rows == up->n_rows;
+}
+
+extern "C" void cuda_matvec_gate(const CudaProduct gate_up[2], const float *x, size_t n_tokens, cudaStream_t stream) {
+    ProductBatch batch = {};
+    batch.end = END_GATE;
+    for (unsigned i = 0; i < most_products; i++)
+        batch.first_panel[i] = i == 0 ? 0 : 0xffffffff; /* blocks are for the first */
+    batch.products[0] = gate_up[0];
+    batch.products[1] = gate_up[1];
+    launch_batch(gate_up[0].w.type, batch, panels_of(&gate_up[0].w), x, n_tokens, stream);
 }

@@ -25,6 +25,10 @@ void cuda_matvec(const CudaProduct *products, size_t n_products,
                  const float *x, // (n_tokens, n_columns), aligned to 16 bytes
                  size_t n_tokens, cudaStream_t stream);
 
+/* gate_up[0].y = silu(x gate^T) * (x up^T), which wants matrices of one type and shape; gate_up[1].y is not used. */
+bool cuda_matvec_gates(const CudaMatrix *gate, const CudaMatrix *up);
+void cuda_matvec_gate(const CudaProduct gate_up[2], const float *x, size_t n_tokens, cudaStream_t stream);
+
 /* y += x w^T + bias, of one product. */
 void cuda_matvec_add(const CudaProduct *product, const float *x, size_t n_tokens, cudaStream_t stream);
 

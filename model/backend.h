@@ -90,7 +90,10 @@ typedef struct BackendOps {
                    const float *x,         // (n_tokens, n_columns)
                    size_t n_tokens);
 
-    /* The same for one product whose result is added to what y holds: a residual. Of at most n_embd rows. */
+    /* gate_up[0].y = silu(x gate^T) * (x up^T) (Shazeer 2020); gate_up[1].y is scratch. */
+    void (*matmul_swiglu)(Backend *backend, const WeightProduct gate_up[2], const float *x, size_t n_tokens);
+
+    /* One product whose result is added to what y holds: a residual. Of at most n_embd rows. */
     void (*matmul_add)(Backend *backend, const WeightProduct *product, const float *x, size_t n_tokens);
 
 
@@ -118,7 +121,6 @@ typedef struct BackendOps {
                                                    // ever dropped
                       float *out);                 // (n_tokens, n_heads, head_dim)
 
-    void (*swiglu)(Backend *backend, float *gate, const float *up, size_t n); /* gate = silu(gate) * up */
 
     /* Of a device; NULL where the host's threads read the backend's memory, whose speed they can measure. */
     int (*measure_copies)(Backend *backend, CopyBandwidth *out, Error *error);

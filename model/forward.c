@@ -52,8 +52,7 @@ static void feed_forward_block(Context *context, size_t layer, size_t n_tokens) 
     const WeightProduct gate_up[] = {{&w->ffn_gate, context->gate, NULL}, {&w->ffn_up, context->up, NULL}};
 
     ops->rmsnorm(b, context->x, &w->ffn_norm, config->norm_eps, n_tokens, context->normed);
-    ops->matmul(b, gate_up, 2, context->normed, n_tokens);
-    ops->swiglu(b, context->gate, context->up, n_tokens * config->n_ffn);
+    ops->matmul_swiglu(b, gate_up, context->normed, n_tokens);
     ops->matmul_add(b, &(WeightProduct){&w->ffn_down, context->x, NULL}, context->gate, n_tokens);
 }
 

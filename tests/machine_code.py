@@ -55,7 +55,8 @@ PLAN_BYTES = 176  # of KvPlan (kvcache/plan.h) and what is made of it
 RULES = [
     Rule(r"multiply_coded<(\w+), (4)>", {("LDG.128",): block_loads}, stack=24, spills=24,
          reason="ptxas keeps to 128 registers, so that two blocks of threads fit: up to three loads in some 800 instructions"),
-    Rule(r"multiply_coded<(\w+), (1)>", {("LDG.128",): block_loads}),
+    Rule(r"multiply_coded<(\w+), (1)>", {("LDG.128",): block_loads}, stack=8, spills=4,
+         reason="80 registers let three blocks of threads fit; what tells a gate's second turn waits outside of the loop"),
     Rule(r"multiply_floats<", {("LDG.128",): 8}),
     Rule(r"make_halves<", {("STG.128",): 1}),
     Rule(r"(find_largest<|halve_token|undo_factor)"),

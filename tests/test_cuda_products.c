@@ -152,6 +152,51 @@ static void test_products_together(void **state) {
     free(x);
 }
 
+/* In one launch as in three, to the bit. */
+static void check_gate(TensorType type, size_t n_columns, size_t n_rows, size_t n_tokens) {
+    RandomWeights w[2];
+    CudaWeights weights[2];
+    CudaProduct products[2];
+    size_t n = n_tokens * n_rows;
+    float *x = random_array(n_tokens * n_columns), *device_x = to_device(x, n_tokens * n_columns * sizeof *x);
+    float *bias = random_array(n_rows), *gated = malloc(n * sizeof *gated), *expected = malloc(n * sizeof *expected);
+    for (size_t i = 0; i < 2; i++) {
+        w[i] = random_weights(type, n_columns, n_rows);
+        upload(&weights[i], &w[i].tensor, TENSOR_MATRIX);
+        products[i] =
+            (CudaProduct){*(const CudaMatrix *)w[i].tensor.uploaded,
+                          i == 1 ? to_device(bias, n_rows * sizeof *bias) : NULL, to_device(NULL, n * sizeof(float))};
+    }
+    assert_true(cuda_matvec_gates(&products[0].w, &products[1].w));
+    cuda_matvec_gate(products, device_x, n_tokens, stream);
+    from_device(gated, products[0].y, n * sizeof *gated);
+    cuda_matvec(products, 2, device_x, n_tokens, stream);
+    cuda_swiglu(products[0].y, products[1].y, n, stream);
+    from_device(expected, products[0].y, n * sizeof *expected);
+    assert_memory_equal(gated, expected, n * sizeof *gated);
+    for (size_t i = 0; i < 2; i++) {
+        cuda_weights_close(&weights[i]);
+        free_weights(&w[i]);
+        cudaFree(products[i].y);
+        cudaFree((void *)products[i].bias);
+    }
+    cudaFree(device_x);
+    free(x);
+    free(bias);
+    free(gated);
+    free(expected);
+}
+
+static void test_gates(void **state) {
+    (void)state;
+    for (TensorType type = TYPE_F32; type < TENSOR_TYPE_COUNT; type++)
+        for (unsigned seed = 0; seed < 3; seed++) {
+            cuda_shim_set_seed(seed);
+            check_gate(type, 512, 37, seed == 0 ? 1 : 5);
+        }
+    cuda_shim_set_seed(0);
+}
+
 /* Activations that are 1 once and else 0 pick a column: the weight itself, up to the rounding of what minima take away.
  */
 static void test_one_hot(void **state) {
@@ -404,6 +449,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_products),
         cmocka_unit_test(test_products_together),
+        cmocka_unit_test(test_gates),
         cmocka_unit_test(test_one_hot),
         cmocka_unit_test(test_odd_groups),
         cmocka_unit_test(test_extreme_activations),

@@ -136,6 +136,13 @@ static void record_matmul(Backend *backend, const WeightProduct *products, size_
     recorded_ops->matmul(backend, products, n, x, n_tokens);
 }
 
+static void record_matmul_swiglu(Backend *backend, const WeightProduct gate_up[2], const float *x, size_t n_tokens) {
+    for (size_t i = 0; i < 2; i++)
+        record(&multiplied, gate_up[i].w, gate_up[i].bias);
+    multiplied.n_calls++;
+    recorded_ops->matmul_swiglu(backend, gate_up, x, n_tokens);
+}
+
 static void record_matmul_add(Backend *backend, const WeightProduct *product, const float *x, size_t n_tokens) {
     record(&multiplied, product->w, product->bias);
     multiplied.n_calls++;
@@ -169,6 +176,7 @@ static void check_products(const char *fixture, size_t n_biases) {
     BackendOps ops = *recorded_ops;
     ops.upload = record_upload;
     ops.matmul = record_matmul;
+    ops.matmul_swiglu = record_matmul_swiglu;
     ops.matmul_add = record_matmul_add;
     backend->ops = &ops;
     if (model_open(&model, fixture_path("STOWKV_FIXTURES", fixture), backend, &error) < 0 ||
