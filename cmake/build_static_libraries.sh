@@ -19,9 +19,11 @@ wanted="$(</etc/debian_version) cjson sentencepiece 1"
 rm -rf apt lib source made-from
 mkdir -p apt/state/lists/partial apt/cache/archives/partial apt/sources.d lib source
 touch apt/state/status
-. /etc/os-release
-printf '%s\n' 'Types: deb-src' 'URIs: http://deb.debian.org/debian' "Suites: $VERSION_CODENAME" 'Components: main' \
-    'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg' >apt/sources.d/debian.sources
+for list in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
+    [[ ! -r $list ]] || ! grep -q debian "$list" ||
+        sed -e 's/^Types:.*/Types: deb-src/' -e 's/^deb /deb-src /' "$list" >"apt/sources.d/${list##*/}"
+done
+[[ ! -e apt/sources.d/sources.list ]] || mv apt/sources.d/sources.list apt/sources.d/main.list
 options=(-qq -o Acquire::Languages=none -o APT::Sandbox::User= -o "Dir::State=$PWD/apt/state"
     -o "Dir::State::status=$PWD/apt/state/status" -o "Dir::Cache=$PWD/apt/cache" -o Dir::Etc::SourceList=/dev/null
     -o "Dir::Etc::SourceParts=$PWD/apt/sources.d")
