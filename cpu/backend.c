@@ -100,7 +100,7 @@ static int cpu_reserve(Backend *backend, const ModelConfig *config, size_t n_tok
     if (residual_bytes > b->residual_bytes) {
         cpu_release(backend, b->residual, b->residual_bytes);
         b->residual = cpu_allocate(backend, residual_bytes, "activations", error);
-        b->residual_bytes = residual_bytes;
+        b->residual_bytes = b->residual != NULL ? residual_bytes : 0;
         if (b->residual == NULL)
             return error->code;
     }

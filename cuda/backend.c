@@ -112,10 +112,13 @@ static int cuda_reserve(Backend *backend, const ModelConfig *config, size_t n_to
         return error->code;
     if (n_tokens <= b->batches.n_max)
         return 0;
+    size_t size_bytes = n_tokens * config->n_embd * sizeof *b->residual;
+    float *residual = cuda_device_allocate(&b->device, size_bytes, "activations", error);
+    if (residual == NULL)
+        return error->code;
     cuda_device_release(b->residual);
-    b->residual =
-        cuda_device_allocate(&b->device, n_tokens * config->n_embd * sizeof *b->residual, "activations", error);
-    return b->residual == NULL ? error->code : cuda_batches_reserve(&b->batches, &b->device, n_tokens, error);
+    b->residual = residual;
+    return cuda_batches_reserve(&b->batches, &b->device, n_tokens, error);
 }
 
 /* Pageable memory is copied before the call returns. */

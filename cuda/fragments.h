@@ -31,7 +31,6 @@
 #include "kvcache/codec/record_form.h"
 
 #define FRAGMENT_STRIP  32 /* tokens */
-#define FRAGMENT_TILE   16 /* tokens */
 #define FRAGMENT_LANES  32
 #define FRAGMENT_STEP   16 /* elements */
 #define FRAGMENT_BLOCK  32 /* elements of two steps */

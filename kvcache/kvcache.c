@@ -1,4 +1,4 @@
-/* Storage and movement of tokens between tiers; see kvcache.h. layout.c alone decides where a token is. */
+/* Storage and movement of tokens between tiers; see kvcache.h. places.h alone decides where a token is. */
 #include "kvcache/kvcache.h"
 
 #include "base/checked.h"

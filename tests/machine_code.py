@@ -60,7 +60,7 @@ RULES = [
     Rule(r"multiply_floats<", {("LDG.128",): 8}),
     Rule(r"make_halves<", {("STG.128",): 1}),
     Rule(r"(find_largest<|halve_token|undo_factor)"),
-    Rule(r"(embed_coded<|embed_floats<|normalize|rotate|gate_up|add_to)"),
+    Rule(r"(embed_coded<|embed_floats<|normalize|gate_up|add_to)"),
     Rule(r"attend_fused<", ATTENDS),
     Rule(r"attend_prefill<", ATTENDS, stack=PLAN_BYTES,
          reason="plans of the cache, whose arrays have a tier as index, once for a block of queries"),
