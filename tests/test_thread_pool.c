@@ -1,5 +1,6 @@
-/* The thread pool: every index is done exactly once, whatever the sizes; pieces of one thread never run together; and
- * a loop is over when it returns. */
+/* The thread pool: every index is done exactly once, whatever the sizes; pieces of one thread never run together;
+ * a loop is over when it returns; and threads that are put aside rest. */
+#include "base/machine/rests.h"
 #include "base/machine/thread_pool.h"
 
 #include <setjmp.h>
@@ -171,6 +172,64 @@ static void test_idle(void **state) {
     thread_pool_close(pool);
 }
 
+static void check_owners(ThreadPool *pool, int end) {
+    Owners owners = {0};
+    thread_pool_run(pool, 999, 1, note_owner, &owners);
+    for (size_t i = 0; i < 999; i++)
+        assert_in_range(owners.thread[i], 1, end);
+}
+
+/* A worker at rest takes no part, however long loops go on; thread_pool_each() and the end of the pool wake it. */
+static void test_rest(void **state) {
+    (void)state;
+    const double for_ever = 1e9;
+    Error error = {0};
+    ThreadPool *pool;
+    assert_int_equal(thread_pool_open(&pool, 3, &error), 0);
+    thread_pool_rest(pool, for_ever);
+    do /* until it has seen that it should */
+        check_loop(pool, thread_pool_run, 999, 1);
+    while (thread_pool_n_resting(pool) < 1);
+    for (int i = 0; i < 100; i++)
+        check_owners(pool, 2);
+    thread_pool_rest(pool, for_ever);
+    do
+        check_loop(pool, thread_pool_run, 999, 1);
+    while (thread_pool_n_resting(pool) < 2);
+    thread_pool_rest(pool, for_ever); /* nobody is left but the caller, who never rests */
+    for (int i = 0; i < 100; i++)
+        check_owners(pool, 1);
+    Owners owners = {0};
+    thread_pool_each(pool, 3, note_owner, &owners);
+    for (int thread = 0; thread < 3; thread++)
+        assert_int_equal(owners.thread[thread], thread + 1);
+    thread_pool_rest(pool, for_ever);
+    thread_pool_close(pool);
+}
+
+/* Slices of 4 ms: a process of the same priority takes every other one, a niced one one of 70. */
+static void test_when_to_rest(void **state) {
+    (void)state;
+    assert_true(rest_of_late(0.004, 0.008, 2) > 0.1);
+    assert_true(rest_of_late(0.004, 0.280, 2) == 0);
+    assert_true(rest_of_late(0.004, 0.280, 64) > 0.1); /* 63 threads wait */
+    assert_true(rest_of_late(-0.001, 0.008, 2) == 0);  /* it was another loop that the caller waits for */
+    assert_true(rest_of_lost(0.024, 0.050) > 0.1);
+    assert_true(rest_of_lost(0.004, 0.050) == 0);
+    assert_true(rest_of_lost(60, 100) == REST_MAX_SECONDS);
+}
+
+/* The clock goes on, and no thread computes for longer than time goes by. */
+static void test_usage(void **state) {
+    (void)state;
+    ThreadUsage before = thread_usage(), now;
+    do
+        now = thread_usage();
+    while (now.cpu - before.cpu < 0.002);
+    assert_true(now.wall - before.wall > 0.0015);
+    assert_true(now.n_put_aside >= before.n_put_aside && now.n_slept >= before.n_slept);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_index_once),
@@ -179,6 +238,9 @@ int main(void) {
         cmocka_unit_test(test_each),
         cmocka_unit_test(test_sums),
         cmocka_unit_test(test_idle),
+        cmocka_unit_test(test_rest),
+        cmocka_unit_test(test_when_to_rest),
+        cmocka_unit_test(test_usage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,8 @@
 /* Threads that share loops. Each has a run of the loop's indices and goes through it in pieces, so that it reads memory
  * in one stream; a thread that is through takes pieces of the others' runs, so that one that the machine has put aside
  * holds up no more than the piece it is in. The caller works too, and never waits for a thread that has not begun.
+ * Threads that are put aside again and again rest for a while (rests.h), so that with a process that wants a core for
+ * itself loops are no slower than with a thread less.
  *
  *     ThreadPool *pool;
  *     if (thread_pool_open(&pool, 4, &error) < 0) …
@@ -45,6 +47,11 @@ void thread_pool_share(ThreadPool *pool, size_t n, size_t pieces, ThreadTask *ta
 /* Each thread does its own share of [0, n) in one piece, and nobody takes it over: for first touches, by which memory
  * lies near the thread whose share of later loops over [0, n) reads it. */
 void thread_pool_each(ThreadPool *pool, size_t n, ThreadTask *task, void *context);
+
+/* The last of the workers that are not at rest leaves loops to the others for so many seconds; thread_pool_each() wakes
+ * it. The pool does this itself where it pays. */
+void thread_pool_rest(ThreadPool *pool, double seconds);
+int thread_pool_n_resting(const ThreadPool *pool);
 
 /* Memory nodes that the threads are spread over (cpu_nodes.h): 1 on most machines, where no memory is nearer than other
  * memory. With more, each thread keeps to the CPUs of its node from open to close, the caller too. */
