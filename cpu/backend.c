@@ -26,8 +26,8 @@ typedef struct CpuBackend {
     CpuMatmul matmul;
     char *attention_scratch; /* (n_threads, attention_scratch_bytes()) */
     float *partials;         /* attention_partial_bytes() */
-    float *residual;         /* (n_batch, n_embd) a product that is to be added */
-    size_t residual_bytes;
+    float *scratch;          /* (n_batch, n_embd) normalised activations, or a product that is to be added */
+    size_t scratch_bytes;
     const int32_t *tokens; /* of the batch under way: the caller's */
     size_t position;       /* of the first of them */
 } CpuBackend;
@@ -61,7 +61,7 @@ static void cpu_close(Backend *backend) {
     cpu_matmul_close(&cpu(backend)->matmul);
     cpu_release(backend, cpu(backend)->attention_scratch, (size_t)backend->n_threads * attention_scratch_bytes());
     cpu_release(backend, cpu(backend)->partials, attention_partial_bytes());
-    cpu_release(backend, cpu(backend)->residual, cpu(backend)->residual_bytes);
+    cpu_release(backend, cpu(backend)->scratch, cpu(backend)->scratch_bytes);
     free(backend);
 }
 
@@ -96,12 +96,12 @@ static int cpu_open_cache(Backend *backend, KvCache *cache, const KvShape *shape
 
 static int cpu_reserve(Backend *backend, const ModelConfig *config, size_t n_tokens, Error *error) {
     CpuBackend *b = cpu(backend);
-    size_t residual_bytes = n_tokens * config->n_embd * sizeof *b->residual;
-    if (residual_bytes > b->residual_bytes) {
-        cpu_release(backend, b->residual, b->residual_bytes);
-        b->residual = cpu_allocate(backend, residual_bytes, "activations", error);
-        b->residual_bytes = b->residual != NULL ? residual_bytes : 0;
-        if (b->residual == NULL)
+    size_t scratch_bytes = n_tokens * config->n_embd * sizeof *b->scratch;
+    if (scratch_bytes > b->scratch_bytes) {
+        cpu_release(backend, b->scratch, b->scratch_bytes);
+        b->scratch = cpu_allocate(backend, scratch_bytes, "activations", error);
+        b->scratch_bytes = b->scratch != NULL ? scratch_bytes : 0;
+        if (b->scratch == NULL)
             return error->code;
     }
     return cpu_matmul_reserve(&b->matmul, n_tokens, error);
@@ -133,11 +133,6 @@ static void cpu_embed(Backend *backend, const Tensor *embedding, size_t n_tokens
     }
 }
 
-static void cpu_matmul(Backend *backend, const WeightProduct *products, size_t n_products, const float *x,
-                       size_t n_tokens) {
-    cpu_matmul_run(&cpu(backend)->matmul, products, n_products, x, n_tokens);
-}
-
 typedef struct NormJob {
     const CpuBackend *b;
     const float *x, *gains;
@@ -153,11 +148,13 @@ static void norm_tokens(void *context, size_t begin, size_t end, int thread) {
         job->b->kernels->rmsnorm(job->x + t * job->n, job->gains, job->eps, job->n, job->y + t * job->n);
 }
 
-static void cpu_rmsnorm(Backend *backend, const float *x, const Tensor *gain, float eps, size_t n_tokens, float *y) {
-    const CpuBackend *b = cpu(backend);
-    const float *gains = (const float *)(const void *)gain->data; /* F32, see model/weights.c */
-    size_t n = gain->shape[0];
-    spread(b, n_tokens, n_tokens * n, norm_tokens, &(NormJob){b, x, gains, eps, n, y});
+static void cpu_matmul(Backend *backend, const WeightProduct *products, size_t n_products, RmsNorm norm, const float *x,
+                       size_t n_tokens) {
+    CpuBackend *b = cpu(backend);
+    const float *gains = (const float *)(const void *)norm.gain->data; /* F32, see model/weights.c */
+    size_t n = norm.gain->shape[0];
+    spread(b, n_tokens, n_tokens * n, norm_tokens, &(NormJob){b, x, gains, norm.eps, n, b->scratch});
+    cpu_matmul_run(&b->matmul, products, n_products, b->scratch, n_tokens);
 }
 
 typedef struct RopeJob {
@@ -335,10 +332,11 @@ static void spread_elements(const CpuBackend *b, ElementsJob *job) {
     spread(b, (job->n + SMALL_WORK - 1) / SMALL_WORK, job->n, element_pieces, job);
 }
 
-static void cpu_matmul_swiglu(Backend *backend, const WeightProduct gate_up[2], const float *x, size_t n_tokens) {
+static void cpu_matmul_swiglu(Backend *backend, const WeightProduct gate_up[2], RmsNorm norm, const float *x,
+                              size_t n_tokens) {
     const CpuBackend *b = cpu(backend);
     size_t n = n_tokens * tensor_n_rows(gate_up[0].w);
-    cpu_matmul(backend, gate_up, 2, x, n_tokens);
+    cpu_matmul(backend, gate_up, 2, norm, x, n_tokens);
     spread_elements(b, &(ElementsJob){b->kernels->swiglu, gate_up[0].y, gate_up[1].y, n});
 }
 
@@ -350,8 +348,8 @@ static void add(float *x, const float *y, size_t n) {
 static void cpu_matmul_add(Backend *backend, const WeightProduct *product, const float *x, size_t n_tokens) {
     CpuBackend *b = cpu(backend);
     size_t n = n_tokens * tensor_n_rows(product->w);
-    cpu_matmul_run(&b->matmul, &(WeightProduct){product->w, b->residual, product->bias}, 1, x, n_tokens);
-    spread_elements(b, &(ElementsJob){add, product->y, b->residual, n});
+    cpu_matmul_run(&b->matmul, &(WeightProduct){product->w, b->scratch, product->bias}, 1, x, n_tokens);
+    spread_elements(b, &(ElementsJob){add, product->y, b->scratch, n});
 }
 
 static const BackendOps CPU_OPS = {
@@ -373,7 +371,6 @@ static const BackendOps CPU_OPS = {
     .turns_back = cpu_turns_back,
     .embed = cpu_embed,
     .matmul = cpu_matmul,
-    .rmsnorm = cpu_rmsnorm,
     .append = cpu_append,
     .attention = cpu_attention,
     .matmul_swiglu = cpu_matmul_swiglu,

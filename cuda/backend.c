@@ -28,7 +28,7 @@ typedef struct CudaBackend {
     CudaBatches batches;
     const KvCache *cache; /* of the batch under way */
     void *workspace;      /* of attention; device */
-    float *residual;      /* (n_batch, n_embd) a prompt's product that is to be added; device */
+    float *scratch;       /* (n_batch, n_embd) normalised activations, or a product that is to be added; device */
 } CudaBackend;
 
 static CudaBackend *cuda(Backend *backend) {
@@ -54,7 +54,7 @@ static void cuda_close(Backend *backend) {
     cuda_weights_close(&b->weights);
     cuda_batches_close(&b->batches);
     cuda_device_release(b->workspace);
-    cuda_device_release(b->residual);
+    cuda_device_release(b->scratch);
     cuda_device_close(&b->device);
     thread_pool_close(b->pool);
     free(b);
@@ -112,12 +112,12 @@ static int cuda_reserve(Backend *backend, const ModelConfig *config, size_t n_to
         return error->code;
     if (n_tokens <= b->batches.n_max)
         return 0;
-    size_t size_bytes = n_tokens * config->n_embd * sizeof *b->residual;
-    float *residual = cuda_device_allocate(&b->device, size_bytes, "activations", error);
-    if (residual == NULL)
+    size_t size_bytes = n_tokens * config->n_embd * sizeof *b->scratch;
+    float *scratch = cuda_device_allocate(&b->device, size_bytes, "activations", error);
+    if (scratch == NULL)
         return error->code;
-    cuda_device_release(b->residual);
-    b->residual = residual;
+    cuda_device_release(b->scratch);
+    b->scratch = scratch;
     return cuda_batches_reserve(&b->batches, &b->device, n_tokens, error);
 }
 
@@ -185,18 +185,26 @@ static CudaProduct product_of(const WeightProduct *product) {
     return (CudaProduct){*w, product->bias != NULL ? product->bias->uploaded : NULL, product->y};
 }
 
-static void cuda_matmul(Backend *backend, const WeightProduct *products, size_t n_products, const float *x,
-                        size_t n_tokens) {
+static const float *normalised(CudaBackend *b, RmsNorm norm, const float *x, size_t n_tokens) {
+    cuda_rmsnorm(x, norm.gain->uploaded, norm.eps, norm.gain->shape[0], n_tokens, b->scratch, b->device.stream);
+    return b->scratch;
+}
+
+static void cuda_matmul(Backend *backend, const WeightProduct *products, size_t n_products, RmsNorm norm,
+                        const float *x, size_t n_tokens) {
+    CudaBackend *b = cuda(backend);
     CudaProduct launched[MOST_PRODUCTS];
     for (size_t i = 0; i < n_products; i++)
         launched[i] = product_of(&products[i]);
-    cuda_products(&cuda(backend)->products, launched, n_products, x, n_tokens);
+    cuda_products(&b->products, launched, n_products, normalised(b, norm, x, n_tokens), n_tokens);
 }
 
 /* Few tokens in one launch, where the two matrices are alike. */
-static void cuda_matmul_swiglu(Backend *backend, const WeightProduct gate_up[2], const float *x, size_t n_tokens) {
+static void cuda_matmul_swiglu(Backend *backend, const WeightProduct gate_up[2], RmsNorm norm, const float *x,
+                               size_t n_tokens) {
     CudaBackend *b = cuda(backend);
     const CudaProduct products[] = {product_of(&gate_up[0]), product_of(&gate_up[1])};
+    x = normalised(b, norm, x, n_tokens);
     if (n_tokens < CUDA_BLAS_TOKENS && cuda_matvec_gates(&products[0].w, &products[1].w)) {
         cuda_matvec_gate(products, x, n_tokens, b->device.stream);
         return;
@@ -213,14 +221,9 @@ static void cuda_matmul_add(Backend *backend, const WeightProduct *product, cons
         cuda_matvec_add(&launched, x, n_tokens, b->device.stream);
         return;
     }
-    launched.y = b->residual;
+    launched.y = b->scratch;
     cuda_products(&b->products, &launched, 1, x, n_tokens);
-    cuda_add(product->y, b->residual, n_tokens * launched.w.n_rows, b->device.stream);
-}
-
-static void cuda_rmsnorm_op(Backend *backend, const float *x, const Tensor *gain, float eps, size_t n_tokens,
-                            float *y) {
-    cuda_rmsnorm(x, gain->uploaded, eps, gain->shape[0], n_tokens, y, cuda(backend)->device.stream);
+    cuda_add(product->y, b->scratch, n_tokens * launched.w.n_rows, b->device.stream);
 }
 
 static CudaBatch batch_of(KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads, RopePairing pairing) {
@@ -298,7 +301,6 @@ static const BackendOps CUDA_OPS = {
     .turns_back = cuda_turns_back_op,
     .embed = cuda_embed_op,
     .matmul = cuda_matmul,
-    .rmsnorm = cuda_rmsnorm_op,
     .append = cuda_append,
     .attention = cuda_attention,
     .matmul_swiglu = cuda_matmul_swiglu,

@@ -4,7 +4,7 @@
  *
  *     Backend *backend;
  *     if (cpu_backend_open(&backend, level, n_threads, &error) < 0) …
- *     backend->ops->matmul(backend, &(WeightProduct){&weight, y, NULL}, 1, x, n_tokens);
+ *     backend->ops->matmul(backend, &(WeightProduct){&weight, y, NULL}, 1, (RmsNorm){&gain, eps}, x, n_tokens);
  *     backend->ops->close(backend);
  */
 #ifndef STOWKV_BACKEND_H
@@ -23,6 +23,12 @@ typedef struct WeightProduct {
     float *y;           /* (n_tokens, n_rows) */
     const Tensor *bias; /* {n_rows} TENSOR_VECTOR, added in F32 to each whole sum; NULL: none */
 } WeightProduct;
+
+/* gain * x / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019) */
+typedef struct RmsNorm {
+    const Tensor *gain; /* {n_columns} TENSOR_VECTOR */
+    float eps;
+} RmsNorm;
 
 #define KERNEL_NAME_BYTES 64
 
@@ -85,23 +91,17 @@ typedef struct BackendOps {
                   size_t n_tokens,         // of the batch
                   float *x);               // (n_tokens, n_embd)
 
-    /* Products of one x with several matrices. */
-    void (*matmul)(Backend *backend, const WeightProduct *products, size_t n_products,
-                   const float *x,         // (n_tokens, n_columns)
+    /* Products of one x, normalised, with several matrices of n_embd columns. */
+    void (*matmul)(Backend *backend, const WeightProduct *products, size_t n_products, RmsNorm norm,
+                   const float *x,         // (n_tokens, n_embd)
                    size_t n_tokens);
 
-    /* gate_up[0].y = silu(x gate^T) * (x up^T) (Shazeer 2020); gate_up[1].y is scratch. */
-    void (*matmul_swiglu)(Backend *backend, const WeightProduct gate_up[2], const float *x, size_t n_tokens);
+    /* gate_up[0].y = silu(x gate^T) * (x up^T) (Shazeer 2020), of x normalised; gate_up[1].y is scratch. */
+    void (*matmul_swiglu)(Backend *backend, const WeightProduct gate_up[2], RmsNorm norm, const float *x,
+                          size_t n_tokens);
 
     /* One product whose result is added to what y holds: a residual. Of at most n_embd rows. */
     void (*matmul_add)(Backend *backend, const WeightProduct *product, const float *x, size_t n_tokens);
-
-
-    void (*rmsnorm)(Backend *backend,
-                    const float *x,        // (n_tokens, n)
-                    const Tensor *gain,    // {n}
-                    float eps, size_t n_tokens,
-                    float *y);             // (n_tokens, n)
 
     /* Rotates each head of the batch's queries and keys in place (Su et al. 2021), takes keys and values into one layer
      * of the cache, and encodes the groups that leave a tier. */

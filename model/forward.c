@@ -33,8 +33,7 @@ static void attention_block(Context *context, size_t layer, size_t n_tokens) {
                                  {&w->attn_k, context->k, where_bound(&w->attn_k_bias)},
                                  {&w->attn_v, context->v, where_bound(&w->attn_v_bias)}};
 
-    ops->rmsnorm(b, context->x, &w->attn_norm, config->norm_eps, n_tokens, context->normed);
-    ops->matmul(b, qkv, 3, context->normed, n_tokens);
+    ops->matmul(b, qkv, 3, (RmsNorm){&w->attn_norm, config->norm_eps}, context->x, n_tokens);
     ops->append(b, &context->cache, layer, n_tokens, config->n_heads, config->family->rope_pairing, context->rotation,
                 context->q, context->k, context->v);
     ops->attention(b, &context->cache, layer, n_tokens, config->n_heads, config->family->rope_pairing, context->q,
@@ -51,8 +50,7 @@ static void feed_forward_block(Context *context, size_t layer, size_t n_tokens) 
     const BackendOps *ops = b->ops;
     const WeightProduct gate_up[] = {{&w->ffn_gate, context->gate, NULL}, {&w->ffn_up, context->up, NULL}};
 
-    ops->rmsnorm(b, context->x, &w->ffn_norm, config->norm_eps, n_tokens, context->normed);
-    ops->matmul_swiglu(b, gate_up, context->normed, n_tokens);
+    ops->matmul_swiglu(b, gate_up, (RmsNorm){&w->ffn_norm, config->norm_eps}, context->x, n_tokens);
     ops->matmul_add(b, &(WeightProduct){&w->ffn_down, context->x, NULL}, context->gate, n_tokens);
 }
 
@@ -81,9 +79,9 @@ static void run_batch(Context *context, size_t n_tokens, size_t n_rows) {
     }
     if (n_rows == 0)
         return;
+    const WeightProduct logits = {&w->output, context->device_logits, NULL};
     const float *x = context->x + (n_tokens - n_rows) * config->n_embd;
-    b->ops->rmsnorm(b, x, &w->output_norm, config->norm_eps, n_rows, context->normed);
-    b->ops->matmul(b, &(WeightProduct){&w->output, context->device_logits, NULL}, 1, context->normed, n_rows);
+    b->ops->matmul(b, &logits, 1, (RmsNorm){&w->output_norm, config->norm_eps}, x, n_rows);
 }
 
 static int read_logits(Context *context, size_t n_rows, Error *error) {

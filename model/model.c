@@ -102,7 +102,6 @@ static size_t lay_out(Context *context, float *base) {
         size_t width; /* elements a token */
     } parts[] = {
         {&context->x, c->n_embd},
-        {&context->normed, c->n_embd},
         {&context->q, c->n_heads * c->head_dim},
         {&context->attended, c->n_heads * c->head_dim},
         {&context->k, c->n_kv_heads * c->head_dim},

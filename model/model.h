@@ -40,7 +40,6 @@ typedef struct Context {
     float *arena;        /* all of the following */
     size_t arena_bytes;
     float *x;              /* (n_batch, n_embd) residual stream */
-    float *normed;         /* (n_batch, n_embd) */
     float *q, *attended;   /* (n_batch, n_heads, head_dim) */
     float *k, *v;          /* (n_batch, n_kv_heads, head_dim) */
     float *gate, *up;      /* (n_batch, n_ffn) */

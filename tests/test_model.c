@@ -129,18 +129,20 @@ static int record_upload(Backend *backend, Tensor *const *tensors, size_t n, Ten
     return recorded_ops->upload(backend, tensors, n, use, error);
 }
 
-static void record_matmul(Backend *backend, const WeightProduct *products, size_t n, const float *x, size_t n_tokens) {
+static void record_matmul(Backend *backend, const WeightProduct *products, size_t n, RmsNorm norm, const float *x,
+                          size_t n_tokens) {
     for (size_t i = 0; i < n; i++)
         record(&multiplied, products[i].w, products[i].bias);
     multiplied.n_calls++;
-    recorded_ops->matmul(backend, products, n, x, n_tokens);
+    recorded_ops->matmul(backend, products, n, norm, x, n_tokens);
 }
 
-static void record_matmul_swiglu(Backend *backend, const WeightProduct gate_up[2], const float *x, size_t n_tokens) {
+static void record_matmul_swiglu(Backend *backend, const WeightProduct gate_up[2], RmsNorm norm, const float *x,
+                                 size_t n_tokens) {
     for (size_t i = 0; i < 2; i++)
         record(&multiplied, gate_up[i].w, gate_up[i].bias);
     multiplied.n_calls++;
-    recorded_ops->matmul_swiglu(backend, gate_up, x, n_tokens);
+    recorded_ops->matmul_swiglu(backend, gate_up, norm, x, n_tokens);
 }
 
 static void record_matmul_add(Backend *backend, const WeightProduct *product, const float *x, size_t n_tokens) {
