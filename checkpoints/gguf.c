@@ -365,6 +365,30 @@ int gguf_get_array(const Gguf *gguf, const char *key, GgufType type, const GgufV
     return 0;
 }
 
+/* The i-th element of an array as a value of its own; of another value, itself. */
+static GgufValue element(const GgufValue *value, size_t i) {
+    if (value->type != GGUF_ARRAY)
+        return *value;
+    return (GgufValue){
+        .type = value->element_type, .count = 1, .bytes = value->bytes + i * scalar_bytes(value->element_type)};
+}
+
+int gguf_get_integers(const Gguf *gguf, const char *key, const GgufValue **out, Error *error) {
+    uint64_t first;
+    *out = find_value(gguf, key);
+    if (*out == NULL || (*out)->count == 0)
+        return 0;
+    GgufValue one = element(*out, 0);
+    return read_integer(&one, &first) ? 0 : wrong_type(gguf, key, "an integer or an array of integers", error);
+}
+
+int64_t gguf_integer(const GgufValue *value, size_t i) {
+    uint64_t integer;
+    GgufValue one = element(value, i);
+    read_integer(&one, &integer);
+    return (int64_t)integer;
+}
+
 void gguf_strings(const GgufValue *value, StringView *out) {
     Cursor cursor = {value->bytes, SIZE_MAX / 2, 0, false}; /* parse_value has checked the range */
     for (size_t i = 0; i < value->count; i++)

@@ -55,6 +55,11 @@ int gguf_get_string(const Gguf *gguf, const char *key, bool required, StringView
 /* An array of `type`, or NULL in *out where the key is missing. */
 int gguf_get_array(const Gguf *gguf, const char *key, GgufType type, const GgufValue **out, Error *error);
 
+/* An integer of any width, or an array of such; NULL in *out where the key is missing. gguf_integer() gives the i-th,
+ * where i < (*out)->count; what does not fit comes out negative. */
+int gguf_get_integers(const Gguf *gguf, const char *key, const GgufValue **out, Error *error);
+int64_t gguf_integer(const GgufValue *value, size_t i);
+
 /* Fills the views of a string array, (value->count). */
 void gguf_strings(const GgufValue *value, StringView *out);
 

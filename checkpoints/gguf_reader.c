@@ -132,6 +132,37 @@ static int read_token_id(const Gguf *gguf, const char *key, size_t n_tokens, int
     return 0;
 }
 
+/* What else ends a text by the file's own word: single ids, and the arrays that Ollama's converter writes. */
+static int read_end_ids(Checkpoint *checkpoint, const Gguf *gguf, Error *error) {
+    static const char *const KEYS[] = {
+        "tokenizer.ggml.eom_token_id",     "tokenizer.ggml.fim_pad_token_id", "tokenizer.ggml.fim_rep_token_id",
+        "tokenizer.ggml.fim_sep_token_id", "tokenizer.ggml.eos_token_ids",    "tokenizer.ggml.eot_token_ids",
+        "tokenizer.ggml.eom_token_ids",
+    };
+    enum { N_KEYS = sizeof KEYS / sizeof *KEYS };
+    Vocabulary *vocabulary = &checkpoint->vocabulary;
+    const GgufValue *values[N_KEYS];
+    size_t n = 0;
+    for (size_t i = 0; i < N_KEYS; i++) {
+        if (gguf_get_integers(gguf, KEYS[i], &values[i], error) < 0)
+            return error->code;
+        n += values[i] != NULL ? values[i]->count : 0;
+    }
+    if (n == 0)
+        return 0;
+    int64_t *ids = checkpoint_allocate(checkpoint, n, sizeof *ids, "the vocabulary", error);
+    if (ids == NULL)
+        return error->code;
+    vocabulary->end_ids = ids;
+    for (size_t i = 0; i < N_KEYS; i++)
+        for (size_t j = 0; values[i] != NULL && j < values[i]->count; j++) {
+            int64_t id = gguf_integer(values[i], j);
+            if (id >= 0 && id != UINT32_MAX) /* -1, of either width, is written for "none" */
+                ids[vocabulary->n_end_ids++] = id;
+        }
+    return 0;
+}
+
 static int read_tokens(Checkpoint *checkpoint, const Gguf *gguf, Error *error) {
     Vocabulary *vocabulary = &checkpoint->vocabulary;
     const GgufValue *tokens, *merges;
@@ -178,6 +209,7 @@ static int read_vocabulary(Checkpoint *checkpoint, const Gguf *gguf, Error *erro
         read_token_id(gguf, "tokenizer.ggml.eot_token_id", vocabulary->n_tokens, &vocabulary->eot_id, error) < 0 ||
         read_token_id(gguf, "tokenizer.ggml.unknown_token_id", vocabulary->n_tokens, &vocabulary->unknown_id, error) <
             0 ||
+        read_end_ids(checkpoint, gguf, error) < 0 ||
         gguf_get_bool(gguf, "tokenizer.ggml.add_bos_token", &vocabulary->add_bos, error) < 0 ||
         gguf_get_bool(gguf, "tokenizer.ggml.add_eos_token", &vocabulary->add_eos, error) < 0 ||
         gguf_get_bool(gguf, "tokenizer.ggml.add_space_prefix", &vocabulary->add_space_prefix, error) < 0 ||

@@ -278,6 +278,94 @@ static void test_bos_and_ends(void **state) {
     tokenizer_free(tokenizer);
 }
 
+/* What llama.cpp's vocabulary loader takes for an end of generation by name, and names of its kind that it leaves to
+ * the file's EOS; against each what looks like it and is text, or another control token. */
+static void test_names_of_ends(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        int32_t type;
+        bool ends;
+    } rows[] = {
+        {"<|eot_id|>", TOKEN_CONTROL, true},
+        {"<|eot_id|>", TOKEN_NORMAL, true},
+        {"<|im_end|>", TOKEN_NORMAL, true},
+        {"<|end|>", TOKEN_USER_DEFINED, true},
+        {"<end_of_turn>", TOKEN_NORMAL, true},
+        {"<|endoftext|>", TOKEN_NORMAL, true},
+        {"</s>", TOKEN_NORMAL, true},
+        {"<|eom_id|>", TOKEN_NORMAL, true},
+        {"<|end_of_text|>", TOKEN_CONTROL, true},
+        {"<end_of_utterance>", TOKEN_CONTROL, true},
+        {"<EOT>", TOKEN_CONTROL, true},
+        {"_<EOT>", TOKEN_CONTROL, true},
+        {"[EOT]", TOKEN_CONTROL, true},
+        {"[EOS]", TOKEN_CONTROL, true},
+        {"<eos>", TOKEN_CONTROL, true},
+        {"<|return|>", TOKEN_CONTROL, true},
+        {"<|call|>", TOKEN_CONTROL, true},
+        {"<|fim_pad|>", TOKEN_CONTROL, true},
+        {"<PAD>", TOKEN_CONTROL, true},
+        {"<reponame>", TOKEN_CONTROL, true},
+        {"<|repo_name|>", TOKEN_CONTROL, true},
+        {"<|file_sep|>", TOKEN_CONTROL, true},
+        {"<|end_of_turn|>", TOKEN_USER_DEFINED, true},
+        {"<|eot|>", TOKEN_CONTROL, true},
+        {"<|eom|>", TOKEN_CONTROL, true},
+        {"<|EOT|>", TOKEN_CONTROL, true},
+        {"<|END_OF_TURN_TOKEN|>", TOKEN_CONTROL, true},
+        {"<\xEF\xBD\x9C"
+         "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>",
+         TOKEN_CONTROL, true},
+        {"<EOT>", TOKEN_NORMAL, false},
+        {"<eos>", TOKEN_NORMAL, false},
+        {"[EOS]", TOKEN_NORMAL, false},
+        {"<reponame>", TOKEN_NORMAL, false},
+        {"<PAD>", TOKEN_UNUSED, false},
+        {"eos", TOKEN_USER_DEFINED, false},
+        {"</eos_and_more_than_a_name_has>", TOKEN_CONTROL, false},
+        {"<|im_start|>", TOKEN_CONTROL, false},
+        {"<|start_header_id|>", TOKEN_CONTROL, false},
+        {"<|end_header_id|>", TOKEN_CONTROL, false},
+        {"<|endofprompt|>", TOKEN_CONTROL, false},
+        {"<tool_call>", TOKEN_CONTROL, false},
+        {"[/INST]", TOKEN_CONTROL, false},
+        {"<|python_tag|>", TOKEN_CONTROL, false},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        Tiny tiny;
+        tiny_start(&tiny);
+        tiny.tokens[TINY_ADDED] = sv(rows[i].text);
+        tiny.types[TINY_ADDED] = rows[i].type;
+        Tokenizer *tokenizer = open_or_fail(&tiny.vocabulary);
+        if (tokenizer_is_end(tokenizer, TINY_ADDED) != rows[i].ends)
+            fail_msg("%s of type %d: expected %d", rows[i].text, rows[i].type, rows[i].ends);
+        for (int32_t other = 0; other < TINY_COUNT; other++)
+            assert_true(other == TINY_ADDED || !tokenizer_is_end(tokenizer, other));
+        tokenizer_free(tokenizer);
+    }
+}
+
+/* Ids that the file names: EOS, end of turn, and any further ones, which become control tokens. */
+static void test_named_ends(void **state) {
+    (void)state;
+    Tiny tiny;
+    tiny_start(&tiny);
+    const int64_t more[] = {TINY_ADDED, TINY_ABC};
+    tiny.vocabulary.eos_id = TINY_CONTROL;
+    tiny.vocabulary.eot_id = TINY_LONGER;
+    tiny.vocabulary.end_ids = more;
+    tiny.vocabulary.n_end_ids = 2;
+    Tokenizer *tokenizer = open_or_fail(&tiny.vocabulary);
+    for (int32_t id = 0; id < TINY_COUNT; id++)
+        assert_int_equal(tokenizer_is_end(tokenizer, id),
+                         id == TINY_CONTROL || id == TINY_LONGER || id == TINY_ADDED || id == TINY_ABC);
+    assert_int_equal(tokenizer_type(tokenizer, TINY_ADDED), TOKEN_CONTROL);
+    tokenizer_free(tokenizer);
+    tiny.vocabulary.end_ids = (const int64_t[]){TINY_ADDED, TINY_COUNT};
+    expect_refused(&tiny.vocabulary, ERROR_FORMAT, "end token");
+}
+
 static void test_damaged_vocabularies(void **state) {
     (void)state;
     Tiny tiny;
@@ -567,6 +655,8 @@ int main(void) {
         cmocka_unit_test(test_merge_order),
         cmocka_unit_test(test_special_tokens),
         cmocka_unit_test(test_bos_and_ends),
+        cmocka_unit_test(test_names_of_ends),
+        cmocka_unit_test(test_named_ends),
         cmocka_unit_test(test_damaged_vocabularies),
         cmocka_unit_test(test_damaged_sentencepiece_vocabularies),
         cmocka_unit_test(test_damaged_model_files),

@@ -4,6 +4,7 @@
 
 #include "base/checked.h"
 #include "tokenizer/byte_level_bpe.h"
+#include "tokenizer/marks.h"
 #include "tokenizer/sentencepiece_model.h"
 #include "tokenizer/sentencepiece_wrapper.h"
 #include "tokenizer/special_tokens.h"
@@ -18,37 +19,11 @@ struct Tokenizer {
     size_t n_tokens;
     size_t longest_token; /* in bytes */
     uint8_t *types;       /* (n_tokens) TokenType */
+    bool *ends;           /* (n_tokens) generating it ends a text */
     SpecialTokens special;
     int32_t bos, eos, eot; /* -1: none */
     bool adds_bos, adds_space;
 };
-
-/* Control tokens that mark turns and ends. Converters have stored some of them as normal or user-defined tokens; by
- * these names they are control tokens whatever the file says, as in llama.cpp. */
-static const struct {
-    const char *text;
-    bool ends; /* generating it ends an answer */
-} marks[] = {
-    {"</s>", true},
-    {"<|im_end|>", true},
-    {"<|eot_id|>", true},
-    {"<|endoftext|>", true},
-    {"<|end|>", true},
-    {"<|end_of_text|>", true},
-    {"<|im_start|>", false},
-    {"<|begin_of_text|>", false},
-    {"<|start_header_id|>", false},
-    {"<|end_header_id|>", false},
-};
-
-enum { N_MARKS = sizeof marks / sizeof marks[0] };
-
-static int find_mark(StringView token) {
-    for (int i = 0; i < N_MARKS; i++)
-        if (sv_is(token, marks[i].text))
-            return i;
-    return -1;
-}
 
 /* An id that a file gives, or `fallback` where it gives none (-1 if the vocabulary ends before it). */
 static int read_id(const Vocabulary *vocabulary, const char *name, int64_t id, int32_t fallback, int32_t *out,
@@ -61,7 +36,29 @@ static int read_id(const Vocabulary *vocabulary, const char *name, int64_t id, i
     return 0;
 }
 
-/* The type of each token: the file's, corrected by the ids that the file names and by the marks. */
+/* The ids that end a text because the file says so. Of SentencePiece's own files that is EOS. */
+static int mark_named_ends(Tokenizer *tokenizer, Error *error) {
+    const int32_t named[] = {tokenizer->bos, tokenizer->eos, tokenizer->eot};
+    const Vocabulary *vocabulary = tokenizer->vocabulary;
+    tokenizer->ends = calloc(tokenizer->n_tokens, sizeof *tokenizer->ends);
+    if (tokenizer->ends == NULL)
+        return error_memory(error, "the tokenizer", tokenizer->n_tokens);
+    for (size_t i = 0; i < sizeof named / sizeof *named; i++)
+        if (named[i] >= 0)
+            tokenizer->ends[named[i]] = true;
+    for (size_t i = 0; vocabulary != NULL && i < vocabulary->n_end_ids; i++) {
+        int64_t id = vocabulary->end_ids[i];
+        if (id < 0 || (uint64_t)id >= tokenizer->n_tokens)
+            return error_set(error, ERROR_FORMAT,
+                             "vocabulary: an end token is %lld of %zu tokens; convert the checkpoint again",
+                             (long long)id, tokenizer->n_tokens);
+        tokenizer->ends[id] = true;
+    }
+    return 0;
+}
+
+/* The type of each token: the file's, corrected by the ids that the file names and by the marks; and which tokens end
+ * a text by their names. */
 static int read_types(Tokenizer *tokenizer, const Vocabulary *vocabulary, int32_t unknown, Error *error) {
     bool sentencepiece = vocabulary->kind == VOCABULARY_SENTENCEPIECE;
     for (size_t id = 0; id < vocabulary->n_tokens; id++) {
@@ -73,8 +70,9 @@ static int read_types(Tokenizer *tokenizer, const Vocabulary *vocabulary, int32_
                              id, type);
         if (sentencepiece && vocabulary->types == NULL && token.length == 6 && sv_starts_with(token, sv("<0x")))
             type = TOKEN_BYTE;
-        if (find_mark(token) >= 0 || (int32_t)id == tokenizer->bos || (int32_t)id == tokenizer->eos ||
-            (int32_t)id == tokenizer->eot)
+        TokenMark mark = token_mark(token, (TokenType)type);
+        tokenizer->ends[id] = tokenizer->ends[id] || mark == MARK_END;
+        if (mark != MARK_NONE || tokenizer->ends[id])
             type = TOKEN_CONTROL;
         /* SentencePiece wants exactly one unknown piece. */
         if (sentencepiece && (int32_t)id == unknown)
@@ -115,8 +113,14 @@ static int open_file(Tokenizer *tokenizer, const char *path, Error *error) {
     tokenizer->types = malloc(tokenizer->n_tokens);
     if (tokenizer->types == NULL)
         return error_memory(error, "the tokenizer", tokenizer->n_tokens);
-    for (size_t id = 0; id < tokenizer->n_tokens; id++)
-        tokenizer->types[id] = (uint8_t)sentencepiece_type(tokenizer->sp, (int32_t)id);
+    if (mark_named_ends(tokenizer, error) < 0)
+        return error->code;
+    for (size_t id = 0; id < tokenizer->n_tokens; id++) {
+        TokenType type = sentencepiece_type(tokenizer->sp, (int32_t)id);
+        tokenizer->types[id] = (uint8_t)type;
+        if (type == TOKEN_CONTROL && token_mark(tokenizer_token(tokenizer, (int32_t)id), type) == MARK_END)
+            tokenizer->ends[id] = true;
+    }
     return add_special_tokens(tokenizer, error);
 }
 
@@ -163,6 +167,8 @@ static int open_vocabulary(Tokenizer *tokenizer, const Vocabulary *vocabulary, E
     if (status == 0)
         status = read_id(vocabulary, "unknown", vocabulary->unknown_id, sentencepiece ? 0 : -1, &unknown, error);
     if (status == 0)
+        status = mark_named_ends(tokenizer, error);
+    if (status == 0)
         status = read_types(tokenizer, vocabulary, unknown, error);
     if (status == 0)
         status = sentencepiece ? open_sentencepiece(tokenizer, vocabulary, error)
@@ -200,6 +206,7 @@ void tokenizer_free(Tokenizer *tokenizer) {
     byte_level_bpe_free(tokenizer->bpe);
     special_tokens_free(&tokenizer->special);
     free(tokenizer->types);
+    free(tokenizer->ends);
     free(tokenizer);
 }
 
@@ -240,14 +247,7 @@ bool tokenizer_adds_bos(const Tokenizer *tokenizer) {
 }
 
 bool tokenizer_is_end(const Tokenizer *tokenizer, int32_t id) {
-    if (id < 0 || (size_t)id >= tokenizer->n_tokens)
-        return false;
-    if (id == tokenizer->eos || id == tokenizer->eot || id == tokenizer->bos)
-        return true;
-    if (tokenizer->types[id] != TOKEN_CONTROL)
-        return false;
-    int mark = find_mark(tokenizer_token(tokenizer, id));
-    return mark >= 0 && marks[mark].ends;
+    return id >= 0 && (size_t)id < tokenizer->n_tokens && tokenizer->ends[id];
 }
 
 int32_t tokenizer_special(const Tokenizer *tokenizer, StringView text) {

@@ -30,7 +30,8 @@ int32_t tokenizer_eos(const Tokenizer *tokenizer); /* -1: none */
 /* Whether the model's own rule puts BOS in front of a text. */
 bool tokenizer_adds_bos(const Tokenizer *tokenizer);
 
-/* Whether generating `id` ends a text: EOS, end of turn, or BOS (a new document begins). */
+/* Whether generating `id` ends a text: EOS, BOS (a new document begins), and what the file or a name (marks.h) says is
+ * an end of a turn, a message or a text. */
 bool tokenizer_is_end(const Tokenizer *tokenizer, int32_t id);
 
 /* A token as the vocabulary spells it, and its type (the file's, corrected by the ids that the file names); `id` must

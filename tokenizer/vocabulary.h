@@ -33,8 +33,10 @@ typedef struct Vocabulary {
     size_t n_merges;
     const StringView *merges;                   /* (n_merges) "left right", most frequent first */
     int64_t bos_id, eos_id, eot_id, unknown_id; /* -1 where the file does not say */
-    int add_bos, add_eos, add_space_prefix;     /* 0, 1, or -1 where the file does not say */
-    StringView chat_template;                   /* the Jinja text, or empty */
+    size_t n_end_ids;
+    const int64_t *end_ids;                 /* (n_end_ids) further ids that end a text: end of message, … */
+    int add_bos, add_eos, add_space_prefix; /* 0, 1, or -1 where the file does not say */
+    StringView chat_template;               /* the Jinja text, or empty */
 } Vocabulary;
 
 #endif
