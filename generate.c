@@ -8,10 +8,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
-
-#define SEED_UNSET UINT64_MAX
 
 static const char USAGE[] = "Usage: generate --checkpoint_path PATH --prompt TEXT [flags]\n"
                             "Generates text from a Llama-family checkpoint. stdout is the prompt's continuation, "
@@ -198,8 +195,8 @@ static int open_program(Program *program, Error *error) {
         return error->code;
     if (session_open(&program->session, &s->session, error) < 0 || choose_chat_template(program, error) < 0)
         return error->code;
-    size_t n_vocab = program->session.model.checkpoint.config.n_vocab;
-    return sampler_open(&program->sampler, &s->sampler, n_vocab, error);
+    const Model *model = &program->session.model;
+    return sampler_open(&program->sampler, &s->sampler, model->checkpoint.config.n_vocab, model->backend->level, error);
 }
 
 /* A fresh run with this policy: an empty cache, and the seed from its start. */
@@ -225,18 +222,22 @@ static void close_program(void *state) {
     free(program->prompt_text);
 }
 
+/* What repeats the run, where chance had a part in it. */
+static void print_seed(const Settings *s) {
+    if (s->sampler.temperature > 0)
+        fprintf(stderr, "seed: %llu\n", (unsigned long long)s->sampler.seed);
+}
+
 /* The text goes on the screen before its summary, also where both are the same terminal. */
 static int report(Program *program, Error *error) {
     const Settings *s = &program->settings;
     if (isatty(STDOUT_FILENO) && !s->interactive && program->run.text_length > 0)
         fputc('\n', stderr);
     run_report_print(&program->run, stderr);
-    if (s->sampler.temperature > 0)
-        fprintf(stderr, "seed: %llu\n", (unsigned long long)s->sampler.seed);
+    print_seed(s);
     if (s->json == NULL)
         return 0;
-    return json_commit(run_report_json(&program->run, s->session.checkpoint_path, s->sampler.seed), &program->json,
-                       error);
+    return json_commit(run_report_json(&program->run, s->session.checkpoint_path), &program->json, error);
 }
 
 /* An interrupted run reports what it has done. */
@@ -271,12 +272,13 @@ static int compare_policies(Program *program, const PolicyList *policies, String
         if (status == 0)
             status = print_text(program, sv("\n\n"), error);
         summaries[n] = run_summarise(&program->run);
-        cJSON_AddItemToArray(modes, run_report_json(&program->run, s->session.checkpoint_path, s->sampler.seed));
+        cJSON_AddItemToArray(modes, run_report_json(&program->run, s->session.checkpoint_path));
     }
     if (status == 0 && program->json.stream != stdout) {
         run_summaries_print(summaries, n, stdout);
         status = program_flush_stdout(error);
     }
+    print_seed(s);
     free(summaries);
     if (status == 0 && s->json != NULL)
         return json_commit(root, &program->json, error);
@@ -353,15 +355,13 @@ static int check_program(void *state, Error *error) {
 
 static int run(void *state, Error *error) {
     Program *program = state;
-    Settings *s = &program->settings;
-    if (s->sampler.seed == SEED_UNSET)
-        s->sampler.seed = (uint64_t)time(NULL);
-    return s->plan_memory ? plan_memory(program, error) : run_program(program, error);
+    return program->settings.plan_memory ? plan_memory(program, error) : run_program(program, error);
 }
 
 int main(int argc, char **argv) {
-    static Program program = {
-        .settings = {.session = SESSION_DEFAULTS, .max_new_tokens = 200, .sampler = {0.8, 200, 1.0, 0.0, SEED_UNSET}}};
+    static Program program = {.settings = {.session = SESSION_DEFAULTS,
+                                           .max_new_tokens = 200,
+                                           .sampler = {0.8, 200, 1.0, 0.0, 0, {1, 0, 0, 64}}}};
     static Settings *const s = &program.settings;
     static ProgramFlags flags;
     const Option options[] = {
@@ -382,8 +382,16 @@ int main(int argc, char **argv) {
          1 << 30},
         {"top_p", OPTION_NUMBER, &s->sampler.top_p, "P", "keep the most likely tokens up to P; default 1: all", 0, 1},
         {"min_p", OPTION_NUMBER, &s->sampler.min_p, "P", "drop tokens below P times the best; default 0: none", 0, 1},
-        {"seed", OPTION_SEED, &s->sampler.seed, "N", "the same seed gives the same text; default: from the clock", 0,
+        {"seed", OPTION_SEED, &s->sampler.seed, "N", "the same seed gives the same text; default: another each time", 0,
          0},
+        {"repetition_penalty", OPTION_NUMBER, &s->sampler.penalties.repetition, "X",
+         "divide by X the logits of tokens that were there; default 1: none", 0.01, 100},
+        {"frequency_penalty", OPTION_NUMBER, &s->sampler.penalties.frequency, "X",
+         "subtract X for each time that a token was there; default 0", -100, 100},
+        {"presence_penalty", OPTION_NUMBER, &s->sampler.penalties.presence, "X",
+         "subtract X once if a token was there; default 0", -100, 100},
+        {"penalty_window", OPTION_SIZE, &s->sampler.penalties.window, "N",
+         "penalties look at the last N tokens, prompt included; default 64, 0: off, -1: all", -1, 1 << 30},
         {"ignore_eos", OPTION_FLAG, &s->ignore_eos, NULL, "go on behind the end of the text", 0, 0},
         {"stop", OPTION_LIST, &s->stops, "TEXT", "end before this text; may be given several times", 0, 0},
         {"Output", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
@@ -396,6 +404,11 @@ int main(int argc, char **argv) {
         PROGRAM_OPTIONS(flags),
         {0},
     };
+    Error error = {0};
+    if (sampler_draw_seed(&s->sampler.seed, &error) < 0) {
+        fprintf(stderr, "generate: error: %s\n", error.message);
+        return EXIT_FAILURE;
+    }
     const ProgramMain steps = {"generate", USAGE, options, &flags, &s->session.simd, check_program, run, close_program};
     return program_main(argc, argv, &steps, &program);
 }

@@ -58,6 +58,10 @@ static int out_of_range(const Option *option, const char *text, Error *error) {
 }
 
 static int set_size(const Option *option, const char *text, Error *error) {
+    if (option->min < 0 && strcmp(text, "-1") == 0) {
+        *(size_t *)option->target = SIZE_MAX;
+        return 0;
+    }
     char *end;
     errno = 0;
     unsigned long long value = strtoull(text, &end, 10);

@@ -19,7 +19,7 @@ typedef enum OptionKind {
     OPTION_FLAG,   /* target: bool, set to true */
     OPTION_STRING, /* target: const char *, points into argv */
     OPTION_LIST,   /* target: StringList, one more each time */
-    OPTION_SIZE,   /* target: size_t within [min, max] */
+    OPTION_SIZE,   /* target: size_t within [min, max]; min -1: or -1, which gives SIZE_MAX */
     OPTION_SEED,   /* target: uint64_t, any value */
     OPTION_NUMBER, /* target: double within [min, max] */
     OPTION_HEADING /* no flag: a line in --help */

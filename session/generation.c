@@ -35,7 +35,8 @@ int generation_read(Generation *run, const int32_t *tokens, size_t n_tokens, Err
         if (forward(context, tokens + done, n, wanted, error) < 0)
             return error->code;
         for (size_t i = 0; i < n; i++)
-            if (token_list_append(&run->prompt, tokens[done + i], error) < 0)
+            if (token_list_append(&run->prompt, tokens[done + i], error) < 0 ||
+                sampler_accept(run->sampler, tokens[done + i], error) < 0)
                 return error->code;
         done += n;
         add_speed(&run->prefill, start, n, context->cache.n_tokens);
@@ -106,7 +107,7 @@ static int run_loop(Generation *run, const GenerationOptions *options, Streams *
             run->end = END_CONTEXT_FULL;
             break;
         }
-        if (forward(context, &token, 1, LOGITS_LAST, error) < 0)
+        if (sampler_accept(run->sampler, token, error) < 0 || forward(context, &token, 1, LOGITS_LAST, error) < 0)
             return error->code;
         add_speed(&run->decode, start, 1, context->cache.n_tokens);
     }

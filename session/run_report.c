@@ -91,6 +91,19 @@ void seed_json(cJSON *root, uint64_t seed) {
     cJSON_AddRawToObject(root, "seed", text); /* 64 bits do not fit cJSON's double */
 }
 
+void sampler_json(cJSON *root, const SamplerOptions *options) {
+    const Penalties *p = &options->penalties;
+    seed_json(root, options->seed);
+    cJSON_AddNumberToObject(root, "temperature", options->temperature);
+    cJSON_AddNumberToObject(root, "top_k", (double)options->top_k);
+    cJSON_AddNumberToObject(root, "top_p", options->top_p);
+    cJSON_AddNumberToObject(root, "min_p", options->min_p);
+    cJSON_AddNumberToObject(root, "repetition_penalty", p->repetition);
+    cJSON_AddNumberToObject(root, "frequency_penalty", p->frequency);
+    cJSON_AddNumberToObject(root, "presence_penalty", p->presence);
+    cJSON_AddNumberToObject(root, "penalty_window", p->window == SIZE_MAX ? -1 : (double)p->window);
+}
+
 const char *computed_by(const Backend *backend, char text[COMPUTED_BY_TEXT]) {
     if (backend->device_name != NULL)
         snprintf(text, COMPUTED_BY_TEXT, "%s, %s", backend->device, backend->device_name);
@@ -108,7 +121,7 @@ void backend_json(cJSON *root, const Backend *backend) {
     cJSON_AddStringToObject(root, "simd", simd_level_name(backend->level));
 }
 
-cJSON *run_report_json(const Generation *run, const char *model_path, uint64_t seed) {
+cJSON *run_report_json(const Generation *run, const char *model_path) {
     const Model *model = &run->session->model;
     const Context *context = &run->session->context;
     KvLedger ledger;
@@ -118,7 +131,7 @@ cJSON *run_report_json(const Generation *run, const char *model_path, uint64_t s
     backend_json(root, model->backend);
     policy_json(root, &context->cache.layout.policy);
     cJSON_AddNumberToObject(root, "n_ctx", (double)context->n_ctx);
-    seed_json(root, seed);
+    sampler_json(root, &run->sampler->options);
     cJSON_AddNumberToObject(root, "n_prompt", (double)run->prompt.count);
     cJSON_AddItemToObject(root, "prompt_tokens", token_array(&run->prompt));
     cJSON_AddNumberToObject(root, "n_generated", (double)run->generated.count);

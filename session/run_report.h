@@ -9,8 +9,8 @@
 #include <cjson/cJSON.h>
 #include <stdio.h>
 
-/* The run as a JSON object (the names are a contract: README, "JSON"); NULL out of memory. `seed` is the one used. */
-cJSON *run_report_json(const Generation *run, const char *model_path, uint64_t seed);
+/* The run as a JSON object (the names are a contract: README, "JSON"); NULL out of memory. */
+cJSON *run_report_json(const Generation *run, const char *model_path);
 
 /* What computes: "cpu, avx512vnni, 2 threads", "cuda, NVIDIA H100 80GB HBM3, sm_90". */
 #define COMPUTED_BY_TEXT 384
@@ -24,6 +24,9 @@ void policy_json(cJSON *root, const KvPolicy *policy);
 
 /* Adds "seed", all 64 bits of it. */
 void seed_json(cJSON *root, uint64_t seed);
+
+/* Adds the seed and what else decides how tokens are chosen, under the names of the flags. */
+void sampler_json(cJSON *root, const SamplerOptions *options);
 
 /* Names of the kernels that compute products and attention (BackendOps), as "kernels" of a run. */
 cJSON *kernels_json(const Model *model, const KvCache *cache);

@@ -49,7 +49,40 @@ test_seeds() {
     tell --prompt "$once" --temperature 1 --seed 2 --max_new_tokens 60
     check 'another seed, another text' [ "$first" != "$(cat "$work/stdout")" ]
     tell --prompt "$once" --temperature 1 --max_new_tokens 1
-    check 'a seed from the clock is told' stderr_has 'seed: '
+    check 'a drawn seed is told' stderr_has 'seed: '
+    first=$(sed -n 's/^seed: //p' "$work/stderr")
+    tell --prompt "$once" --temperature 1 --max_new_tokens 1
+    check 'and is another the next time' [ "$first" != "$(sed -n 's/^seed: //p' "$work/stderr")" ]
+    tell --prompt "$once" --temperature 1 --max_new_tokens 60
+    first=$(cat "$work/stdout")
+    tell --prompt "$once" --temperature 1 --max_new_tokens 60 --seed "$(sed -n 's/^seed: //p' "$work/stderr")"
+    expect_stdout 'the told seed repeats the text' "$first"
+    tell --prompt "$once" --temperature 1 --max_new_tokens 5 --compare
+    check '--compare tells it too' stderr_has 'seed: '
+    tell --prompt "$once" --temperature 1 --seed 18446744073709551615 --max_new_tokens 1
+    check 'the largest seed is one like another' stderr_has 'seed: 18446744073709551615'
+}
+
+test_penalties() {
+    local plain
+    tell --prompt "$once" --max_new_tokens $golden_tokens --repetition_penalty 1 --frequency_penalty 0 --presence_penalty 0
+    expect_stdout 'penalties of nothing' "$golden"
+    tell --prompt "$once" --max_new_tokens $golden_tokens --repetition_penalty 1.3 --penalty_window 0
+    expect_stdout 'penalties on no token' "$golden"
+    for plain in '--repetition_penalty=1.3' '--frequency_penalty=0.5' '--presence_penalty=1'; do
+        tell --prompt "$once" --max_new_tokens $golden_tokens "$plain"
+        check "$plain: what is said again is something else" eval 'status_is 0 && [ "$(cat "$work/stdout")" != "$golden" ]'
+    done
+    tell --prompt "$once" --max_new_tokens $golden_tokens --presence_penalty 1000 --penalty_window=-1 --compare
+    check 'out of range' failed_cleanly 2 'expected a number from -100 to 100'
+    tell --prompt "$once" --max_new_tokens 30 --presence_penalty 100 --penalty_window=-1 --ignore_eos --json "$work/result.json"
+    expect_status '--penalty_window -1' 0
+    if command -v python3 >/dev/null; then
+        check 'no token twice' python3 -c 'import json, sys
+r = json.load(open(sys.argv[1]))
+said = r["prompt_tokens"] + r["tokens"]
+assert len(set(said)) == len(said) == 35 and r["presence_penalty"] == 100 and r["penalty_window"] == -1, r' "$work/result.json"
+    fi
 }
 
 test_stops() {
@@ -177,7 +210,8 @@ json_is_complete() {
 import json, sys
 result = json.load(open(sys.argv[1], encoding="utf-8"))
 keys = """model device threads simd mode policy n_prompt prompt_tokens n_generated text tokens prefill_tokens_per_second
-decode_tokens_per_second kv_bytes kv_bytes_full weights_bytes tiers kernels""".split()
+decode_tokens_per_second kv_bytes kv_bytes_full weights_bytes tiers kernels seed temperature top_k top_p min_p
+repetition_penalty frequency_penalty presence_penalty penalty_window""".split()
 tier_keys = "codec_k codec_v tokens bytes_held bytes_read tokens_encoded".split()
 missing = [key for key in keys if key not in result] + [key for key in tier_keys if key not in result["tiers"][0]]
 assert not missing, missing
@@ -262,7 +296,8 @@ test_usage_errors() {
     expect_error 2 'needs a value' --prompt
     for value in '--temperature=-1' '--temperature=nan' '--top_p=2' '--min_p=-0.1' '--n_ctx=0' '--n_ctx=abc' \
         '--n_ctx=4x' '--n_ctx=-4' '--n_ctx=' '--threads=0' '--max_new_tokens=99999999999999999999' '--top_k=1.5' \
-        '--seed=-1' '--seed=18446744073709551616'; do
+        '--seed=-1' '--seed=18446744073709551616' '--repetition_penalty=0' '--repetition_penalty=nan' '--repetition_penalty=-1' \
+        '--frequency_penalty=x' '--presence_penalty=101' '--penalty_window=-2' '--penalty_window=1.5'; do
         expect_error 2 'expected' --prompt a "$value"
     done
     expect_error 2 'takes no value' --prompt a --ignore_eos=1
@@ -324,6 +359,7 @@ if (($#)); then
 fi
 test_golden_story
 test_seeds
+test_penalties
 test_stops
 test_prompts
 test_context

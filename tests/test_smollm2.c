@@ -108,7 +108,7 @@ static void check_answer(Session *session, const char *question, const char *exp
     const ChatTemplate *chat = chat_template_recognise(jinja);
     assert_non_null(chat);
     context_clear(&session->context);
-    assert_int_equal(sampler_open(&sampler, &(SamplerOptions){.top_p = 1}, 49152, &error), 0);
+    assert_int_equal(sampler_open(&sampler, &(SamplerOptions){.top_p = 1}, 49152, SIMD_SCALAR, &error), 0);
     assert_int_equal(chat_encode(chat, session->tokenizer, messages, 2, &tokens, &error), 0);
     assert_int_equal(generation_read(&run, tokens.ids, tokens.count, &error), 0);
     assert_int_equal(generation_continue(&run, &options, &error), 0);

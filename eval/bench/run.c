@@ -142,7 +142,8 @@ int bench_first_token(Bench *bench, const Tokenizer *tokenizer, double program_s
     Sampler sampler = {0};
     int status = tokenizer_encode(tokenizer, sv(PROMPT), TOKENIZE_ADD_BOS, &prompt, error);
     if (status == 0)
-        status = sampler_open(&sampler, &(SamplerOptions){.top_p = 1}, bench->model->checkpoint.config.n_vocab, error);
+        status = sampler_open(&sampler, &(SamplerOptions){.top_p = 1}, bench->model->checkpoint.config.n_vocab,
+                              bench->model->backend->level, error);
     bench->n_first_prompt = prompt.count < FIRST_PROMPT_TOKENS ? prompt.count : FIRST_PROMPT_TOKENS;
     if (bench->n_first_prompt > context->n_ctx)
         bench->n_first_prompt = context->n_ctx;

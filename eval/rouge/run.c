@@ -185,7 +185,7 @@ static int run_samples(RougeWork *work, RougeRun *run, Error *error) {
     char policy[KV_POLICY_TEXT];
     size_t n_vocab = work->session->model.checkpoint.config.n_vocab, n = work->samples->count;
     kv_policy_print(&run->policy, policy, sizeof policy);
-    if (sampler_open(&sampler, &greedy, n_vocab, error) < 0)
+    if (sampler_open(&sampler, &greedy, n_vocab, work->session->model.backend->level, error) < 0)
         return error->code;
     int status = 0;
     for (size_t i = 0; i < n && status == 0; i++)
