@@ -1,10 +1,12 @@
 /* The program: options, open, generate, report. stdout is exactly the continuation of the prompt; everything else goes
  * to stderr. Only main() picks the exit status. */
 #include "base/output_file.h"
+#include "base/text_file.h"
 #include "session/memory_plan.h"
 #include "session/program.h"
 #include "session/prompt.h"
 #include "session/run_report.h"
+#include "tokenizer/utf8.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -41,8 +43,8 @@ typedef struct Program {
     Generation run;
     const ChatTemplate *chat;
     OutputFile json;
-    char *prompt_text; /* of --prompt_file */
-    size_t prompt_length;
+    TextFile prompt_file;
+    size_t n_lines; /* of stdin that were read */
 } Program;
 
 /* With --json - the report alone is on stdout, so that it can be parsed. This does not go through stdio, which drops
@@ -61,54 +63,37 @@ static int print_text(void *user, StringView text, Error *error) {
     return 0;
 }
 
-static int read_all(FILE *stream, const char *name, char **out, size_t *length, Error *error) {
-    size_t capacity = 0;
-    *length = 0;
-    for (;;) {
-        if (*length == capacity) {
-            capacity = capacity == 0 ? 4096 : 2 * capacity;
-            char *grown = realloc(*out, capacity);
-            if (grown == NULL)
-                return error_memory(error, "the prompt", capacity);
-            *out = grown;
-        }
-        size_t n = fread(*out + *length, 1, capacity - *length, stream);
-        *length += n;
-        if (n == 0)
-            break;
-    }
-    if (ferror(stream) && program_interrupted)
-        return error_set(error, ERROR_INTERRUPTED, "interrupted");
-    if (ferror(stream))
-        return error_set(error, ERROR_IO, "%s: %s; check the prompt's file", name, strerror(errno));
-    return 0;
+/* What is not UTF-8 is read as U+FFFD, which hardly anybody wants. */
+static void note_invalid(StringView text, const char *name) {
+    size_t at = utf8_first_invalid(text);
+    if (at < text.length)
+        fprintf(stderr, "note: %s: byte %zu is not UTF-8, and read as U+FFFD; convert the text to UTF-8\n", name, at);
 }
 
 static int read_prompt_file(Program *program, Error *error) {
-    const char *path = program->settings.prompt_file;
-    if (strcmp(path, "-") == 0)
-        return read_all(stdin, "stdin", &program->prompt_text, &program->prompt_length, error);
-    FILE *stream = fopen(path, "rb");
-    if (stream == NULL)
-        return error_set(error, ERROR_IO, "%s: %s; check the path and its permissions", path, strerror(errno));
-    int status = read_all(stream, path, &program->prompt_text, &program->prompt_length, error);
-    fclose(stream);
-    return status;
+    TextFile *file = &program->prompt_file;
+    if (text_file_read(file, program->settings.prompt_file, error) < 0)
+        return error->code;
+    note_invalid(file->text, file->name);
+    text_file_clean(file);
+    return 0;
 }
 
-/* The prompt from whichever flag gives it; empty only in a conversation, whose turns come from stdin. */
+/* The prompt from whichever flag gives it; empty in a conversation whose turns come from stdin. */
 static int get_prompt(Program *program, StringView *prompt, Error *error) {
     const Settings *s = &program->settings;
     *prompt = (StringView){"", 0};
-    if (s->prompt != NULL)
+    if (s->prompt != NULL) {
         *prompt = sv(s->prompt);
+        note_invalid(*prompt, "--prompt");
+    }
+    if (s->system != NULL)
+        note_invalid(sv(s->system), "--system");
     if (s->prompt_file != NULL) {
         if (read_prompt_file(program, error) < 0)
             return error->code;
-        *prompt = (StringView){program->prompt_text, program->prompt_length};
+        *prompt = program->prompt_file.text;
     }
-    if (prompt->length == 0 && !s->interactive)
-        return error_set(error, ERROR_ARGUMENT, "the prompt is empty; give some text with --prompt or --prompt_file");
     return 0;
 }
 
@@ -132,17 +117,22 @@ static int answer(Program *program, const TokenList *tokens, Error *error) {
     return generation_continue(&program->run, &options, error);
 }
 
-/* A line from the user without its newline; false at the end of input or after Ctrl-C. */
-static bool read_line(char **line, size_t *capacity, StringView *out) {
+/* A line from the user without its newline: 1; 0 at the end of input or after Ctrl-C. */
+static int read_line(Program *program, char **line, size_t *capacity, StringView *out, Error *error) {
     if (isatty(STDIN_FILENO))
         fprintf(stderr, "> ");
     ssize_t length = getline(line, capacity, stdin);
+    if (length < 0 && ferror(stdin) && errno != EINTR)
+        return error_set(error, ERROR_IO, "stdin: %s; give one message a line", strerror(errno));
     if (length < 0)
-        return false;
+        return 0;
+    if (program->n_lines++ == 0 && text_check_encoding((StringView){*line, (size_t)length}, "stdin", error) < 0)
+        return error->code;
     if (length > 0 && (*line)[length - 1] == '\n')
         length--;
-    *out = (StringView){*line, (size_t)length};
-    return true;
+    *out = text_clean_line(*line, (size_t)length);
+    note_invalid(*out, "the message");
+    return 1;
 }
 
 /* Tokens of the next turn, behind those in the cache. The last generated token may not be there yet: it comes first. */
@@ -162,10 +152,10 @@ static int converse(Program *program, StringView first, Error *error) {
     TokenList tokens = {0};
     char *line = NULL;
     size_t capacity = 0;
-    int status = 0;
     StringView text = first;
-    bool have_text = first.length > 0 || read_line(&line, &capacity, &text);
-    while (status == 0 && have_text && !program_interrupted) {
+    int status = first.length > 0 ? 1 : read_line(program, &line, &capacity, &text, error);
+    while (status > 0 && !program_interrupted) {
+        status = 0;
         if (text.length > 0) {
             status = encode_turn(program, text, &tokens, error);
             if (status == 0)
@@ -173,11 +163,12 @@ static int converse(Program *program, StringView first, Error *error) {
             if (status == 0)
                 status = print_text(program, sv("\n"), error);
         }
-        have_text = status == 0 && read_line(&line, &capacity, &text);
+        if (status == 0)
+            status = read_line(program, &line, &capacity, &text, error);
     }
     free(line);
     token_list_free(&tokens);
-    return status;
+    return status < 0 ? status : 0;
 }
 
 static int run_once(Program *program, StringView prompt, Error *error) {
@@ -219,7 +210,7 @@ static void close_program(void *state) {
     sampler_close(&program->sampler);
     session_close(&program->session);
     output_file_discard(&program->json);
-    free(program->prompt_text);
+    text_file_free(&program->prompt_file);
 }
 
 /* What repeats the run, where chance had a part in it. */
@@ -350,6 +341,8 @@ static int check_program(void *state, Error *error) {
     for (size_t i = 0; i < s->stops.count; i++)
         if (s->stops.items[i][0] == '\0')
             return error_set(error, ERROR_USAGE, "--stop: is empty; give the text to stop at");
+        else if (!utf8_is_valid(sv(s->stops.items[i])))
+            return error_set(error, ERROR_USAGE, "--stop: is not UTF-8, as all generated text is; give it in UTF-8");
     return 0;
 }
 
@@ -367,12 +360,13 @@ int main(int argc, char **argv) {
     const Option options[] = {
         SESSION_OPTIONS(s->session),
         {"Prompt", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
-        {"prompt", OPTION_STRING, &s->prompt, "TEXT", "the text to continue", 0, 0},
-        {"prompt_file", OPTION_STRING, &s->prompt_file, "FILE", "the same from a file; - is stdin", 0, 0},
+        {"prompt", OPTION_TEXT, &s->prompt, "TEXT", "the text to continue; an empty one starts from BOS", 0, 0},
+        {"prompt_file", OPTION_INPUT, &s->prompt_file, "FILE",
+         "the same from a file, its final newline included; - is stdin", 0, 0},
         {"chat", OPTION_FLAG, &s->chat, NULL, "the prompt is a message: apply the checkpoint's chat template", 0, 0},
         {"chat_template", OPTION_STRING, &s->chat_template, "NAME",
          "chatml, llama2, llama3, mistral or zephyr; default: the checkpoint's", 0, 0},
-        {"system", OPTION_STRING, &s->system, "TEXT", "system message; default: the checkpoint's", 0, 0},
+        {"system", OPTION_TEXT, &s->system, "TEXT", "system message; default: the checkpoint's", 0, 0},
         {"interactive", OPTION_FLAG, &s->interactive, NULL, "a conversation: one message a line from stdin", 0, 0},
         {"Generation", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
         {"max_new_tokens", OPTION_SIZE, &s->max_new_tokens, "N", "default 200; 0 reads the prompt and stops", 0,
@@ -400,7 +394,7 @@ int main(int argc, char **argv) {
          0},
         {"shape", OPTION_STRING, &s->shape, "SHAPE",
          "for --plan_memory: layers=80,kv_heads=8,head_dim=128,n_ctx=131072", 0, 0},
-        {"json", OPTION_STRING, &s->json, "FILE", "write the result as JSON; - is stdout, instead of the text", 0, 0},
+        {"json", OPTION_OUTPUT, &s->json, "FILE", "write the result as JSON; - is stdout, instead of the text", 0, 0},
         PROGRAM_OPTIONS(flags),
         {0},
     };
@@ -409,6 +403,6 @@ int main(int argc, char **argv) {
         fprintf(stderr, "generate: error: %s\n", error.message);
         return EXIT_FAILURE;
     }
-    const ProgramMain steps = {"generate", USAGE, options, &flags, &s->session.simd, check_program, run, close_program};
+    const ProgramMain steps = {"generate", USAGE, options, &flags, &s->session, check_program, run, close_program};
     return program_main(argc, argv, &steps, &program);
 }

@@ -1,6 +1,8 @@
 /* Table-driven command lines; see options.h. */
 #include "base/options.h"
 
+#include "base/text_file.h"
+
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
@@ -99,12 +101,17 @@ static int set_list(const Option *option, const char *text, Error *error) {
     return 0;
 }
 
-static int set_option(const Option *option, const char *text, Error *error) {
+static int set_option(const Option *option, char *text, Error *error) {
     switch (option->kind) {
     case OPTION_FLAG:
         *(bool *)option->target = true;
         return 0;
+    case OPTION_TEXT:
+        text = text_clean_argument(text);
+        /* fall through */
     case OPTION_STRING:
+    case OPTION_INPUT:
+    case OPTION_OUTPUT:
         *(const char **)option->target = text;
         return 0;
     case OPTION_LIST:

@@ -4,15 +4,16 @@
 #include "attention/attention.h"
 #include "base/simd/detect.h"
 #include "model/packed_matrix.h"
+#include "session/file_claims.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define EXIT_USAGE       2
 #define EXIT_INTERRUPTED 130
-
-volatile sig_atomic_t program_interrupted;
 
 static bool informs(const ProgramFlags *flags) {
     return flags->list_codecs || flags->list_kernels || flags->help || flags->version;
@@ -77,7 +78,7 @@ static int inform(const ProgramMain *steps, Error *error) {
     else if (flags->version)
         printf("stowkv " STOWKV_VERSION "\n");
     else
-        status = flags->list_codecs ? print_codecs() : print_kernels(*steps->simd, error);
+        status = flags->list_codecs ? print_codecs() : print_kernels(steps->session->simd, error);
     return status == 0 ? program_flush_stdout(error) : status;
 }
 
@@ -87,17 +88,12 @@ int program_flush_stdout(Error *error) {
     return 0;
 }
 
-/* The first Ctrl-C asks the work to stop; the default action is back for a second one. */
-static void on_interrupt(int signal_number) {
-    (void)signal_number;
-    program_interrupted = 1;
-}
-
-static void catch_interrupts(void) {
-    struct sigaction action = {.sa_handler = on_interrupt};
-    sigemptyset(&action.sa_mask);
-    action.sa_flags = (int)SA_RESETHAND; /* and no SA_RESTART: reading a line ends too */
-    sigaction(SIGINT, &action, NULL);
+/* A program that is started with stdin, stdout or stderr closed would open its files in their places, and print into
+ * them. What stands in for them fails as they would: it is opened the wrong way round. */
+static void fill_standard_descriptors(void) {
+    for (int descriptor = STDIN_FILENO; descriptor <= STDERR_FILENO; descriptor++)
+        if (fcntl(descriptor, F_GETFD) < 0 && errno == EBADF)
+            (void)!open("/dev/null", descriptor == STDIN_FILENO ? O_WRONLY : O_RDONLY);
 }
 
 static int exit_status(int status) {
@@ -111,14 +107,15 @@ static int exit_status(int status) {
 static int obey(const ProgramMain *steps, void *state, Error *error) {
     if (informs(steps->flags))
         return inform(steps, error);
-    if (steps->check(state, error) < 0)
+    if (steps->check(state, error) < 0 || file_claims_check(steps->options, steps->session, error) < 0)
         return error->code;
-    catch_interrupts();
+    signals_catch();
     return steps->run(state, error);
 }
 
 int program_main(int argc, char **argv, const ProgramMain *steps, void *state) {
     Error error = {0};
+    fill_standard_descriptors();
     int status = options_parse(steps->options, argc, argv, &error);
     if (status == 0)
         status = obey(steps, state, &error);

@@ -4,17 +4,15 @@
  *     int main(int argc, char **argv) {
  *         static ProgramFlags flags;
  *         const Option options[] = {…, PROGRAM_OPTIONS(flags), {0}};
- *         const ProgramMain steps = {"generate", USAGE, options, &flags, &settings.simd, check, run, close};
+ *         const ProgramMain steps = {"generate", USAGE, options, &flags, &settings.session, check, run, close};
  *         return program_main(argc, argv, &steps, &program);
  *     }
  */
 #ifndef STOWKV_PROGRAM_H
 #define STOWKV_PROGRAM_H
 
-#include "base/options.h"
-
-#include <signal.h>
-#include <stdbool.h>
+#include "session/session.h"
+#include "session/signals.h"
 
 typedef struct ProgramFlags {
     bool list_codecs, list_kernels, help, version;
@@ -32,19 +30,15 @@ typedef struct ProgramMain {
     const char *name, *usage; /* `usage` stands above the options in --help */
     const Option *options;
     const ProgramFlags *flags;               /* where one is given, it is obeyed, and nothing else is done */
-    const char *const *simd;                 /* the level that --list_kernels shows */
+    const SessionOptions *session;           /* the program's: a level for --list_kernels, files that are read */
     int (*check)(void *state, Error *error); /* all that the command line alone can be wrong about */
-    int (*run)(void *state, Error *error);   /* Ctrl-C sets program_interrupted from here on */
+    int (*run)(void *state, Error *error);   /* from here on signals are caught, see signals.h */
     void (*close)(void *state);
 } ProgramMain;
 
-/* The exit status: 0 done, 1 failed, 2 bad usage, 130 after Ctrl-C. An error is printed as "NAME: error: cause; cure".
- */
+/* The exit status: 0 done, 1 failed, 2 bad usage, 130 after Ctrl-C; other signals end the program as they do any, after
+ * what it had begun to write is removed. An error is printed as "NAME: error: cause; cure". */
 int program_main(int argc, char **argv, const ProgramMain *steps, void *state);
-
-/* Set by Ctrl-C while ProgramMain.run is at work: a signal handler can reach nothing else. Whoever should stop is given
- * its address, so that no library reads it. A second Ctrl-C ends the program at once. */
-extern volatile sig_atomic_t program_interrupted;
 
 /* Makes sure that what was printed on stdout is there. */
 int program_flush_stdout(Error *error);

@@ -14,7 +14,8 @@
  * or the checkpoint's is missing or not known here. */
 int prompt_chat_template(const Vocabulary *vocabulary, const char *name, const ChatTemplate **out, Error *error);
 
-/* Appends the tokens of a prompt. chat NULL: BOS, where the model's rule puts it, and the text. Else the system message
+/* Appends the tokens of a prompt. chat NULL: BOS, where the model's rule puts it or there is nothing else, and the
+ * text; ERROR_ARGUMENT where there is neither text nor BOS. Else the system message
  * (`system`, or the checkpoint's own where that is NULL), then the text as the user's message. */
 int prompt_encode(const Session *session, const ChatTemplate *chat, const char *system, StringView text,
                   TokenList *tokens, Error *error);

@@ -91,13 +91,14 @@ interrupt() {
     interrupt_end
 }
 
-# A shell's background jobs ignore SIGINT and read /dev/null; env and <&0 undo that.
+# A shell's background jobs ignore SIGINT and read /dev/null, and who runs the tests may ignore others; env and <&0 undo
+# that.
 interrupt_begin() {
     local condition=$1
     shift
     : >"$work/stdout" # or CONDITION might see what an earlier run wrote
     : >"$work/stderr"
-    env --default-signal=INT "$program" "$@" <&0 >"${output:-$work/stdout}" 2>"$work/stderr" &
+    env --default-signal "$program" "$@" <&0 >"${output:-$work/stdout}" 2>"$work/stderr" &
     pid=$!
     until eval "$condition" || ! kill -0 "$pid" 2>/dev/null; do
         sleep 0.01
@@ -114,6 +115,22 @@ interrupt_end() {
 # waits for nothing else.
 is_blocked() {
     grep -qs "($program_name) S" "/proc/$pid/stat"
+}
+
+# The folder $work/ends is empty: the run that had its outputs there has left nothing.
+left_nothing() { [ -z "$(ls -A "$work/ends")" ]; }
+
+# ended_by_signals CONDITION ARGUMENT…: each signal that ends a program, once CONDITION succeeds, does so; and so does a
+# reader of stdout that goes away where the arguments let text come there. Outputs are to be in $work/ends.
+ended_by_signals() {
+    local condition=$1 signal
+    shift
+    mkdir -p "$work/ends"
+    for signal in TERM HUP QUIT; do
+        interrupt "$condition" "$@"
+        check "SIG$signal ends the program" status_is $((128 + $(kill -l "$signal")))
+        check 'and leaves nothing' left_nothing
+    done
 }
 
 # Makes $work/long.bin: stories260K with 60,000 positions instead of 512, so that a run has not finished when a signal

@@ -143,6 +143,8 @@ test_interrupts() {
             'len(r["results"]) == 3 and all(x["depth"] == 0 and x["repetitions"] == 1 for x in r["results"])'
         check 'and in the chart' svg_is_whole "$work/interrupted.svg" 3
     fi
+    ended_by_signals 'stderr_has "first token "' --checkpoint_path "$work/long.bin" --depths 50000 \
+        --json "$work/ends/a.json" --svg "$work/ends/a.svg"
     interrupt 'stderr_has "first token "' --checkpoint_path "$work/long.bin" --depths 50000 --json "$work/early.json"
     expect_status 'Ctrl-C before the first figure' 130
     check 'prints no table and no error' [ ! -s "$work/stdout" -a "$(grep -c error "$work/stderr")" -eq 0 ]
@@ -174,8 +176,10 @@ test_errors() {
     expect_error 2 'did you mean --depths' --dephts 5
     expect_error 2 'stray' stray
     expect_error 2 'stdout' --json - --svg -
-    expect_error 2 'both want' --json "$work/x" --svg "$work/x"
-    expect_error 2 'is the checkpoint' --json "$stories"
+    expect_error 2 'is the file of --json too' --json "$work/x" --svg "$work/x"
+    expect_error 2 'the file of --checkpoint_path' --json "$stories"
+    ln -s "$stories" "$work/link"
+    expect_error 2 'the file of --checkpoint_path' --svg "$work/link"
     expect_error 1 'cannot be written' --json "$work/missing/result.json"
     expect_error 1 'cannot be written' --svg "$work"
     expect_error 1 'missing.gguf' --checkpoint_path "$work/missing.gguf" --json "$work/none.json"

@@ -23,6 +23,10 @@ once='Once upon a time'
 
 stdout_begins_golden() { [ -s "$work/stdout" ] && [ "${golden#"$(cat "$work/stdout")"}" != "$golden" ]; }
 
+prompt_ids() { # ARGUMENT…: as the JSON has them
+    "$program" --checkpoint_path "$stories" --max_new_tokens 0 --json - "$@" 2>"$work/stderr" | grep '"prompt_tokens"'
+}
+
 # ---- The text
 
 test_golden_story() {
@@ -109,12 +113,31 @@ test_prompts() {
     check 'the prompt was read' stderr_has 'prompt: 5 tokens'
     tell --prompt $'\xff\xfe caf\xc3' --max_new_tokens 5
     expect_status 'a prompt that is not UTF-8' 0
-    expect_error 1 'prompt is empty' --prompt ''
-    expect_error 1 'prompt is empty' --prompt_file /dev/null
+    check 'is told' stderr_has 'note: --prompt: byte 0 is not UTF-8'
+    tell --prompt '' --max_new_tokens 200
+    expect_stdout "an empty prompt starts from BOS, as llama2.c's story does" "$once$golden"
+    tell --prompt_file /dev/null --max_new_tokens 200
+    expect_stdout 'an empty file too' "$once$golden"
     expect_error 1 "$work/missing" --prompt_file "$work/missing"
     expect_error 1 'directory' --prompt_file "$work"
     expect_error 2 '--prompt' --max_new_tokens 5
     expect_error 2 '--prompt_file' --prompt a --prompt_file "$work/prompt"
+}
+
+# What editors put around a text is no token, in any way in; what is text stays.
+test_editors() {
+    local plain
+    printf 'a\nb\n' >"$work/plain"
+    printf '\xef\xbb\xbfa\r\nb\r\n\x1a' >"$work/dos"
+    plain=$(prompt_ids --prompt_file "$work/plain")
+    check 'a final newline is kept' eval '[[ $plain == *", 13]," ]]' # <0x0A>
+    check 'byte order mark, CRLF and ^Z in a file' [ "$(prompt_ids --prompt_file "$work/dos")" = "$plain" ]
+    check 'on stdin' [ "$(prompt_ids --prompt_file - <"$work/dos")" = "$plain" ]
+    check 'in a pipe' [ "$(prompt_ids --prompt_file <(cat "$work/dos"))" = "$plain" ]
+    check 'in an argument' [ "$(prompt_ids --prompt "$(head -c -1 "$work/dos")")" = "$(prompt_ids --prompt $'a\nb')" ]
+    check 'a lone carriage return stays' [ "$(prompt_ids --prompt $'a\rb')" != "$(prompt_ids --prompt 'ab')" ]
+    iconv -f UTF-8 -t UTF-16 <"$work/plain" >"$work/utf16"
+    expect_error 1 "utf16: is UTF-16 by its first bytes; save it as UTF-8" --prompt_file "$work/utf16"
 }
 
 test_context() {
@@ -249,6 +272,45 @@ test_full_disk() {
     check '--help to a full disk' failed_cleanly 1 'stdout'
 }
 
+# A result never takes the place of what the run reads, of another result, or of a stream, by whatever name.
+test_overwriting() {
+    local name
+    cp "$stories" "$work/model.bin"
+    cp "$STOWKV_DATA/tok512.model" "$work/tokenizer.model"
+    ln -s model.bin "$work/symbolic"
+    ln "$work/model.bin" "$work/hard"
+    ln -s . "$work/same"
+    printf 'Once' >"$work/prompt"
+    for name in model.bin same/model.bin symbolic hard; do
+        run --checkpoint_path "$work/model.bin" --prompt a --json "$work/$name"
+        check "--json of the checkpoint, as $name" failed_cleanly 2 'would overwrite the file of --checkpoint_path'
+    done
+    run --checkpoint_path "$work/model.bin" --prompt a --json "$work/same/tokenizer.model"
+    check 'of the tokenizer beside it' failed_cleanly 2 'a file that the checkpoint brings along'
+    : >"$work/split-00001-of-00002.gguf"
+    : >"$work/split-00002-of-00002.gguf"
+    run --checkpoint_path "$work/split-00001-of-00002.gguf" --prompt a --json "$work/split-00002-of-00002.gguf"
+    check 'of its second part' failed_cleanly 2 'a file that the checkpoint brings along'
+    expect_error 2 'the file of --prompt_file' --prompt_file "$work/prompt" --json "$work/same/prompt"
+    tell --prompt_file - --json "$work/prompt" <"$work/prompt"
+    check 'of what stdin reads' failed_cleanly 2 'would overwrite what stdin reads'
+    cp "$work/prompt" "$work/stdout.json"
+    output=$work/stdout.json tell --prompt a --json "$work/stdout.json"
+    check 'of what stdout writes' failed_cleanly 2 'is what stdout writes to'
+    cp "$work/prompt" "$work/lost"
+    output=$work/lost tell --prompt_file "$work/lost"
+    check 'stdout over the prompt' failed_cleanly 2 'stdout overwrites it'
+    printf %s "$once" >"$work/lost"
+    "$program" --checkpoint_path "$stories" --temperature 0 --prompt_file "$work/lost" --max_new_tokens 5 >>"$work/lost" 2>"$work/stderr"
+    cp "$work/lost" "$work/stdout"
+    check 'but behind it' eval '[[ "$once$golden" == "$(cat "$work/lost")"* ]] && [ "$(wc -c <"$work/lost")" -gt 20 ]'
+    check 'and nothing has changed' cmp -s "$stories" "$work/model.bin"
+    "$program" --checkpoint_path "$stories" --prompt a --json "$work/none" 2>"$work/stderr" >&-
+    status=$?
+    check 'stdout that is closed is no place for text' failed_late 1 'stdout'
+    check 'and no file takes its place' [ ! -e "$work/none" ]
+}
+
 # ---- Ctrl-C
 
 test_interrupts() {
@@ -266,6 +328,23 @@ test_interrupts() {
     interrupt is_blocked --checkpoint_path "$stories" --threads 1 --prompt_file - <>"$work/silence"
     expect_status 'Ctrl-C while the prompt is read' 130
     check 'that is no error either' [ "$(grep -c error "$work/stderr")" -eq 0 ]
+}
+
+test_signals() {
+    local flags=(--checkpoint_path "$work/long.bin" --prompt "$once" --temperature 0 --ignore_eos --json "$work/ends/a.json")
+    ended_by_signals '[ -s "$work/stdout" ]' "${flags[@]}" --max_new_tokens 59000
+    mkfifo "$work/reader"
+    env --default-signal "$program" "${flags[@]}" --max_new_tokens 59000 >"$work/reader" 2>"$work/stderr" &
+    pid=$!
+    head -c 1 "$work/reader" >"$work/stdout"
+    interrupt_end
+    check 'a reader that goes ends the program' status_is 141
+    check 'and leaves nothing' left_nothing
+    (trap '' PIPE; "$program" "${flags[@]}" --max_new_tokens 59000 2>"$work/stderr"; echo $? >"$work/status") |
+        head -c 1 >/dev/null
+    status=$(cat "$work/status")
+    check 'where SIGPIPE is ignored, with an error' failed_late 1 'stdout: Broken pipe'
+    check 'that leaves nothing' left_nothing
 }
 
 # A pipe whose reader is busy: the program waits in a write when the signal comes, and then goes on writing.
@@ -306,6 +385,7 @@ test_usage_errors() {
     expect_error 2 '--chat' --prompt a --system b
     expect_error 2 'chatml' --prompt a --chat --chat_template other
     expect_error 2 '--stop' --prompt a --stop ''
+    expect_error 2 '--stop: is not UTF-8' --prompt a --stop $'caf\xe9'
     expect_error 2 'stdin' --interactive --prompt_file -
     expect_error 1 '--chat_template' --prompt a --chat
     [[ -e /proc/driver/nvidia/gpus ]] || expect_error 1 '--device cpu' --prompt a --device cuda
@@ -331,7 +411,7 @@ test_readme() {
 # ---- Conversations
 
 test_conversation() {
-    local first
+    local first form
     if [ ! -r "${STOWKV_SMOLLM2:-}" ]; then
         skip_loudly 'conversations; STOWKV_SMOLLM2 names no checkpoint'
         return
@@ -345,6 +425,16 @@ test_conversation() {
     run --checkpoint_path "$STOWKV_SMOLLM2" --chat --prompt 'I have a dog called Rex.' --temperature 0 \
         --n_ctx 512 --max_new_tokens 30
     check '--chat gives the first answer' [ "$(head -n 1 "$work/stdout")" = "$first" ]
+    for form in 'a\n\nb\n' '\xef\xbb\xbfa\r\n\r\nb\r\n\x1a'; do
+        printf "$form" >"$work/lines"
+        run --checkpoint_path "$STOWKV_SMOLLM2" --interactive --temperature 0 --n_ctx 256 --max_new_tokens 1 \
+            --json "$work/chat.json" <"$work/lines"
+        grep '"n_prompt"\|"prompt_tokens"' "$work/chat.json" >"$work/chat.ids.${#form}"
+    done
+    check 'messages with a byte order mark, CRLF and ^Z' cmp -s "$work"/chat.ids.*
+    iconv -f UTF-8 -t UTF-16 <"$work/lines" >"$work/utf16"
+    run --checkpoint_path "$STOWKV_SMOLLM2" --interactive --n_ctx 256 <"$work/utf16"
+    check 'messages in UTF-16' failed_cleanly 1 'stdin: is UTF-16'
     interrupt is_blocked --checkpoint_path "$STOWKV_SMOLLM2" --threads 1 --interactive --n_ctx 64 <>"$work/silence"
     expect_status 'Ctrl-C at the prompt of a conversation' 130
     check 'without an error' [ "$(grep -c error "$work/stderr")" -eq 0 ]
@@ -362,6 +452,7 @@ test_seeds
 test_penalties
 test_stops
 test_prompts
+test_editors
 test_context
 test_modes
 test_streaming
@@ -369,7 +460,9 @@ test_memory_plan
 test_cache_errors
 test_json
 test_full_disk
+test_overwriting
 test_interrupts
+test_signals
 test_interrupted_write
 test_usage_errors
 test_help

@@ -216,6 +216,23 @@ test_base_logits() {
 
 # ---- What is refused
 
+# Without what editors put around it, the text is the text; from wherever it comes.
+test_editors() {
+    { printf '\xef\xbb\xbf'; sed 's/$/\r/' "$work/text"; printf '\x1a'; } >"$work/dos"
+    measured --context 256 --chunks 2
+    cp "$work/result.json" "$work/plain.json"
+    for file in "$work/dos" - <(cat "$work/text"); do
+        measured --context 256 --chunks 2 --text_file "$file" <"$work/text"
+        check 'as many tokens, and the same perplexity' \
+            holds "all(r[k] == json.load(open('$work/plain.json'))[k] for k in ('n_text_tokens', 'ppl'))"
+    done
+    measured --context 256 --chunks 2 --text_file "$work/dos"
+    check 'CRLF is told' stderr_has 'dos: 40 line ends are CRLF, and read as LF'
+    expect_error 1 'stdin: is empty' --text_file -
+    iconv -f UTF-8 -t UTF-16 <"$work/text" >"$work/utf16"
+    expect_error 1 'utf16: is UTF-16' --text_file "$work/utf16"
+}
+
 test_bad_texts() {
     printf 'Once upon a time.' >"$work/short"
     : >"$work/empty"
@@ -223,7 +240,7 @@ test_bad_texts() {
     printf 'Une fois, \xe0 la for\xeat' >"$work/latin1"
     expect_error 1 'needs 512' --context 256 --text_file "$work/short"
     expect_error 1 'needs 300' --context 300 --text_file "$work/short" --ppl_mode gptq
-    expect_error 1 'the file is empty' --text_file "$work/empty"
+    expect_error 1 'is empty' --text_file "$work/empty"
     expect_error 1 'byte 4 is NUL' --text_file "$work/binary"
     expect_error 1 'byte 10 is not UTF-8' --text_file "$work/latin1"
     expect_error 1 'directory' --text_file "$work"
@@ -250,6 +267,15 @@ test_bad_settings() {
     expect_error 2 '--compare' --context 256 --compare --quantize_kv
     expect_error 2 '--kld' --kdl
     expect_error 2 'both want stdout' --json - --csv -
+    expect_error 2 'name one' --quantize_kv --save_base_logits -
+    ln -sf text "$work/link"
+    expect_error 2 'the file of --text_file' --json "$work/link"
+    expect_error 2 'the file of --text_file' --context 256 --quantize_kv --save_base_logits "$work/../${work##*/}/text"
+    : >"$work/logits"
+    expect_error 2 'the file of --base_logits' --quantize_kv --base_logits "$work/logits" --csv "$work/logits"
+    expect_error 2 'is the file of --json too' --json "$work/new" --csv "$work/./new"
+    ln -sf new "$work/dangling"
+    expect_error 2 'is the file of --json too' --json "$work/new" --csv "$work/dangling"
     expect_error 1 'a query sees at most 111 tokens' --context 112 --quantize_kv
     expect_error 1 'a query sees at most 111 tokens' --context 112 --compress_kv
     expect_error 1 'a query sees at most 111 tokens' --context 112 --compare
@@ -274,22 +300,31 @@ test_output_errors() {
 
 # ---- Ctrl-C: 4,400 windows that move by a token take minutes
 
-is_as_large() { [ -e "$2" ] && [ "$(wc -c <"$2")" -ge "$(wc -c <"$1")" ]; }
+# Whether the run has a file of its own in $work/ends that is as large: while it is written it may have no name.
+writes_as_much() { # AS FILE
+    local descriptor
+    for descriptor in "/proc/$pid/fd/"*; do
+        [[ $(readlink "$descriptor") == "$work/ends/"* ]] && [ "$(stat -Lc %s "$descriptor")" -ge "$(stat -c %s "$1")" ] && return
+    done 2>/dev/null
+    return 1
+}
 
 # What is written of the base logits tells how far a run is: two windows' are there.
 test_interrupts() {
     local flags=(--checkpoint_path "$stories" --text_file "$work/text" --ppl_mode hf --context 512 --stride 1 --kld --quantize_kv)
     run "${flags[@]}" --chunks 2 --save_base_logits "$work/two"
     expect_status 'two windows' 0
-    interrupt 'is_as_large "$work/two" "$work"/base*' "${flags[@]}" \
-        --json "$work/result.json" --csv "$work/result.csv" --save_base_logits "$work/base"
+    flags+=(--save_base_logits "$work/ends/base")
+    mkdir "$work/ends"
+    interrupt 'writes_as_much "$work/two"' "${flags[@]}" --json "$work/result.json" --csv "$work/result.csv"
     expect_status 'Ctrl-C' 130
     check 'it is told' stderr_has 'interrupted: the figures are those of the first'
     check 'it is no error' [ "$(grep -c error "$work/stderr")" -eq 0 ]
     check 'the table is there' grep -q '^quantized ' "$work/stdout"
     check 'the JSON of what is through' holds "0 < r['chunks'] < r['chunks_of_text'] and r['tokens_scored'] == 510 + r['chunks'] and len(r['ppl_by_chunk']) == r['chunks'] and r['kld']['mean'] > 0"
     check 'the CSV of what is through' csv_agrees_with_json
-    check 'no half a file of base logits' [ -z "$(find "$work" -name 'base*')" ]
+    check 'no half a file of base logits' left_nothing
+    ended_by_signals 'writes_as_much "$work/two"' "${flags[@]}" --json "$work/ends/a.json" --csv "$work/ends/a.csv"
 }
 
 # ---- The real model, against llama.cpp (weights expanded to F32, FP16 cache): cumulative perplexities by chunk
@@ -310,6 +345,7 @@ test_definitions
 test_float64
 test_policies
 test_base_logits
+test_editors
 test_bad_texts
 test_bad_settings
 test_output_errors

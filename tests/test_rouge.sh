@@ -98,6 +98,11 @@ test_bad_pairs() {
     echo '[]' >"$work/bad.jsonl"
     run --pairs "$work/bad.jsonl" --skip_bad_lines
     check 'nothing but bad lines' failed_behind_notes 1 'no pair'
+    { printf '\xef\xbb\xbf%s\r\n' '{"reference":"a","prediction":"a"}' '{"reference":"a","prediction":"a"}'; printf '\x1a'; } >"$work/dos.jsonl"
+    run --pairs "$work/dos.jsonl"
+    check 'files with byte order marks, one behind the other, and ^Z' stdout_has '^ *2 +1\.000000'
+    iconv -f UTF-8 -t UTF-16 <"$work/dos.jsonl" >"$work/bad.utf16"
+    expect_error 1 'is UTF-16' --pairs "$work/bad.utf16" --skip_bad_lines
     expect_error 1 'cannot be written' --pairs "$work/pairs.jsonl" --json "$work/missing/result.json"
     output=/dev/full run --pairs "$work/pairs.jsonl"
     check 'stdout to a full disk' failed_cleanly 1 'stdout'
@@ -305,6 +310,8 @@ test_resume() {
     check 'the result is that of an uninterrupted run' same_result "$work/whole.json" "$work/part.json"
     check 'and so are the texts' same_texts "$work/whole.jsonl" "$work/part.jsonl"
     interrupt_texts KILL "$work/killed.jsonl" "${flags[@]}"
+    interrupt_texts TERM "$work/ended.jsonl" "${flags[@]}"
+    check 'SIGTERM ends the program, and leaves whole lines' [ "$status" -eq 143 -a -z "$(tail -c 1 "$work/ended.jsonl")" ]
     truncate -s -7 "$work/killed.jsonl"
     run "${flags[@]}" --output "$work/killed.jsonl" --json "$work/part.json"
     check 'after kill -9 in the middle of a line' same_result "$work/whole.json" "$work/part.json"
@@ -390,6 +397,10 @@ test_usage_errors() {
     expect_error 2 '--output' "${model[@]}" --output -
     expect_error 2 '--json' "${model[@]}" --json "$work/data.jsonl"
     expect_error 2 '--json' --pairs a --json a
+    ln -s data.jsonl "$work/link"
+    expect_error 2 'the file of --data' "${model[@]}" --output "$work/link"
+    expect_error 2 'is the file of --output too' "${model[@]}" --output "$work/new" --json "$work/./new"
+    expect_error 2 'the file of --checkpoint_path' "${model[@]}" --output "$stories"
     expect_error 2 'expected' "${model[@]}" --samples=-1
     expect_error 2 'expected' "${model[@]}" --max_new_tokens 0
     expect_error 2 'did you mean --pairs' --pair_file a

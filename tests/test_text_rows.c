@@ -1,6 +1,6 @@
-/* The text of an evaluation against Python: rows as the loader of the data set wikitext makes them, and what is no
- * text.
- */
+/* Text as it comes in: without what editors put around it; and of evaluations against Python, rows as the loader of the
+ * data set wikitext makes them, and what is no text. */
+#include "base/text_file.h"
 #include "eval/perplexity/text_rows.h"
 #include "tests/fixture_files.h"
 
@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 #include <utf8proc.h>
 
 #include <cmocka.h>
@@ -114,11 +115,118 @@ static void test_what_is_text(void **state) {
                3, "byte 0 is not UTF-8"); /* UTF-16 */
 }
 
+/* What a file of such bytes is read as, through a pipe. The bytes are those that Notepad, DOS and CP/M write. */
+static const struct {
+    const char *bytes;
+    size_t n;
+    const char *text;
+    size_t length, n_crlf;
+} FILES[] = {
+    {"", 0, "", 0, 0},
+    {"\xEF\xBB\xBF", 3, "", 0, 0},
+    {"\xEF\xBB\xBFHi", 5, "Hi", 2, 0},
+    {"\xEF\xBB", 2, "\xEF\xBB", 2, 0},
+    {"a\xEF\xBB\xBF", 4, "a\xEF\xBB\xBF", 4, 0}, /* a character, not a mark */
+    {"a\n", 2, "a\n", 2, 0},
+    {"\n", 1, "\n", 1, 0},
+    {"a\r\nb\r\n", 6, "a\nb\n", 4, 2},
+    {"\r\n\r\n", 4, "\n\n", 2, 2},
+    {"a\rb\r", 4, "a\rb\r", 4, 0},
+    {"a\r\r\n", 4, "a\r\n", 3, 1},
+    {"a\r\n\x1A", 4, "a\n", 2, 1},
+    {"a\x1A\x1A\x1A", 4, "a", 1, 0},
+    {"\x1A", 1, "", 0, 0},
+    {"a\x1A"
+     "b",
+     3,
+     "a\x1A"
+     "b",
+     3, 0},
+    {"\xEF\xBB\xBF\x1A", 4, "", 0, 0},
+    {"ab\0cd\r\n\0", 8, "ab\0cd\n\0", 7, 1},
+    {"\xFF", 1, "\xFF", 1, 0},
+};
+
+static int read_through_pipe(TextFile *file, const char *bytes, size_t n, Error *error) {
+    int ends[2], before = dup(STDIN_FILENO);
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(write(ends[1], bytes, n), n);
+    close(ends[1]);
+    dup2(ends[0], STDIN_FILENO);
+    int status = text_file_read(file, "-", error);
+    dup2(before, STDIN_FILENO);
+    close(ends[0]);
+    close(before);
+    return status;
+}
+
+static void test_what_editors_add(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof FILES / sizeof *FILES; i++) {
+        TextFile file;
+        Error error = {0};
+        assert_int_equal(read_through_pipe(&file, FILES[i].bytes, FILES[i].n, &error), 0);
+        size_t n_crlf = text_file_clean(&file);
+        if (n_crlf != FILES[i].n_crlf || !sv_equal(file.text, (StringView){FILES[i].text, FILES[i].length}))
+            fail_msg("file %zu: %zu bytes, %zu CRLF", i, file.text.length, n_crlf);
+        text_file_free(&file);
+    }
+}
+
+/* As `$(cat file)` gives it, and a line without its newline. */
+static void test_arguments(void **state) {
+    (void)state;
+    static const char *const CASES[][2] = {
+        {"", ""},           {"Hi", "Hi"}, {"\xEF\xBB\xBFHi\r", "Hi"}, {"a\r\nb\r", "a\nb"}, {"a\rb", "a\rb"},
+        {"Hi\r\x1A", "Hi"}, {"\r", ""},   {"\xEF\xBB\xBF", ""}};
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        char *text = strdup(CASES[i][0]);
+        assert_string_equal(text_clean_argument(text), CASES[i][1]);
+        free(text);
+    }
+}
+
+/* In the encodings of iconv -t UTF-16 and UTF-32, of either byte order. */
+static void test_wide_encodings(void **state) {
+    (void)state;
+    static const struct {
+        const char *bytes, *name;
+        size_t n;
+    } CASES[] = {{"\xFF\xFEH\0", "UTF-16", 4},
+                 {"\xFE\xFF\0H", "UTF-16", 4},
+                 {"\xFF\xFE\0\0H\0\0\0", "UTF-32", 8},
+                 {"\0\0\xFE\xFF\0\0\0H", "UTF-32", 8}};
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        TextFile file;
+        Error error = {0};
+        assert_int_equal(read_through_pipe(&file, CASES[i].bytes, CASES[i].n, &error), ERROR_FORMAT);
+        assert_non_null(strstr(error.message, CASES[i].name));
+        assert_non_null(strstr(error.message, "stdin: "));
+        text_file_free(&file);
+    }
+}
+
+/* Longer than a pipe and a buffer hold. */
+static void test_large_text(void **state) {
+    (void)state;
+    size_t size = 0;
+    char *bytes = fixture_load(fixture_path("STOWKV_DATA", "wiki.test.raw"), &size);
+    TextFile file;
+    Error error = {0};
+    assert_int_equal(text_file_read(&file, fixture_path("STOWKV_DATA", "wiki.test.raw"), &error), 0);
+    assert_int_equal(text_file_clean(&file), 0);
+    assert_true(sv_equal(file.text, (StringView){bytes, size}));
+    text_file_free(&file);
+    free(bytes);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rows_match_python), cmocka_unit_test(test_wikitext_matches_python),
         cmocka_unit_test(test_rows_by_hand),      cmocka_unit_test(test_white_space),
-        cmocka_unit_test(test_what_is_text),
+        cmocka_unit_test(test_what_is_text),      cmocka_unit_test(test_what_editors_add),
+        cmocka_unit_test(test_arguments),         cmocka_unit_test(test_wide_encodings),
+        cmocka_unit_test(test_large_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -39,11 +39,16 @@ Utf8Status utf8_scan(const char *bytes, size_t n, size_t *length) {
     return start == n ? UTF8_INCOMPLETE : UTF8_INVALID;
 }
 
-bool utf8_is_valid(StringView text) {
-    for (size_t i = 0, length; i < text.length; i += length)
+size_t utf8_first_invalid(StringView text) {
+    size_t i = 0;
+    for (size_t length; i < text.length; i += length)
         if (utf8_scan(text.bytes + i, text.length - i, &length) != UTF8_VALID)
-            return false;
-    return true;
+            break;
+    return i;
+}
+
+bool utf8_is_valid(StringView text) {
+    return utf8_first_invalid(text) == text.length;
 }
 
 size_t utf8_repair(StringView text, char *out) {

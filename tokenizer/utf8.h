@@ -23,6 +23,9 @@ Utf8Status utf8_scan(const char *bytes, size_t n, size_t *length);
 
 bool utf8_is_valid(StringView text);
 
+/* Where the first byte is that is not UTF-8; text.length where all is. */
+size_t utf8_first_invalid(StringView text);
+
 /* Copies `text` to `out` (3 * text.length bytes suffice), U+FFFD for each maximal invalid part; returns the length. */
 size_t utf8_repair(StringView text, char *out);
 

@@ -125,13 +125,6 @@ static int check_program(void *state, Error *error) {
     bench->n_repetitions = s->repetitions;
     if (s->session.checkpoint_path == NULL)
         return error_set(error, ERROR_USAGE, "--checkpoint_path is required; checkpoints/fetch.sh fetches a model");
-    if (s->json != NULL && s->svg != NULL && strcmp(s->json, s->svg) == 0)
-        return error_set(error, ERROR_USAGE, "--json and --svg both want %s; name another file for one",
-                         strcmp(s->json, "-") == 0 ? "stdout" : s->json);
-    if ((s->json != NULL && strcmp(s->json, s->session.checkpoint_path) == 0) ||
-        (s->svg != NULL && strcmp(s->svg, s->session.checkpoint_path) == 0))
-        return error_set(error, ERROR_USAGE, "%s is the checkpoint; name another file for the result",
-                         s->session.checkpoint_path);
     if (s->depths != NULL && bench_depths_parse(s->depths, bench_measured(bench), &bench->depths, error) < 0)
         return error->code;
     return choose_policies(p, error);
@@ -155,13 +148,12 @@ int main(int argc, char **argv) {
          BENCH_MAX_REPETITIONS},
         {"compare", OPTION_FLAG, &s->compare, NULL, "full, compressed and quantized mode, and each --kv_policy", 0, 0},
         {"Output", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
-        {"json", OPTION_STRING, &s->json, "FILE", "write the result as JSON; - is stdout, instead of the table", 0, 0},
-        {"svg", OPTION_STRING, &s->svg, "FILE", "draw the speed of generation by depth; - is stdout", 0, 0},
+        {"json", OPTION_OUTPUT, &s->json, "FILE", "write the result as JSON; - is stdout, instead of the table", 0, 0},
+        {"svg", OPTION_OUTPUT, &s->svg, "FILE", "draw the speed of generation by depth; - is stdout", 0, 0},
         PROGRAM_OPTIONS(flags),
         {0},
     };
     /* clang-format on */
-    const ProgramMain steps = {"bench",          USAGE,         options,     &flags,
-                               &s->session.simd, check_program, run_program, close_program};
+    const ProgramMain steps = {"bench", USAGE, options, &flags, &s->session, check_program, run_program, close_program};
     return program_main(argc, argv, &steps, &program);
 }

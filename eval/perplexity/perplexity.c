@@ -1,6 +1,7 @@
 /* The program: perplexity of a text under one or several cache policies, and how far each is from the full cache. The
  * table goes to stdout, progress and notes to stderr. Only main() picks the exit status. */
 #include "base/output_file.h"
+#include "base/text_file.h"
 #include "eval/perplexity/report.h"
 #include "eval/perplexity/text_rows.h"
 #include "session/program.h"
@@ -24,7 +25,7 @@ typedef struct Settings {
 typedef struct Program {
     Settings settings;
     Session session;
-    MappedFile text;
+    TextFile text;
     char *joined;
     TokenList tokens;
     PolicyList policies;
@@ -36,11 +37,14 @@ typedef struct Program {
 /* The text's bytes, or its rows as the definition joins them, as tokens. */
 static int read_tokens(Program *p, Error *error) {
     const Settings *s = &p->settings;
-    if (mapped_file_open(&p->text, s->text_file, error) < 0)
+    if (text_file_read(&p->text, s->text_file, error) < 0 || text_check(p->text.text, p->text.name, error) < 0)
         return error->code;
-    StringView text = {(const char *)p->text.data, p->text.size};
-    if (text_check(text, s->text_file, error) < 0)
-        return error->code;
+    size_t n_crlf = text_file_clean(&p->text);
+    StringView text = p->text.text;
+    if (n_crlf > 0)
+        fprintf(stderr, "note: %s: %zu line ends are CRLF, and read as LF\n", p->text.name, n_crlf);
+    if (text.length == 0)
+        return error_set(error, ERROR_FORMAT, "%s: is empty; give a text of some thousand words", p->text.name);
     if (ppl_definition(p->setup.settings.definition)->joins_rows) {
         size_t length;
         if (text_join_rows(text, &p->joined, &length, error) < 0)
@@ -100,7 +104,7 @@ static int open_program(Program *p, Error *error) {
     bool adds_bos = tokenizer_adds_bos(p->session.tokenizer);
     bool replaces = adds_bos && ppl_definition(setup->settings.definition)->replaces_bos;
     setup->model_path = s->session.checkpoint_path;
-    setup->text_path = s->text_file;
+    setup->text_path = p->text.name;
     setup->n_text_tokens = p->tokens.count;
     setup->bos = replaces ? "replaced" : adds_bos ? "once" : "none";
     Evaluation *e = &p->evaluation;
@@ -124,7 +128,7 @@ static void close_program(void *state) {
     policy_list_free(&p->policies);
     token_list_free(&p->tokens);
     session_close(&p->session);
-    mapped_file_close(&p->text);
+    text_file_free(&p->text);
     output_file_discard(&p->json);
     output_file_discard(&p->csv);
     free(p->joined);
@@ -173,8 +177,8 @@ static int check_program(void *state, Error *error) {
                          s->context, s->session.n_ctx);
     if (s->save_base != NULL && s->load_base != NULL)
         return error_set(error, ERROR_USAGE, "--save_base_logits and --base_logits exclude each other; give one");
-    if (s->json != NULL && s->csv != NULL && strcmp(s->json, "-") == 0 && strcmp(s->csv, "-") == 0)
-        return error_set(error, ERROR_USAGE, "--json - and --csv - both want stdout; name a file for one");
+    if (s->save_base != NULL && strcmp(s->save_base, "-") == 0)
+        return error_set(error, ERROR_USAGE, "--save_base_logits -: --base_logits reads a file; name one");
     return 0;
 }
 
@@ -186,7 +190,7 @@ int main(int argc, char **argv) {
     const Option options[] = {
         SESSION_OPTIONS(s->session),
         {"Evaluation", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
-        {"text_file", OPTION_STRING, &s->text_file, "FILE", "the text, in UTF-8; required", 0, 0},
+        {"text_file", OPTION_INPUT, &s->text_file, "FILE", "the text, in UTF-8; - is stdin; required", 0, 0},
         {"ppl_mode", OPTION_STRING, &s->ppl_mode, "NAME", "llamacpp, hf or gptq: whose definition; default llamacpp", 0,
          0},
         {"context", OPTION_SIZE, &s->context, "N",
@@ -198,16 +202,16 @@ int main(int argc, char **argv) {
         {"kld", OPTION_FLAG, &s->kld, NULL, "KL divergence of the chosen policy from the full cache", 0, 0},
         {"compare", OPTION_FLAG, &s->compare, NULL, "full, compressed and quantized mode, with their divergence", 0, 0},
         {"attribution", OPTION_FLAG, &s->attribution, NULL, "error of K, V and attention by layer and KV head", 0, 0},
-        {"save_base_logits", OPTION_STRING, &s->save_base, "FILE",
+        {"save_base_logits", OPTION_OUTPUT, &s->save_base, "FILE",
          "keep the full cache's distributions, 2 bytes for each token and vocabulary entry", 0, 0},
-        {"base_logits", OPTION_STRING, &s->load_base, "FILE", "compare with those instead of a full cache", 0, 0},
+        {"base_logits", OPTION_INPUT, &s->load_base, "FILE", "compare with those instead of a full cache", 0, 0},
         {"Output", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
-        {"json", OPTION_STRING, &s->json, "FILE", "write the result as JSON; - is stdout, instead of the table", 0, 0},
-        {"csv", OPTION_STRING, &s->csv, "FILE", "write it as CSV, a line for each policy; - is stdout", 0, 0},
+        {"json", OPTION_OUTPUT, &s->json, "FILE", "write the result as JSON; - is stdout, instead of the table", 0, 0},
+        {"csv", OPTION_OUTPUT, &s->csv, "FILE", "write it as CSV, a line for each policy; - is stdout", 0, 0},
         PROGRAM_OPTIONS(flags),
         {0},
     };
-    const ProgramMain steps = {"perplexity",     USAGE,         options,     &flags,
-                               &s->session.simd, check_program, run_program, close_program};
+    const ProgramMain steps = {"perplexity", USAGE,         options,     &flags,
+                               &s->session,  check_program, run_program, close_program};
     return program_main(argc, argv, &steps, &program);
 }

@@ -7,12 +7,11 @@
 #include <string.h>
 
 int text_check(StringView text, const char *path, Error *error) {
-    for (size_t i = 0, n; i < text.length; i += n) {
-        if (text.bytes[i] == '\0')
-            return error_set(error, ERROR_FORMAT, "%s: byte %zu is NUL, so this is no text; give a text file", path, i);
-        if (utf8_scan(text.bytes + i, text.length - i, &n) != UTF8_VALID)
-            return error_set(error, ERROR_FORMAT, "%s: byte %zu is not UTF-8; convert the file to UTF-8", path, i);
-    }
+    size_t invalid = utf8_first_invalid(text), nul = sv_find(text, (StringView){"", 1}, 0);
+    if (nul < invalid)
+        return error_set(error, ERROR_FORMAT, "%s: byte %zu is NUL, so this is no text; give a text file", path, nul);
+    if (invalid < text.length)
+        return error_set(error, ERROR_FORMAT, "%s: byte %zu is not UTF-8; convert the file to UTF-8", path, invalid);
     return 0;
 }
 

@@ -1,14 +1,13 @@
 /* See jsonl.h. */
 #include "eval/rouge/jsonl.h"
 
+#include "base/text_file.h"
 #include "tokenizer/utf8.h"
 
 #include <errno.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdlib.h>
-
-#define BYTE_ORDER_MARK "\xEF\xBB\xBF"
 
 int jsonl_open(JsonlReader *reader, const char *path, Error *error) {
     *reader = (JsonlReader){.path = strcmp(path, "-") == 0 ? "stdin" : path};
@@ -91,7 +90,7 @@ static int parse(JsonlReader *reader, StringView line, Error *error) {
     return 0;
 }
 
-/* 1: there is a line, without its byte order mark; 0: the file ends. */
+/* 1: there is a line, without what editors put around it; 0: the file ends. */
 static int read_line(JsonlReader *reader, StringView *out, Error *error) {
     ssize_t length = getline(&reader->line, &reader->capacity, reader->stream);
     if (length < 0 && !feof(reader->stream)) {
@@ -102,9 +101,10 @@ static int read_line(JsonlReader *reader, StringView *out, Error *error) {
     }
     if (length < 0)
         return 0;
-    *out = (StringView){reader->line, (size_t)length};
-    if (reader->number++ == 0 && sv_starts_with(*out, sv(BYTE_ORDER_MARK)))
-        *out = (StringView){out->bytes + 3, out->length - 3};
+    StringView whole = {reader->line, (size_t)length};
+    if (reader->number++ == 0 && text_check_encoding(whole, reader->path, error) < 0)
+        return error->code;
+    *out = text_clean_line(reader->line, whole.length - (whole.bytes[whole.length - 1] == '\n'));
     return 1;
 }
 

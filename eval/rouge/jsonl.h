@@ -10,7 +10,7 @@
  *     }
  *     jsonl_close(&reader);
  *
- * Empty lines are passed over, a byte order mark and CRLF too. Memory: the longest line. */
+ * Empty lines are passed over, byte order marks, CRLF and ^Z too; UTF-16 is refused. Memory: the longest line. */
 #ifndef STOWKV_JSONL_H
 #define STOWKV_JSONL_H
 

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -21,10 +22,21 @@ static int io_error(const RougeResults *results, Error *error) {
                      results->path, strerror(errno));
 }
 
+/* A line is written at once, so that a signal comes before or behind it. One that does not fit is taken back; where
+ * that fails too, the next run does it. */
 static int write_line(RougeResults *results, const char *text, Error *error) {
-    if (fprintf(results->stream, "%s\n", text) < 0 || fflush(results->stream) != 0)
-        return io_error(results, error);
-    return 0;
+    int descriptor = fileno(results->stream);
+    size_t length = strlen(text);
+    struct iovec parts[] = {{(void *)text, length}, {"\n", 1}};
+    off_t end = lseek(descriptor, 0, SEEK_END);
+    ssize_t written = writev(descriptor, parts, 2);
+    if (written == (ssize_t)length + 1)
+        return 0;
+    if (written >= 0)
+        errno = ENOSPC;
+    io_error(results, error);
+    (void)!ftruncate(descriptor, end);
+    return error->code;
 }
 
 /* Opens for reading and appending, without truncating, for this program alone. */

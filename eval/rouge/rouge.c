@@ -292,17 +292,17 @@ int main(int argc, char **argv) {
     /* clang-format off */
     const Option options[] = {
         {"Scoring", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
-        {"pairs", OPTION_STRING, &s->pairs, "FILE", "the pairs to score, JSON lines; - is stdin", 0, 0},
+        {"pairs", OPTION_INPUT, &s->pairs, "FILE", "the pairs to score, JSON lines; - is stdin", 0, 0},
         {"variant", OPTION_STRING, &s->variant, "NAME", "rougeL, rougeLsum, rouge1 or rouge2; default rougeL", 0, 0},
         {"stem", OPTION_FLAG, &s->stem, NULL, "stem words of more than three letters (Porter, as NLTK does)", 0, 0},
         {"skip_bad_lines", OPTION_FLAG, &s->skip_bad_lines, NULL, "tell and skip them; default: the first ends the run",
          0, 0},
         {"Generating", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
-        {"data", OPTION_STRING, &s->data, "FILE", "texts and references, JSON lines", 0, 0},
+        {"data", OPTION_INPUT, &s->data, "FILE", "texts and references, JSON lines; - is stdin", 0, 0},
         {"prompt_field", OPTION_STRING, &s->prompt_field, "NAME", "of the text; default article", 0, 0},
         {"reference_field", OPTION_STRING, &s->reference_field, "NAME", "of its reference or references; default summary",
          0, 0},
-        {"prompt_template", OPTION_STRING, &s->prompt_template, "TEXT",
+        {"prompt_template", OPTION_TEXT, &s->prompt_template, "TEXT",
          "the prompt, {} or {FIELD} standing for the text; default: asks for one sentence", 0, 0},
         {"chat_template", OPTION_STRING, &s->chat_template, "NAME",
          "chatml, llama2, llama3, mistral, zephyr or none; default: the checkpoint's", 0, 0},
@@ -314,15 +314,14 @@ int main(int argc, char **argv) {
         {"seed", OPTION_SEED, &s->seed, "N", "of the bootstrap over samples; default 1", 0, 0},
         SESSION_OPTIONS(s->session),
         {"Output", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
-        {"output", OPTION_STRING, &s->output, "FILE", "save each text; the same command goes on where it was interrupted",
+        {"output", OPTION_OUTPUT, &s->output, "FILE", "save each text; the same command goes on where it was interrupted",
          0, 0},
-        {"json", OPTION_STRING, &s->json, "FILE", "write the result as JSON; - is stdout, instead of the table", 0, 0},
+        {"json", OPTION_OUTPUT, &s->json, "FILE", "write the result as JSON; - is stdout, instead of the table", 0, 0},
         PROGRAM_OPTIONS(flags),
         {0},
     };
     /* clang-format on */
     program.defaults = s->session;
-    const ProgramMain steps = {"rouge",          USAGE,         options,     &flags,
-                               &s->session.simd, check_program, run_program, close_program};
+    const ProgramMain steps = {"rouge", USAGE, options, &flags, &s->session, check_program, run_program, close_program};
     return program_main(argc, argv, &steps, &program);
 }

@@ -73,17 +73,9 @@ static int check_model(RougeSettings *s, Error *error) {
     return rouge_template_check(s->prompt_template, s->prompt_field, error);
 }
 
-static bool same_file(const char *a, const char *b) {
-    return a != NULL && b != NULL && strcmp(a, b) == 0;
-}
-
 int rouge_settings_check(RougeSettings *s, const SessionOptions *defaults, Error *error) {
     if (rouge_variant_parse(s->variant, &s->parsed_variant, error) < 0 ||
         (s->pairs != NULL ? check_pairs(s, defaults, error) : check_model(s, error)) < 0)
         return error->code;
-    if ((s->json != NULL && strcmp(s->json, "-") != 0) &&
-        (same_file(s->json, s->pairs) || same_file(s->json, s->data) || same_file(s->json, s->output)))
-        return error_set(error, ERROR_USAGE,
-                         "--json %s: would replace a file that this run reads or writes; name another", s->json);
     return 0;
 }
