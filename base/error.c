@@ -23,3 +23,9 @@ int error_memory(Error *error, const char *what, unsigned long long size_bytes) 
                      "out of memory: %s needs %llu bytes; use a smaller --n_ctx or a smaller checkpoint", what,
                      size_bytes);
 }
+
+int error_keep_first(Error *error, const Error *next) {
+    if (error->code == 0 && next->code < 0)
+        *error = *next;
+    return error->code;
+}

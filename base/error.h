@@ -32,4 +32,8 @@ int error_set(Error *error, ErrorCode code, const char *format, ...) __attribute
 /* The same for an allocation of `size_bytes` for `what` ("logits") that failed. */
 int error_memory(Error *error, const char *what, unsigned long long size_bytes);
 
+/* Of several things that are all tried, the first failure counts: takes `next` unless `error` is one already. Returns
+ * the code. */
+int error_keep_first(Error *error, const Error *next);
+
 #endif

@@ -188,7 +188,8 @@ test_errors() {
     check 'no checkpoint' failed_cleanly 2 '--checkpoint_path'
     run --checkpoint_path "$stories"
     check 'the default tokens do not fit 512' failed_cleanly 1 '--prompt_tokens 512'
-    output=/dev/full run --checkpoint_path "$stories" --depths 0 --prompt_tokens 5 --generate_tokens 5
+    output=/dev/full run --checkpoint_path "$stories" --depths 0 --prompt_tokens 5 --generate_tokens 5 --svg "$work/kept.svg"
+    check 'the chart is there all the same' [ -s "$work/kept.svg" ]
     check 'stdout to a full disk' failed_late 1 'stdout'
 }
 

@@ -294,8 +294,10 @@ test_output_errors() {
     check '--json to a full disk' failed_late 1 '/dev/full: cannot be written'
     measure --context 256 --chunks 1 --csv /dev/full
     check '--csv to a full disk' failed_late 1 '/dev/full: cannot be written'
-    output=/dev/full run --checkpoint_path "$stories" --text_file "$work/text" --context 256 --chunks 1
+    check 'and the table is there all the same' grep -q '^full ' "$work/stdout"
+    output=/dev/full run --checkpoint_path "$stories" --text_file "$work/text" --context 256 --chunks 1 --json "$work/kept.json"
     check 'stdout to a full disk' failed_cleanly 1 'stdout'
+    check 'and the JSON is there all the same' holds "r['ppl'] > 1" "$work/kept.json"
 }
 
 # ---- Ctrl-C: 4,400 windows that move by a token take minutes

@@ -104,8 +104,9 @@ test_bad_pairs() {
     iconv -f UTF-8 -t UTF-16 <"$work/dos.jsonl" >"$work/bad.utf16"
     expect_error 1 'is UTF-16' --pairs "$work/bad.utf16" --skip_bad_lines
     expect_error 1 'cannot be written' --pairs "$work/pairs.jsonl" --json "$work/missing/result.json"
-    output=/dev/full run --pairs "$work/pairs.jsonl"
+    output=/dev/full run --pairs "$work/pairs.jsonl" --json "$work/kept.json"
     check 'stdout to a full disk' failed_cleanly 1 'stdout'
+    check 'and the JSON is there all the same' [ -s "$work/kept.json" ]
 }
 
 # ---- Texts of a model

@@ -77,18 +77,22 @@ static void close_program(void *state) {
     output_file_discard(&p->svg);
 }
 
+/* Files first: nobody can close them as a reader closes stdout. Whatever fails, the others are tried. */
 static int report(Program *p, Error *error) {
-    if (p->json.stream != stdout && p->svg.stream != stdout) {
-        bench_print(&p->bench, stdout);
-        if (program_flush_stdout(error) < 0)
-            return error->code;
-    }
+    bool stdout_is_taken = p->json.stream == stdout || p->svg.stream == stdout;
+    Error failure = {0};
+    if (p->settings.json != NULL)
+        json_commit(bench_json(&p->bench), &p->json, error);
     if (p->settings.svg != NULL) {
         bench_svg(&p->bench, p->svg.stream);
-        if (output_file_commit(&p->svg, error) < 0)
-            return error->code;
+        output_file_commit(&p->svg, &failure);
+        error_keep_first(error, &failure);
     }
-    return p->settings.json == NULL ? 0 : json_commit(bench_json(&p->bench), &p->json, error);
+    if (!stdout_is_taken) {
+        bench_print(&p->bench, stdout);
+        program_flush_stdout(&failure);
+    }
+    return error_keep_first(error, &failure);
 }
 
 static int measure(Program *p, Error *error) {

@@ -134,21 +134,22 @@ static void close_program(void *state) {
     free(p->joined);
 }
 
+/* Files first: nobody can close them as a reader closes stdout. Whatever fails, the others are tried. */
 static int report(Program *p, Error *error) {
     bool stdout_is_taken = p->json.stream == stdout || p->csv.stream == stdout;
-    if (!stdout_is_taken) {
-        perplexity_print(&p->evaluation, &p->setup, stdout);
-        if (program_flush_stdout(error) < 0)
-            return error->code;
-    }
+    Error failure = {0};
+    if (p->settings.json != NULL)
+        json_commit(perplexity_json(&p->evaluation, &p->setup), &p->json, error);
     if (p->settings.csv != NULL) {
         perplexity_csv(&p->evaluation, &p->setup, p->csv.stream);
-        if (output_file_commit(&p->csv, error) < 0)
-            return error->code;
+        output_file_commit(&p->csv, &failure);
+        error_keep_first(error, &failure);
     }
-    if (p->settings.json == NULL)
-        return 0;
-    return json_commit(perplexity_json(&p->evaluation, &p->setup), &p->json, error);
+    if (!stdout_is_taken) {
+        perplexity_print(&p->evaluation, &p->setup, stdout);
+        program_flush_stdout(&failure);
+    }
+    return error_keep_first(error, &failure);
 }
 
 static int run_program(void *state, Error *error) {

@@ -56,6 +56,14 @@ static void tell_bad_lines(size_t n_bad) {
         fprintf(stderr, "note: %zu bad line%s skipped\n", n_bad, n_bad == 1 ? "" : "s");
 }
 
+/* The table comes behind the JSON, which no reader can close as it closes stdout, and also where that failed. */
+static int flush_table(bool stdout_is_taken, Error *error) {
+    Error failure = {0};
+    if (!stdout_is_taken)
+        program_flush_stdout(&failure);
+    return error_keep_first(error, &failure);
+}
+
 /* ---- Pairs */
 
 static int score_pairs(Program *program, Error *error) {
@@ -65,11 +73,12 @@ static int score_pairs(Program *program, Error *error) {
         return error->code;
     tell_bad_lines(program->pairs.n_bad);
     blank_lines_print(&program->pairs.blank, program->pairs.count, s->pairs, stderr);
-    if (program->json.stream != stdout)
+    bool stdout_is_taken = program->json.stream == stdout;
+    if (s->json != NULL)
+        json_commit(rouge_pairs_json(&program->pairs, &options), &program->json, error);
+    if (!stdout_is_taken)
         rouge_pairs_print(&program->pairs, &options, stdout);
-    if (program->json.stream != stdout && program_flush_stdout(error) < 0)
-        return error->code;
-    return s->json == NULL ? 0 : json_commit(rouge_pairs_json(&program->pairs, &options), &program->json, error);
+    return flush_table(stdout_is_taken, error);
 }
 
 /* ---- Texts of a model */
@@ -220,11 +229,12 @@ static int report(Program *program, Error *error) {
     for (size_t i = 0; i < program->policies.count; i++)
         blank_lines_print(&program->runs[i].blank, program->samples.count, kv_policy_mode(&program->runs[i].policy),
                           stderr);
-    if (program->json.stream != stdout)
+    bool stdout_is_taken = program->json.stream == stdout;
+    if (s->json != NULL)
+        json_commit(rouge_comparison_json(&comparison), &program->json, error);
+    if (!stdout_is_taken)
         rouge_comparison_print(&comparison, stdout);
-    if (program->json.stream != stdout && program_flush_stdout(error) < 0)
-        return error->code;
-    return s->json == NULL ? 0 : json_commit(rouge_comparison_json(&comparison), &program->json, error);
+    return flush_table(stdout_is_taken, error);
 }
 
 static int prepare(Program *program, Error *error) {
