@@ -18,9 +18,9 @@ static const char USAGE[] = "Usage: generate --checkpoint_path PATH --prompt TEX
 
 typedef struct Settings {
     SessionOptions session;
-    const char *prompt, *prompt_file, *system, *chat_template, *json;
+    const char *prompt, *prompt_file, *system, *chat_template, *date, *json;
     const char *shape;
-    bool chat, interactive, ignore_eos, compare, plan_memory;
+    bool chat, interactive, parse_special, ignore_eos, compare, plan_memory;
     size_t max_new_tokens;
     SamplerOptions sampler;
     StringList stops;
@@ -41,7 +41,8 @@ typedef struct Program {
     Session session;
     Sampler sampler;
     Generation run;
-    const ChatTemplate *chat;
+    ChatTemplate *chat;
+    Conversation talk; /* --interactive */
     OutputFile json;
     TextFile prompt_file;
     size_t n_lines; /* of stdin that were read */
@@ -100,12 +101,11 @@ static int get_prompt(Program *program, StringView *prompt, Error *error) {
 static int choose_chat_template(Program *program, Error *error) {
     const Settings *s = &program->settings;
     const Vocabulary *vocabulary = &program->session.model.checkpoint.vocabulary;
-    return s->chat ? prompt_chat_template(vocabulary, s->chat_template, &program->chat, error) : 0;
+    return s->chat ? chat_template_open(&program->chat, vocabulary, s->chat_template, s->date, error) : 0;
 }
 
-/* The first tokens of a run. */
-static int encode_prompt(const Program *program, StringView prompt, TokenList *tokens, Error *error) {
-    return prompt_encode(&program->session, program->chat, program->settings.system, prompt, tokens, error);
+static PromptOptions prompt_options(const Program *program) {
+    return (PromptOptions){program->chat, program->settings.system, program->settings.parse_special};
 }
 
 /* Reads what is new in a turn and answers it. */
@@ -135,17 +135,20 @@ static int read_line(Program *program, char **line, size_t *capacity, StringView
     return 1;
 }
 
-/* Tokens of the next turn, behind those in the cache. The last generated token may not be there yet: it comes first. */
-static int encode_turn(Program *program, StringView text, TokenList *tokens, Error *error) {
-    const Generation *run = &program->run;
-    tokens->count = 0;
-    if (run->end == END_NONE)
-        return encode_prompt(program, text, tokens, error);
-    size_t n_seen = run->prompt.count + run->generated.count;
-    if (n_seen > program->session.context.cache.n_tokens &&
-        token_list_append(tokens, run->generated.ids[run->generated.count - 1], error) < 0)
+static int take_turn(Program *program, StringView text, TokenList *tokens, Error *error) {
+    Generation *run = &program->run;
+    PromptOptions options = prompt_options(program);
+    size_t n_generated = run->generated.count, text_length = run->text_length;
+    bool rereads;
+    if (conversation_ask(&program->talk, &program->session, &options, text, tokens, &rereads, error) < 0)
         return error->code;
-    return chat_encode_next(program->chat, program->session.tokenizer, text, tokens, error);
+    if (rereads)
+        fprintf(stderr, "note: the chat template changes earlier turns; the conversation is read again\n");
+    if (answer(program, tokens, error) < 0)
+        return error->code;
+    StringView said = {run->text_length > 0 ? run->text + text_length : "", run->text_length - text_length};
+    return conversation_answered(&program->talk, said, run->generated.ids + n_generated,
+                                 run->generated.count - n_generated, error);
 }
 
 static int converse(Program *program, StringView first, Error *error) {
@@ -157,9 +160,7 @@ static int converse(Program *program, StringView first, Error *error) {
     while (status > 0 && !program_interrupted) {
         status = 0;
         if (text.length > 0) {
-            status = encode_turn(program, text, &tokens, error);
-            if (status == 0)
-                status = answer(program, &tokens, error);
+            status = take_turn(program, text, &tokens, error);
             if (status == 0)
                 status = print_text(program, sv("\n"), error);
         }
@@ -173,7 +174,8 @@ static int converse(Program *program, StringView first, Error *error) {
 
 static int run_once(Program *program, StringView prompt, Error *error) {
     TokenList tokens = {0};
-    int status = encode_prompt(program, prompt, &tokens, error);
+    PromptOptions options = prompt_options(program);
+    int status = prompt_encode(&program->session, &options, prompt, &tokens, error);
     if (status == 0)
         status = answer(program, &tokens, error);
     token_list_free(&tokens);
@@ -207,6 +209,8 @@ static int start_run(Program *program, const KvPolicy *policy, Error *error) {
 static void close_program(void *state) {
     Program *program = state;
     generation_free(&program->run);
+    conversation_free(&program->talk);
+    chat_template_free(program->chat);
     sampler_close(&program->sampler);
     session_close(&program->session);
     output_file_discard(&program->json);
@@ -338,6 +342,11 @@ static int check_program(void *state, Error *error) {
     s->chat = s->chat || s->interactive;
     if (!s->chat && (s->system != NULL || s->chat_template != NULL))
         return error_set(error, ERROR_USAGE, "--system and --chat_template need --chat or --interactive");
+    if (!s->chat && s->date != NULL)
+        return error_set(error, ERROR_USAGE, "--date is for chat templates; it needs --chat or --interactive");
+    if (s->chat && s->parse_special)
+        return error_set(error, ERROR_USAGE,
+                         "--parse_special is for prompts that write turns themselves; leave --chat out");
     for (size_t i = 0; i < s->stops.count; i++)
         if (s->stops.items[i][0] == '\0')
             return error_set(error, ERROR_USAGE, "--stop: is empty; give the text to stop at");
@@ -365,8 +374,11 @@ int main(int argc, char **argv) {
          "the same from a file, its final newline included; - is stdin", 0, 0},
         {"chat", OPTION_FLAG, &s->chat, NULL, "the prompt is a message: apply the checkpoint's chat template", 0, 0},
         {"chat_template", OPTION_STRING, &s->chat_template, "NAME",
-         "chatml, llama2, llama3, mistral or zephyr; default: the checkpoint's", 0, 0},
-        {"system", OPTION_TEXT, &s->system, "TEXT", "system message; default: the checkpoint's", 0, 0},
+         "a file in Jinja, or chatml, llama2, llama3, mistral or zephyr; default: the checkpoint's", 0, 0},
+        {"system", OPTION_TEXT, &s->system, "TEXT", "system message; default: the template's", 0, 0},
+        {"date", OPTION_STRING, &s->date, "DATE", "YYYY-MM-DD, for templates that tell it; default: today", 0, 0},
+        {"parse_special", OPTION_FLAG, &s->parse_special, NULL,
+         "a prompt that spells special tokens has them, for turns written by hand", 0, 0},
         {"interactive", OPTION_FLAG, &s->interactive, NULL, "a conversation: one message a line from stdin", 0, 0},
         {"Generation", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
         {"max_new_tokens", OPTION_SIZE, &s->max_new_tokens, "N", "default 200; 0 reads the prompt and stops", 0,

@@ -1,39 +1,106 @@
 /* See prompt.h. */
 #include "session/prompt.h"
 
-int prompt_chat_template(const Vocabulary *vocabulary, const char *name, const ChatTemplate **out, Error *error) {
-    *out = name != NULL ? chat_template_named(sv(name)) : chat_template_recognise(vocabulary->chat_template);
-    if (*out != NULL)
-        return 0;
-    if (name != NULL)
-        return error_set(error, ERROR_USAGE, "--chat_template %s: unknown; choose one of %s", name,
-                         chat_template_names());
-    return error_set(
-        error, ERROR_UNSUPPORTED, "the checkpoint has %s chat template; name one with --chat_template (%s)",
-        vocabulary->chat_template.length > 0 ? "no chat template that is known here: its own is another" : "no",
-        chat_template_names());
-}
+#include "base/array.h"
 
-/* A text that makes no token starts from BOS, also where a model's rule puts none in front of others. */
-static int encode_text(const Tokenizer *tokenizer, StringView text, TokenList *tokens, Error *error) {
+#include <stdlib.h>
+
+/* BOS that the text spells itself is not put there twice; one that makes no token starts from BOS, also where a model's
+ * rule puts none in front of others. */
+static int encode_text(const Session *session, const PromptOptions *options, StringView text, TokenList *tokens,
+                       Error *error) {
+    const Tokenizer *tokenizer = session->tokenizer;
+    int32_t bos = tokenizer_bos(tokenizer);
     size_t before = tokens->count;
-    if (tokenizer_encode(tokenizer, text, TOKENIZE_ADD_BOS, tokens, error) < 0)
+    unsigned flags = options->parse_special ? TOKENIZE_PARSE_SPECIAL : 0;
+    if (tokenizer_encode(tokenizer, text, flags, tokens, error) < 0)
+        return error->code;
+    if (tokens->count > before && tokens->ids[before] == bos)
+        return 0;
+    tokens->count = before;
+    if (tokenizer_encode(tokenizer, text, flags | TOKENIZE_ADD_BOS, tokens, error) < 0)
         return error->code;
     if (tokens->count > before)
         return 0;
-    if (tokenizer_bos(tokenizer) < 0)
+    if (bos < 0)
         return error_set(error, ERROR_ARGUMENT,
                          "the prompt is empty, and the vocabulary has no BOS to start from; give some text");
-    return token_list_append(tokens, tokenizer_bos(tokenizer), error);
+    return token_list_append(tokens, bos, error);
 }
 
-int prompt_encode(const Session *session, const ChatTemplate *chat, const char *system, StringView text,
-                  TokenList *tokens, Error *error) {
-    if (chat == NULL)
-        return encode_text(session->tokenizer, text, tokens, error);
-    StringView jinja = session->model.checkpoint.vocabulary.chat_template;
-    StringView first = system != NULL ? sv(system) : chat_template_default_system(jinja);
-    ChatMessage messages[] = {{CHAT_SYSTEM, first}, {CHAT_USER, text}};
-    bool skip_system = first.length == 0;
-    return chat_encode(chat, session->tokenizer, messages + skip_system, 2 - skip_system, tokens, error);
+int prompt_encode(const Session *session, const PromptOptions *options, StringView text, TokenList *tokens,
+                  Error *error) {
+    if (options->chat == NULL)
+        return encode_text(session, options, text, tokens, error);
+    bool has_system = options->system != NULL;
+    ChatMessage messages[] = {{CHAT_SYSTEM, sv(has_system ? options->system : "")}, {CHAT_USER, text}};
+    return chat_encode(options->chat, session->tokenizer, messages + !has_system, 1 + has_system, tokens, error);
+}
+
+static int say(Conversation *talk, ChatRole role, StringView text, Error *error) {
+    ChatMessage *grown = array_for_one_more(talk->messages, talk->n_messages, sizeof *grown, "the conversation", error);
+    char *copy = malloc(text.length + 1);
+    talk->messages = grown != NULL ? grown : talk->messages;
+    if (grown == NULL || copy == NULL) {
+        free(copy);
+        return error_memory(error, "the conversation", text.length);
+    }
+    if (text.length > 0)
+        memcpy(copy, text.bytes, text.length);
+    talk->messages[talk->n_messages++] = (ChatMessage){role, {copy, text.length}};
+    return 0;
+}
+
+static int see(Conversation *talk, const int32_t *ids, size_t n_ids, Error *error) {
+    for (size_t i = 0; i < n_ids; i++)
+        if (token_list_append(&talk->seen, ids[i], error) < 0)
+            return error->code;
+    return 0;
+}
+
+/* The last generated token may not be in the cache yet: it comes first. */
+static int add_unread(const Conversation *talk, const Session *session, TokenList *tokens, Error *error) {
+    for (size_t i = session->context.cache.n_tokens; i < talk->seen.count; i++)
+        if (token_list_append(tokens, talk->seen.ids[i], error) < 0)
+            return error->code;
+    return 0;
+}
+
+int conversation_ask(Conversation *talk, Session *session, const PromptOptions *options, StringView text,
+                     TokenList *tokens, bool *rereads, Error *error) {
+    TokenList next = {0};
+    *rereads = false;
+    tokens->count = 0;
+    if (talk->n_messages == 0 && options->system != NULL && say(talk, CHAT_SYSTEM, sv(options->system), error) < 0)
+        return error->code;
+    int status = say(talk, CHAT_USER, text, error);
+    if (status == 0 && talk->seen.count == 0)
+        status = chat_encode(options->chat, session->tokenizer, talk->messages, talk->n_messages, &next, error);
+    else if (status == 0)
+        status = chat_encode_next(options->chat, session->tokenizer, talk->messages, talk->n_messages, &talk->seen,
+                                  rereads, &next, error);
+    if (status == 0 && *rereads) {
+        talk->seen.count = 0;
+        context_clear(&session->context);
+    }
+    if (status == 0)
+        status = add_unread(talk, session, tokens, error);
+    for (size_t i = 0; i < next.count && status == 0; i++)
+        status = token_list_append(tokens, next.ids[i], error);
+    if (status == 0)
+        status = see(talk, next.ids, next.count, error);
+    token_list_free(&next);
+    return status;
+}
+
+int conversation_answered(Conversation *talk, StringView text, const int32_t *ids, size_t n_ids, Error *error) {
+    return say(talk, CHAT_ASSISTANT, text, error) < 0 ? error->code : see(talk, ids, n_ids, error);
+}
+
+void conversation_free(Conversation *talk) {
+    for (size_t i = 0; i < talk->n_messages; i++)
+        free((char *)talk->messages[i].content.bytes);
+    free(talk->messages);
+    token_list_free(&talk->seen);
+    *talk = (Conversation){0};
 }

@@ -1,23 +1,45 @@
-/* From a user's text to the tokens that a model reads: as it is, or as the first message of a conversation.
+/* From a user's text to the tokens that a model reads: as it is, or as a message of a conversation.
  *
- *     const ChatTemplate *chat;
+ *     PromptOptions options = {.chat = chat, .system = NULL};
  *     TokenList tokens = {0};
- *     if (prompt_chat_template(&vocabulary, NULL, &chat, &error) < 0) …
- *     if (prompt_encode(&session, chat, NULL, sv("Why is the sky blue?"), &tokens, &error) < 0) …
+ *     if (prompt_encode(&session, &options, sv("Why is the sky blue?"), &tokens, &error) < 0) …
+ *
+ *     Conversation talk = {0};
+ *     conversation_ask(&talk, &session, &options, sv("Hello"), &tokens, &error);     // the tokens to read now
+ *     conversation_answered(&talk, sv("Hi."), generated, n_generated, &error);
+ *     conversation_free(&talk);
  */
 #ifndef STOWKV_PROMPT_H
 #define STOWKV_PROMPT_H
 
+#include "session/chat_template.h"
 #include "session/session.h"
 
-/* The chat template called `name`; where that is NULL, the checkpoint's own. An error where there is no such template,
- * or the checkpoint's is missing or not known here. */
-int prompt_chat_template(const Vocabulary *vocabulary, const char *name, const ChatTemplate **out, Error *error);
+typedef struct PromptOptions {
+    const ChatTemplate *chat; /* NULL: the text as it is, with BOS where the model's rule puts it */
+    const char *system;       /* the first message; NULL: none but the template's own */
+    bool parse_special;       /* without a template: text that spells a special token is that token */
+} PromptOptions;
 
-/* Appends the tokens of a prompt. chat NULL: BOS, where the model's rule puts it or there is nothing else, and the
- * text; ERROR_ARGUMENT where there is neither text nor BOS. Else the system message
- * (`system`, or the checkpoint's own where that is NULL), then the text as the user's message. */
-int prompt_encode(const Session *session, const ChatTemplate *chat, const char *system, StringView text,
-                  TokenList *tokens, Error *error);
+/* Appends the tokens of a prompt. BOS that it spells itself is not put there twice; ERROR_ARGUMENT where there is
+ * neither text nor BOS. */
+int prompt_encode(const Session *session, const PromptOptions *options, StringView text, TokenList *tokens,
+                  Error *error);
+
+/* A conversation that goes on from its cache. */
+typedef struct Conversation {
+    ChatMessage *messages; /* with texts of its own */
+    size_t n_messages;
+    TokenList seen; /* all that was read and generated, in order */
+} Conversation;
+
+/* Replaces `tokens` by those to read for the user's next message. Where the template rewrites earlier turns (drops
+ * their thoughts, say), they are the whole conversation's, the session's context is emptied for them, and *rereads is
+ * set. */
+int conversation_ask(Conversation *talk, Session *session, const PromptOptions *options, StringView text,
+                     TokenList *tokens, bool *rereads, Error *error);
+
+int conversation_answered(Conversation *talk, StringView text, const int32_t *ids, size_t n_ids, Error *error);
+void conversation_free(Conversation *talk);
 
 #endif

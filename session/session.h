@@ -13,7 +13,7 @@
 
 #include "kvcache/policy_options.h"
 #include "model/model.h"
-#include "tokenizer/chat_template.h"
+#include "tokenizer/tokenizer.h"
 
 typedef struct SessionOptions {
     const char *checkpoint_path, *tokenizer_path, *device, *simd;

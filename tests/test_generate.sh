@@ -408,6 +408,44 @@ test_readme() {
     done
 }
 
+# ---- Chat templates
+
+# The ids that a prompt is read as: of $work/json.
+prompt_tokens() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["prompt_tokens"])' "$work/json"; }
+
+test_chat_templates() {
+    local flags=(--temperature 0 --max_new_tokens 0 --json "$work/json") written
+    local jinja='{{ bos_token }}{% for m in messages %}{{ m.role + ": " + m.content | trim + eos_token }}{% endfor %}'
+    printf %s "$jinja{{ strftime_now('%d %b %Y') }}" >"$work/dated.jinja"
+    printf '\xef\xbb\xbf%s' "{{ raise_exception('no system role') if messages[0].role == 'system' }}$jinja" >"$work/raises.jinja"
+    printf '{{ messages | urlize }}' >"$work/unknown.jinja"
+    usual --prompt ' Hi </s>' --chat --chat_template "$work/dated.jinja" --date 2024-02-29 --system Be. "${flags[@]}"
+    expect_status '--chat_template FILE' 0
+    if command -v python3 >/dev/null; then
+        check 'message text that spells </s> is no end' eval '[[ $(prompt_tokens) != *" 2, "*" 2, "*" 2, "* ]]'
+        usual --prompt 'Hi' --chat --chat_template "$work/dated.jinja" --date 2024-02-29 --system Be. "${flags[@]}"
+        written=$(prompt_tokens)
+        usual --prompt '<s>system: Be.</s>user: Hi</s>29 Feb 2024' --parse_special "${flags[@]}"
+        check 'the same turns written by hand, BOS once' [ "$written" = "$(prompt_tokens)" ]
+        usual --prompt 'system: Be.</s>user: Hi</s>29 Feb 2024' --parse_special "${flags[@]}"
+        check 'the same without BOS, which is put there' [ "$written" = "$(prompt_tokens)" ]
+        usual --prompt '<s>system: Be.</s>user: Hi</s>29 Feb 2024' "${flags[@]}"
+        check 'and not without --parse_special' [ "$written" != "$(prompt_tokens)" ]
+    fi
+    expect_error 1 'no system role' --prompt a --chat --system b --chat_template "$work/raises.jinja"
+    expect_error 1 "urlize" --prompt a --chat --chat_template "$work/unknown.jinja"
+    expect_error 1 'leaves out' --prompt a --chat --chat_template "$work/json"
+    expect_error 2 '29 Feb' --prompt a --chat --chat_template llama2 --date '29 Feb'
+    expect_error 2 '--date' --prompt a --date 2024-02-29
+    expect_error 2 '--parse_special' --prompt a --chat --parse_special
+    printf 'a\nb\n' >"$work/lines"
+    usual --interactive --chat_template mistral --max_new_tokens 4 <"$work/lines"
+    check 'a conversation goes on from its cache' eval 'status_is 0 && ! stderr_has "read again"'
+    printf '%s' "{% for m in messages %}{{ m.role ~ m.content }}{{ '!' if loop.last }}{% endfor %}" >"$work/rewrites.jinja"
+    usual --interactive --chat_template "$work/rewrites.jinja" --max_new_tokens 4 <"$work/lines"
+    check 'a template that changes earlier turns is told' eval 'status_is 0 && stderr_has "read again"'
+}
+
 # ---- Conversations
 
 test_conversation() {
@@ -467,5 +505,6 @@ test_interrupted_write
 test_usage_errors
 test_help
 test_readme
+test_chat_templates
 test_conversation
 finish

@@ -15,7 +15,7 @@ BASE = ["base", "base/machine", "base/simd"]
 CACHE = ["kvcache", "kvcache/codec"]
 CHECKPOINTS = ["checkpoints", "tokenizer"]
 MODEL = BASE + CACHE + CHECKPOINTS + ["attention", "model"]
-SESSION = MODEL + ["cpu", "cuda", "session"]
+SESSION = MODEL + ["cpu", "cuda", "jinja", "session"]
 EVAL = SESSION + ["eval"]
 
 # Each room, and what else its files may include: rooms, or single headers of one. "." is the folder of the programs.
@@ -24,6 +24,7 @@ ROOMS = {
     "base/machine": ["base"],
     "base/simd": ["base", "base/machine"],
     "tokenizer": BASE,
+    "jinja": BASE + ["tokenizer/utf8.h"],
     "kvcache/codec": BASE,
     "kvcache": BASE + ["kvcache/codec"],
     "attention": BASE + CACHE,

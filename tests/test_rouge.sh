@@ -444,14 +444,14 @@ test_chat() {
     local flags=(--checkpoint_path "$STOWKV_SMOLLM2" --data "$work/short.jsonl" --prompt_template 'What has Lily? {}'
         --max_new_tokens 6 --n_ctx 128) text
     run "${flags[@]}" --json "$work/result.json" --output "$work/chat.jsonl"
-    check "the checkpoint's chat template" json "$work/result.json" 'r["chat_template"] == "chatml"'
+    check "the checkpoint's chat template" json "$work/result.json" 'r["chat_template"] == "checkpoint"'
     text=$("$generate" --checkpoint_path "$STOWKV_SMOLLM2" --chat --prompt 'What has Lily? Lily has a red ball.' \
         --temperature 0 --max_new_tokens 6 --n_ctx 128 2>/dev/null)
     check 'its text is that of generate --chat' grep -qF "\"text\":\"$text\"" "$work/chat.jsonl"
     run "${flags[@]}" --chat_template none --json -
     check '--chat_template none' json "$work/stdout" 'r["chat_template"] == "none"'
     run "${flags[@]}" --chat_template none --output "$work/chat.jsonl"
-    check 'texts of another chat template' failed_behind_notes 1 'chat_template "chatml", and this run has "none"'
+    check 'texts of another chat template' failed_behind_notes 1 'chat_template "checkpoint", and this run has "none"'
 }
 
 if ! command -v python3 >/dev/null; then

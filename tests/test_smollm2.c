@@ -1,6 +1,7 @@
 /* The real model, SmolLM2-135M-Instruct Q4_1: perplexity against llama.cpp's, logits against the float64 forward pass,
  * the text of an answer, and the memory that a long prompt takes. Skipped, loudly, when it has not been fetched. */
 #include "eval/perplexity/evaluation.h"
+#include "session/chat_template.h"
 #include "session/generation.h"
 #include "tests/fixture_files.h"
 
@@ -103,17 +104,17 @@ static void check_answer(Session *session, const char *question, const char *exp
     Generation run = {.session = session, .sampler = &sampler};
     StringList no_stops = {.count = 0};
     GenerationOptions options = {.max_new_tokens = 60, .stops = &no_stops};
-    StringView jinja = session->model.checkpoint.vocabulary.chat_template;
-    ChatMessage messages[] = {{CHAT_SYSTEM, chat_template_default_system(jinja)}, {CHAT_USER, sv(question)}};
-    const ChatTemplate *chat = chat_template_recognise(jinja);
-    assert_non_null(chat);
+    ChatMessage message = {CHAT_USER, sv(question)};
+    ChatTemplate *chat;
+    assert_int_equal(chat_template_open(&chat, &session->model.checkpoint.vocabulary, NULL, NULL, &error), 0);
     context_clear(&session->context);
     assert_int_equal(sampler_open(&sampler, &(SamplerOptions){.top_p = 1}, 49152, SIMD_SCALAR, &error), 0);
-    assert_int_equal(chat_encode(chat, session->tokenizer, messages, 2, &tokens, &error), 0);
+    assert_int_equal(chat_encode(chat, session->tokenizer, &message, 1, &tokens, &error), 0);
     assert_int_equal(generation_read(&run, tokens.ids, tokens.count, &error), 0);
     assert_int_equal(generation_continue(&run, &options, &error), 0);
     assert_string_equal(run.text, expected);
     assert_int_equal(run.end, END_OF_TEXT);
+    chat_template_free(chat);
     generation_free(&run);
     sampler_close(&sampler);
     token_list_free(&tokens);

@@ -41,17 +41,22 @@ void special_tokens_free(SpecialTokens *special) {
     *special = (SpecialTokens){0};
 }
 
-const SpecialToken *special_tokens_find(const SpecialTokens *special, StringView text, int classes, size_t *at) {
+const SpecialToken *special_tokens_find(const SpecialTokens *special, StringView text, const unsigned char *plain,
+                                        int classes, size_t *at) {
     if (special->n == 0)
         return NULL;
     for (size_t i = *at; i < text.length; i++) {
         unsigned char first = (unsigned char)text.bytes[i];
         StringView rest = {text.bytes + i, text.length - i};
-        for (size_t j = special->starts[first]; j < special->starts[first + 1]; j++)
-            if ((special->items[j].class & classes) != 0 && sv_starts_with(rest, special->items[j].text)) {
-                *at = i;
-                return &special->items[j];
-            }
+        for (size_t j = special->starts[first]; j < special->starts[first + 1]; j++) {
+            const SpecialToken *token = &special->items[j];
+            if ((token->class & classes) == 0 || !sv_starts_with(rest, token->text))
+                continue;
+            if (plain != NULL && token->class == SPECIAL_CONTROL && memchr(plain + i, 1, token->text.length) != NULL)
+                continue;
+            *at = i;
+            return token;
+        }
     }
     return NULL;
 }

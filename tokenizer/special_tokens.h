@@ -2,7 +2,7 @@
  * user-defined ("added") tokens always, the longest at each place first, as Hugging Face's tokenizers do.
  *
  *     size_t at = 0;
- *     const SpecialToken *token = special_tokens_find(&special, text, SPECIAL_USER_DEFINED, &at);   // NULL: no more
+ *     const SpecialToken *token = special_tokens_find(&special, text, NULL, SPECIAL_USER_DEFINED, &at);   // NULL: no more
  */
 #ifndef STOWKV_SPECIAL_TOKENS_H
 #define STOWKV_SPECIAL_TOKENS_H
@@ -31,7 +31,9 @@ int special_tokens_add(SpecialTokens *special, StringView text, int32_t id, int 
 void special_tokens_sort(SpecialTokens *special);
 void special_tokens_free(SpecialTokens *special);
 
-/* The first token of one of `classes` (a sum) in `text` at or after byte *at; its offset goes to *at. NULL: none. */
-const SpecialToken *special_tokens_find(const SpecialTokens *special, StringView text, int classes, size_t *at);
+/* The first token of one of `classes` (a sum) in `text` at or after byte *at; its offset goes to *at. NULL: none.
+ * plain: (text.length) or NULL; a byte where it is set is part of no control token. */
+const SpecialToken *special_tokens_find(const SpecialTokens *special, StringView text, const unsigned char *plain,
+                                        int classes, size_t *at);
 
 #endif

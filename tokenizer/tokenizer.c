@@ -266,14 +266,15 @@ static int encode_plain(const Tokenizer *tokenizer, StringView text, TokenList *
 }
 
 /* Valid text, split at special tokens. SentencePiece looks for its user-defined pieces itself. */
-static int encode_valid(const Tokenizer *tokenizer, StringView text, unsigned flags, TokenList *out, Error *error) {
+static int encode_valid(const Tokenizer *tokenizer, StringView text, const unsigned char *plain, unsigned flags,
+                        TokenList *out, Error *error) {
     int classes =
         (flags & TOKENIZE_PARSE_SPECIAL ? SPECIAL_CONTROL : 0) | (tokenizer->sp == NULL ? SPECIAL_USER_DEFINED : 0);
     size_t at = 0;
     for (;;) {
         size_t found = at;
         const SpecialToken *token =
-            classes != 0 ? special_tokens_find(&tokenizer->special, text, classes, &found) : NULL;
+            classes != 0 ? special_tokens_find(&tokenizer->special, text, plain, classes, &found) : NULL;
         size_t end = token != NULL ? found : text.length;
         int status = encode_plain(tokenizer, (StringView){text.bytes + at, end - at}, out, error);
         if (status < 0 || token == NULL)
@@ -299,8 +300,17 @@ int tokenizer_encode(const Tokenizer *tokenizer, StringView text, unsigned flags
     if ((flags & TOKENIZE_ADD_BOS) && tokenizer_adds_bos(tokenizer))
         status = token_list_append(out, tokenizer->bos, error);
     if (status == 0)
-        status = encode_valid(tokenizer, text, flags, out, error);
+        status = encode_valid(tokenizer, text, NULL, flags, out, error);
     free(repaired);
+    if (status < 0)
+        out->count = n_before;
+    return status;
+}
+
+int tokenizer_encode_marked(const Tokenizer *tokenizer, StringView text, const unsigned char *plain, TokenList *out,
+                            Error *error) {
+    size_t n_before = out->count;
+    int status = encode_valid(tokenizer, text, plain, TOKENIZE_PARSE_SPECIAL, out, error);
     if (status < 0)
         out->count = n_before;
     return status;

@@ -61,4 +61,9 @@ enum {
  * (as Python's errors="replace" and the WHATWG decoder do). */
 int tokenizer_encode(const Tokenizer *tokenizer, StringView text, unsigned flags, TokenList *out, Error *error);
 
+/* The same for text between markup, as a chat template writes it. plain: (text.length), set where a byte is text: control
+ * tokens are read where all of a spelling is markup. The text must be valid UTF-8. */
+int tokenizer_encode_marked(const Tokenizer *tokenizer, StringView text, const unsigned char *plain, TokenList *out,
+                            Error *error);
+
 #endif

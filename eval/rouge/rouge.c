@@ -83,14 +83,14 @@ static int score_pairs(Program *program, Error *error) {
 
 /* ---- Texts of a model */
 
-/* Through the checkpoint's chat template, where it has one; one that is not known here must be named. */
+/* Through the checkpoint's chat template, where it has one. */
 static int choose_chat_template(Program *program, Error *error) {
     const char *name = program->settings.chat_template;
     const Vocabulary *vocabulary = &program->session.model.checkpoint.vocabulary;
     program->work.chat = NULL;
     if (name != NULL ? strcmp(name, "none") == 0 : vocabulary->chat_template.length == 0)
         return 0;
-    return prompt_chat_template(vocabulary, name, &program->work.chat, error);
+    return chat_template_open(&program->work.chat, vocabulary, name, program->settings.date, error);
 }
 
 static void tell_samples(const Program *program) {
@@ -150,6 +150,8 @@ static int make_header(const Program *program, cJSON *header, Error *error) {
     cJSON_AddStringToObject(header, "reference_field", s->reference_field);
     cJSON_AddStringToObject(header, "prompt_template", s->prompt_template);
     cJSON_AddStringToObject(header, "chat_template", work->chat == NULL ? "none" : chat_template_name(work->chat));
+    if (s->date != NULL)
+        cJSON_AddStringToObject(header, "date", s->date);
     cJSON_AddNumberToObject(header, "n_ctx", (double)work->n_ctx);
     cJSON_AddNumberToObject(header, "max_new_tokens", (double)s->max_new_tokens);
     cJSON_AddStringToObject(header, "device", work->session->model.backend->device);
@@ -271,6 +273,7 @@ static void close_program(void *state) {
         rouge_run_free(&program->runs[i]);
     free(program->runs);
     rouge_results_close(&program->results);
+    chat_template_free(program->work.chat);
     rouge_samples_free(&program->samples);
     rouge_pairs_free(&program->pairs);
     session_close(&program->session);
@@ -315,7 +318,8 @@ int main(int argc, char **argv) {
         {"prompt_template", OPTION_TEXT, &s->prompt_template, "TEXT",
          "the prompt, {} or {FIELD} standing for the text; default: asks for one sentence", 0, 0},
         {"chat_template", OPTION_STRING, &s->chat_template, "NAME",
-         "chatml, llama2, llama3, mistral, zephyr or none; default: the checkpoint's", 0, 0},
+         "a file in Jinja, chatml, llama2, llama3, mistral, zephyr or none; default: the checkpoint's", 0, 0},
+        {"date", OPTION_STRING, &s->date, "DATE", "YYYY-MM-DD, for chat templates that tell it; default: today", 0, 0},
         {"samples", OPTION_SIZE, &s->samples, "N", "records to use, from the first; default 200, 0: all", 0, 1 << 30},
         {"max_new_tokens", OPTION_SIZE, &s->max_new_tokens, "N", "default 64; a text may end before", 1, 1 << 28},
         {"long_prompts", OPTION_STRING, &s->long_prompts, "WHAT",

@@ -17,7 +17,7 @@
 typedef struct RougeWork {
     Session *session; /* not owned; its context is replaced */
     const SessionOptions *options;
-    const ChatTemplate *chat; /* NULL: none */
+    ChatTemplate *chat; /* NULL: none */
     const RougeSamples *samples;
     RougeOptions rouge;
     size_t n_ctx, max_new_tokens;

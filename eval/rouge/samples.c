@@ -72,7 +72,8 @@ static int encode(Reading *reading, StringView article, TokenList *tokens, Error
         length += parts[i].length;
     }
     tokens->count = 0;
-    return prompt_encode(reading->session, reading->chat, NULL, (StringView){reading->text, length}, tokens, error);
+    PromptOptions options = {.chat = reading->chat};
+    return prompt_encode(reading->session, &options, (StringView){reading->text, length}, tokens, error);
 }
 
 static size_t character_begin(StringView text, size_t at) {

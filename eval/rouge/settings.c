@@ -35,6 +35,7 @@ static int check_pairs(const RougeSettings *s, const SessionOptions *defaults, E
         {"reference_field", s->reference_field != NULL},
         {"prompt_template", s->prompt_template != NULL},
         {"chat_template", s->chat_template != NULL},
+        {"date", s->date != NULL},
         {"long_prompts", s->long_prompts != NULL},
         {"samples", s->samples != OPTION_UNSET},
         {"max_new_tokens", s->max_new_tokens != OPTION_UNSET},

@@ -16,7 +16,7 @@
 typedef struct RougeSettings {
     SessionOptions session;
     const char *pairs, *variant, *json;
-    const char *data, *prompt_field, *reference_field, *prompt_template, *chat_template, *long_prompts, *output;
+    const char *data, *prompt_field, *reference_field, *prompt_template, *chat_template, *date, *long_prompts, *output;
     bool stem, skip_bad_lines, compare;
     size_t samples, max_new_tokens; /* OPTION_UNSET: the default */
     uint64_t seed;

@@ -1,0 +1,29 @@
+/* Tokens of a template. Internal to this room. */
+#ifndef STOWKV_JINJA_LEXER_H
+#define STOWKV_JINJA_LEXER_H
+
+#include "jinja/value.h"
+
+typedef enum JinjaTokenKind {
+    TOKEN_DATA,
+    TOKEN_OPEN_PRINT, /* {{ */
+    TOKEN_OPEN_BLOCK, /* {% */
+    TOKEN_CLOSE,      /* the end of either */
+    TOKEN_NAME,
+    TOKEN_CONSTANT, /* a text or a number */
+    TOKEN_OPERATOR,
+    TOKEN_END
+} JinjaTokenKind;
+
+typedef struct JinjaToken {
+    JinjaTokenKind kind;
+    StringView text;  /* as it is written */
+    JinjaValue value; /* of constants */
+    size_t line;
+    struct JinjaToken *condition; /* of the first token of `a if b else c`: b's first token */
+} JinjaToken;
+
+/* Ends with TOKEN_END. `source`: valid UTF-8, newlines are "\n". */
+JinjaToken *jinja_lex(JinjaMachine *m, StringView source);
+
+#endif
