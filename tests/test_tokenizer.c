@@ -1,6 +1,7 @@
 /* The tokenizer against Hugging Face's tokenizers and SentencePiece (cases from the fixture maker), its streams, its
  * bounds on long words, and what it says about damaged input. */
 #include "tests/vocabulary_fixture.h"
+#include "tokenizer/pre_tokenizer.h"
 #include "tokenizer/text_stream.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/utf8.h"
@@ -181,6 +182,85 @@ static void test_qwen2_cases(void **state) {
     check_cases("small.qwen2.cases.json");
 }
 
+static void test_cases_of_other_patterns(void **state) {
+    (void)state;
+    static const char *const NAMES[] = {
+        "smaug-bpe",    "stablelm2", "minicpm5",       "seed-coder",  "bailingmoe", "tekken", "gpt-4o",
+        "deepseek-llm", "default",   "deepseek-coder", "deepseek-v3", "falcon",     "bloom",  "viking",
+    };
+    for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "small.%s.cases.json", NAMES[i]);
+        check_cases(name);
+    }
+}
+
+/* Names that llama.cpp reads as a pattern which another name has here. */
+static void test_names_of_pre_tokenizers(void **state) {
+    (void)state;
+    static const char *const NAMES[] = {
+        "phi-2",   "mpt",       "olmo",      "jais",       "exaone4",    "roberta-bpe", "llama3",    "llama-v3",
+        "pixtral", "falcon3",   "lfm2",      "dbrx",       "glm4",       "chatglm-bpe", "starcoder", "refact",
+        "exaone",  "command-r", "megrez",    "hunyuan",    "kormo",      "llada-moe",   "llama4",    "deepseek-r1-qwen",
+        "viking",  "poro-chat", "joyai-llm", "minerva-7b", "solar-open", "kanana2",
+    };
+    for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++) {
+        PreTokenizer *pre;
+        Error error = {0};
+        if (pre_tokenizer_open(&pre, sv(NAMES[i]), &error) < 0)
+            fail_msg("%s: %s", NAMES[i], error.message);
+        bool llama = pre_tokenizer_adds_bos(pre);
+        assert_int_equal(llama, i >= 6 && i < 11);
+        assert_int_equal(pre_tokenizer_ignores_merges(pre), llama);
+        pre_tokenizer_free(pre);
+    }
+}
+
+static void expect_guess(const char *directory, const char *name, const char *pre) {
+    char file[96];
+    snprintf(file, sizeof file, "%s.vocabulary.json", name);
+    VocabularyFixture *fixture = vocabulary_fixture_open(directory, file);
+    assert_string_equal(vocabulary_guess_pre_tokenizer(&fixture->vocabulary), pre);
+    vocabulary_fixture_free(fixture);
+}
+
+/* What a vocabulary was trained with is told by it; so are those whose tokens are known. */
+static void test_guesses(void **state) {
+    (void)state;
+    const char *directory = fixture_directory();
+    if (directory == NULL)
+        skip();
+    expect_guess(directory, "guess.gpt-2", "gpt-2");
+    expect_guess(directory, "guess.smollm", "smollm");
+    expect_guess(directory, "guess.smaug-bpe", "smaug-bpe");
+    expect_guess(directory, "guess.qwen2", "qwen2");
+    expect_guess(directory, "small", "llama-bpe"); /* it has <|begin_of_text|> */
+    char *path = join_path(directory, "smollm2.vocabulary.json");
+    if (access(path, F_OK) == 0)
+        expect_guess(directory, "smollm2", "smollm");
+    free(path);
+}
+
+/* Without merges only bytes are left: an error, unless the vocabulary has nothing but bytes. */
+static void test_no_merges(void **state) {
+    (void)state;
+    Tiny tiny;
+    tiny_start(&tiny);
+    tiny.vocabulary.n_merges = 0;
+    expect_refused(&tiny.vocabulary, ERROR_FORMAT, "merges");
+    tiny.vocabulary.merges = NULL;
+    expect_refused(&tiny.vocabulary, ERROR_FORMAT, "merges");
+    for (int i = 0; i < TINY_COUNT; i++)
+        if (tiny.tokens[i].length > 1 && tiny.types[i] == TOKEN_NORMAL)
+            tiny.types[i] = TOKEN_UNUSED;
+    expect_refused(&tiny.vocabulary, ERROR_FORMAT, "merges");
+    tiny.vocabulary.merges = tiny.merges;
+    Tokenizer *tokenizer;
+    Error error = {0};
+    assert_int_equal(tokenizer_open_vocabulary(&tokenizer, &tiny.vocabulary, &error), 0);
+    tokenizer_free(tokenizer);
+}
+
 static void test_sentencepiece_file_cases(void **state) {
     (void)state;
     check_cases("tok512.model.cases.json");
@@ -189,6 +269,7 @@ static void test_sentencepiece_file_cases(void **state) {
 static void test_sentencepiece_rebuilt_cases(void **state) {
     (void)state;
     check_cases("tok512.rebuilt.cases.json");
+    check_cases("tok512.collapsing.cases.json"); /* remove_extra_whitespaces */
 }
 
 /* The real vocabulary is there only where the checkpoint was fetched before the fixtures were made. */
@@ -395,8 +476,8 @@ static void test_damaged_vocabularies(void **state) {
     tiny.vocabulary.bos_id = INT64_MAX;
     expect_refused(&tiny.vocabulary, ERROR_FORMAT, "BOS");
     tiny_start(&tiny);
-    tiny.vocabulary.pre_tokenizer = sv("tekken");
-    expect_refused(&tiny.vocabulary, ERROR_UNSUPPORTED, "gpt-2, default, llama-bpe, llama3, llama-v3, smollm, qwen2");
+    tiny.vocabulary.pre_tokenizer = sv("kimi-k2");
+    expect_refused(&tiny.vocabulary, ERROR_UNSUPPORTED, "gpt-2, llama-bpe, smaug-bpe, smollm, qwen2, stablelm2");
     tiny_start(&tiny);
     tiny.vocabulary.n_tokens = 0;
     expect_refused(&tiny.vocabulary, ERROR_FORMAT, "0 tokens");
@@ -667,6 +748,10 @@ int main(void) {
         cmocka_unit_test(test_smollm_cases),
         cmocka_unit_test(test_llama3_cases),
         cmocka_unit_test(test_qwen2_cases),
+        cmocka_unit_test(test_cases_of_other_patterns),
+        cmocka_unit_test(test_names_of_pre_tokenizers),
+        cmocka_unit_test(test_guesses),
+        cmocka_unit_test(test_no_merges),
         cmocka_unit_test(test_sentencepiece_file_cases),
         cmocka_unit_test(test_sentencepiece_rebuilt_cases),
         cmocka_unit_test(test_smollm2_cases),

@@ -131,6 +131,7 @@ VocabularyFixture *vocabulary_fixture_open(const char *directory, const char *na
         .add_bos = (int)number(json, "add_bos"),
         .add_eos = (int)number(json, "add_eos"),
         .add_space_prefix = (int)number(json, "add_space_prefix"),
+        .remove_extra_spaces = cJSON_HasObjectItem(json, "remove_extra_spaces"),
         .chat_template = {"", 0},
     };
     return fixture;

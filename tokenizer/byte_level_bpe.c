@@ -53,8 +53,26 @@ static int find_bytes(ByteLevelBpe *bpe, Error *error) {
     return 0;
 }
 
+/* Without merges nothing but single bytes would come out. An empty list of them is right where there are only bytes. */
+static int check_merges(const Vocabulary *vocabulary, Error *error) {
+    size_t n_joined = 0;
+    for (size_t i = 0; i < vocabulary->n_tokens; i++) {
+        StringView token = vocabulary->tokens[i];
+        bool one_byte = token.length < 2 || (token.length == 2 && (unsigned char)token.bytes[0] >= 0x80);
+        n_joined += !one_byte && (vocabulary->types == NULL || vocabulary->types[i] == TOKEN_NORMAL);
+    }
+    if (vocabulary->n_merges > 0 || (vocabulary->merges != NULL && n_joined == 0))
+        return 0;
+    return error_set(
+        error, ERROR_FORMAT,
+        "vocabulary: byte-level BPE without merges (tokenizer.ggml.merges), so text would be split into single "
+        "bytes; convert the checkpoint again, from a folder whose tokenizer.json or merges.txt has them");
+}
+
 static int open_tables(ByteLevelBpe *bpe, const Vocabulary *vocabulary, Error *error) {
-    int status = pre_tokenizer_open(&bpe->pre, vocabulary->pre_tokenizer, error);
+    int status = check_merges(vocabulary, error);
+    if (status == 0)
+        status = pre_tokenizer_open(&bpe->pre, vocabulary->pre_tokenizer, error);
     if (status == 0)
         status = token_table_build(&bpe->tokens, vocabulary->tokens, vocabulary->n_tokens, error);
     if (status == 0)

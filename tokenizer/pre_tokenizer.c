@@ -1,49 +1,23 @@
-/* The pre-tokenizer table and the walk over a text's matches; see pre_tokenizer.h. Patterns are those of the Hugging
- * Face tokenizer.json files, with \s written out as the property White_Space: PCRE2's \s also takes U+180E. */
+/* Compiling a row's patterns, and the walk over a text's matches; see pre_tokenizer.h. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "tokenizer/pre_tokenizer.h"
+
+#include "base/name_list.h"
+#include "tokenizer/pre_tokenizer_rows.h"
 
 #include <pcre2.h>
 #include <stdlib.h>
 #include <utf8proc.h>
 
-#define SPACE    "\\p{White_Space}"
-#define NO_SPACE "\\P{White_Space}"
-
-/* A run of spaces; the last one goes to the word that follows. */
-#define SPACES SPACE "+(?!" NO_SPACE ")|" SPACE "+"
-
-#define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" SPACE "\\p{L}\\p{N}]+|" SPACES
-
-/* OpenAI's cl100k_base, which Llama 3 and Qwen 2 vary in how many digits make a word. */
-#define CL100K_PATTERN(digits)                                                                                         \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^" SPACE                                 \
-    "\\p{L}\\p{N}]+[\\r\\n]*|" SPACE "*[\\r\\n]+|" SPACES
-
-typedef struct PreTokenizerRow {
-    const char *names[4];
-    const char *isolate; /* NULL, or: each match is a word, and the text between matches is split by `pattern` */
-    const char *pattern;
-    bool nfc, ignores_merges, adds_bos;
-} PreTokenizerRow;
-
-static const PreTokenizerRow rows[] = {
-    {{"gpt-2", "default", ""}, NULL, GPT2_PATTERN, false, false, false},
-    {{"llama-bpe", "llama3", "llama-v3"}, NULL, CL100K_PATTERN("\\p{N}{1,3}"), false, true, true},
-    {{"smollm"}, "\\p{N}", GPT2_PATTERN, false, false, false},
-    {{"qwen2"}, NULL, CL100K_PATTERN("\\p{N}"), true, false, false},
-};
-
 enum {
-    N_ROWS = sizeof rows / sizeof rows[0],
-    N_NAMES = sizeof rows[0].names / sizeof rows[0].names[0],
     JIT_STACK_START = 32 << 10, /* bytes; the stack grows on demand up to JIT_STACK_MAX */
     JIT_STACK_MAX = 16 << 20
 };
 
 struct PreTokenizer {
     const PreTokenizerRow *row;
-    pcre2_code *isolate, *pattern; /* isolate may be NULL */
+    pcre2_code *patterns[PRE_TOKENIZER_PATTERNS]; /* (n_patterns) */
+    size_t n_patterns;
 };
 
 /* What one split needs beside the compiled patterns. */
@@ -57,10 +31,10 @@ typedef struct Split {
 } Split;
 
 static const PreTokenizerRow *find_row(StringView name) {
-    for (size_t i = 0; i < N_ROWS; i++)
-        for (size_t j = 0; j < N_NAMES && rows[i].names[j] != NULL; j++)
-            if (sv_is(name, rows[i].names[j]))
-                return &rows[i];
+    for (size_t i = 0; i < N_PRE_TOKENIZER_ROWS; i++)
+        for (size_t j = 0; j < PRE_TOKENIZER_NAMES && PRE_TOKENIZER_ROWS[i].names[j] != NULL; j++)
+            if (sv_is(name, PRE_TOKENIZER_ROWS[i].names[j]))
+                return &PRE_TOKENIZER_ROWS[i];
     return NULL;
 }
 
@@ -83,16 +57,14 @@ static pcre2_code *compile(const char *pattern, Error *error) {
 }
 
 static int unknown_name(StringView name, Error *error) {
-    char known[256] = "";
-    for (size_t i = 0; i < N_ROWS; i++)
-        for (size_t j = 0; j < N_NAMES && rows[i].names[j] != NULL; j++)
-            if (rows[i].names[j][0] != '\0') {
-                strncat(known, known[0] != '\0' ? ", " : "", sizeof known - strlen(known) - 1);
-                strncat(known, rows[i].names[j], sizeof known - strlen(known) - 1);
-            }
-    return error_set(error, ERROR_UNSUPPORTED,
-                     "unknown pre-tokenizer '%.*s'; use a checkpoint whose tokenizer.ggml.pre is one of: %s",
-                     SV_ARGS(name), known);
+    NameList known = {0};
+    for (size_t i = 0; i < N_PRE_TOKENIZER_ROWS; i++)
+        name_list_add(&known, PRE_TOKENIZER_ROWS[i].names[0]);
+    return error_set(
+        error, ERROR_UNSUPPORTED,
+        "unknown pre-tokenizer '%.*s'; use a checkpoint whose tokenizer.ggml.pre is one of: %s, or another "
+        "name of these",
+        SV_ARGS(name), known.text);
 }
 
 int pre_tokenizer_open(PreTokenizer **out, StringView name, Error *error) {
@@ -104,12 +76,13 @@ int pre_tokenizer_open(PreTokenizer **out, StringView name, Error *error) {
     if (pre == NULL)
         return error_memory(error, "the pre-tokenizer", sizeof *pre);
     pre->row = row;
-    pre->pattern = compile(row->pattern, error);
-    if (row->isolate != NULL)
-        pre->isolate = compile(row->isolate, error);
-    if (pre->pattern == NULL || (row->isolate != NULL && pre->isolate == NULL)) {
-        pre_tokenizer_free(pre);
-        return ERROR_UNSUPPORTED;
+    for (size_t i = 0; i < PRE_TOKENIZER_PATTERNS && row->patterns[i] != NULL; i++) {
+        pre->patterns[i] = compile(row->patterns[i], error);
+        if (pre->patterns[i] == NULL) {
+            pre_tokenizer_free(pre);
+            return ERROR_UNSUPPORTED;
+        }
+        pre->n_patterns++;
     }
     *out = pre;
     return 0;
@@ -118,8 +91,8 @@ int pre_tokenizer_open(PreTokenizer **out, StringView name, Error *error) {
 void pre_tokenizer_free(PreTokenizer *pre) {
     if (pre == NULL)
         return;
-    pcre2_code_free(pre->isolate);
-    pcre2_code_free(pre->pattern);
+    for (size_t i = 0; i < pre->n_patterns; i++)
+        pcre2_code_free(pre->patterns[i]);
     free(pre);
 }
 
@@ -150,23 +123,23 @@ static int next_match(Split *split, const pcre2_code *code, StringView text, siz
     return 1;
 }
 
-/* Every match of `code` is a word, and so is what lies between two matches; but the text between isolated words is
- * split as if it stood alone: the pattern does not look past its ends. */
-static int split_by(Split *split, const pcre2_code *code, StringView text, Error *error) {
+/* Splits a text by the i-th pattern and those behind it. Each part is split as if it stood alone: patterns do not look
+ * past its ends. */
+static int split_by(Split *split, size_t i, StringView text, Error *error) {
+    if (text.length == 0)
+        return 0;
+    if (i == split->pre->n_patterns)
+        return split->on_word(split->context, text, error);
     for (size_t at = 0; at < text.length;) {
         size_t start = at, end = at;
-        int status = next_match(split, code, text, &start, &end, error);
+        int status = next_match(split, split->pre->patterns[i], text, &start, &end, error);
         if (status < 0)
             return status;
         if (status == 0)
             start = end = text.length;
-        StringView between = {text.bytes + at, start - at}, match = {text.bytes + start, end - start};
-        status = 0;
-        if (between.length > 0)
-            status = code == split->pre->isolate ? split_by(split, split->pre->pattern, between, error)
-                                                 : split->on_word(split->context, between, error);
-        if (status == 0 && match.length > 0)
-            status = split->on_word(split->context, match, error);
+        status = split_by(split, i + 1, (StringView){text.bytes + at, start - at}, error);
+        if (status == 0)
+            status = split_by(split, i + 1, (StringView){text.bytes + start, end - start}, error);
         if (status < 0)
             return status;
         at = end;
@@ -211,7 +184,7 @@ int pre_tokenizer_split(const PreTokenizer *pre, StringView text, PreTokenFuncti
         pcre2_jit_stack_assign(split.limits, NULL, split.stack);
         /* A run of spaces may backtrack once for each of them; the default limit is ten million. */
         pcre2_set_match_limit(split.limits, UINT32_MAX);
-        status = split_by(&split, pre->isolate != NULL ? pre->isolate : pre->pattern, text, error);
+        status = split_by(&split, 0, text, error);
     }
     pcre2_jit_stack_free(split.stack);
     pcre2_match_context_free(split.limits);

@@ -212,15 +212,15 @@ static void write_piece(Writer *writer, Writer *scratch, StringView text, float 
     write_bytes(writer, MODEL_PIECE, (StringView){scratch->bytes, scratch->n});
 }
 
-static void write_settings(Writer *writer, Writer *scratch, bool byte_fallback, bool add_dummy_prefix) {
+static void write_settings(Writer *writer, Writer *scratch, bool byte_fallback, const Vocabulary *vocabulary) {
     scratch->n = 0;
     write_number(scratch, TRAINER_MODEL_TYPE, MODEL_TYPE_BPE);
     write_number(scratch, TRAINER_BYTE_FALLBACK, byte_fallback);
     write_bytes(writer, MODEL_TRAINER, (StringView){scratch->bytes, scratch->n});
     scratch->n = 0;
     write_bytes(scratch, NORMALIZER_NAME, sv("identity"));
-    write_number(scratch, NORMALIZER_DUMMY_PREFIX, add_dummy_prefix);
-    write_number(scratch, NORMALIZER_REMOVE_SPACES, 0);
+    write_number(scratch, NORMALIZER_DUMMY_PREFIX, vocabulary->add_space_prefix != 0);
+    write_number(scratch, NORMALIZER_REMOVE_SPACES, vocabulary->remove_extra_spaces != 0);
     write_number(scratch, NORMALIZER_ESCAPE_SPACES, 1);
     write_bytes(writer, MODEL_NORMALIZER, (StringView){scratch->bytes, scratch->n});
 }
@@ -255,7 +255,7 @@ int sentencepiece_model_build(const Vocabulary *vocabulary, const uint8_t *types
     }
     for (size_t id = 0; id < vocabulary->n_tokens; id++)
         write_piece(&writer, &scratch, vocabulary->tokens[id], vocabulary->scores[id], types[id], id);
-    write_settings(&writer, &scratch, n_bytes > 0, vocabulary->add_space_prefix != 0);
+    write_settings(&writer, &scratch, n_bytes > 0, vocabulary);
     free(scratch.bytes);
     *out = writer.bytes;
     *size_bytes = writer.n;

@@ -36,7 +36,15 @@ typedef struct Vocabulary {
     size_t n_end_ids;
     const int64_t *end_ids;                 /* (n_end_ids) further ids that end a text: end of message, … */
     int add_bos, add_eos, add_space_prefix; /* 0, 1, or -1 where the file does not say */
+    int remove_extra_spaces;                /* SentencePiece: 1 makes runs of spaces one, and none at the ends */
     StringView chat_template;               /* the Jinja text, or empty */
 } Vocabulary;
+
+/* Of a byte-level BPE vocabulary that does not say: the pre-tokenizer which its tokens and merges look like. A name of
+ * pre_tokenizer.h; static. */
+const char *vocabulary_guess_pre_tokenizer(const Vocabulary *vocabulary);
+
+/* Whether no piece of a SentencePiece vocabulary is preferred to any other, as where a converter had no scores. */
+bool vocabulary_scores_are_equal(const Vocabulary *vocabulary);
 
 #endif
