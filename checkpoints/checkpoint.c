@@ -1,6 +1,8 @@
 /* See checkpoint.h. */
 #include "checkpoints/checkpoint.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <xxhash.h>
 
@@ -29,6 +31,23 @@ void *checkpoint_allocate(Checkpoint *checkpoint, size_t count, size_t size, con
     }
     error_memory(error, what, (unsigned long long)count * size);
     return NULL;
+}
+
+int checkpoint_note(Checkpoint *checkpoint, Error *error, const char *format, ...) {
+    char text[sizeof error->message];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    size_t length = strlen(text);
+    char *note = checkpoint_allocate(checkpoint, length + 1, 1, "a note", error);
+    if (note == NULL)
+        return error->code;
+    for (size_t i = 0; i < length; i++) /* names from a file may hold anything: a note stays one line */
+        note[i] = (unsigned char)text[i] < ' ' || text[i] == '\x7f' ? '?' : text[i];
+    if (checkpoint->n_notes < CHECKPOINT_NOTES)
+        checkpoint->notes[checkpoint->n_notes++] = note;
+    return 0;
 }
 
 Tensor *checkpoint_add_tensors(Checkpoint *checkpoint, size_t count, Error *error) {

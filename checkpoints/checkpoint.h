@@ -1,5 +1,6 @@
-/* A checkpoint as data: configuration, vocabulary and tensors by name, whatever the container. Nothing is read into
- * memory: tensors are views of mapped files, each checked to lie inside its file. open.h fills it. */
+/* A checkpoint as data: configuration, vocabulary and tensors by name, whatever the container. Tensors are views of
+ * mapped files, each checked to lie inside its file, but for vectors in 16 bits, which are copied to F32. open.h fills
+ * it. */
 #ifndef STOWKV_CHECKPOINT_H
 #define STOWKV_CHECKPOINT_H
 
@@ -8,12 +9,16 @@
 #include "checkpoints/config.h"
 #include "tokenizer/vocabulary.h"
 
+#define CHECKPOINT_NOTES 8
+
 typedef struct Checkpoint {
     ModelConfig config;
     Vocabulary vocabulary;
     Tensor *tensors; /* (n_tensors) */
     size_t n_tensors;
-    size_t weights_bytes; /* of all tensors, as the files encode them */
+    size_t weights_bytes;                /* of all tensors, as the files encode them */
+    const char *notes[CHECKPOINT_NOTES]; /* (n_notes) what had to be guessed, or is left out: lines for the user */
+    size_t n_notes;
 
     /* Owned by the checkpoint: what the views above point into. */
     MappedFile *files; /* (n_files) */
@@ -37,6 +42,10 @@ const MappedFile *checkpoint_map(Checkpoint *checkpoint, const char *path, Error
 
 /* Memory that lives as long as the checkpoint, zeroed; NULL on failure. */
 void *checkpoint_allocate(Checkpoint *checkpoint, size_t count, size_t size, const char *what, Error *error);
+
+/* Adds a note, "what; cure" as in errors. */
+int checkpoint_note(Checkpoint *checkpoint, Error *error, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* Adds `count` zeroed tensors and returns the first, valid until more are added; NULL on failure. */
 Tensor *checkpoint_add_tensors(Checkpoint *checkpoint, size_t count, Error *error);

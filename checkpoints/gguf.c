@@ -2,7 +2,7 @@
 #include "checkpoints/gguf.h"
 
 #include "base/checked.h"
-#include "base/half.h"
+#include "checkpoints/ggml_types.h"
 
 #include <stdlib.h>
 
@@ -47,45 +47,61 @@ static StringView take_string(Cursor *cursor) {
     return bytes == NULL ? (StringView){"", 0} : (StringView){(const char *)bytes, length};
 }
 
-static size_t scalar_bytes(GgufType type) {
-    static const uint8_t BYTES[GGUF_TYPE_COUNT] = {
-        [GGUF_UINT8] = 1,   [GGUF_INT8] = 1, [GGUF_UINT16] = 2, [GGUF_INT16] = 2, [GGUF_UINT32] = 4,  [GGUF_INT32] = 4,
-        [GGUF_FLOAT32] = 4, [GGUF_BOOL] = 1, [GGUF_UINT64] = 8, [GGUF_INT64] = 8, [GGUF_FLOAT64] = 8,
-    };
-    return BYTES[type];
-}
-
 static int truncated(const Gguf *gguf, const char *where, Error *error) {
     return error_set(error, ERROR_FORMAT, "%s: truncated or damaged in %s; fetch the file again", gguf->path, where);
 }
 
+/* Arrays may hold arrays. Nothing that is asked for does, so these are only passed over, to a depth that no writer
+ * reaches. */
+enum { MAX_NESTING = 8 };
+
+static int skip_values(const Gguf *gguf, Cursor *cursor, StringView key, GgufType type, size_t count, int depth,
+                       Error *error);
+
+static int skip_array(const Gguf *gguf, Cursor *cursor, StringView key, int depth, Error *error) {
+    uint32_t type = take_u32(cursor);
+    size_t count = take_size(cursor);
+    return cursor->failed ? 0 : skip_values(gguf, cursor, key, type, count, depth + 1, error);
+}
+
+/* Moves behind `count` values of a type, which may be any number that a file holds. */
+static int skip_values(const Gguf *gguf, Cursor *cursor, StringView key, GgufType type, size_t count, int depth,
+                       Error *error) {
+    size_t bytes;
+    if ((unsigned)type >= GGUF_TYPE_COUNT || depth > MAX_NESTING)
+        return error_set(error, ERROR_FORMAT, "%s: metadata %.*s: %s %u; the file is damaged", gguf->path, SV_ARGS(key),
+                         depth > MAX_NESTING ? "arrays in arrays to a depth of more than"
+                         : depth > 0         ? "array of unknown type"
+                                             : "unknown type",
+                         depth > MAX_NESTING ? MAX_NESTING : (unsigned)type);
+    if (type != GGUF_STRING && type != GGUF_ARRAY) {
+        if (checked_mul(count, gguf_scalar_bytes(type), &bytes))
+            take(cursor, bytes);
+        else
+            cursor->failed = true;
+        return 0;
+    }
+    for (size_t i = 0; i < count && !cursor->failed; i++)
+        if (type == GGUF_STRING)
+            take_string(cursor);
+        else if (skip_array(gguf, cursor, key, depth, error) < 0)
+            return error->code;
+    return 0;
+}
+
 static int parse_value(Gguf *gguf, Cursor *cursor, GgufValue *value, Error *error) {
     value->key = take_string(cursor);
-    uint32_t type = take_u32(cursor);
+    value->type = (GgufType)take_u32(cursor);
     value->count = 1;
-    if (!cursor->failed && type == GGUF_ARRAY) {
-        uint32_t element_type = take_u32(cursor);
+    bool is_array = value->type == GGUF_ARRAY;
+    if (is_array) {
+        value->element_type = (GgufType)take_u32(cursor);
         value->count = take_size(cursor);
-        if (!cursor->failed && (element_type >= GGUF_TYPE_COUNT || element_type == GGUF_ARRAY))
-            return error_set(error, ERROR_FORMAT, "%s: metadata %.*s: array of unknown type %u; the file is damaged",
-                             gguf->path, SV_ARGS(value->key), element_type);
-        value->element_type = element_type;
     }
-    if (!cursor->failed && type >= GGUF_TYPE_COUNT)
-        return error_set(error, ERROR_FORMAT, "%s: metadata %.*s: unknown type %u; the file is damaged", gguf->path,
-                         SV_ARGS(value->key), type);
-    value->type = type;
     value->bytes = cursor->data + cursor->position;
-    GgufType element = type == GGUF_ARRAY ? value->element_type : value->type;
-    size_t bytes;
-    if (element == GGUF_STRING) {
-        for (size_t i = 0; i < value->count && !cursor->failed; i++)
-            take_string(cursor);
-    } else if (checked_mul(value->count, scalar_bytes(element), &bytes)) {
-        take(cursor, bytes);
-    } else {
-        cursor->failed = true;
-    }
+    GgufType type = is_array ? value->element_type : value->type;
+    if (!cursor->failed && skip_values(gguf, cursor, value->key, type, value->count, is_array, error) < 0)
+        return error->code;
     return cursor->failed ? truncated(gguf, "the metadata", error) : 0;
 }
 
@@ -119,6 +135,14 @@ static int truncated_tensor(const Gguf *gguf, const Tensor *tensor, Error *error
                      gguf->path, SV_ARGS(tensor->name));
 }
 
+static int refuse_type(const Gguf *gguf, const Tensor *tensor, uint32_t number, Error *error) {
+    const GgmlType *type = ggml_type_find(number);
+    return error_set(error, ERROR_UNSUPPORTED, "%s: %.*s: tensor type %s%s%u%s is not supported; %s %s", gguf->path,
+                     SV_ARGS(tensor->name), type != NULL ? type->name : "", type != NULL ? " (" : "", number,
+                     type != NULL ? ")" : "", type != NULL && type->cure != NULL ? type->cure : "use a file with",
+                     type != NULL && type->cure != NULL ? "" : tensor_type_names().text);
+}
+
 /* Reads a tensor's description; its data offset, relative to the data section, is left in *offset. */
 static int parse_tensor(const Gguf *gguf, Cursor *cursor, Tensor *tensor, size_t *offset, Error *error) {
     tensor->name = take_string(cursor);
@@ -145,8 +169,7 @@ static int parse_tensor(const Gguf *gguf, Cursor *cursor, Tensor *tensor, size_t
                          SV_ARGS(tensor->name), tensor->shape[0], tensor->shape[1], tensor->shape[2], tensor->shape[3]);
     tensor->type = tensor_type_from_ggml(ggml_type);
     if (tensor->type == TENSOR_TYPE_COUNT)
-        return error_set(error, ERROR_UNSUPPORTED, "%s: %.*s: tensor type %u is not supported; use a file with %s",
-                         gguf->path, SV_ARGS(tensor->name), ggml_type, tensor_type_names().text);
+        return refuse_type(gguf, tensor, ggml_type, error);
     const TensorTypeInfo *info = tensor_type_info(tensor->type);
     if (tensor->shape[0] % info->block_elements != 0)
         return error_set(error, ERROR_FORMAT,
@@ -191,13 +214,12 @@ static int parse_tensors(Gguf *gguf, Cursor *cursor, Error *error) {
     size_t alignment = 32, data_start = 0;
     if (status == 0)
         status = gguf_get_size(gguf, "general.alignment", false, 1 << 20, &alignment, error);
-    if (status == 0 && (alignment < 8 || !is_power_of_two(alignment)))
+    if (status == 0 && (alignment == 0 || alignment % 8 != 0))
         status = error_set(error, ERROR_FORMAT,
-                           "%s: general.alignment is %zu, expected a power of two from 8 on; the "
-                           "file is damaged",
-                           gguf->path, alignment);
-    if (status == 0 && !checked_align(cursor->position, alignment, &data_start))
-        status = truncated(gguf, "the tensor descriptions", error);
+                           "%s: general.alignment is %zu, expected a multiple of 8; the file is damaged", gguf->path,
+                           alignment);
+    if (status == 0)
+        data_start = round_up(cursor->position, alignment); /* a position in a file, and at most 2^20 */
     if (status == 0)
         status = place_tensors(gguf, offsets, data_start, alignment, error);
     free(offsets);
@@ -239,6 +261,10 @@ static int parse(Gguf *gguf, Error *error) {
     return parse_tensors(gguf, &cursor, error);
 }
 
+bool gguf_has_magic(const MappedFile *file) {
+    return file->size >= 4 && memcmp(file->data, "GGUF", 4) == 0;
+}
+
 int gguf_open(Gguf *gguf, const MappedFile *file, const char *path, Error *error) {
     *gguf = (Gguf){.path = path, .file = file};
     int status = parse(gguf, error);
@@ -251,146 +277,4 @@ void gguf_close(Gguf *gguf) {
     free(gguf->values);
     free(gguf->tensors);
     *gguf = (Gguf){0};
-}
-
-/* NULL where there is none. */
-static const GgufValue *find_value(const Gguf *gguf, const char *key) {
-    for (size_t i = 0; i < gguf->n_values; i++)
-        if (sv_is(gguf->values[i].key, key))
-            return &gguf->values[i];
-    return NULL;
-}
-
-/* The value of `key` in *out, NULL where it is missing and may be. */
-static int find(const Gguf *gguf, const char *key, bool required, const GgufValue **out, Error *error) {
-    *out = find_value(gguf, key);
-    if (*out == NULL && required)
-        return error_set(error, ERROR_FORMAT, "%s: missing metadata %s; convert the checkpoint again", gguf->path, key);
-    return 0;
-}
-
-static int wrong_type(const Gguf *gguf, const char *key, const char *expected, Error *error) {
-    return error_set(error, ERROR_FORMAT, "%s: metadata %s is not %s; convert the checkpoint again", gguf->path, key,
-                     expected);
-}
-
-/* Reads any integer type; false for other types. Negative values come out huge and fail the caller's limit. */
-static bool read_integer(const GgufValue *value, uint64_t *out) {
-    *out = 0;
-    memcpy(out, value->bytes, scalar_bytes(value->type)); /* nothing for a string or an array */
-    switch (value->type) {
-    case GGUF_INT8:
-        *out = (uint64_t)(int8_t)*out;
-        return true;
-    case GGUF_INT16:
-        *out = (uint64_t)(int16_t)*out;
-        return true;
-    case GGUF_INT32:
-        *out = (uint64_t)(int32_t)*out;
-        return true;
-    case GGUF_UINT8:
-    case GGUF_UINT16:
-    case GGUF_UINT32:
-    case GGUF_UINT64:
-    case GGUF_INT64:
-        return true;
-    default:
-        return false;
-    }
-}
-
-int gguf_get_size(const Gguf *gguf, const char *key, bool required, size_t max, size_t *out, Error *error) {
-    const GgufValue *value;
-    uint64_t integer;
-    if (find(gguf, key, required, &value, error) < 0)
-        return error->code;
-    if (value == NULL)
-        return 0;
-    if (!read_integer(value, &integer))
-        return wrong_type(gguf, key, "an integer", error);
-    if (integer > max)
-        return error_set(error, ERROR_FORMAT, "%s: metadata %s is %lld, expected 0 to %zu; the file is damaged",
-                         gguf->path, key, (long long)integer, max);
-    *out = (size_t)integer;
-    return 0;
-}
-
-int gguf_get_double(const Gguf *gguf, const char *key, bool required, double *out, Error *error) {
-    const GgufValue *value;
-    uint64_t integer;
-    if (find(gguf, key, required, &value, error) < 0)
-        return error->code;
-    if (value == NULL)
-        return 0;
-    if (value->type == GGUF_FLOAT32) {
-        float single;
-        memcpy(&single, value->bytes, sizeof single);
-        *out = (double)single;
-    } else if (value->type == GGUF_FLOAT64) {
-        memcpy(out, value->bytes, sizeof *out);
-    } else if (read_integer(value, &integer)) {
-        *out = (double)(int64_t)integer;
-    } else {
-        return wrong_type(gguf, key, "a number", error);
-    }
-    return 0;
-}
-
-int gguf_get_bool(const Gguf *gguf, const char *key, int *out, Error *error) {
-    const GgufValue *value = find_value(gguf, key);
-    if (value == NULL)
-        return 0;
-    if (value->type != GGUF_BOOL)
-        return wrong_type(gguf, key, "true or false", error);
-    *out = value->bytes[0] != 0;
-    return 0;
-}
-
-int gguf_get_string(const Gguf *gguf, const char *key, bool required, StringView *out, Error *error) {
-    const GgufValue *value;
-    if (find(gguf, key, required, &value, error) < 0)
-        return error->code;
-    if (value == NULL)
-        return 0;
-    if (value->type != GGUF_STRING)
-        return wrong_type(gguf, key, "a string", error);
-    gguf_strings(value, out);
-    return 0;
-}
-
-int gguf_get_array(const Gguf *gguf, const char *key, GgufType type, const GgufValue **out, Error *error) {
-    *out = find_value(gguf, key);
-    if (*out != NULL && ((*out)->type != GGUF_ARRAY || (*out)->element_type != type))
-        return wrong_type(gguf, key, "an array of the expected type", error);
-    return 0;
-}
-
-/* The i-th element of an array as a value of its own; of another value, itself. */
-static GgufValue element(const GgufValue *value, size_t i) {
-    if (value->type != GGUF_ARRAY)
-        return *value;
-    return (GgufValue){
-        .type = value->element_type, .count = 1, .bytes = value->bytes + i * scalar_bytes(value->element_type)};
-}
-
-int gguf_get_integers(const Gguf *gguf, const char *key, const GgufValue **out, Error *error) {
-    uint64_t first;
-    *out = find_value(gguf, key);
-    if (*out == NULL || (*out)->count == 0)
-        return 0;
-    GgufValue one = element(*out, 0);
-    return read_integer(&one, &first) ? 0 : wrong_type(gguf, key, "an integer or an array of integers", error);
-}
-
-int64_t gguf_integer(const GgufValue *value, size_t i) {
-    uint64_t integer;
-    GgufValue one = element(value, i);
-    read_integer(&one, &integer);
-    return (int64_t)integer;
-}
-
-void gguf_strings(const GgufValue *value, StringView *out) {
-    Cursor cursor = {value->bytes, SIZE_MAX / 2, 0, false}; /* parse_value has checked the range */
-    for (size_t i = 0; i < value->count; i++)
-        out[i] = take_string(&cursor);
 }

@@ -41,19 +41,35 @@ typedef struct Gguf {
     size_t n_tensors;
 } Gguf;
 
+bool gguf_has_magic(const MappedFile *file);
+
 /* Parses and checks a whole file, but not the tensors' data. `file` and `path` must outlive `gguf`. */
 int gguf_open(Gguf *gguf, const MappedFile *file, const char *path, Error *error);
 void gguf_close(Gguf *gguf);
 
-/* Values by key, converted from whatever number type the file uses. Where the key is missing they leave *out as it is
- * and succeed, unless `required`. A value of another kind, or an integer outside [0, max], is an error. */
+/* Bytes of a number of this type; 0 for strings and arrays. */
+size_t gguf_scalar_bytes(GgufType type);
+
+/* NULL where there is no such key. */
+const GgufValue *gguf_find(const Gguf *gguf, const char *key);
+
+/* Values by key, converted from whatever number type the file uses; an array of equal numbers, one a layer, is that
+ * number. Where the key is missing they leave *out as it is and succeed, unless `required`. A value of another kind, an
+ * array of unequal numbers, or an integer outside [0, max], is an error. */
 int gguf_get_size(const Gguf *gguf, const char *key, bool required, size_t max, size_t *out, Error *error);
 int gguf_get_double(const Gguf *gguf, const char *key, bool required, double *out, Error *error);
 int gguf_get_bool(const Gguf *gguf, const char *key, int *out, Error *error); /* 0 or 1 */
 int gguf_get_string(const Gguf *gguf, const char *key, bool required, StringView *out, Error *error);
 
-/* An array of `type`, or NULL in *out where the key is missing. */
-int gguf_get_array(const Gguf *gguf, const char *key, GgufType type, const GgufValue **out, Error *error);
+/* An array of strings, or of numbers of whatever type; NULL in *out where the key is missing. */
+int gguf_get_strings(const Gguf *gguf, const char *key, const GgufValue **out, Error *error);
+int gguf_get_numbers(const Gguf *gguf, const char *key, const GgufValue **out, Error *error);
+
+/* A number or truth value, or the i-th of an array of them, i < value->count; false for values of other types. */
+bool gguf_number(const GgufValue *value, size_t i, double *out);
+
+/* Whether it is an integer of ones alone: what tools write that have no value, -1 or 4294967295. */
+bool gguf_is_placeholder(const GgufValue *value);
 
 /* An integer of any width, or an array of such; NULL in *out where the key is missing. gguf_integer() gives the i-th,
  * where i < (*out)->count; what does not fit comes out negative. */

@@ -1,10 +1,14 @@
 /* Chooses the reader, then checks what holds for every container; see open.h. */
 #include "checkpoints/open.h"
 
+#include "base/block_decode.h"
 #include "base/checked.h"
 #include "base/name_list.h"
+#include "base/simd/detect.h"
+#include "checkpoints/foreign_file.h"
 #include "checkpoints/gguf_reader.h"
 #include "checkpoints/llama2c_reader.h"
+#include "checkpoints/roles.h"
 
 #include <stdlib.h>
 
@@ -44,27 +48,64 @@ static int check_tensors_distinct(const Checkpoint *checkpoint, const char *path
     return status;
 }
 
-static int read_checkpoint(Checkpoint *checkpoint, const char *path, Error *error) {
+/* Gains of norms, biases and RoPE's factors are read as F32; some tools write them in 16 bits. */
+static int widen_vectors(Checkpoint *checkpoint, Error *error) {
+    for (size_t i = 0; i < checkpoint->n_tensors; i++) {
+        Tensor *tensor = &checkpoint->tensors[i];
+        const TensorRole *role = tensor_role_of(tensor->name);
+        if (role == NULL || !role_is_vector(role) || (tensor->type != TYPE_F16 && tensor->type != TYPE_BF16))
+            continue;
+        size_t n = tensor->shape[0] * tensor_n_rows(tensor);
+        float *wide = checkpoint_allocate(checkpoint, n, sizeof *wide, "a vector of weights", error);
+        if (wide == NULL)
+            return error->code;
+        tensor_decoder(tensor->type, cpu_best_simd_level())(tensor, 0, n, wide);
+        tensor->type = TYPE_F32;
+        tensor->data = (const uint8_t *)wide;
+        tensor->size_bytes = n * sizeof *wide;
+    }
+    return 0;
+}
+
+/* NULL where there is none. Without a path a file is recognised by its first bytes alone. */
+static const CheckpointReader *find_reader(const MappedFile *file, const char *path) {
+    for (size_t i = 0; i < sizeof READERS / sizeof *READERS; i++)
+        if (READERS[i]->recognises(file, path))
+            return READERS[i];
+    return NULL;
+}
+
+static int refuse_unknown(const char *path, Error *error) {
+    NameList supported = {0};
+    for (size_t i = 0; i < sizeof READERS / sizeof *READERS; i++)
+        name_list_add(&supported, READERS[i]->name);
+    return error_set(error, ERROR_UNSUPPORTED, "%s: wrong magic, none of %s; convert the checkpoint to %s", path,
+                     supported.text, READERS[0]->name);
+}
+
+static int read_container(Checkpoint *checkpoint, const char *path, Error *error) {
     const MappedFile *file = checkpoint_map(checkpoint, path, error);
     if (file == NULL)
         return error->code;
-    const CheckpointReader *reader = NULL;
-    NameList supported = {0};
-    for (size_t i = 0; i < sizeof READERS / sizeof *READERS && reader == NULL; i++) {
-        if (READERS[i]->recognises(file, path))
-            reader = READERS[i];
-        name_list_add(&supported, READERS[i]->name);
-    }
+    const CheckpointReader *reader = find_reader(file, "");
+    int status = reader == NULL ? foreign_file_refuse(file, path, error) : 0;
     if (reader == NULL)
-        return error_set(error, ERROR_UNSUPPORTED, "%s: wrong magic, none of %s; convert the checkpoint to %s", path,
-                         supported.text, READERS[0]->name);
-    if (reader->read(checkpoint, path, error) < 0)
+        reader = find_reader(file, path);
+    if (status == 0)
+        status = reader == NULL ? refuse_unknown(path, error) : reader->read(checkpoint, path, error);
+    if (status == ERROR_FORMAT || status == ERROR_UNSUPPORTED)
+        foreign_name_hint(path, error);
+    return status;
+}
+
+static int read_checkpoint(Checkpoint *checkpoint, const char *path, Error *error) {
+    if (read_container(checkpoint, path, error) < 0)
         return error->code;
     if (model_config_check(&checkpoint->config, path, error) < 0)
         return error->code;
     for (size_t i = 0; i < checkpoint->n_tensors; i++)
         checkpoint->weights_bytes += checkpoint->tensors[i].size_bytes;
-    return check_tensors_distinct(checkpoint, path, error);
+    return check_tensors_distinct(checkpoint, path, error) < 0 ? error->code : widen_vectors(checkpoint, error);
 }
 
 int checkpoint_open(Checkpoint *checkpoint, const char *path, Error *error) {

@@ -38,6 +38,22 @@ const TensorRole *tensor_role(StringView name) {
     return NULL;
 }
 
+const TensorRole *tensor_role_of(StringView name) {
+    size_t at = strlen("blk.");
+    if (!sv_starts_with(name, sv("blk.")))
+        at = 0;
+    while (at > 0 && at < name.length && name.bytes[at] >= '0' && name.bytes[at] <= '9')
+        at++;
+    bool in_layer = at > 0 && at < name.length && name.bytes[at] == '.';
+    size_t begin = in_layer ? at + 1 : 0;
+    const TensorRole *role = tensor_role((StringView){name.bytes + begin, name.length - begin});
+    return role != NULL && role->in_layer == in_layer ? role : NULL;
+}
+
+bool role_is_vector(const TensorRole *role) {
+    return role->use == TENSOR_VECTOR || role->use == TENSOR_HOST;
+}
+
 size_t role_copies(const TensorRole *role, const ModelConfig *config) {
     return role->in_layer ? config->n_layers : 1;
 }

@@ -92,6 +92,13 @@ extern const size_t TENSOR_ROLE_COUNT;
 /* The role by its name in the table, without "blk.N."; NULL where there is none. */
 const TensorRole *tensor_role(StringView name);
 
+/* The role by a tensor's name, with "blk.N." in front where it is one of layers, whatever N; NULL where there is none.
+ */
+const TensorRole *tensor_role_of(StringView name);
+
+/* Whether its tensors are F32 in memory: gains, biases, RoPE's factors. */
+bool role_is_vector(const TensorRole *role);
+
 /* Tensors that have the role: 1, or one in each layer. */
 size_t role_copies(const TensorRole *role, const ModelConfig *config);
 

@@ -10,12 +10,13 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* Pages of the file that the backend will not read again need not stay in memory. */
+/* Pages of the file that the backend will not read again need not stay in memory. Vectors are small, and may be copies
+ * that no file brings back. */
 static int upload_tensors(Model *model, Tensor *const *tensors, size_t n_tensors, TensorUse use, Error *error) {
     if (model->backend->ops->upload(model->backend, tensors, n_tensors, use, error) < 0)
         return error->code;
     for (size_t i = 0; i < n_tensors; i++)
-        if (tensors[i]->uploaded != NULL)
+        if (tensors[i]->uploaded != NULL && use != TENSOR_VECTOR)
             mapped_file_let_go(tensors[i]->data, tensors[i]->size_bytes);
     return 0;
 }

@@ -19,10 +19,10 @@ typedef struct Binding {
 static int check_tensor(const Tensor *tensor, const TensorRole *role, const ModelConfig *config, const char *path,
                         Error *error) {
     size_t columns = role_length(role->columns, config), rows = role_length(role->rows, config);
-    bool f32_only = role->use == TENSOR_VECTOR || role->use == TENSOR_HOST; /* every converter leaves them in F32 */
-    if (f32_only && tensor->type != TYPE_F32)
-        return error_set(error, ERROR_UNSUPPORTED, "%s: %.*s: is %s, expected %s; convert the checkpoint again", path,
-                         SV_ARGS(tensor->name), tensor_type_info(tensor->type)->name, tensor_type_info(TYPE_F32)->name);
+    if (role_is_vector(role) && tensor->type != TYPE_F32)
+        return error_set(error, ERROR_UNSUPPORTED,
+                         "%s: %.*s: is %s, expected F32, F16 or BF16; convert the checkpoint again", path,
+                         SV_ARGS(tensor->name), tensor_type_info(tensor->type)->name);
     if (tensor->shape[0] == columns && tensor_n_rows(tensor) == rows && tensor->shape[1] == rows)
         return 0;
     bool transposed = tensor->shape[0] == rows && tensor->shape[1] == columns;
@@ -51,22 +51,10 @@ static int bind_role(Binding *binding, const TensorRole *role, size_t layer, Ten
 
 /* ---- What is left over */
 
-/* The role whose name follows "blk.N.", where there is one. */
-static const TensorRole *find_role_of_layers(StringView name) {
-    for (size_t i = 0; i < TENSOR_ROLE_COUNT; i++) {
-        StringView ending = sv(TENSOR_ROLES[i].name);
-        if (TENSOR_ROLES[i].in_layer && name.length > ending.length && sv_starts_with(name, sv("blk.")) &&
-            name.bytes[name.length - ending.length - 1] == '.' &&
-            memcmp(name.bytes + name.length - ending.length, ending.bytes, ending.length) == 0)
-            return &TENSOR_ROLES[i];
-    }
-    return NULL;
-}
-
 /* Ignoring the tensor could change the text in silence: it may be a product's bias, or of a layer beyond the last. */
 static int refuse(const Binding *binding, StringView name, Error *error) {
     const ModelConfig *config = &binding->checkpoint->config;
-    const TensorRole *role = find_role_of_layers(name);
+    const TensorRole *role = tensor_role_of(name);
     NameList families = {0};
     const ModelFamily *family;
     for (size_t i = 0; role != NULL && (family = model_family_at(i)) != NULL; i++)

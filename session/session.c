@@ -60,6 +60,11 @@ static int check_options(const Session *session, const SessionOptions *options, 
     return session_n_ctx(options, config, &n_ctx, error);
 }
 
+static void print_notes(const Checkpoint *checkpoint) {
+    for (size_t i = 0; i < checkpoint->n_notes; i++)
+        fprintf(stderr, "warning: %s\n", checkpoint->notes[i]);
+}
+
 int session_open(Session *session, const SessionOptions *options, Error *error) {
     *session = (Session){0};
     if (options->checkpoint_path == NULL)
@@ -71,6 +76,8 @@ int session_open(Session *session, const SessionOptions *options, Error *error) 
     int status = open_tokenizer(session, options, error);
     if (status == 0)
         status = check_options(session, options, error);
+    if (status == 0)
+        print_notes(&session->model.checkpoint);
     if (status < 0)
         session_close(session);
     return status;

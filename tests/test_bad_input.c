@@ -188,23 +188,58 @@ static bool case_passes(const cJSON *item) {
     return fault == NULL;
 }
 
-static void test_malformed_files(void **state) {
-    (void)state;
+/* Runs the cases of a file of them; returns how many there are. */
+static int check_cases(const char *list, bool (*passes)(const cJSON *item)) {
     size_t size;
-    char *text = fixture_load(fixture_path("STOWKV_FIXTURES", "bad/expected.json"), &size);
+    char *text = fixture_load(fixture_path("STOWKV_FIXTURES", list), &size);
     cJSON *cases = cJSON_ParseWithLength(text, size);
     const cJSON *item;
     int n_cases = 0, n_failed = 0;
     assert_true(cJSON_IsArray(cases));
     cJSON_ArrayForEach(item, cases) {
         n_cases++;
-        n_failed += !case_passes(item);
+        n_failed += !passes(item);
     }
-    printf("%d malformed files, %d not refused as they should be\n", n_cases, n_failed);
+    printf("%s: %d files, %d not as they should be\n", list, n_cases, n_failed);
     cJSON_Delete(cases);
     free(text);
-    assert_true(n_cases > 150);
     assert_int_equal(n_failed, 0);
+    return n_cases;
+}
+
+static void test_malformed_files(void **state) {
+    (void)state;
+    assert_true(check_cases("bad/expected.json", case_passes) > 300);
+}
+
+/* One item of noted.json: the file runs, and a note, with a cure in one line, has all the words. */
+static bool note_passes(const cJSON *item) {
+    char name[256];
+    const cJSON *mention;
+    Error error = {0};
+    Checkpoint checkpoint;
+    snprintf(name, sizeof name, "bad/%s", cJSON_GetObjectItem(item, "file")->valuestring);
+    const char *path = fixture_path("STOWKV_FIXTURES", name), *fault = NULL;
+    if (open_and_run(path, &error) < 0 || checkpoint_open(&checkpoint, path, &error) < 0) {
+        fprintf(stderr, "%s: %s\n", name, error.message);
+        return false;
+    }
+    Error note = {.code = -1};
+    snprintf(note.message, sizeof note.message, "%s", checkpoint.n_notes == 1 ? checkpoint.notes[0] : "");
+    fault = message_fault(-1, &note);
+    cJSON_ArrayForEach(mention, cJSON_GetObjectItem(item, "must_mention")) {
+        if (fault == NULL && !mentions(note.message, path, mention->valuestring))
+            fault = mention->valuestring;
+    }
+    if (fault != NULL)
+        fprintf(stderr, "%s: fault or missing word: %s\n    %s\n", name, fault, note.message);
+    checkpoint_close(&checkpoint);
+    return fault == NULL;
+}
+
+static void test_notes(void **state) {
+    (void)state;
+    assert_true(check_cases("bad/noted.json", note_passes) > 5);
 }
 
 static void check_every_length(const char *fixture, const char *name) {
@@ -372,13 +407,10 @@ static void test_no_tokenizer(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_malformed_files),
-        cmocka_unit_test(test_truncated_gguf),
-        cmocka_unit_test(test_truncated_llama2c),
-        cmocka_unit_test(test_flipped_bytes),
-        cmocka_unit_test(test_not_a_file),
-        cmocka_unit_test(test_unreadable),
-        cmocka_unit_test(test_tokenizer_of_another_model),
+        cmocka_unit_test(test_malformed_files), cmocka_unit_test(test_notes),
+        cmocka_unit_test(test_truncated_gguf),  cmocka_unit_test(test_truncated_llama2c),
+        cmocka_unit_test(test_flipped_bytes),   cmocka_unit_test(test_not_a_file),
+        cmocka_unit_test(test_unreadable),      cmocka_unit_test(test_tokenizer_of_another_model),
         cmocka_unit_test(test_no_tokenizer),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
