@@ -3,13 +3,14 @@
 #ifndef STOWKV_ATTEND_H
 #define STOWKV_ATTEND_H
 
-#include "attention/query.h"
 #include "attention/code_products.h"
 #include "attention/decoded_tile.h"
 #include "attention/partial.h"
+#include "attention/query.h"
 #include "base/simd/levels.h"
 
-/* A query as spans need it: as it is, turned back (RoPE) by the tokens dropped, or rotated as rotated codecs are. */
+/* A query as spans need it, with zeros where they have padding: as it is, turned back (RoPE) by the tokens dropped, or
+ * rotated as rotated codecs are. */
 enum { QUERY_PLAIN, QUERY_SHIFTED, QUERY_ROTATED, N_QUERY_FORMS };
 
 /* Sized for the largest shape; a smaller one uses the beginning of each array and never touches the rest. */
@@ -17,7 +18,7 @@ struct AttentionScratch {
     _Alignas(64) DecodedTile tile;
     QuantizedBlock quantized[SCORE_HEADS * ATTENTION_MAX_DIM / KV_WOVEN_BLOCK]; /* quantized queries, or weights */
     float scores[SCORE_HEADS][SCORE_STRIDE];                                    /* then weights */
-    float forms[N_QUERY_FORMS][ATTENTION_Q_HEADS * ATTENTION_MAX_DIM];          /* (query heads, head_dim) */
+    float forms[N_QUERY_FORMS][ATTENTION_Q_HEADS * ATTENTION_MAX_DIM];          /* (query heads, row_dim) */
     float totals[ATTENTION_Q_HEADS * PARTIAL_FLOATS(ATTENTION_MAX_DIM)];        /* partials of the tiles so far */
     float partials[SCORE_HEADS * PARTIAL_FLOATS(ATTENTION_MAX_DIM)];            /* of the tile under way */
     size_t n_visible[ATTENTION_Q_HEADS];                                        /* tokens, of each query */
@@ -46,7 +47,7 @@ typedef void MergeTiles(const AttentionShape *shape, const AttentionQuery *query
                         size_t stride, AttentionScratch *scratch);
 
 /* How keys or values are read. */
-typedef AttentionPath PathOf(KvCodecId codec, size_t head_dim);
+typedef AttentionPath PathOf(KvCodecId codec, size_t row_dim);
 
 struct AttentionKernels {
     AttendBlock *block;

@@ -10,13 +10,13 @@
 static void score_piece(const QueryHeads *heads, const TilePiece *piece, const float *q, size_t n) {
     AttentionScratch *s = heads->scratch;
     float before[SCORE_HEADS][PANEL_TOKENS]; /* scores of earlier pieces' tokens in the first panels */
-    size_t head_dim = heads->head_dim, end = piece->at + piece->n;
+    size_t row_dim = heads->row_dim, end = piece->at + piece->n;
     size_t begin = piece->at / PANEL_TOKENS * PANEL_TOKENS, n_before = piece->at - begin;
     for (size_t i = 0; i < n; i++)
         memcpy(before[i], s->scores[i] + begin, n_before * sizeof **before);
     for (size_t t = begin; t < end; t += PANEL_TOKENS)
         for (size_t i = 0; i < n; i += HEAD_BLOCK)
-            WITH_HEADS(head_block(n - i), score_panels, q + i * head_dim, s->tile.panels + t * head_dim, head_dim,
+            WITH_HEADS(head_block(n - i), score_panels, q + i * row_dim, s->tile.panels + t * row_dim, row_dim,
                        s->scores[i] + t, SCORE_STRIDE);
     for (size_t i = 0; i < n; i++)
         memcpy(s->scores[i] + begin, before[i], n_before * sizeof **before);
@@ -25,12 +25,12 @@ static void score_piece(const QueryHeads *heads, const TilePiece *piece, const f
 /* Decoded tokens [begin, end) of the tile times the weights of query heads from `first` on. */
 static AddJob add_job(const QueryHeads *heads, size_t begin, size_t end, size_t first, float *out) {
     AttentionScratch *s = heads->scratch;
-    size_t head_dim = heads->head_dim, stride = PARTIAL_FLOATS(head_dim);
+    size_t row_dim = heads->row_dim, stride = PARTIAL_FLOATS(row_dim);
     return (AddJob){.weights = s->scores[first] + begin,
                     .weight_stride = SCORE_STRIDE,
-                    .values = decoded_tokens(s->tile.values + begin * head_dim, head_dim),
+                    .values = decoded_tokens(s->tile.values + begin * row_dim, row_dim),
                     .n_tokens = end - begin,
-                    .head_dim = head_dim,
+                    .head_dim = row_dim,
                     .out = out + first * stride,
                     .out_stride = stride};
 }
@@ -38,7 +38,7 @@ static AddJob add_job(const QueryHeads *heads, size_t begin, size_t end, size_t 
 /* Adds decoded tokens, for each query head as far as it sees. Later query heads see as much as earlier ones, or more:
  * a block of them adds together what its first one sees, and then each the rest. */
 static void add_piece(const QueryHeads *heads, const TilePiece *piece, const size_t *n_seen, size_t n, float *out) {
-    size_t chunk = CHUNK_BYTES / (heads->head_dim * sizeof(float)), piece_end = piece->at + piece->n;
+    size_t chunk = CHUNK_BYTES / (heads->row_dim * sizeof(float)), piece_end = piece->at + piece->n;
     for (size_t begin = piece->at, end; begin < piece_end; begin = end) {
         end = at_most(begin + chunk, piece_end);
         for (size_t i = 0; i < n; i += HEAD_BLOCK) {
@@ -80,7 +80,7 @@ static void attend_alike(const QueryHeads *heads, size_t begin, size_t first, si
         return;
     while (s->n_visible[first] <= begin)
         first++;
-    SIMD_NAME(decode_tile)(&s->tile, &tile, heads->head_dim);
+    SIMD_NAME(decode_tile)(&s->tile, &tile, heads->row_dim);
     for (size_t i = first * heads->n_heads, n; i < end * heads->n_heads; i += n) {
         n = at_most(end * heads->n_heads - i, SCORE_HEADS);
         attend_tile(heads, &tile, i, n, score_piece, add_piece, s->partials);

@@ -9,7 +9,7 @@ static void score_piece(const QueryHeads *heads, const TilePiece *piece, const f
 
 static void add_piece(const QueryHeads *heads, const TilePiece *piece, const size_t *n_seen, size_t n, float *out) {
     (void)n_seen; /* all of them */
-    SIMD_NAME(add_stored)(piece, heads->scratch->scores, n, out, PARTIAL_FLOATS(heads->head_dim));
+    SIMD_NAME(add_stored)(piece, heads->scratch->scores, n, out, PARTIAL_FLOATS(heads->row_dim));
 }
 
 void SIMD_NAME(attend_one)(const AttentionShape *shape, const AttentionQuery *query, AttentionScratch *scratch) {
@@ -31,7 +31,7 @@ void SIMD_NAME(attend_one)(const AttentionShape *shape, const AttentionQuery *qu
 
 void SIMD_NAME(attend_tiles)(const AttentionShape *shape, const AttentionQuery *query, size_t begin, size_t end,
                              float *partials, size_t stride, AttentionScratch *scratch) {
-    size_t partial_floats = PARTIAL_FLOATS(shape->head_dim);
+    size_t partial_floats = PARTIAL_FLOATS(row_dim_of(query));
     for (size_t head = 0; head < shape->q_per_kv; head += ATTENTION_Q_HEADS) {
         QueryHeads heads = query_heads(shape, query, 1, head, scratch);
         begin_query(&heads, 0);
@@ -52,7 +52,7 @@ void SIMD_NAME(merge_tiles)(const AttentionShape *shape, const AttentionQuery *q
         begin_totals(&heads, 0);
         for (size_t i = 0; i < n_tiles; i++)
             merge_partials(&heads, query, 0, heads.n_heads,
-                           partials + i * stride + head * PARTIAL_FLOATS(shape->head_dim));
+                           partials + i * stride + head * PARTIAL_FLOATS(heads.row_dim));
         finish_query(&heads, 0);
     }
 }

@@ -13,7 +13,9 @@
  * (n_queries, n_heads). */
 typedef struct QueryHeads {
     const AttentionQuery *queries;
-    size_t n_queries, head, n_heads, head_dim;
+    size_t n_queries, head, n_heads;
+    size_t head_dim;   /* of queries and outputs */
+    size_t row_dim;    /* of all between them */
     float score_scale; /* of q . k: log2(e) / sqrt(head_dim), since weights are 2^(x log2(e)) for e^x */
     RopePairing pairing;
     AttentionScratch *scratch;
@@ -27,17 +29,26 @@ static inline QueryHeads query_heads(const AttentionShape *shape, const Attentio
                         .head = head,
                         .n_heads = at_most(shape->q_per_kv - head, ATTENTION_Q_HEADS),
                         .head_dim = shape->head_dim,
+                        .row_dim = row_dim_of(queries),
                         .score_scale = LOG2_E / sqrtf((float)shape->head_dim),
                         .pairing = shape->pairing,
                         .scratch = scratch};
+}
+
+/* Heads to rows, which are as long or longer: with zeros behind. */
+static inline void copy_heads(const float *from, size_t n_heads, size_t head_dim, float *rows, size_t row_dim) {
+    for (size_t h = 0; h < n_heads; h++, rows += row_dim) {
+        memcpy(rows, from + h * head_dim, head_dim * sizeof *rows);
+        memset(rows + head_dim, 0, (row_dim - head_dim) * sizeof *rows);
+    }
 }
 
 /* Counts the tokens that a query sees, and makes the forms that its spans need. */
 static inline void begin_query(const QueryHeads *heads, size_t index) {
     AttentionScratch *s = heads->scratch;
     const AttentionQuery *query = &heads->queries[index];
-    size_t head_dim = heads->head_dim, n_heads = heads->n_heads, at = index * n_heads * head_dim;
-    size_t bytes = n_heads * head_dim * sizeof(float);
+    size_t head_dim = heads->head_dim, row_dim = heads->row_dim, n_heads = heads->n_heads;
+    size_t at = index * n_heads * row_dim, bytes = n_heads * row_dim * sizeof(float);
     const float *q = query->q + heads->head * head_dim;
     bool shifted = false, rotated = false;
     s->n_visible[index] = 0;
@@ -46,21 +57,22 @@ static inline void begin_query(const QueryHeads *heads, size_t index) {
         rotated = rotated || query->spans[i].side[KV_KEYS].group.rotated;
         s->n_visible[index] += query->spans[i].n_tokens;
     }
-    memcpy(s->forms[QUERY_PLAIN] + at, q, bytes);
+    const float *plain = s->forms[QUERY_PLAIN] + at;
+    copy_heads(q, n_heads, head_dim, s->forms[QUERY_PLAIN] + at, row_dim);
     if (shifted) {
-        memcpy(s->forms[QUERY_SHIFTED] + at, q, bytes);
+        memcpy(s->forms[QUERY_SHIFTED] + at, plain, bytes);
         for (size_t h = 0; h < n_heads; h++)
-            rope_rotate(s->forms[QUERY_SHIFTED] + at + h * head_dim, head_dim, heads->pairing, query->shift_rotation);
+            rope_rotate(s->forms[QUERY_SHIFTED] + at + h * row_dim, head_dim, heads->pairing, query->shift_rotation);
     }
     if (rotated) {
-        memcpy(s->forms[QUERY_ROTATED] + at, q, bytes);
-        kv_rotate(s->forms[QUERY_ROTATED] + at, n_heads, head_dim);
+        memcpy(s->forms[QUERY_ROTATED] + at, plain, bytes);
+        kv_rotate(s->forms[QUERY_ROTATED] + at, n_heads, row_dim);
     }
 }
 
 static inline void begin_totals(const QueryHeads *heads, size_t index) {
     for (size_t i = index * heads->n_heads; i < (index + 1) * heads->n_heads; i++)
-        partial_clear(partial_at(heads->scratch->totals, i, heads->head_dim), heads->head_dim);
+        partial_clear(partial_at(heads->scratch->totals, i, heads->row_dim), heads->row_dim);
 }
 
 /* Whether any of the values that a query sees are rotated. */
@@ -74,18 +86,18 @@ static inline bool sees_rotated(const AttentionQuery *query) {
 /* Adds partials of a tile, made of what `query` sees, to the totals of n query heads from `first` on. */
 static inline void merge_partials(const QueryHeads *heads, const AttentionQuery *query, size_t first, size_t n,
                                   float *partials) {
-    size_t n_floats = sees_rotated(query) ? 2 * heads->head_dim : heads->head_dim;
+    size_t n_floats = sees_rotated(query) ? 2 * heads->row_dim : heads->row_dim;
     for (size_t i = 0; i < n; i++)
-        partial_merge(partial_at(heads->scratch->totals, first + i, heads->head_dim),
-                      partial_at(partials, i, heads->head_dim), heads->score_scale, n_floats);
+        partial_merge(partial_at(heads->scratch->totals, first + i, heads->row_dim),
+                      partial_at(partials, i, heads->row_dim), heads->score_scale, n_floats);
 }
 
 static inline void finish_query(const QueryHeads *heads, size_t index) {
     const AttentionQuery *query = &heads->queries[index];
     bool rotated = sees_rotated(query);
     for (size_t h = 0; h < heads->n_heads; h++)
-        partial_finish(partial_at(heads->scratch->totals, index * heads->n_heads + h, heads->head_dim), rotated,
-                       heads->head_dim, query->out + (heads->head + h) * heads->head_dim);
+        partial_finish(partial_at(heads->scratch->totals, index * heads->n_heads + h, heads->row_dim), rotated,
+                       heads->row_dim, heads->head_dim, query->out + (heads->head + h) * heads->head_dim);
 }
 
 /* The tile that begins at token `begin` of those that a query sees, cut by span. */
@@ -115,24 +127,24 @@ typedef void AddPiece(const QueryHeads *heads, const TilePiece *piece, const siz
 INLINE void attend_tile(const QueryHeads *heads, const Tile *tile, size_t first, size_t n, ScorePiece *score,
                         AddPiece *add, float *partials) {
     AttentionScratch *s = heads->scratch;
-    size_t head_dim = heads->head_dim, stride = PARTIAL_FLOATS(head_dim), n_seen[SCORE_HEADS];
+    size_t row_dim = heads->row_dim, stride = PARTIAL_FLOATS(row_dim), n_seen[SCORE_HEADS];
     for (size_t p = 0; p < tile->n_pieces; p++) {
         const TilePiece *piece = &tile->pieces[p];
-        const float *q = query_form(s, piece->span) + first * head_dim;
+        const float *q = query_form(s, piece->span) + first * row_dim;
         if (is_coded(piece->span, KV_KEYS))
             SIMD_NAME(score_codes)(s->quantized, piece, q, n, s->scores);
         else
             score(heads, piece, q, n);
     }
     for (size_t i = 0; i < n; i++) {
-        Partial partial = partial_at(partials, i, head_dim);
+        Partial partial = partial_at(partials, i, row_dim);
         n_seen[i] = at_most(s->n_visible[(first + i) / heads->n_heads] - tile->begin, TILE_TOKENS);
-        partial_clear(partial, head_dim);
+        partial_clear(partial, row_dim);
         tile_softmax(s->scores[i], n_seen[i], heads->score_scale, partial);
     }
     for (size_t p = 0; p < tile->n_pieces; p++) {
         const TilePiece *piece = &tile->pieces[p];
-        float *out = partials + (piece->span->side[KV_VALUES].group.rotated ? head_dim : 0);
+        float *out = partials + (piece->span->side[KV_VALUES].group.rotated ? row_dim : 0);
         if (is_coded(piece->span, KV_VALUES))
             SIMD_NAME(add_codes)(s->quantized, piece, s->scores, n_seen, n, out, stride);
         else

@@ -10,8 +10,8 @@ const AttentionKernels *attention_kernels(SimdLevel level) {
     return KERNELS[level];
 }
 
-AttentionPath attention_path(const AttentionKernels *kernels, KvCodecId codec, size_t head_dim) {
-    return kernels->path(codec, head_dim);
+AttentionPath attention_path(const AttentionKernels *kernels, KvCodecId codec, size_t row_dim) {
+    return kernels->path(codec, row_dim);
 }
 
 size_t attention_scratch_bytes(void) {
@@ -41,7 +41,7 @@ static size_t block_tokens(const AttentionBatch *batch) {
 
 /* Floats of the partials of one tile, over all heads. */
 static size_t tile_floats(const AttentionBatch *batch) {
-    return batch->n_heads * PARTIAL_FLOATS(batch->cache->layout.shape.head_dim);
+    return batch->n_heads * PARTIAL_FLOATS(batch->cache->layout.row_dim);
 }
 
 /* The tiles that a single query is cut into, or 0: the batch goes block by block. */
@@ -85,8 +85,7 @@ static void attend_block(const AttentionBatch *batch, size_t index, const Attent
 
 /* The partials of a KV head's query heads in the first tile. */
 static float *partials_of(const AttentionBatch *batch, size_t kv_head) {
-    AttentionShape shape = shape_of(batch);
-    return batch->partials + kv_head * shape.q_per_kv * PARTIAL_FLOATS(shape.head_dim);
+    return batch->partials + kv_head * shape_of(batch).q_per_kv * PARTIAL_FLOATS(batch->cache->layout.row_dim);
 }
 
 static void attend_tiles(const AttentionBatch *batch, size_t kv_head, size_t begin, size_t end,

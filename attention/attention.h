@@ -35,7 +35,7 @@ typedef struct AttentionBatch {
 } AttentionBatch;
 
 /* How attention with these kernels reads keys or values of a codec. */
-AttentionPath attention_path(const AttentionKernels *kernels, KvCodecId codec, size_t head_dim);
+AttentionPath attention_path(const AttentionKernels *kernels, KvCodecId codec, size_t row_dim);
 
 /* Fixed too, and what a short context does not need is never touched. Where a query's tiles need more, its KV heads
  * are shared out among the threads, not its tiles. */

@@ -10,7 +10,7 @@
 
 typedef struct AttentionShape {
     size_t q_per_kv; /* query heads that share a KV head */
-    size_t head_dim; /* at most ATTENTION_MAX_DIM */
+    size_t head_dim; /* rows in the cache may be longer, to ATTENTION_MAX_DIM: row_dim_of() */
     RopePairing pairing;
 } AttentionShape;
 
@@ -23,11 +23,16 @@ typedef struct AttentionQuery {
     float *out; /* (q_per_kv, head_dim) */
 } AttentionQuery;
 
-/* How keys or values of a codec are read, by the kind of codec and the head's dimension. */
+/* Elements of the rows that the query sees, the same in all spans; those from head_dim on are padding. */
+static inline size_t row_dim_of(const AttentionQuery *query) {
+    return query->spans[0].side[KV_KEYS].group.head_dim;
+}
+
+/* How keys or values of a codec are read, by the kind of codec and the rows' length. */
 typedef enum AttentionPath {
     ATTENTION_INTEGER, /* codes as stored, multiplied with queries and weights of 16 bits */
     ATTENTION_FLOAT,   /* in F32: a query that is alone reads what is stored, a block of them decoded tiles */
-    ATTENTION_DECODED  /* in F32, decoded 16 tokens or a tile at a time: heads of no multiple of 32 (fp8: 64) */
+    ATTENTION_DECODED  /* in F32, decoded 16 tokens or a tile at a time: rows of no multiple of 32 (fp8: 64) */
 } AttentionPath;
 
 /* attend.h */

@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define MAX_GROUP_TOKENS 64
 
@@ -62,13 +63,14 @@ static void turn_forward(double *key, const AttentionShape *shape, const float *
     }
 }
 
-/* One side of a span, group after group, decoded and unrotated: (n_tokens, head_dim). */
-static void decode_side(const KvSpan *span, KvSide side, const KvRecordForm *form, double *rows) {
+/* One side of a span, group after group, decoded and unrotated, without padding: (n_tokens, head_dim). */
+static void decode_side(const KvSpan *span, KvSide side, const KvRecordForm *form, size_t head_dim, double *rows) {
     uint8_t record[MAX_GROUP_TOKENS * ATTENTION_MAX_DIM * sizeof(uint16_t)]; /* no codec is larger than f16 */
     float decoded[MAX_GROUP_TOKENS * ATTENTION_MAX_DIM];
+    double row[ATTENTION_MAX_DIM];
     const KvEncoding *encoding = &span->side[side];
     const KvGroup *group = &encoding->group;
-    size_t dim = group->head_dim;
+    size_t row_dim = group->head_dim;
     for (size_t first = 0; first < span->n_tokens; first += group->n_tokens) {
         const uint8_t *from = span->records[side] + first / group->n_tokens * encoding->record_bytes;
         size_t n = at_most(span->n_tokens - first, group->n_tokens); /* FP16 spans may end anywhere */
@@ -78,11 +80,11 @@ static void decode_side(const KvSpan *span, KvSide side, const KvRecordForm *for
         }
         kv_codec_decoder(kv_codec(encoding->codec), SIMD_SCALAR)(side, group, from, 0, n, decoded);
         for (size_t t = 0; t < n; t++) {
-            double *row = rows + (first + t) * dim;
-            for (size_t d = 0; d < dim; d++)
-                row[d] = (double)decoded[t * dim + d];
+            for (size_t d = 0; d < row_dim; d++)
+                row[d] = (double)decoded[t * row_dim + d];
             if (group->rotated)
-                unrotate(row, dim);
+                unrotate(row, row_dim);
+            memcpy(rows + (first + t) * head_dim, row, head_dim * sizeof *row);
         }
     }
 }
@@ -92,8 +94,8 @@ static void decode_spans(const AttentionShape *shape, const AttentionQuery *quer
                          double *keys, double *values) {
     for (size_t s = 0; s < query->n_spans; s++) {
         const KvSpan *span = &query->spans[s];
-        decode_side(span, KV_KEYS, form, keys);
-        decode_side(span, KV_VALUES, form, values);
+        decode_side(span, KV_KEYS, form, shape->head_dim, keys);
+        decode_side(span, KV_VALUES, form, shape->head_dim, values);
         for (size_t t = 0; t < span->n_tokens && span->shifted; t++)
             turn_forward(keys + t * shape->head_dim, shape, query->shift_rotation);
         keys += span->n_tokens * shape->head_dim;

@@ -48,8 +48,8 @@ static inline void tile_softmax(float *scores, size_t n_tokens, float score_scal
     *tile.sum = vec_sum(sum) + rest;
 }
 
-static inline void partial_clear(Partial partial, size_t head_dim) {
-    memset(partial.out, 0, 2 * head_dim * sizeof *partial.out);
+static inline void partial_clear(Partial partial, size_t row_dim) {
+    memset(partial.out, 0, 2 * row_dim * sizeof *partial.out);
     *partial.max = -INFINITY;
     *partial.sum = 0;
 }
@@ -78,10 +78,11 @@ static inline void partial_merge(Partial total, Partial tile, float score_scale,
     mix(total.out, a, tile.out, b, n_floats);
 }
 
-/* The output: the sums, those of rotated values rotated back, divided by the sum of the weights. */
-static inline void partial_finish(Partial total, bool rotated, size_t head_dim, float *out) {
+/* The output: the sums, those of rotated values rotated back, divided by the sum of the weights: as far as the head
+ * goes. */
+static inline void partial_finish(Partial total, bool rotated, size_t row_dim, size_t head_dim, float *out) {
     if (rotated) {
-        kv_rotate(total.rotated, 1, head_dim);
+        kv_rotate(total.rotated, 1, row_dim);
         for (size_t d = 0; d < head_dim; d++)
             total.out[d] += total.rotated[d];
     }

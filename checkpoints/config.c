@@ -55,9 +55,10 @@ int model_config_check(const ModelConfig *config, const char *path, Error *error
         return error_set(error, ERROR_FORMAT,
                          "%s: %zu query heads cannot share %zu KV heads; the first must be a multiple of the second",
                          path, config->n_heads, config->n_kv_heads);
-    if (config->head_dim % 8 != 0)
+    if (config->head_dim % 2 != 0)
         return error_set(error, ERROR_UNSUPPORTED,
-                         "%s: head dimension %zu is not supported; it must be a multiple of 8", path, config->head_dim);
+                         "%s: head dimension %zu is not supported; RoPE turns pairs of elements, so it must be even",
+                         path, config->head_dim);
     if (!isfinite(config->norm_eps) || config->norm_eps < 0 || config->norm_eps > 1)
         return error_set(error, ERROR_FORMAT, "%s: layer_norm_rms_epsilon is %g, expected 0 to 1; the file is damaged",
                          path, (double)config->norm_eps);

@@ -37,7 +37,7 @@ const ModelFamily *model_family_find(StringView name, const char *path, Error *e
 const ModelFamily *model_family_at(size_t index);
 
 /* Checks what the readers have filled in from an untrusted file; `path` is for messages. ERROR_FORMAT for values that
- * no model has, ERROR_UNSUPPORTED for a head_dim that is no multiple of 8. */
+ * no model has, ERROR_UNSUPPORTED for an odd head_dim. */
 int model_config_check(const ModelConfig *config, const char *path, Error *error);
 
 #endif

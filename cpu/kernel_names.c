@@ -20,9 +20,10 @@ void cpu_name_matmul(const Backend *backend, const Tensor *w, size_t n_tokens, c
     put_name(backend, "matmul", tensor_type_info(w->type)->name, packed_is_coded(packed->type) ? "int16" : "f32", name);
 }
 
-void cpu_name_attention(const Backend *backend, KvCodecId codec, size_t head_dim, char name[KERNEL_NAME_BYTES]) {
+void cpu_name_attention(const Backend *backend, KvCodecId codec, const KvCacheLayout *layout,
+                        char name[KERNEL_NAME_BYTES]) {
     static const char *const PATHS[] = {
         [ATTENTION_INTEGER] = "int16", [ATTENTION_FLOAT] = "f32", [ATTENTION_DECODED] = "decoded"};
     put_name(backend, "attention", kv_codec_name(kv_codec(codec)),
-             PATHS[attention_path(attention_kernels(backend->level), codec, head_dim)], name);
+             PATHS[attention_path(attention_kernels(backend->level), codec, layout->row_dim)], name);
 }

@@ -5,6 +5,7 @@
 #include "model/backend.h"
 
 void cpu_name_matmul(const Backend *backend, const Tensor *w, size_t n_tokens, char name[KERNEL_NAME_BYTES]);
-void cpu_name_attention(const Backend *backend, KvCodecId codec, size_t head_dim, char name[KERNEL_NAME_BYTES]);
+void cpu_name_attention(const Backend *backend, KvCodecId codec, const KvCacheLayout *layout,
+                        char name[KERNEL_NAME_BYTES]);
 
 #endif

@@ -40,7 +40,8 @@ bool cuda_attention_is_fused(size_t head_dim, size_t q_per_kv);
 /* Whether the kernel of batches has it: the same, and up to 32. */
 bool cuda_attention_has_prefill(size_t head_dim, size_t q_per_kv);
 
-/* n_tokens is 1, and cuda_cache_plan() was called for it. */
+/* Rows of the cache are as long as heads for the first two. cuda_attend_fused(): n_tokens is 1, and cuda_cache_plan()
+ * was called for it. */
 void cuda_attend_fused(const CudaAttention *attention, cudaStream_t stream);
 void cuda_attend_prefill(const CudaAttention *attention, cudaStream_t stream);
 void cuda_attend_plain(const CudaAttention *attention, cudaStream_t stream);

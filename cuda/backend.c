@@ -78,9 +78,15 @@ static void cuda_name_matmul(const Backend *backend, const Tensor *w, size_t n_t
     put_name(backend, "matmul", tensor_type_info(w->type)->name, cuda_product_path(&b->products, n_tokens), name);
 }
 
-static void cuda_name_attention(const Backend *backend, KvCodecId codec, size_t head_dim,
+/* Kernels for tensor cores know no padding. */
+static bool is_padded(const KvCacheLayout *layout) {
+    return layout->row_dim > layout->shape.head_dim;
+}
+
+static void cuda_name_attention(const Backend *backend, KvCodecId codec, const KvCacheLayout *layout,
                                 char name[KERNEL_NAME_BYTES]) {
-    const char *path = cuda_attention_is_fused(head_dim, 1) ? "f16" : "f32"; /* of queries and attention's weights */
+    bool fused = !is_padded(layout) && cuda_attention_is_fused(layout->shape.head_dim, 1);
+    const char *path = fused ? "f16" : "f32"; /* of queries and attention's weights */
     put_name(backend, "attention", kv_codec_name(kv_codec(codec)), path, name);
 }
 
@@ -234,10 +240,11 @@ static CudaBatch batch_of(KvCache *cache, size_t layer, size_t n_tokens, size_t 
                        .n_heads = n_heads,
                        .n_kv_heads = shape->n_kv_heads,
                        .head_dim = shape->head_dim,
+                       .row_dim = cache->layout.row_dim,
                        .group = cache->layout.policy.group,
                        .pairing = pairing,
-                       .commits =
-                           n_tokens == 1 && cuda_attention_is_fused(shape->head_dim, n_heads / shape->n_kv_heads)};
+                       .commits = n_tokens == 1 && !is_padded(&cache->layout) &&
+                                  cuda_attention_is_fused(shape->head_dim, n_heads / shape->n_kv_heads)};
 }
 
 static void cuda_append(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
@@ -271,7 +278,7 @@ static void cuda_attention(Backend *backend, KvCache *cache, size_t layer, size_
         cuda_attend_fused(&attention, b->device.stream);
         return;
     }
-    if (cuda_attention_has_prefill(batch.head_dim, n_heads / batch.n_kv_heads))
+    if (!is_padded(&cache->layout) && cuda_attention_has_prefill(batch.head_dim, n_heads / batch.n_kv_heads))
         cuda_attend_prefill(&attention, b->device.stream);
     else
         cuda_attend_plain(&attention, b->device.stream);

@@ -51,8 +51,8 @@ __device__ static void rotate_head(const CudaBatch &batch, const float *rotation
 __device__ static void take_row(const CudaBatch &batch, KvSide side, size_t token, size_t kv_head, const float *from) {
     const CudaCache *cache = batch.cache;
     uint16_t *to = (uint16_t *)(cache->memory + kv_array_at(&cache->layout.batch[side], kv_head, token));
-    for (size_t i = threadIdx.x; i < batch.head_dim; i += blockDim.x)
-        to[i] = saturated(from[i]);
+    for (size_t i = threadIdx.x; i < batch.row_dim; i += blockDim.x)
+        to[i] = i < batch.head_dim ? saturated(from[i]) : 0;
 }
 
 /* A token's keys under a KV head, with the queries that attend to them; or its values. */
@@ -84,8 +84,8 @@ typedef struct SideWork {
     CudaCache *cache;
     size_t layer, kv_head;
     KvSide side;
-    float *values;  /* (group, head_dim) device */
-    uint8_t *codes; /* (group, head_dim) shared */
+    float *values;  /* (group, row_dim) device */
+    uint8_t *codes; /* (group, row_dim) shared */
 } SideWork;
 
 __device__ static uint8_t *record_at(const SideWork *work, size_t store, size_t group) {
@@ -97,16 +97,16 @@ __device__ static uint8_t *record_at(const SideWork *work, size_t store, size_t 
 __device__ static void load_rows(const SideWork *work, size_t index) {
     const KvCacheLayout *layout = &work->cache->layout;
     KvRun runs[2];
-    size_t group = layout->policy.group, head_dim = layout->shape.head_dim;
+    size_t group = layout->policy.group, row_dim = layout->row_dim;
     size_t begin = kvcache_layer_policy(layout, work->layer)->sink + index * group;
     size_t n = kvcache_layout_rows(layout, work->layer, KV_TIER(0), work->cache->n_tokens, begin, begin + group, runs);
     float *to = work->values;
     for (size_t r = 0; r < n; r++) {
         const uint16_t *from = (const uint16_t *)(work->cache->memory + kvcache_layout_at(layout, work->layer, &runs[r],
                                                                                           work->side, work->kv_head));
-        for (size_t i = threadIdx.x; i < runs[r].n_tokens * head_dim; i += blockDim.x)
+        for (size_t i = threadIdx.x; i < runs[r].n_tokens * row_dim; i += blockDim.x)
             to[i] = half_to_f32(from[i]);
-        to += runs[r].n_tokens * head_dim;
+        to += runs[r].n_tokens * row_dim;
     }
     __syncthreads();
 }
@@ -122,6 +122,20 @@ __device__ static void load_record(const SideWork *work, size_t store, size_t in
         rotate_rows(work->values, shape->n_tokens, shape->head_dim);
 }
 
+/* As kv_codec_pad(). */
+__device__ static void pad_rows(const SideWork *work, const FragmentShape *shape) {
+    uint32_t head_dim = (uint32_t)work->cache->layout.shape.head_dim;
+    if (head_dim == shape->head_dim)
+        return;
+    for (uint32_t token = threadIdx.x; token < shape->n_tokens; token += blockDim.x) {
+        float *row = work->values + token * shape->head_dim;
+        float padding = kv_padding(shape->kind, shape->rotated, row, head_dim);
+        for (uint32_t i = head_dim; i < shape->head_dim; i++)
+            row[i] = padding;
+    }
+    __syncthreads();
+}
+
 __device__ static void encode_entering(const SideWork *work, size_t tier, size_t begin, size_t end) {
     size_t group = work->cache->layout.policy.group;
     const FragmentShape *shape = cuda_cache_shape(work->cache, work->layer, KV_TIER(tier), work->side);
@@ -130,6 +144,7 @@ __device__ static void encode_entering(const SideWork *work, size_t tier, size_t
             load_rows(work, entered / group);
         else
             load_record(work, KV_TIER(tier - 1), entered / group);
+        pad_rows(work, shape);
         if (shape->rotated)
             rotate_rows(work->values, shape->n_tokens, shape->head_dim);
         encode_group(shape, work->values, work->codes, record_at(work, KV_TIER(tier), entered / group));
@@ -197,7 +212,7 @@ __device__ static void commit_side(const CudaBatch &batch, KvSide side, size_t k
     const KvCacheLayout *layout = &cache->layout;
     const KvLayerLayout *stores = &layout->layers[batch.layer];
     KvMove move = kvcache_layout_move(layout, batch.layer, cache->n_tokens, batch.n_tokens);
-    size_t dim = batch.head_dim;
+    size_t dim = batch.row_dim;
     uint16_t *sink = (uint16_t *)(cache->memory + kv_array_at(&stores->stores[KV_SINK].array[side], kv_head, 0));
     uint16_t *tail = (uint16_t *)(cache->memory + kv_array_at(&stores->stores[KV_TIER(0)].array[side], kv_head, 0));
     const uint16_t *rows = (const uint16_t *)(cache->memory + kv_array_at(&layout->batch[side], kv_head, 0));
@@ -227,7 +242,7 @@ __global__ void __launch_bounds__(ENCODE_THREADS) append_token(CudaBatch batch, 
 
 void cuda_cache_append(const CudaBatch *batch, const CudaRows *rows, cudaStream_t stream) {
     dim3 sides((unsigned)batch->n_kv_heads, KV_SIDES), threads(ENCODE_THREADS);
-    size_t code_bytes = batch->group * batch->head_dim;
+    size_t code_bytes = batch->group * batch->row_dim;
     if (batch->n_tokens == 1) {
         CUDA_LAUNCH(append_token, sides, threads, code_bytes, stream, *batch, *rows);
         return;

@@ -40,7 +40,7 @@ void cuda_cache_plan(CudaCache *cache, size_t n_layers, bool committed, cudaStre
 
 typedef struct CudaBatch {
     CudaCache *cache; /* in device memory */
-    size_t layer, n_tokens, n_heads, n_kv_heads, head_dim, group;
+    size_t layer, n_tokens, n_heads, n_kv_heads, head_dim, row_dim, group;
     RopePairing pairing;
     bool commits; /* of a token alone: cuda_cache_append() commits it too */
 } CudaBatch;

@@ -97,11 +97,15 @@ static void encode_f16(const float *values, size_t n, uint16_t *out) {
     }
 }
 
+/* Padding is zeros. */
 static void take_batch(KvCache *cache, size_t kv_head, size_t n_tokens, KvSide side, const float *values) {
     const KvShape *shape = &cache->layout.shape;
-    for (size_t t = 0; t < n_tokens; t++)
-        encode_f16(values + (t * shape->n_kv_heads + kv_head) * shape->head_dim, shape->head_dim,
-                   rows_at(cache, &cache->layout.batch[side], kv_head, t));
+    size_t n_padding = cache->layout.row_dim - shape->head_dim;
+    for (size_t t = 0; t < n_tokens; t++) {
+        uint16_t *row = rows_at(cache, &cache->layout.batch[side], kv_head, t);
+        encode_f16(values + (t * shape->n_kv_heads + kv_head) * shape->head_dim, shape->head_dim, row);
+        memset(row + shape->head_dim, 0, n_padding * sizeof *row);
+    }
 }
 
 static uint8_t *record_at(const KvCache *cache, size_t layer, size_t store, KvSide side, size_t kv_head, size_t group) {
@@ -118,7 +122,7 @@ static void load_rows(const KvCache *cache, size_t layer, size_t kv_head, size_t
     for (size_t r = 0; r < n; r++) {
         const void *rows = cache->memory + kvcache_layout_at(layout, layer, &runs[r], side, kv_head);
         const uint16_t *halves = rows;
-        for (size_t i = 0; i < runs[r].n_tokens * layout->shape.head_dim; i++)
+        for (size_t i = 0; i < runs[r].n_tokens * layout->row_dim; i++)
             *out++ = half_to_float(halves[i]);
     }
 }
@@ -142,6 +146,7 @@ static void encode_side(KvCache *cache, size_t layer, size_t kv_head, size_t tie
         load_rows(cache, layer, kv_head, index, side, values);
     else
         load_record(cache, layer, kv_head, KV_TIER(tier - 1), index, side, values, record);
+    kv_codec_pad(kv_codec(encoding->codec), &group, cache->layout.shape.head_dim, values);
     if (group.rotated)
         kv_rotate(values, group.n_tokens, group.head_dim);
     group.rotated = false; /* `values` are rotated already, in place */

@@ -26,7 +26,7 @@
 /* A run of tokens that attention reads in one encoding. */
 typedef struct KvSpan {
     KvEncoding side[KV_SIDES];
-    const uint8_t *records[KV_SIDES]; /* of whole groups, in the cache's form; FP16 spans: rows (n_tokens, head_dim) */
+    const uint8_t *records[KV_SIDES]; /* of whole groups, in the cache's form; FP16 spans: rows (n_tokens, row_dim) */
     size_t n_tokens;                  /* FP16: any number; else whole groups */
     bool shifted;                     /* the query must be rotated back by the number of tokens dropped */
     size_t store;                     /* that the tokens are counted in: KV_SINK, KV_TIER(t) */

@@ -45,11 +45,11 @@ static size_t tail_slots(const KvCacheLayout *layout, const KvLayerPolicy *polic
     return layout->streams ? slots : at_most(slots, behind_sink);
 }
 
-/* Slots of single tokens have no record form: they are FP16, (head_dim). */
+/* Slots of single tokens have no record form: they are FP16, (row_dim). */
 static KvEncoding encoding_of(const KvCacheLayout *layout, KvSide side, KvCodecId id, size_t slot_tokens) {
-    size_t group = layout->policy.group, head_dim = layout->shape.head_dim;
-    KvEncoding encoding = {.codec = id, .group = {group, head_dim, group, false}};
-    encoding.group.rotated = kv_policy_rotates(&layout->policy, side, id, head_dim);
+    size_t group = layout->policy.group, row_dim = layout->row_dim;
+    KvEncoding encoding = {.codec = id, .group = {group, row_dim, group, false}};
+    encoding.group.rotated = kv_policy_rotates(&layout->policy, side, id, row_dim);
     encoding.record_bytes = slot_tokens == 1 ? kv_codec_bytes(kv_codec(id), side, &encoding.group)
                                              : layout->form->stored_bytes(id, side, &encoding.group);
     return encoding;
@@ -99,16 +99,19 @@ static Arena lay_out(KvCacheLayout *layout) {
     }
     layout->kept_bytes = arena.used;
     for (KvSide side = 0; side < KV_SIDES; side++)
-        layout->batch[side] = carve(&arena, shape, shape->n_batch, shape->head_dim * sizeof(uint16_t));
-    layout->scratch = carve(&arena, shape, 2, layout->policy.group * shape->head_dim * sizeof(float));
+        layout->batch[side] = carve(&arena, shape, shape->n_batch, layout->row_dim * sizeof(uint16_t));
+    layout->scratch = carve(&arena, shape, 2, layout->policy.group * layout->row_dim * sizeof(float));
     layout->working_bytes = arena.used - layout->kept_bytes;
     return arena;
 }
 
 int kvcache_layout_open(KvCacheLayout *layout, const KvShape *shape, const KvPolicy *policy, const KvRecordForm *form,
                         Error *error) {
-    *layout = (KvCacheLayout){
-        .shape = *shape, .policy = *policy, .form = form, .streams = kv_policy_streams(policy, shape->n_ctx)};
+    *layout = (KvCacheLayout){.shape = *shape,
+                              .policy = *policy,
+                              .row_dim = kv_policy_row_dim(policy, shape->head_dim),
+                              .form = form,
+                              .streams = kv_policy_streams(policy, shape->n_ctx)};
     layout->layers = calloc(shape->n_layers, sizeof *layout->layers);
     if (layout->layers == NULL)
         return error_memory(error, "the cache's layers", shape->n_layers * sizeof *layout->layers);

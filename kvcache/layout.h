@@ -18,9 +18,10 @@
 #define KV_ALIGNMENT 64 /* bytes: every array begins at a multiple */
 
 typedef struct KvShape {
-    size_t n_layers, n_kv_heads, head_dim;
-    size_t n_ctx;   /* capacity in tokens, unless the policy streams */
-    size_t n_batch; /* the largest batch */
+    size_t n_layers, n_kv_heads;
+    size_t head_dim; /* of the model; rows in the cache may be longer, see KvCacheLayout.row_dim */
+    size_t n_ctx;    /* capacity in tokens, unless the policy streams */
+    size_t n_batch;  /* the largest batch */
 } KvShape;
 
 /* How keys, or values, of a tier are encoded. */
@@ -40,7 +41,7 @@ static HOST_DEVICE inline size_t kv_array_at(const KvArray *array, size_t kv_hea
     return array->offset + (kv_head * array->n_slots + slot) * array->slot_bytes;
 }
 
-/* Where a layer keeps its sink, or a tier. The sink and the first tier have a slot for each token, (head_dim) in FP16,
+/* Where a layer keeps its sink, or a tier. The sink and the first tier have a slot for each token, (row_dim) in FP16,
  * the oldest first. The other tiers are rings of records: group g is in slot g mod n_slots. */
 typedef struct KvStore {
     KvEncoding side[KV_SIDES];
@@ -64,6 +65,7 @@ typedef struct KvLayerLayout {
 typedef struct KvCacheLayout {
     KvShape shape;
     KvPolicy policy;
+    size_t row_dim;           /* elements of each stored row: kv_policy_row_dim(); those from head_dim on are padding */
     const KvRecordForm *form; /* of encoded tiers */
     KvLayerLayout *layers;    /* (n_layers), owned */
     KvArray batch[KV_SIDES];  /* of one layer; a slot for each token, in FP16 */

@@ -17,7 +17,7 @@ static KvLedgerRow *find_row(KvLedger *ledger, size_t rule, size_t store, const 
     return added;
 }
 
-/* Whether a head_dim that is a power of two would have been rotated. */
+/* Whether rows whose length is a power of two would have been rotated. */
 static bool is_unrotatable(const KvPolicy *policy, const KvLedgerRow *row) {
     return kv_policy_rotates(policy, KV_KEYS, row->k, 64) != row->rotated_k ||
            kv_policy_rotates(policy, KV_VALUES, row->v, 64) != row->rotated_v;
@@ -39,13 +39,13 @@ static void add_layer(const KvCacheLayout *layout, size_t layer, size_t n_tokens
         row->bits = 8.0 * (double)slot_bytes / (double)(2 * store->slot_tokens * shape->head_dim);
         ledger->bytes += store->bytes;
         if (is_unrotatable(&layout->policy, row))
-            ledger->unrotatable = shape->head_dim;
+            ledger->unrotatable = layout->row_dim;
     }
 }
 
 void kv_ledger_at(const KvCacheLayout *layout, size_t n_tokens, KvLedger *out) {
     const KvShape *shape = &layout->shape;
-    *out = (KvLedger){.working_bytes = layout->working_bytes};
+    *out = (KvLedger){.working_bytes = layout->working_bytes, .head_dim = shape->head_dim, .row_dim = layout->row_dim};
     out->bytes_full = shape->n_layers * shape->n_kv_heads * shape->n_ctx * shape->head_dim * 2 * sizeof(uint16_t);
     for (size_t layer = 0; layer < shape->n_layers; layer++)
         add_layer(layout, layer, n_tokens, out);

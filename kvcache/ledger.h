@@ -30,7 +30,9 @@ typedef struct KvLedger {
     size_t bytes;         /* of all rows: what the cache takes */
     size_t working_bytes; /* of the batch under way */
     size_t bytes_full;    /* that an FP16 cache of n_ctx tokens takes */
-    size_t unrotatable;   /* head_dim, where it is no power of two and codecs would be rotated otherwise; else 0 */
+    size_t head_dim;      /* of the layout */
+    size_t row_dim;       /* likewise */
+    size_t unrotatable;   /* row_dim, where it is no power of two and codecs would be rotated otherwise; else 0 */
 } KvLedger;
 
 /* Of a cache that holds n_tokens; counters are 0. bytes_held is what a query at position n_tokens - 1 reads. */

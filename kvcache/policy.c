@@ -82,11 +82,23 @@ bool kv_policy_streams(const KvPolicy *policy, size_t n_ctx) {
     return true;
 }
 
-bool kv_policy_rotates(const KvPolicy *policy, KvSide side, KvCodecId codec, size_t head_dim) {
+size_t kv_policy_row_dim(const KvPolicy *policy, size_t head_dim) {
+    const KvGroup group = {.n_tokens = policy->group, .head_dim = head_dim, .block = policy->group};
+    size_t multiple = 1; /* of powers of two the largest is a multiple of all */
+    for (size_t i = 0; i < policy->n_rules; i++)
+        for (size_t t = 1; t < policy->rules[i].policy.n_tiers; t++) {
+            const KvTier *tier = &policy->rules[i].policy.tiers[t];
+            multiple = at_least(multiple, kv_codec_row_multiple(kv_codec(tier->k), &group));
+            multiple = at_least(multiple, kv_codec_row_multiple(kv_codec(tier->v), &group));
+        }
+    return round_up(head_dim, multiple);
+}
+
+bool kv_policy_rotates(const KvPolicy *policy, KvSide side, KvCodecId codec, size_t row_dim) {
     if (codec == KV_F16)
         return false;
     if (policy->rotation == KV_ROTATE_AUTO)
-        return kv_codec_nominal_bits(kv_codec(codec)) < 8 && is_power_of_two(head_dim);
+        return kv_codec_nominal_bits(kv_codec(codec)) < 8 && is_power_of_two(row_dim);
     return policy->rotation == KV_ROTATE_ON ||
            policy->rotation == (side == KV_KEYS ? KV_ROTATE_KEYS : KV_ROTATE_VALUES);
 }

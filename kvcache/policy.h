@@ -28,7 +28,7 @@ typedef struct KvRule {
 } KvRule;
 
 typedef enum KvRotation {
-    KV_ROTATE_AUTO, /* codecs below 8 bits, where head_dim is a power of two */
+    KV_ROTATE_AUTO, /* codecs below 8 bits, where a row's length is a power of two */
     KV_ROTATE_ON,   /* every encoded tier */
     KV_ROTATE_OFF,
     KV_ROTATE_KEYS,   /* the keys of every encoded tier alone */
@@ -69,8 +69,12 @@ bool kv_layer_is_bounded(const KvLayerPolicy *layer);
  * larger than the context, so that a query never meets a position that the model was not trained for. */
 bool kv_policy_streams(const KvPolicy *policy, size_t n_ctx);
 
-/* Whether a tier's side is rotated: by KvPolicy.rotation, the codec's bits, and head_dim (auto leaves a head_dim that
- * is no power of two unrotated). */
-bool kv_policy_rotates(const KvPolicy *policy, KvSide side, KvCodecId codec, size_t head_dim);
+/* Elements of a row in the cache: head_dim, or as many more as make it a multiple of what each codec of the policy
+ * needs. FP16 needs none. */
+size_t kv_policy_row_dim(const KvPolicy *policy, size_t head_dim);
+
+/* Whether a tier's side is rotated: by KvPolicy.rotation, the codec's bits, and kv_policy_row_dim() (auto leaves rows
+ * whose length is no power of two unrotated). */
+bool kv_policy_rotates(const KvPolicy *policy, KvSide side, KvCodecId codec, size_t row_dim);
 
 #endif

@@ -44,21 +44,21 @@ static int check_sizes(const KvLayerPolicy *layer, const char *where, size_t n_c
     return 0;
 }
 
-static int check_codec(const KvPolicy *policy, KvSide side, KvCodecId id, const char *where, size_t head_dim,
+static int check_codec(const KvPolicy *policy, KvSide side, KvCodecId id, const char *where, size_t row_dim,
                        Error *error) {
     KvGroup group = {.n_tokens = policy->group,
-                     .head_dim = head_dim,
+                     .head_dim = row_dim,
                      .block = policy->group,
-                     .rotated = kv_policy_rotates(policy, side, id, head_dim)};
-    if (group.rotated && !is_power_of_two(head_dim))
+                     .rotated = kv_policy_rotates(policy, side, id, row_dim)};
+    if (group.rotated && !is_power_of_two(row_dim))
         return error_set(error, ERROR_ARGUMENT,
-                         "%s%s cannot be rotated: head_dim is %zu, not a power of two; use --kv_rotate auto, which "
-                         "leaves it unrotated",
-                         where, kv_codec_name(kv_codec(id)), head_dim);
+                         "%s%s cannot be rotated: rows have %zu elements, not a power of two; use --kv_rotate auto, "
+                         "which leaves it unrotated",
+                         where, kv_codec_name(kv_codec(id)), row_dim);
     return kv_codec_check(kv_codec(id), &group, error);
 }
 
-static int check_rule(const KvPolicy *policy, const KvRule *rule, size_t head_dim, size_t n_ctx, Error *error) {
+static int check_rule(const KvPolicy *policy, const KvRule *rule, size_t row_dim, size_t n_ctx, Error *error) {
     char where[KV_LAYERS_TEXT] = "";
     if (!kv_rule_names_all_layers(rule))
         kv_rule_print_layers(rule, where);
@@ -66,9 +66,9 @@ static int check_rule(const KvPolicy *policy, const KvRule *rule, size_t head_di
         return ERROR_ARGUMENT;
     for (size_t t = 1; t < rule->policy.n_tiers; t++) {
         const KvTier *tier = &rule->policy.tiers[t];
-        int status = check_codec(policy, KV_KEYS, tier->k, where, head_dim, error);
+        int status = check_codec(policy, KV_KEYS, tier->k, where, row_dim, error);
         if (status == 0)
-            status = check_codec(policy, KV_VALUES, tier->v, where, head_dim, error);
+            status = check_codec(policy, KV_VALUES, tier->v, where, row_dim, error);
         if (status < 0)
             return status;
     }
@@ -81,7 +81,7 @@ int kv_policy_check(const KvPolicy *policy, size_t n_layers, size_t head_dim, si
     if (check_layers(policy, n_layers, error) < 0)
         return ERROR_ARGUMENT;
     for (size_t i = 0; i < policy->n_rules; i++) {
-        int status = check_rule(policy, &policy->rules[i], head_dim, n_ctx, error);
+        int status = check_rule(policy, &policy->rules[i], kv_policy_row_dim(policy, head_dim), n_ctx, error);
         if (status < 0)
             return status;
     }

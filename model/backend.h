@@ -52,9 +52,10 @@ typedef struct BackendOps {
     int (*upload)(Backend *backend, Tensor *const *tensors, size_t n_tensors, TensorUse use, Error *error);
 
     /* Names of the kernels that compute products of so many tokens with a matrix, and attention to keys or values of a
-     * codec: "matmul_q4_1_int16_avx512vnni" quantizes activations to 16 bits, "attention_f16_f32_avx512vnni" does not. */
+     * codec in a cache: "matmul_q4_1_int16_avx512vnni" quantizes activations to 16 bits, "attention_f16_f32_avx512vnni" does not. */
     void (*name_matmul)(const Backend *backend, const Tensor *w, size_t n_tokens, char name[KERNEL_NAME_BYTES]);
-    void (*name_attention)(const Backend *backend, KvCodecId codec, size_t head_dim, char name[KERNEL_NAME_BYTES]);
+    void (*name_attention)(const Backend *backend, KvCodecId codec, const KvCacheLayout *layout,
+                           char name[KERNEL_NAME_BYTES]);
 
     /* A cache in the backend's memory, empty, and its end (twice is fine). `what` is for messages: "the KV cache". */
     int (*open_cache)(Backend *backend, KvCache *cache, const KvShape *shape, const KvPolicy *policy, const char *what,

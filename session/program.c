@@ -47,7 +47,7 @@ static int print_kernels(const char *simd, Error *error) {
     print_codec_names(level, ATTENTION_INTEGER);
     printf("                  in F32, for a generated token as stored, for a prompt tile by tile:");
     print_codec_names(level, ATTENTION_FLOAT);
-    printf("                  in F32, decoded 16 tokens or a tile at a time: heads of no multiple of 32 (fp8: 64)\n");
+    printf("                  in F32, decoded 16 tokens or a tile at a time: rows of no multiple of 32 (fp8: 64)\n");
     printf("rope, rmsnorm, softmax, swiglu  F32\n");
     return 0;
 }

@@ -27,11 +27,11 @@ static void add_products(cJSON *names, const Model *model, const TensorRole *rol
     }
 }
 
-static void add_tier(cJSON *names, const Backend *b, const KvTier *tier, size_t head_dim) {
+static void add_tier(cJSON *names, const Backend *b, const KvTier *tier, const KvCacheLayout *layout) {
     char name[KERNEL_NAME_BYTES];
-    b->ops->name_attention(b, tier->k, head_dim, name);
+    b->ops->name_attention(b, tier->k, layout, name);
     add_name(names, name);
-    b->ops->name_attention(b, tier->v, head_dim, name);
+    b->ops->name_attention(b, tier->v, layout, name);
     add_name(names, name);
 }
 
@@ -42,7 +42,7 @@ cJSON *kernels_json(const Model *model, const KvCache *cache) {
         add_products(names, model, &TENSOR_ROLES[i]);
     for (size_t rule = 0; rule < policy->n_rules; rule++)
         for (size_t t = 0; t < policy->rules[rule].policy.n_tiers; t++)
-            add_tier(names, model->backend, &policy->rules[rule].policy.tiers[t], cache->layout.shape.head_dim);
+            add_tier(names, model->backend, &policy->rules[rule].policy.tiers[t], &cache->layout);
     return names;
 }
 
@@ -182,8 +182,11 @@ void ledger_print(const KvLedger *ledger, FILE *stream) {
         fprintf(stream, "%-16s %8zu %10.3f %10zu %14zu %14zu%s\n", kv_ledger_row_name(row, text), row->n_layers,
                 row->bits, row->tokens, row->bytes_held, row->bytes, rotation);
     }
+    if (ledger->row_dim > ledger->head_dim)
+        fprintf(stream, "note: rows of %zu are padded to %zu, as the codecs need; bits count that\n", ledger->head_dim,
+                ledger->row_dim);
     if (ledger->unrotatable > 0)
-        fprintf(stream, "note: head_dim %zu is no power of two, so its codecs below 8 bits stay unrotated\n",
+        fprintf(stream, "note: rows of %zu are no power of two, so codecs below 8 bits stay unrotated\n",
                 ledger->unrotatable);
     fprintf(stream, "%-16s %62zu  %.4f of full (%zu)\n", "sum", ledger->bytes,
             (double)ledger->bytes / (double)ledger->bytes_full, ledger->bytes_full);

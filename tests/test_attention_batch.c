@@ -206,6 +206,20 @@ static void test_shapes(void **state) {
     check_case(&(Case){"sink=2,f16:9,int8:*", 32, 8, 1, ATTENTION_Q_HEADS + 4, 3});
 }
 
+/* Heads whose rows are padded, and of any even dimension. */
+static void test_padding(void **state) {
+    (void)state;
+    check_case(&(Case){"f16:*", 64, 100, 2, 1, 60});
+    check_case(&(Case){"sink=16,f16:32", 32, 90, 1, 3, 60});
+    check_case(&(Case){"sink=3,f16:10,int8:*", 64, 100, 1, 4, 60});
+    check_case(&(Case){"sink=3,f16:10,q4_0:*", 64, 100, 1, 4, 60}); /* rotated */
+    check_case(&(Case){"rotate=off,sink=3,f16:20,int8/int4:100,q5_1:300,int2:*", 64, 100, 1, 3, 60});
+    check_case(&(Case){"sink=3,f16:20,int8/int4:100,q4_0:300", 32, 52, 1, 3, 60});
+    check_case(&(Case){"sink=3,f16:20,fp8/nf4:*", 64, 36, 1, 2, 60});
+    check_case(&(Case){"@0:f16:*;@1:sink=1,f16:33,fp8/q4_1:*", 32, 20, 2, 3, 60});
+    check_case(&(Case){"rotate=k,sink=3,f16:10,q8_0/binary:*", 32, 18, 1, 5, 60});
+}
+
 /* An infinity among the values of a token that is encoded by now reaches every query that sees it, whatever the codec:
  * its block decodes to NaN. */
 static void check_nonfinite(const Case *c) {
@@ -242,6 +256,7 @@ static void test_nonfinite_values(void **state) {
         char policy[64];
         snprintf(policy, sizeof policy, "rotate=off,sink=4,f16:32,%s:*", *name);
         check_nonfinite(&(Case){policy, 64, 64, 1, 3, 1});
+        check_nonfinite(&(Case){policy, 32, 20, 1, 3, 1});
     }
 }
 
@@ -250,7 +265,7 @@ int main(void) {
     memset(scratch, 0, attention_scratch_bytes());
     partials = aligned_alloc(64, attention_partial_bytes());
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_policies), cmocka_unit_test(test_shapes),
-                                       cmocka_unit_test(test_nonfinite_values)};
+                                       cmocka_unit_test(test_padding), cmocka_unit_test(test_nonfinite_values)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     free(scratch);
     free(partials);

@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -95,11 +96,11 @@ static double bound(KvCodecId id, const Range *range, double x) {
 }
 
 /* Of a unit whose first element is *x. */
-static Range range_of(const float *x, CodecUnit unit, size_t head_dim) {
+static Range range_of(const float *x, CodecUnit unit, size_t row_dim) {
     Range range = {.low = *x, .high = *x};
     for (size_t t = 0; t < unit.n_tokens; t++)
         for (size_t d = 0; d < unit.n_channels; d++) {
-            double value = (double)x[t * head_dim + d];
+            double value = (double)x[t * row_dim + d];
             range.low = fmin(range.low, value);
             range.high = fmax(range.high, value);
             range.mean += fabs(value) / (double)(unit.n_tokens * unit.n_channels);
@@ -113,6 +114,7 @@ typedef struct Case {
     KvSide side;
     KvGroup group;
     CodecData data;
+    size_t head_dim; /* elements of a row that are no padding */
 } Case;
 
 static void check_element(const Case *c, const Range *range, double x, double decoded, double *closest) {
@@ -129,21 +131,22 @@ static void check_element(const Case *c, const Range *range, double x, double de
         *closest = fmax(*closest, error / (limit + rounding));
 }
 
-/* Returns the largest error as a part of its bound. */
+/* Returns the largest error as a part of its bound. Padding is in no unit's range; rotated rows have none. */
 static double check_units(const Case *c, const float *values, const float *decoded) {
     CodecUnit unit = codec_unit(c->id, c->side, &c->group);
-    size_t head_dim = c->group.head_dim;
+    size_t row_dim = c->group.head_dim, end = c->group.rotated ? row_dim : c->head_dim;
     double closest = 0, least_block = (double)INFINITY, largest_block = 0;
     for (int pass = 0; pass < 2; pass++) /* first for nf4's smallest and largest block */
         for (size_t t0 = 0; t0 < c->group.n_tokens; t0 += unit.n_tokens)
-            for (size_t d0 = 0; d0 < head_dim; d0 += unit.n_channels) {
-                Range range = range_of(values + t0 * head_dim + d0, unit, head_dim);
+            for (size_t d0 = 0; d0 < end; d0 += unit.n_channels) {
+                CodecUnit part = {unit.n_tokens, end - d0 < unit.n_channels ? end - d0 : unit.n_channels};
+                Range range = range_of(values + t0 * row_dim + d0, part, row_dim);
                 least_block = fmin(least_block, range.magnitude);
                 largest_block = fmax(largest_block, range.magnitude);
                 range.least_block = least_block;
                 range.largest_block = largest_block;
-                for (size_t i = 0; pass == 1 && i < unit.n_tokens * unit.n_channels; i++) {
-                    size_t at = (t0 + i / unit.n_channels) * head_dim + d0 + i % unit.n_channels;
+                for (size_t i = 0; pass == 1 && i < part.n_tokens * part.n_channels; i++) {
+                    size_t at = (t0 + i / part.n_channels) * row_dim + d0 + i % part.n_channels;
                     check_element(c, &range, (double)values[at], (double)decoded[at], &closest);
                 }
             }
@@ -151,15 +154,20 @@ static double check_units(const Case *c, const float *values, const float *decod
 }
 
 static double check_round_trip(const Case *c) {
-    static float values[MAX_VALUES];
+    static float heads[MAX_VALUES], values[MAX_VALUES];
     const KvCodec *codec = kv_codec(c->id);
-    codec_data(c->data, 8, c->group.n_tokens, c->group.head_dim, values);
+    codec_data(c->data, 8, c->group.n_tokens, c->head_dim, heads);
+    for (size_t i = 0; i < c->group.n_tokens * c->group.head_dim; i++)
+        values[i] = NAN;
+    for (size_t t = 0; t < c->group.n_tokens; t++)
+        memcpy(values + t * c->group.head_dim, heads + t * c->head_dim, c->head_dim * sizeof *heads);
+    kv_codec_pad(codec, &c->group, c->head_dim, values);
     uint8_t *record = codec_encoded(codec, c->side, &c->group, values);
     float *decoded = codec_decoded(codec, c->side, &c->group, record, cpu_best_simd_level());
     if (c->group.rotated)
         kv_rotate(values, c->group.n_tokens, c->group.head_dim);
     double closest = check_units(c, values, decoded);
-    if (c->id == KV_F16 && !c->group.rotated)
+    if (c->id == KV_F16 && !c->group.rotated && c->head_dim == c->group.head_dim)
         assert_memory_equal(values, decoded, c->group.n_tokens * c->group.head_dim * sizeof *values);
     free(record);
     free(decoded);
@@ -171,7 +179,7 @@ static void check_all_data(const KvCodec *codec, KvSide side, const KvGroup *gro
     double closest = 0;
     for (CodecData data = 0; data < DATA_COUNT; data++)
         if (data != DATA_LARGE || !group->rotated)
-            closest = fmax(closest, check_round_trip(&(Case){kv_codec_id(codec), side, *group, data}));
+            closest = fmax(closest, check_round_trip(&(Case){kv_codec_id(codec), side, *group, data, group->head_dim}));
     if (closest < 0.9 && !(kv_codec_id(codec) == KV_F16 && !group->rotated))
         fail_msg("%s: the largest error is %.2f of its bound: is the bound too wide?", kv_codec_name(codec), closest);
 }
@@ -181,9 +189,26 @@ static void test_round_trip_within_bounds(void **state) {
     for_each_codec_shape(check_all_data);
 }
 
+/* Rows that are longer than a head: as the codec needs, or longer still, as another of the policy does. */
+static void test_padding_changes_no_scale(void **state) {
+    (void)state;
+    static const size_t dims[][2] = {{100, 128}, {20, 32}, {20, 64}, {36, 64}, {52, 64}, {90, 96}, {18, 24}, {80, 96}};
+    for (KvCodecId id = 0; id < KV_CODEC_COUNT; id++)
+        for (size_t d = 0; d < sizeof dims / sizeof *dims; d++)
+            for (unsigned choice = 0; choice < 8; choice++) {
+                KvGroup group = {
+                    .n_tokens = 32, .head_dim = dims[d][1], .block = choice & 1 ? 64 : 32, .rotated = choice & 2};
+                bool own_blocks = id != KV_NF4 || dims[d][0] + 64 > dims[d][1]; /* each has elements of the head */
+                for (CodecData data = 0; data < DATA_COUNT && own_blocks; data++)
+                    if (kv_codec_check(kv_codec(id), &group, NULL) == 0 && (data != DATA_LARGE || !group.rotated))
+                        check_round_trip(&(Case){id, choice & 4 ? KV_KEYS : KV_VALUES, group, data, dims[d][0]});
+            }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip_within_bounds),
+        cmocka_unit_test(test_padding_changes_no_scale),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

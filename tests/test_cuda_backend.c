@@ -59,8 +59,13 @@ static void check_model(ModelCase *c) {
 /* Every type of tensor is in test_cuda_products; here are the families, shapes, pairings and containers. */
 static void test_logits_match_float64(void **state) {
     (void)state;
-    static const char *const NAMES[] = {
-        "q4_1", "qwen2_q8_0", "rope_freqs", "head_dim_48", "three_query_heads_a_group", "llama2c_v2_untied_32"};
+    static const char *const NAMES[] = {"q4_1",
+                                        "qwen2_q8_0",
+                                        "rope_freqs",
+                                        "head_dim_48",
+                                        "head_dim_18",
+                                        "three_query_heads_a_group",
+                                        "llama2c_v2_untied_32"};
     for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++) {
         ModelCase c;
         char name[64];
@@ -165,6 +170,9 @@ static void test_modes(void **state) {
     check_mode("models/qwen2_q8_0.gguf", "sink=2,f16:16,int4/int3:*", FEW, 1e-1, FEW - 1);
     check_mode("models/head_dim_128.gguf", "sink=4,f16:16,fp8/q5_1:*", FEW, 1e-1, FEW - 1);
     check_mode("models/head_dim_48.gguf", "sink=4,f16:16,int8:*", FEW, 5e-3, FEW);
+    check_mode("models/head_dim_100.gguf", "sink=4,f16:16", FEW, 5e-3, FEW);
+    check_mode("models/head_dim_100.gguf", "sink=4,f16:0,int8:32,q8_0:*", FEW, 1e-2, FEW);
+    check_mode("models/head_dim_90.gguf", "rotate=off,sink=4,f16:16,q4_1:*", FEW, 1e-1, FEW - 1);
     cuda_shim_reset();
 }
 

@@ -142,6 +142,7 @@ static void append_both(Pair *pair, size_t layer, size_t n) {
                        .n_heads = N_KV_HEADS * Q_PER_KV,
                        .n_kv_heads = N_KV_HEADS,
                        .head_dim = dim,
+                       .row_dim = pair->host.layout.row_dim,
                        .group = pair->host.layout.policy.group,
                        .pairing = pairing,
                        .commits = n == 1 && layer == 0};
@@ -201,12 +202,12 @@ static void check_cache(const char *policy, size_t group, size_t head_dim, size_
 
 static void test_codecs(void **state) {
     (void)state;
-    const size_t dims[] = {8, 48, 64, 80, 128, 256};
+    const size_t dims[] = {8, 48, 64, 80, 128, 256, 100, 18}; /* the last two are padded where need be */
     for (KvCodecId id = 0; id < KV_CODEC_COUNT; id++)
         for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
             KvGroup group = {i % 2 == 0 ? 64 : 32, dims[i], i % 2 == 0 ? 64 : 32, false};
             char policy[64];
-            if (kv_codec_check(kv_codec(id), &group, NULL) < 0)
+            if (dims[i] % 8 == 0 && kv_codec_check(kv_codec(id), &group, NULL) < 0)
                 continue;
             cuda_shim_set_seed((unsigned)i % 3);
             snprintf(policy, sizeof policy, "sink=5,f16:16,%s:*", kv_codec_name(kv_codec(id)));
@@ -228,11 +229,15 @@ static void test_policies(void **state) {
         "rotate=on,sink=2,f16:8,int8:32,binary:*",
         "rotate=v,f16:8,q5_1:*",
     };
+    static const char *const PADDED[] = {"sink=3,f16:0,int8:64,q4_0:64,int2:64", "rotate=off,sink=1,f16:10,int8/q4_1:*",
+                                         "f16:16,f16/nf4:64,fp8/binary:*"};
     for (size_t i = 0; i < sizeof POLICIES / sizeof *POLICIES; i++) {
         cuda_shim_set_seed((unsigned)i);
         check_cache(POLICIES[i], 32, 64, 40, 330);
         check_cache(POLICIES[i], 64, 64, MAX_BATCH, 400);
     }
+    for (size_t i = 0; i < sizeof PADDED / sizeof *PADDED; i++)
+        check_cache(PADDED[i], 32, i % 2 == 0 ? 100 : 90, 40, 250);
     cuda_shim_set_seed(0);
 }
 

@@ -49,10 +49,10 @@ static KvLayerPolicy random_rule(size_t n_ctx) {
 
 /* A rule for the first layer, and one for the others. */
 static void random_case(KvShape *shape, KvPolicy *policy) {
-    static const size_t dims[] = {64, 128, 192};
+    static const size_t dims[] = {64, 128, 192, 20, 80, 100};
     *policy = kv_policy_full();
     do {
-        *shape = (KvShape){1 + random_below(MAX_LAYERS), 1 + random_below(MAX_HEADS), dims[random_below(3)],
+        *shape = (KvShape){1 + random_below(MAX_LAYERS), 1 + random_below(MAX_HEADS), dims[random_below(6)],
                            1 + random_below(MAX_CTX), 1 + random_below(MAX_BATCH)};
         policy->group = random_below(2) == 0 ? 32 : 64;
         policy->n_rules = 2;
@@ -130,14 +130,15 @@ static size_t count_slots(const KvCacheLayout *layout, size_t layer, size_t stor
 static void check_store(const KvCacheLayout *layout, size_t layer, size_t s) {
     const KvStore *store = &layout->layers[layer].stores[s];
     const KvLayerPolicy *rule = rule_of(&layout->policy, layer);
-    size_t group = layout->policy.group, head_dim = layout->shape.head_dim, needed = count_slots(layout, layer, s);
+    size_t group = layout->policy.group, row_dim = layout->row_dim, needed = count_slots(layout, layer, s);
     for (KvSide side = 0; side < KV_SIDES; side++) {
         const KvArray *array = &store->array[side];
         KvCodecId id = s == KV_SINK ? KV_F16 : side == KV_KEYS ? rule->tiers[s - 1].k : rule->tiers[s - 1].v;
         assert_int_equal(store->side[side].codec, id);
-        assert_int_equal(store->side[side].group.rotated, kv_policy_rotates(&layout->policy, side, id, head_dim));
+        assert_int_equal(store->side[side].group.rotated, kv_policy_rotates(&layout->policy, side, id, row_dim));
+        assert_int_equal(store->side[side].group.head_dim, row_dim);
         if (s < KV_FIRST_ENCODED) {
-            assert_int_equal(array->slot_bytes, head_dim * 2);
+            assert_int_equal(array->slot_bytes, row_dim * 2);
             assert_int_equal(array->n_slots, needed);
         } else { /* a capacity that is no multiple of a group, or so a batch, may waste a slot */
             assert_int_equal(array->slot_bytes, padded_bytes(id, side, &store->side[side].group));

@@ -476,15 +476,13 @@ static const struct {
     {"sink=4,f16:0,int8:0", 64, 64, KV_ROTATE_AUTO, "no token outside the sink is kept"},
     {"f16:0,int8:1", 64, 64, KV_ROTATE_AUTO, NULL},
 
-    {"f16:32,q4_0:*", 48, 64, KV_ROTATE_OFF, ""},
-    {"f16:32,int8/q4_0:*", 48, 64, KV_ROTATE_OFF, ""},
-    {"f16:32,q4_0/int8:*", 48, 64, KV_ROTATE_OFF, ""},
-    {"f16:32,int8:64,q4_0:*", 48, 64, KV_ROTATE_OFF, ""},
-    {"@0:f16:*;@*:f16:32,q4_0:*", 48, 64, KV_ROTATE_OFF, ""},
-    {"f16:*", 48, 64, KV_ROTATE_OFF, NULL},
+    {"f16:32,int8:64,q4_0:*", 48, 64, KV_ROTATE_OFF, NULL}, /* padded */
+    {"f16:32,nf4/int3:*", 100, 64, KV_ROTATE_AUTO, NULL},
+    {"f16:32,q4_0:*", 100, 64, KV_ROTATE_ON, NULL}, /* to 128 */
+    {"f16:32,int8:*", 100, 64, KV_ROTATE_ON, "int8 cannot be rotated: rows have 100 elements"},
     {"f16:32,q4_0:*", 96, 64, KV_ROTATE_AUTO, NULL}, /* stays unrotated */
     {"f16:32,q4_0:*", 96, 64, KV_ROTATE_OFF, NULL},
-    {"f16:32,q4_0:*", 96, 64, KV_ROTATE_ON, "q4_0 cannot be rotated: head_dim is 96, not a power of two"},
+    {"f16:32,q4_0:*", 96, 64, KV_ROTATE_ON, "q4_0 cannot be rotated: rows have 96 elements, not a power of two"},
     {"f16:32,f16/int8:*", 96, 64, KV_ROTATE_ON, "int8 cannot be rotated"},
     {"f16:32,int8:*", 96, 64, KV_ROTATE_ON, "use --kv_rotate auto, which leaves it unrotated"},
     {"f16:*", 96, 64, KV_ROTATE_ON, NULL}, /* nothing to rotate */
@@ -539,6 +537,40 @@ static void test_rotates(void **state) {
     assert_false(kv_policy_rotates(&one_side, KV_VALUES, KV_F16, 64));
 }
 
+/* What docs/codecs.md says of head_dim; the longest row that a codec of any rule needs. */
+static void test_row_dim(void **state) {
+    (void)state;
+    const struct {
+        const char *policy;
+        size_t head_dim, group, row_dim;
+    } cases[] = {
+        {"f16:*", 100, 64, 100},
+        {"sink=4,f16:32", 90, 64, 90},
+        {"f16:32,int8/fp8:*", 100, 64, 100},
+        {"f16:32,binary:*", 100, 64, 104},
+        {"f16:32,q8_0:*", 100, 64, 128},
+        {"f16:32,int8/q4_0:*", 80, 64, 96},
+        {"f16:32,q5_1/f16:*", 20, 64, 32},
+        {"f16:32,q5_0/nf4:*", 20, 64, 64},
+        {"f16:32,int4:*", 100, 64, 128},
+        {"f16:32,int4:*", 90, 32, 96},
+        {"f16:32,int4:*", 96, 64, 128},
+        {"f16:32,int4:*", 20, 64, 20}, /* a block of its own */
+        {"f16:32,int3:*", 20, 64, 24}, /* whole bytes */
+        {"f16:32,int2:*", 6, 32, 8},
+        {"f16:32,int8:64,q4_1:64,int8:*", 90, 64, 96},
+        {"@0:f16:*;@*:f16:32,nf4:*", 90, 64, 128},
+        {"f16:32,int8:64,nf4/int2:*", 256, 64, 256},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        KvPolicy policy = parsed(cases[i].policy);
+        policy.group = cases[i].group;
+        size_t row_dim = kv_policy_row_dim(&policy, cases[i].head_dim);
+        if (row_dim != cases[i].row_dim)
+            fail_msg("'%s', head_dim %zu: %zu", cases[i].policy, cases[i].head_dim, row_dim);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_presets),        cmocka_unit_test(test_mode),
@@ -548,6 +580,7 @@ int main(void) {
         cmocka_unit_test(test_too_many_rules), cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_damaged),        cmocka_unit_test(test_codec_pair),
         cmocka_unit_test(test_check),          cmocka_unit_test(test_rotates),
+        cmocka_unit_test(test_row_dim),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

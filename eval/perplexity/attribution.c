@@ -24,9 +24,9 @@ struct Attribution {
     size_t output_bytes;
     float *host[2];  /* (n_batch, n_heads, head_dim) outputs with and without the policy */
     uint8_t *stored; /* a record, from the backend's memory */
-    uint16_t *rows;  /* (group, head_dim) FP16, likewise */
-    float *decoded;  /* (group, head_dim) */
-    float *exact;    /* (group, head_dim) */
+    uint16_t *rows;  /* (group, row_dim of `full`) FP16, likewise */
+    float *decoded;  /* (group, row_dim) */
+    float *exact;    /* (group, row_dim); a record before that */
     HeadSums *sums;  /* (n_layers, n_kv_heads) */
 };
 
@@ -88,9 +88,9 @@ static int allocate(Attribution *a, Error *error) {
     a->host[0] = calloc(shape->n_batch * row, sizeof(float));
     a->host[1] = calloc(shape->n_batch * row, sizeof(float));
     a->stored = calloc(most_record_bytes(&c->cache.layout), 1);
-    a->rows = calloc(group * shape->head_dim, sizeof *a->rows);
-    a->decoded = calloc(group * shape->head_dim, sizeof(float));
-    a->exact = calloc(group * shape->head_dim, sizeof(float));
+    a->rows = calloc(group * a->full.layout.row_dim, sizeof *a->rows);
+    a->decoded = calloc(group * c->cache.layout.row_dim, sizeof(float));
+    a->exact = calloc(group * c->cache.layout.row_dim, sizeof(float));
     a->sums = calloc(shape->n_layers * shape->n_kv_heads, sizeof *a->sums);
     if (a->host[0] == NULL || a->host[1] == NULL || a->stored == NULL || a->rows == NULL || a->decoded == NULL ||
         a->exact == NULL || a->sums == NULL)
@@ -142,17 +142,19 @@ static int compare_group(Attribution *a, const KvEncoding *encoding, KvSide side
                          const uint8_t *rows, Squares *sums, Error *error) {
     Backend *b = a->context->model->backend;
     const KvGroup *group = &encoding->group;
-    size_t n = group->n_tokens * group->head_dim;
+    size_t head_dim = a->full.layout.shape.head_dim, full_dim = a->full.layout.row_dim;
     if (b->ops->read(b, a->stored, record, encoding->record_bytes, error) < 0 ||
-        b->ops->read(b, a->rows, rows, n * sizeof *a->rows, error) < 0)
+        b->ops->read(b, a->rows, rows, group->n_tokens * full_dim * sizeof *a->rows, error) < 0)
         return error->code;
     kv_stored_decode(a->context->cache.layout.form, encoding->codec, side, group, a->stored, (uint8_t *)a->exact,
                      a->decoded);
     if (group->rotated)
         kv_rotate(a->decoded, group->n_tokens, group->head_dim);
-    for (size_t i = 0; i < n; i++)
-        a->exact[i] = half_to_float(a->rows[i]);
-    add_squares(sums, a->decoded, a->exact, n);
+    for (size_t t = 0; t < group->n_tokens; t++) {
+        for (size_t d = 0; d < head_dim; d++)
+            a->exact[d] = half_to_float(a->rows[t * full_dim + d]);
+        add_squares(sums, a->decoded + t * group->head_dim, a->exact, head_dim);
+    }
     return 0;
 }
 
@@ -164,7 +166,7 @@ static int compare_span(Attribution *a, const KvSpan *span, const KvSpan *full, 
             const KvEncoding *encoding = &span->side[side];
             size_t row = position + i * group->n_tokens;
             if (compare_group(a, encoding, side, span->records[side] + i * encoding->record_bytes,
-                              full->records[side] + row * group->head_dim * sizeof(uint16_t),
+                              full->records[side] + row * a->full.layout.row_dim * sizeof(uint16_t),
                               side == KV_KEYS ? &sums->keys : &sums->values, error) < 0)
                 return error->code;
         }

@@ -5,6 +5,7 @@
 #include "base/name_list.h"
 #include "kvcache/codec/decode.h"
 #include "kvcache/codec/encode.h"
+#include "kvcache/codec/fit.h"
 
 struct KvCodec {
     const char *name, *purpose;
@@ -75,8 +76,8 @@ int kv_codec_nominal_bits(const KvCodec *codec) {
     return format_of(codec)->bits;
 }
 
-/* What head_dim must be a multiple of. A chosen block is never larger than head_dim, but has at least 8 elements. */
-static size_t head_dim_multiple(const KvFormat *format, const KvGroup *group) {
+/* A chosen block is never larger than a row, but has at least 8 elements. */
+static size_t row_multiple(const KvFormat *format, const KvGroup *group) {
     if (format->block == KV_WHOLE_ROW)
         return kv_codes_of_whole_bytes(format->bits);
     if (format->block != KV_GROUP_BLOCK)
@@ -87,7 +88,11 @@ static size_t head_dim_multiple(const KvFormat *format, const KvGroup *group) {
 }
 
 static bool suits(const KvFormat *format, const KvGroup *group) {
-    return group->head_dim > 0 && group->head_dim % head_dim_multiple(format, group) == 0;
+    return group->head_dim > 0 && group->head_dim % row_multiple(format, group) == 0;
+}
+
+size_t kv_codec_row_multiple(const KvCodec *codec, const KvGroup *group) {
+    return row_multiple(format_of(codec), group);
 }
 
 static NameList suitable_codecs(const KvGroup *group) {
@@ -109,7 +114,7 @@ int kv_codec_check(const KvCodec *codec, const KvGroup *group, Error *error) {
         NameList choices = suitable_codecs(group);
         return error_set(error, ERROR_UNSUPPORTED,
                          "codec %s needs a head_dim that is a multiple of %zu, the model has %zu; use one of %s",
-                         codec->name, head_dim_multiple(format_of(codec), group), head_dim, choices.text);
+                         codec->name, row_multiple(format_of(codec), group), head_dim, choices.text);
     }
     if (group->rotated && !is_power_of_two(head_dim))
         return error_set(error, ERROR_UNSUPPORTED,
@@ -125,6 +130,14 @@ size_t kv_codec_bytes(const KvCodec *codec, KvSide side, const KvGroup *group) {
 double kv_codec_bits(const KvCodec *codec_k, const KvCodec *codec_v, const KvGroup *group) {
     size_t bytes = kv_codec_bytes(codec_k, KV_KEYS, group) + kv_codec_bytes(codec_v, KV_VALUES, group);
     return (double)bytes * 8 / (double)(2 * group->n_tokens * group->head_dim);
+}
+
+void kv_codec_pad(const KvCodec *codec, const KvGroup *group, size_t head_dim, float *values) {
+    for (size_t t = 0; t < group->n_tokens && head_dim < group->head_dim; t++, values += group->head_dim) {
+        float padding = kv_padding(format_of(codec)->kind, group->rotated, values, head_dim);
+        for (size_t i = head_dim; i < group->head_dim; i++)
+            values[i] = padding;
+    }
 }
 
 static KvEncode *encoder_of(const KvFormat *format, SimdLevel level) {

@@ -32,6 +32,14 @@ int kv_codec_nominal_bits(const KvCodec *codec);    /* of a code: 16, or 1 to 8 
 /* Whether the codec can encode groups of this shape; the message says what it needs. */
 int kv_codec_check(const KvCodec *codec, const KvGroup *group, Error *error);
 
+/* What the elements of its rows come in multiples of: a power of two, at most 64. */
+size_t kv_codec_row_multiple(const KvCodec *codec, const KvGroup *group);
+
+/* Fills rows that are longer than a head, before they are encoded and rotated, with what changes none of the head's
+ * scales and minima. What such elements decode to means nothing. */
+void kv_codec_pad(const KvCodec *codec, const KvGroup *group, size_t head_dim,
+                  float *values); // (n_tokens, group->head_dim), of which elements from head_dim on are written
+
 /* Bytes of one encoded group of one side, scales counted. */
 size_t kv_codec_bytes(const KvCodec *codec, KvSide side, const KvGroup *group);
 

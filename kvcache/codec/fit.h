@@ -20,6 +20,19 @@ static HOST_DEVICE inline float clamp(float x, float low, float high) {
     return x < high ? x : high;
 }
 
+/* ---- Rows that are longer than a head */
+
+/* What stands behind a head's elements: a number within the range of the block that they end in, or the mean magnitude
+ * where that is the scale. Rotated elements share all scales, and zeros add nothing to any. */
+static HOST_DEVICE inline float kv_padding(KvCodeKind kind, bool rotated, const float *head, size_t head_dim) {
+    float sum = 0.0f;
+    if (rotated || kind != KV_CODE_SIGN)
+        return rotated ? 0.0f : head[head_dim - 1];
+    for (size_t i = 0; i < head_dim; i++)
+        sum += fabsf(head[i]);
+    return sum / (float)head_dim;
+}
+
 /* ---- Records with FP16 scales: all KV_SCALED ones but nf4's */
 
 /* The range of numbers that share a scale. */

@@ -18,9 +18,9 @@ typedef enum KvSide { KV_KEYS, KV_VALUES } KvSide;
 /* The shape of what is encoded together. */
 typedef struct KvGroup {
     size_t n_tokens; /* 32 or 64 */
-    size_t head_dim;
-    size_t block; /* elements along head_dim that share a scale, for codecs that leave it open: 32 or 64 */
-    bool rotated; /* transformed by kv_rotate() before encoding */
+    size_t head_dim; /* elements of a row; in a cache, its row_dim (layout.h) */
+    size_t block;    /* elements along head_dim that share a scale, for codecs that leave it open: 32 or 64 */
+    bool rotated;    /* transformed by kv_rotate() before encoding */
 } KvGroup;
 
 static inline bool kv_is_group_size(size_t n) {

@@ -152,6 +152,7 @@ static CudaBatch batch_of(Case *c, size_t layer, size_t n_tokens) {
                        .n_heads = shape->n_kv_heads,
                        .n_kv_heads = shape->n_kv_heads,
                        .head_dim = shape->head_dim,
+                       .row_dim = c->cache.layout.row_dim,
                        .group = c->policy.group};
 }
 
