@@ -5,26 +5,26 @@
 #include "tokenizer/utf8.h"
 
 typedef struct Lexer {
-    JinjaMachine *m;
+    Machine *m;
     StringView source;
     size_t at, line;
-    JinjaToken *tokens;
+    Token *tokens;
     size_t n, capacity;
 } Lexer;
 
 /* Adds what is `length` bytes from here on, and goes on behind it. */
-static JinjaToken *add(Lexer *lexer, JinjaTokenKind kind, size_t length) {
+static Token *add(Lexer *lexer, TokenKind kind, size_t length) {
     jinja_step(lexer->m, length);
     if (lexer->n == lexer->capacity) {
-        JinjaToken *grown = jinja_take(lexer->m, 2 * (lexer->n + 32) * sizeof *grown);
+        Token *grown = jinja_take(lexer->m, 2 * (lexer->n + 32) * sizeof *grown);
         if (lexer->n > 0)
             memcpy(grown, lexer->tokens, lexer->n * sizeof *grown);
         lexer->tokens = grown;
         lexer->capacity = 2 * (lexer->n + 32);
     }
-    JinjaToken *token = &lexer->tokens[lexer->n++];
+    Token *token = &lexer->tokens[lexer->n++];
     lexer->m->line = lexer->line;
-    *token = (JinjaToken){.kind = kind, .text = {lexer->source.bytes + lexer->at, length}, .line = lexer->line};
+    *token = (Token){.kind = kind, .text = {lexer->source.bytes + lexer->at, length}, .line = lexer->line};
     for (size_t i = 0; i < length; i++)
         lexer->line += token->text.bytes[i] == '\n';
     lexer->at += length;
@@ -60,7 +60,7 @@ static void close_tag(Lexer *lexer, char sign, bool trims) {
 
 static void lex_text(Lexer *lexer, char quote) {
     static const char ESCAPES[] = "ntr\\'\"", MEANT[] = "\n\t\r\\'\"";
-    JinjaBuffer out = {0};
+    Buffer out = {0};
     size_t length = 1;
     for (char c; (c = peek(lexer, length)) != quote; length++) {
         if (lexer->at + length >= lexer->source.length)
@@ -72,9 +72,9 @@ static void lex_text(Lexer *lexer, char quote) {
                 fail(lexer, ERROR_UNSUPPORTED, "an escape that is not supported in the text");
             c = MEANT[found - ESCAPES];
         }
-        jinja_write(lexer->m, &out, (JinjaText){&c, 1, NULL});
+        jinja_write(lexer->m, &out, (Text){&c, 1, NULL});
     }
-    JinjaText text = jinja_written(&out);
+    Text text = jinja_written(&out);
     add(lexer, TOKEN_CONSTANT, length + 1)->value = jinja_string((StringView){text.bytes, text.length});
 }
 
@@ -168,7 +168,7 @@ static void lex_tag(Lexer *lexer, char kind, char sign) {
     close_tag(lexer, last, true);
 }
 
-JinjaToken *jinja_lex(JinjaMachine *m, StringView source) {
+Token *jinja_lex(Machine *m, StringView source) {
     Lexer lexer = {.m = m, .source = source, .line = 1};
     while (lexer.at < source.length) {
         size_t begin = lexer.at;

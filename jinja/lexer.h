@@ -4,7 +4,7 @@
 
 #include "jinja/value.h"
 
-typedef enum JinjaTokenKind {
+typedef enum TokenKind {
     TOKEN_DATA,
     TOKEN_OPEN_PRINT, /* {{ */
     TOKEN_OPEN_BLOCK, /* {% */
@@ -13,17 +13,17 @@ typedef enum JinjaTokenKind {
     TOKEN_CONSTANT, /* a text or a number */
     TOKEN_OPERATOR,
     TOKEN_END
-} JinjaTokenKind;
+} TokenKind;
 
-typedef struct JinjaToken {
-    JinjaTokenKind kind;
-    StringView text;  /* as it is written */
-    JinjaValue value; /* of constants */
+typedef struct Token {
+    TokenKind kind;
+    StringView text; /* as it is written */
+    Value value;     /* of constants */
     size_t line;
-    struct JinjaToken *condition; /* of the first token of `a if b else c`: b's first token */
-} JinjaToken;
+    struct Token *condition; /* of the first token of `a if b else c`: b's first token */
+} Token;
 
 /* Ends with TOKEN_END. `source`: valid UTF-8, newlines are "\n". */
-JinjaToken *jinja_lex(JinjaMachine *m, StringView source);
+Token *jinja_lex(Machine *m, StringView source);
 
 #endif

@@ -7,13 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-typedef struct JinjaChunk {
-    struct JinjaChunk *next;
+typedef struct Chunk {
+    struct Chunk *next;
     size_t used, size;
     max_align_t memory[];
 } Chunk;
 
-void *jinja_take(JinjaMachine *m, size_t size_bytes) {
+void *jinja_take(Machine *m, size_t size_bytes) {
     if (size_bytes > JINJA_MAX_BYTES - m->n_bytes)
         jinja_fail(m, ERROR_UNSUPPORTED, "takes more than %d MiB of memory", JINJA_MAX_BYTES >> 20);
     size_bytes = round_up(size_bytes, sizeof(max_align_t));
@@ -30,7 +30,7 @@ void *jinja_take(JinjaMachine *m, size_t size_bytes) {
     return (char *)m->chunks->memory + m->chunks->used - size_bytes;
 }
 
-void jinja_machine_free(JinjaMachine *m) {
+void jinja_machine_free(Machine *m) {
     for (Chunk *chunk = m->chunks, *next; chunk != NULL; chunk = next) {
         next = chunk->next;
         free(chunk);
@@ -38,18 +38,18 @@ void jinja_machine_free(JinjaMachine *m) {
     m->chunks = NULL;
 }
 
-void jinja_step(JinjaMachine *m, size_t n_bytes) {
+void jinja_step(Machine *m, size_t n_bytes) {
     m->n_steps += 1 + n_bytes / 16;
     if (m->n_steps > m->max_steps)
         jinja_fail(m, ERROR_UNSUPPORTED, "goes on for more than %zu steps", m->max_steps);
 }
 
-void jinja_enter(JinjaMachine *m) {
+void jinja_enter(Machine *m) {
     if (++m->depth > JINJA_MAX_DEPTH)
         jinja_fail(m, ERROR_UNSUPPORTED, "is nested deeper than %d levels", JINJA_MAX_DEPTH);
 }
 
-void jinja_fail(JinjaMachine *m, ErrorCode code, const char *format, ...) {
+void jinja_fail(Machine *m, ErrorCode code, const char *format, ...) {
     char cause[400];
     va_list arguments;
     va_start(arguments, format);

@@ -13,29 +13,28 @@ enum {
     JINJA_MAX_DEPTH = 200      /* of expressions, blocks and macros within each other */
 };
 
-typedef struct JinjaMachine {
+typedef struct Machine {
     jmp_buf on_failure;
     Error *error;
-    struct JinjaChunk *chunks;
+    struct Chunk *chunks;
     size_t n_bytes, n_steps, max_steps, depth, n_loops;
     size_t line;            /* for messages */
-    struct JinjaToken *at;  /* what is read next */
+    struct Token *at;       /* what is read next */
     bool skips;             /* what is read is not done: a branch not taken, or behind a break */
     bool breaks, continues; /* the loop, once its body is skipped to the end */
-    struct JinjaScope *scope;
-    struct JinjaBuffer *out;
+    struct Scope *scope;
+    struct Buffer *out;
     const JinjaInput *input;
-} JinjaMachine;
+} Machine;
 
 /* Zeroed memory that lives until jinja_machine_free(). Fails where there is none, or too much is taken. */
-void *jinja_take(JinjaMachine *m, size_t size_bytes);
-void jinja_machine_free(JinjaMachine *m);
+void *jinja_take(Machine *m, size_t size_bytes);
+void jinja_machine_free(Machine *m);
 
-void jinja_step(JinjaMachine *m, size_t n_bytes); /* counts a step, and what n_bytes of text cost */
-void jinja_enter(JinjaMachine *m);                /* one deeper; `depth` is decreased on the way back */
+void jinja_step(Machine *m, size_t n_bytes); /* counts a step, and what n_bytes of text cost */
+void jinja_enter(Machine *m);                /* one deeper; `depth` is decreased on the way back */
 
 /* Leaves with "chat template, line N: cause; cure", the cure by `code`. */
-_Noreturn void jinja_fail(JinjaMachine *m, ErrorCode code, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+_Noreturn void jinja_fail(Machine *m, ErrorCode code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 #endif

@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-typedef enum JinjaKind {
+typedef enum Kind {
     JINJA_UNSET, /* no value at all: a parameter that was not given */
     JINJA_UNDEFINED,
     JINJA_NONE,
@@ -21,75 +21,78 @@ typedef enum JinjaKind {
     JINJA_LOOP,
     JINJA_MACRO,
     JINJA_FUNCTION /* a global, or a method of a value */
-} JinjaKind;
+} Kind;
 
-typedef struct JinjaText {
+typedef struct Text {
     const char *bytes;
     size_t length;
     const unsigned char *from_message; /* (length) as in JinjaOutput; NULL: all is the template's */
-} JinjaText;
+} Text;
 
 /* Of mappings and namespaces: key, value, key, value … */
-typedef struct JinjaItems {
-    struct JinjaValue *at;
+typedef struct Items {
+    struct Value *at;
     size_t count, capacity;
-} JinjaItems;
+} Items;
 
-typedef struct JinjaValue {
-    JinjaKind kind;
+typedef struct Value {
+    Kind kind;
     bool safe; /* a text that was marked so: whatever is put to it would have to be escaped, which is not supported */
     union {
-        int64_t integer;   /* and boolean */
-        JinjaText text;    /* an undefined value's name, too */
-        JinjaItems *items; /* list to namespace */
-        struct JinjaLoop *loop;
-        struct JinjaMacro *macro;
-        struct JinjaBound *bound;
+        int64_t integer; /* and boolean */
+        Text text;       /* an undefined value's name, too */
+        Items *items;    /* list to namespace */
+        struct Loop *loop;
+        struct Macro *macro;
+        struct Bound *bound;
     };
-} JinjaValue;
+} Value;
 
-typedef struct JinjaLoop {
-    const JinjaItems *items;
+typedef struct Loop {
+    const Items *items;
     size_t index;
-} JinjaLoop;
+} Loop;
 
 /* A text that grows. */
-typedef struct JinjaBuffer {
+typedef struct Buffer {
     char *bytes;
     unsigned char *from_message;
     size_t length, capacity;
-} JinjaBuffer;
+} Buffer;
 
-JinjaValue jinja_integer(int64_t integer);
-JinjaValue jinja_boolean(bool truth);
-JinjaValue jinja_text(JinjaText text);
-JinjaValue jinja_string(StringView text); /* the template's */
-JinjaValue jinja_undefined(StringView name);
-JinjaValue jinja_items(JinjaMachine *m, JinjaKind kind); /* empty */
+Value jinja_integer(int64_t integer);
+Value jinja_boolean(bool truth);
+Value jinja_text(Text text);
+Value jinja_string(StringView text); /* the template's */
+Value jinja_undefined(StringView name);
+Value jinja_items(Machine *m, Kind kind); /* empty */
 
-void jinja_append(JinjaMachine *m, JinjaItems *items, JinjaValue value);
-JinjaValue *jinja_find(JinjaMachine *m, const JinjaItems *mapping, JinjaValue key); /* NULL: not there */
-void jinja_assign(JinjaMachine *m, JinjaItems *mapping, JinjaValue key, JinjaValue value);
+void jinja_append(Machine *m, Items *items, Value value);
+Value *jinja_find(Machine *m, const Items *mapping, Value key); /* NULL: not there */
+void jinja_assign(Machine *m, Items *mapping, Value key, Value value);
 
-const char *jinja_kind_name(JinjaValue value);
-bool jinja_truth(JinjaValue value);
-bool jinja_equal(JinjaMachine *m, JinjaValue a, JinjaValue b);
-size_t jinja_length(JinjaMachine *m, JinjaValue value);
-const JinjaItems *jinja_iterate(JinjaMachine *m, JinjaValue value);
+const char *jinja_kind_name(Value value); /* "a list" */
+bool jinja_is_number(Value value);        /* or a boolean, which Python takes for one */
+bool jinja_truth(Value value);
+bool jinja_equal(Machine *m, Value a, Value b);
+size_t jinja_length(Machine *m, Value value);
+const Items *jinja_iterate(Machine *m, Value value);
 
 /* str(value). The second refuses text marked safe: for whatever changes text. */
-JinjaText jinja_shown(JinjaMachine *m, JinjaValue value);
-JinjaText jinja_text_of(JinjaMachine *m, JinjaValue value);
+Text jinja_shown(Machine *m, Value value);
+Text jinja_text_of(Machine *m, Value value);
 
-void jinja_write(JinjaMachine *m, JinjaBuffer *buffer, JinjaText text);
-JinjaText jinja_written(const JinjaBuffer *buffer);
-JinjaText jinja_part(JinjaText text, size_t begin, size_t end);
+void jinja_write(Machine *m, Buffer *buffer, Text text);
+Text jinja_written(const Buffer *buffer);
+Text jinja_part(Text text, size_t begin, size_t end);
 
 /* value[index], and value[start:stop:step], where bounds that are left out are UNSET. */
-JinjaValue jinja_at(JinjaMachine *m, JinjaValue value, int64_t index);
-JinjaValue jinja_slice(JinjaMachine *m, JinjaValue value, const JinjaValue bounds[3]);
+Value jinja_at(Machine *m, Value value, int64_t index);
+Value jinja_slice(Machine *m, Value value, const Value bounds[3]);
 
-static inline StringView jinja_view(JinjaText text) {
+int jinja_word(const char *words, StringView word); /* its place in "a b c"; -1: it is not there */
+
+static inline StringView jinja_view(Text text) {
     return (StringView){text.bytes, text.length};
 }
 
