@@ -144,6 +144,13 @@ static int note_guesses(Checkpoint *checkpoint, const Gguf *gguf, Error *error) 
             "the model's tokenizer.model with --tokenizer_path",
             gguf->path) < 0)
         return error->code;
+    if (vocabulary->kind == VOCABULARY_BYTE_LEVEL_BPE &&
+        (vocabulary->add_space_prefix == 1 || vocabulary->remove_extra_spaces) &&
+        checkpoint_note(
+            checkpoint, error,
+            "%s: tokenizer.ggml.%s is left out: byte-level BPE takes spaces as they are; nothing need be done",
+            gguf->path, vocabulary->add_space_prefix == 1 ? "add_space_prefix" : "remove_extra_whitespaces") < 0)
+        return error->code;
     if (vocabulary->add_eos == 1 &&
         checkpoint_note(
             checkpoint, error,

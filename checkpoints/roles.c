@@ -101,7 +101,7 @@ bool role_in_family(const TensorRole *role, const ModelFamily *family) {
     return false;
 }
 
-/* Tensors that no role takes and nothing misses, by the ends of their names. */
+/* Tensors that no role takes and nothing misses, by the ends of their names: all hold RoPE's frequencies. */
 static const struct {
     const char *ending, *why;
 } HARMLESS[] = {

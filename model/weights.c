@@ -7,6 +7,7 @@
 #include "base/name_list.h"
 #include "base/simd/detect.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 /* A checkpoint, and which of its tensors have a role so far. */
@@ -71,11 +72,52 @@ static int refuse(const Binding *binding, StringView name, Error *error) {
                      binding->path, SV_ARGS(name), config->family->name, config->n_layers);
 }
 
-static int refuse_left_over(const Binding *binding, Error *error) {
+static double element(const Tensor *tensor, size_t i) {
+    float value = 0;
+    tensor_decoder(tensor->type, SIMD_SCALAR)(tensor, i, 1, &value);
+    return (double)value;
+}
+
+/* What is left out as RoPE's frequencies must be those that the configuration gives, to the precision of 16 bits. */
+static bool are_frequencies(const Tensor *tensor, const ModelConfig *config, const Tensor *factors) {
+    size_t n_pairs = config->head_dim / 2;
+    if (tensor_type_info(tensor->type)->block_elements != 1 || tensor->shape[0] * tensor_n_rows(tensor) != n_pairs)
+        return false;
+    for (size_t i = 0; i < n_pairs; i++) {
+        double expected = pow(config->rope_theta, -2.0 * (double)i / (double)config->head_dim);
+        if (factors->data != NULL)
+            expected /= element(factors, i);
+        if (!(fabs(element(tensor, i) - expected) <= 0.01 * expected + 1e-7))
+            return false;
+    }
+    return true;
+}
+
+static int check_left_over(const Binding *binding, const Weights *weights, Error *error) {
     const Checkpoint *checkpoint = binding->checkpoint;
-    for (size_t i = 0; i < checkpoint->n_tensors; i++)
-        if (!binding->bound[i] && tensor_harmless(checkpoint->tensors[i].name) == NULL)
-            return refuse(binding, checkpoint->tensors[i].name, error);
+    for (size_t i = 0; i < checkpoint->n_tensors; i++) {
+        const Tensor *tensor = &checkpoint->tensors[i];
+        if (binding->bound[i])
+            continue;
+        if (tensor_harmless(tensor->name) == NULL)
+            return refuse(binding, tensor->name, error);
+        if (!are_frequencies(tensor, &checkpoint->config, &weights->rope_freqs))
+            return error_set(
+                error, ERROR_UNSUPPORTED,
+                "%s: %.*s: holds other frequencies than rope.freq_base gives; convert the checkpoint again",
+                binding->path, SV_ARGS(tensor->name));
+    }
+    return 0;
+}
+
+/* Frequencies are divided by them. */
+static int check_rope_factors(const Tensor *factors, const char *path, Error *error) {
+    for (size_t i = 0; factors->data != NULL && i < factors->shape[0]; i++) {
+        double factor = element(factors, i);
+        if (!(factor > 0) || !isfinite(factor))
+            return error_set(error, ERROR_FORMAT, "%s: %.*s: factor %zu is %g, expected above 0; the file is damaged",
+                             path, SV_ARGS(factors->name), i, factor);
+    }
     return 0;
 }
 
@@ -87,7 +129,9 @@ static int bind_all(Binding *binding, Weights *weights, Error *error) {
             if (bind_role(binding, role, layer, role_tensor(role, weights, layer), error) < 0)
                 return error->code;
     }
-    return refuse_left_over(binding, error);
+    if (check_rope_factors(&weights->rope_freqs, binding->path, error) < 0)
+        return error->code;
+    return check_left_over(binding, weights, error);
 }
 
 int weights_bind(Weights *weights, const Checkpoint *checkpoint, const char *path, Error *error) {
