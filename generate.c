@@ -108,13 +108,25 @@ static PromptOptions prompt_options(const Program *program) {
     return (PromptOptions){program->chat, program->settings.system, program->settings.parse_special};
 }
 
+/* Of a single run the summary tells it. */
+static void print_cut(const Program *program) {
+    const Generation *run = &program->run;
+    char cure[CONTEXT_CURE_TEXT];
+    if (run->end == END_CONTEXT_FULL && (program->settings.interactive || program->settings.compare))
+        fprintf(stderr, "%snote: the context of %zu tokens is full, the answer is cut; %s\n",
+                isatty(STDOUT_FILENO) ? "\n" : "", run->session->context.n_ctx, generation_context_cure(run, cure));
+}
+
 /* Reads what is new in a turn and answers it. */
 static int answer(Program *program, const TokenList *tokens, Error *error) {
     const Settings *s = &program->settings;
     GenerationOptions options = {s->max_new_tokens, s->ignore_eos, &s->stops};
     if (generation_read(&program->run, tokens->ids, tokens->count, error) < 0)
         return error->code;
-    return generation_continue(&program->run, &options, error);
+    int status = generation_continue(&program->run, &options, error);
+    if (status == 0)
+        print_cut(program);
+    return status;
 }
 
 /* A line from the user without its newline: 1; 0 at the end of input or after Ctrl-C. */
@@ -162,7 +174,7 @@ static int converse(Program *program, StringView first, Error *error) {
         if (text.length > 0) {
             status = take_turn(program, text, &tokens, error);
             if (status == 0)
-                status = print_text(program, sv("\n"), error);
+                status = generation_say(&program->run, sv("\n"), error);
         }
         if (status == 0)
             status = read_line(program, &line, &capacity, &text, error);

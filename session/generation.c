@@ -5,6 +5,7 @@
 #include "session/stop_strings.h"
 #include "tokenizer/text_stream.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 static bool interrupted(const Generation *run) {
@@ -21,11 +22,11 @@ static void add_speed(GenerationSpeed *speed, double start, size_t n_tokens, siz
 
 int generation_read(Generation *run, const int32_t *tokens, size_t n_tokens, Error *error) {
     Context *context = &run->session->context;
+    char cure[CONTEXT_CURE_TEXT];
     if (!kvcache_has_room(&context->cache, n_tokens))
         return error_set(error, ERROR_ARGUMENT,
-                         "the prompt has %zu tokens, the context room for %zu of %zu; shorten it "
-                         "or use a larger --n_ctx",
-                         n_tokens, context->n_ctx - context->cache.n_tokens, context->n_ctx);
+                         "the prompt has %zu tokens, the context room for %zu of %zu; shorten it or %s", n_tokens,
+                         context->n_ctx - context->cache.n_tokens, context->n_ctx, generation_context_cure(run, cure));
     for (size_t done = 0; done < n_tokens;) {
         if (interrupted(run))
             return error_set(error, ERROR_INTERRUPTED, "interrupted");
@@ -46,7 +47,7 @@ int generation_read(Generation *run, const int32_t *tokens, size_t n_tokens, Err
     return 0;
 }
 
-static int emit(Generation *run, StringView text, Error *error) {
+int generation_say(Generation *run, StringView text, Error *error) {
     if (text.length == 0)
         return 0;
     char *all = realloc(run->text, run->text_length + text.length + 1);
@@ -74,7 +75,8 @@ static int accept_token(Generation *run, Streams *streams, int32_t token, Error 
     if (error->code < 0)
         return error->code;
     bool stopped;
-    if (stop_strings_feed(&streams->stops, text, &released, &stopped, error) < 0 || emit(run, released, error) < 0)
+    if (stop_strings_feed(&streams->stops, text, &released, &stopped, error) < 0 ||
+        generation_say(run, released, error) < 0)
         return error->code;
     if (stopped)
         run->end = END_STOP_STRING;
@@ -125,13 +127,24 @@ int generation_continue(Generation *run, const GenerationOptions *options, Error
         bool stopped;
         status = stop_strings_feed(&streams.stops, text_stream_finish(&streams.text), &released, &stopped, error);
         if (status == 0)
-            status = emit(run, released, error);
+            status = generation_say(run, released, error);
         if (status == 0 && !stopped)
-            status = emit(run, stop_strings_finish(&streams.stops), error);
+            status = generation_say(run, stop_strings_finish(&streams.stops), error);
     }
     text_stream_free(&streams.text);
     stop_strings_free(&streams.stops);
     return status;
+}
+
+const char *generation_context_cure(const Generation *run, char text[CONTEXT_CURE_TEXT]) {
+    const Context *context = &run->session->context;
+    size_t most = run->session->model.checkpoint.config.n_ctx_train;
+    int n = 0;
+    if (context->n_ctx < most)
+        n = snprintf(text, CONTEXT_CURE_TEXT, "use a larger --n_ctx (up to %zu), or ", most);
+    snprintf(text + n, CONTEXT_CURE_TEXT - (size_t)n, "%s--compress_kv, which drops old tokens and goes on",
+             n > 0 ? "" : "use ");
+    return text;
 }
 
 const char *generation_end_name(GenerationEnd end) {
@@ -140,7 +153,7 @@ const char *generation_end_name(GenerationEnd end) {
         [END_OF_TEXT] = "end of text",
         [END_MAX_TOKENS] = "--max_new_tokens reached",
         [END_STOP_STRING] = "stop string",
-        [END_CONTEXT_FULL] = "the context is full; use a larger --n_ctx",
+        [END_CONTEXT_FULL] = "the context is full",
         [END_INTERRUPTED] = "interrupted",
     };
     return NAMES[end];

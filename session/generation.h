@@ -45,7 +45,8 @@ typedef struct Generation {
 
     TokenList prompt;    /* all tokens of generation_read() */
     TokenList generated; /* all that were generated, without end_token */
-    char *text;          /* what they say, without a stop string; NUL-terminated; NULL: none yet */
+    char *text;          /* what they say, without a stop string, all that on_text was given; may hold NULs, and has one
+                            behind it; NULL: none yet */
     size_t text_length;
     int32_t end_token; /* the end-of-text token that was generated last, or -1 */
     GenerationEnd end;
@@ -57,6 +58,13 @@ int generation_read(Generation *run, const int32_t *tokens, size_t n_tokens, Err
 
 /* Generates from the logits that the generation_read() just before has left; run->end says why it stopped. */
 int generation_continue(Generation *run, const GenerationOptions *options, Error *error);
+
+/* Adds to the text what no token says, such as a line's end behind an answer, and hands it to on_text. */
+int generation_say(Generation *run, StringView text, Error *error);
+
+/* What to do where the context is full: "use a larger --n_ctx (up to 8192), or --compress_kv, which …". */
+#define CONTEXT_CURE_TEXT 128
+const char *generation_context_cure(const Generation *run, char text[CONTEXT_CURE_TEXT]);
 
 const char *generation_end_name(GenerationEnd end); /* for a summary: "end of text" */
 void generation_free(Generation *run);

@@ -2,6 +2,7 @@
 #include "session/run_report.h"
 
 #include "kvcache/policy_text.h"
+#include "session/json_text.h"
 
 #include <stdlib.h>
 
@@ -127,7 +128,7 @@ cJSON *run_report_json(const Generation *run, const char *model_path) {
     KvLedger ledger;
     kv_ledger(&context->cache, &ledger);
     cJSON *root = cJSON_CreateObject();
-    cJSON_AddStringToObject(root, "model", model_path);
+    json_add_string(root, "model", model_path);
     backend_json(root, model->backend);
     policy_json(root, &context->cache.layout.policy);
     cJSON_AddNumberToObject(root, "n_ctx", (double)context->n_ctx);
@@ -135,7 +136,7 @@ cJSON *run_report_json(const Generation *run, const char *model_path) {
     cJSON_AddNumberToObject(root, "n_prompt", (double)run->prompt.count);
     cJSON_AddItemToObject(root, "prompt_tokens", token_array(&run->prompt));
     cJSON_AddNumberToObject(root, "n_generated", (double)run->generated.count);
-    cJSON_AddStringToObject(root, "text", run->text != NULL ? run->text : "");
+    json_add_text(root, "text", (StringView){run->text, run->text_length});
     cJSON_AddItemToObject(root, "tokens", token_array(&run->generated));
     cJSON_AddStringToObject(root, "end", generation_end_name(run->end));
     cJSON_AddNumberToObject(root, "prefill_tokens_per_second", rate(&run->prefill));
@@ -195,13 +196,14 @@ void ledger_print(const KvLedger *ledger, FILE *stream) {
 void run_report_print(const Generation *run, FILE *stream) {
     const Model *model = &run->session->model;
     const KvCache *cache = &run->session->context.cache;
-    char policy[KV_POLICY_TEXT], backend[COMPUTED_BY_TEXT];
+    char policy[KV_POLICY_TEXT], backend[COMPUTED_BY_TEXT], cure[CONTEXT_CURE_TEXT];
     KvLedger ledger;
     kv_ledger(cache, &ledger);
     kv_policy_print(&cache->layout.policy, policy, sizeof policy);
     print_speed("prompt", &run->prefill, stream);
     print_speed("generation", &run->decode, stream);
-    fprintf(stream, "ended: %s\n", generation_end_name(run->end));
+    fprintf(stream, "ended: %s%s%s\n", generation_end_name(run->end), run->end == END_CONTEXT_FULL ? "; " : "",
+            run->end == END_CONTEXT_FULL ? generation_context_cure(run, cure) : "");
     fprintf(stream, "computed by: %s; weights %.1f MB\n", computed_by(model->backend, backend),
             (double)model->checkpoint.weights_bytes / 1e6);
     fprintf(stream, "mode: %s, policy %s, %zu tokens of context\n", kv_policy_mode(&cache->layout.policy), policy,

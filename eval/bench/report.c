@@ -3,6 +3,7 @@
 
 #include "eval/statistics.h"
 #include "kvcache/policy_text.h"
+#include "session/json_text.h"
 #include "session/run_report.h"
 
 #include <math.h>
@@ -228,7 +229,7 @@ static cJSON *break_even_json(const Bench *bench) {
 
 cJSON *bench_json(const Bench *bench) {
     cJSON *root = cJSON_CreateObject(), *results = cJSON_CreateArray();
-    cJSON_AddStringToObject(root, "model", bench->model_path);
+    json_add_string(root, "model", bench->model_path);
     backend_json(root, bench->model->backend);
     cJSON_AddStringToObject(root, "bandwidth_of", bench->bandwidth.by_device ? "device copies" : "host reads");
     cJSON_AddNumberToObject(root, "read_bandwidth", read_bandwidth(bench));

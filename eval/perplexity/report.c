@@ -2,6 +2,7 @@
 #include "eval/perplexity/report.h"
 
 #include "kvcache/policy_text.h"
+#include "session/json_text.h"
 #include "session/run_report.h"
 
 #include <math.h>
@@ -175,8 +176,8 @@ static cJSON *ppl_of_windows_json(const Evaluation *e, const double *nll) {
 }
 
 static void add_setup(cJSON *root, const Evaluation *e, const PerplexitySetup *setup) {
-    cJSON_AddStringToObject(root, "model", setup->model_path);
-    cJSON_AddStringToObject(root, "text_file", setup->text_path);
+    json_add_string(root, "model", setup->model_path);
+    json_add_string(root, "text_file", setup->text_path);
     backend_json(root, e->model->backend);
     cJSON_AddStringToObject(root, "definition", ppl_definition(setup->settings.definition)->name);
     cJSON_AddNumberToObject(root, "context", (double)setup->settings.context);

@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "kvcache/policy_text.h"
+#include "session/json_text.h"
 #include "session/run_report.h"
 
 static const char *stemming(const RougeOptions *options) {
@@ -123,13 +124,13 @@ cJSON *rouge_comparison_json(const RougeComparison *comparison) {
     const RougeWork *work = comparison->work;
     const RougeData *data = comparison->data;
     cJSON *root = cJSON_CreateObject();
-    cJSON_AddStringToObject(root, "model", work->options->checkpoint_path);
-    cJSON_AddStringToObject(root, "data", data->path);
+    json_add_string(root, "model", work->options->checkpoint_path);
+    json_add_string(root, "data", data->path);
     add_options(root, &work->rouge);
     cJSON_AddNumberToObject(root, "n", (double)work->samples->count);
     seed_json(root, comparison->seed);
     cJSON_AddNumberToObject(root, "resamples", (double)comparison->n_resamples);
-    cJSON_AddStringToObject(root, "prompt_template", data->prompt_template);
+    json_add_string(root, "prompt_template", data->prompt_template);
     cJSON_AddStringToObject(root, "chat_template", chat_name(comparison));
     cJSON_AddNumberToObject(root, "n_ctx", (double)work->n_ctx);
     cJSON_AddNumberToObject(root, "max_new_tokens", (double)work->max_new_tokens);

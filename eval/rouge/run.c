@@ -59,13 +59,21 @@ int rouge_check_policy(const RougeWork *work, const KvPolicy *policy, Error *err
 
 /* ---- Making a record */
 
+/* Strings of JSON files that are read again end at a NUL. No word is cut or joined by a space instead. */
+static const char *text_without_nuls(Generation *run) {
+    for (size_t i = 0; i < run->text_length; i++)
+        if (run->text[i] == '\0')
+            run->text[i] = ' ';
+    return run->text == NULL ? "" : run->text;
+}
+
 /* What the context that is open has done. Strings are the run's and the caller's. */
-static void make_record(const Generation *run, size_t line, const char *policy, const char *hash, RougeRecord *record) {
+static void make_record(Generation *run, size_t line, const char *policy, const char *hash, RougeRecord *record) {
     const KvCache *cache = &run->session->context.cache;
     *record = (RougeRecord){.line = line,
                             .mode = kv_policy_mode(&cache->layout.policy),
                             .policy = policy,
-                            .text = run->text == NULL ? "" : run->text,
+                            .text = text_without_nuls(run),
                             .end = generation_end_name(run->end),
                             .prompt_hash = hash,
                             .n_prompt = run->prompt.count,
