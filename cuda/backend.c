@@ -191,9 +191,14 @@ static CudaProduct product_of(const WeightProduct *product) {
     return (CudaProduct){*w, product->bias != NULL ? product->bias->uploaded : NULL, product->y};
 }
 
-static const float *normalised(CudaBackend *b, RmsNorm norm, const float *x, size_t n_tokens) {
-    cuda_rmsnorm(x, norm.gain->uploaded, norm.eps, norm.gain->shape[0], n_tokens, b->scratch, b->device.stream);
-    return b->scratch;
+/* The norm that products are to make of x; where they make none, x becomes the normalised copy. */
+static CudaNorm norm_of(CudaBackend *b, RmsNorm norm, const float **x, size_t n_tokens) {
+    size_t n = norm.gain->shape[0];
+    if (cuda_matvec_norms(n, n_tokens))
+        return (CudaNorm){norm.gain->uploaded, norm.eps};
+    cuda_rmsnorm(*x, norm.gain->uploaded, norm.eps, n, n_tokens, b->scratch, b->device.stream);
+    *x = b->scratch;
+    return (CudaNorm){0};
 }
 
 static void cuda_matmul(Backend *backend, const WeightProduct *products, size_t n_products, RmsNorm norm,
@@ -202,7 +207,8 @@ static void cuda_matmul(Backend *backend, const WeightProduct *products, size_t 
     CudaProduct launched[MOST_PRODUCTS];
     for (size_t i = 0; i < n_products; i++)
         launched[i] = product_of(&products[i]);
-    cuda_products(&b->products, launched, n_products, normalised(b, norm, x, n_tokens), n_tokens);
+    CudaNorm left = norm_of(b, norm, &x, n_tokens);
+    cuda_products(&b->products, launched, n_products, left, x, n_tokens);
 }
 
 /* Few tokens in one launch, where the two matrices are alike. */
@@ -210,12 +216,12 @@ static void cuda_matmul_swiglu(Backend *backend, const WeightProduct gate_up[2],
                                size_t n_tokens) {
     CudaBackend *b = cuda(backend);
     const CudaProduct products[] = {product_of(&gate_up[0]), product_of(&gate_up[1])};
-    x = normalised(b, norm, x, n_tokens);
+    CudaNorm left = norm_of(b, norm, &x, n_tokens);
     if (n_tokens < CUDA_BLAS_TOKENS && cuda_matvec_gates(&products[0].w, &products[1].w)) {
-        cuda_matvec_gate(products, x, n_tokens, b->device.stream);
+        cuda_matvec_gate(products, left, x, n_tokens, b->device.stream);
         return;
     }
-    cuda_products(&b->products, products, 2, x, n_tokens);
+    cuda_products(&b->products, products, 2, left, x, n_tokens);
     cuda_swiglu(gate_up[0].y, gate_up[1].y, n_tokens * products[0].w.n_rows, b->device.stream);
 }
 
@@ -228,7 +234,7 @@ static void cuda_matmul_add(Backend *backend, const WeightProduct *product, cons
         return;
     }
     launched.y = b->scratch;
-    cuda_products(&b->products, &launched, 1, x, n_tokens);
+    cuda_products(&b->products, &launched, 1, (CudaNorm){0}, x, n_tokens);
     cuda_add(product->y, b->scratch, n_tokens * launched.w.n_rows, b->device.stream);
 }
 

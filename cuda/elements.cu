@@ -4,11 +4,12 @@
 
 #include "cuda/packed_panel.cuh"
 #include "cuda/primitives.cuh"
+#include "cuda/rmsnorm.cuh"
 #include "cuda/swiglu.cuh"
 
 namespace {
 
-constexpr int n_threads = 256, norm_threads = 512, warp_lanes = 32;
+constexpr int n_threads = 256;
 
 /* Whole blocks of threads for n. */
 unsigned blocks_for(size_t n) {
@@ -68,24 +69,21 @@ __global__ void __launch_bounds__(n_threads)
 
 /* ---- Norms, RoPE, elementwise */
 
+/* Four numbers from i on; beyond n they are zero. */
+__device__ __forceinline__ float4 load_four(const float *x, size_t i, size_t n) {
+    return make_float4(x[i], i + 1 < n ? x[i + 1] : 0, i + 2 < n ? x[i + 2] : 0, i + 3 < n ? x[i + 3] : 0);
+}
+
 /* A block of threads for a token. */
 __global__ void __launch_bounds__(norm_threads)
     normalize(const float *x, const float *gain, float eps, size_t n, float *y) {
-    CUDA_SHARED(float, warp_sums, [norm_threads / warp_lanes]);
     const float *token = x + blockIdx.x * n;
     float squares = 0;
+    for (size_t i = 4 * threadIdx.x; i < n; i += 4 * norm_threads)
+        squares = add_squares(load_four(token, i, n), squares);
+    float scale = norm_scale(squares, eps, n);
     for (size_t i = threadIdx.x; i < n; i += norm_threads)
-        squares = fmaf(token[i], token[i], squares);
-    squares = warp_sum(squares);
-    if (threadIdx.x % warp_lanes == 0)
-        warp_sums[threadIdx.x / warp_lanes] = squares;
-    __syncthreads();
-    float sum = 0;
-    for (int i = 0; i < norm_threads / warp_lanes; i++)
-        sum += warp_sums[i];
-    float scale = 1.0f / sqrtf(sum / (float)n + eps);
-    for (size_t i = threadIdx.x; i < n; i += norm_threads)
-        y[blockIdx.x * n + i] = gain[i] * (token[i] * scale);
+        y[blockIdx.x * n + i] = token[i] * gain[i] * scale;
 }
 
 __global__ void __launch_bounds__(n_threads) gate_up(float *gate, const float *up, size_t n) {

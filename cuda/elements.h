@@ -20,7 +20,7 @@ void cuda_embed(const CudaMatrix *embedding, // {n_embd, n_vocab}
 void cuda_rmsnorm(const float *x,    // (n_tokens, n)
                   const float *gain, // (n)
                   float eps, size_t n, size_t n_tokens,
-                  float *y, // (n_tokens, n); may be x
+                  float *y, // (n_tokens, n)
                   cudaStream_t stream);
 
 void cuda_swiglu(float *gate, const float *up, size_t n, cudaStream_t stream); /* gate = silu(gate) * up */

@@ -3,16 +3,19 @@
  * a warp, lanes are spread over columns and over parts of the rows, and each lane loads 16 bytes at a time. Sums are
  * put together in an order that depends on nothing but the number of columns: within a lane, over a warp's lanes, over
  * the warps. Where a product is followed by a sum, fmaf() says so: no compiler may choose, or tokens alone and in
- * batches would differ. */
+ * batches would differ. A token that is still to be normalised is so in shared memory, by each block of threads, while
+ * its first weights are on their way. */
 #include "cuda/matvec.h"
 
 #include "cuda/packed_panel.cuh"
 #include "cuda/primitives.cuh"
+#include "cuda/rmsnorm.cuh"
 #include "cuda/swiglu.cuh"
 
 namespace {
 
 constexpr int warp_lanes = 32, n_warps = 8, most_products = 4, most_tokens = 4;
+constexpr size_t most_normed_bytes = 46080; /* 10240 columns; with all else below 48 KB, which every GPU has */
 
 /* What becomes of sums: y = sum, y += sum, or, of two matrices of one shape, y = silu(first sum) * second sum. */
 enum ProductEnd { END_STORE, END_ADD, END_GATE };
@@ -21,6 +24,7 @@ enum ProductEnd { END_STORE, END_ADD, END_GATE };
 struct ProductBatch {
     CudaProduct products[most_products];
     unsigned first_panel[most_products]; /* of each product; a large number behind the last */
+    CudaNorm norm;
     ProductEnd end;
 };
 
@@ -31,6 +35,7 @@ struct PanelTask {
     const float *bias; /* (n_rows) or NULL */
     float *y;          /* (n_tokens, n_rows) from the first of its tokens on */
     const float *x;    /* (n_tokens, n_columns) */
+    CudaNorm norm;     /* that x still needs */
     int n_tokens;
     size_t first_row;
 };
@@ -52,14 +57,10 @@ __device__ __forceinline__ PanelTask find_task(const ProductBatch &batch, const 
     task.bias = product.bias;
     task.y = product.y + first_token * product.w.n_rows;
     task.x = x + first_token * product.w.n_columns;
+    task.norm = batch.norm;
     task.n_tokens = n_tokens - first_token < (size_t)tile ? (int)(n_tokens - first_token) : tile;
     task.first_row = (size_t)panel * PANEL_ROWS;
     return task;
-}
-
-/* x of a token of the tile; what is beyond the last token computes as that one does, and is not written. */
-__device__ __forceinline__ const float *token_x(const PanelTask &task, int token) {
-    return task.x + (size_t)(token < task.n_tokens ? token : task.n_tokens - 1) * task.w.n_columns;
 }
 
 /* The second matrix of a gate: the same rows of it. */
@@ -67,6 +68,54 @@ __device__ __forceinline__ void turn_to_second(PanelTask &task, const ProductBat
     const CudaProduct &product = batch.products[1];
     task.panel = product.w.panels + task.first_row / PANEL_ROWS * product.w.panel_bytes;
     task.bias = product.bias;
+    task.norm.gain = nullptr;
+}
+
+/* ---- Activations: in device memory, or of a token alone, normalised in shared memory */
+
+static_assert(norm_threads == n_warps * warp_lanes);
+
+/* In shared memory 16 bytes more for 32 columns, so that lanes which read different blocks reach different banks. */
+template <bool NORMED> constexpr int block_floats = PACKED_BLOCK + (NORMED ? 4 : 0);
+
+template <bool NORMED> __device__ __forceinline__ size_t place_of(size_t column) {
+    return NORMED ? column / PACKED_BLOCK * block_floats<true> + column % PACKED_BLOCK : column;
+}
+
+/* Where a token's columns are, each at its place_of(). What is beyond the last token of a tile computes as that one
+ * does, and is not written. */
+template <bool NORMED> __device__ __forceinline__ const float *token_columns(const PanelTask &task, int token) {
+    if constexpr (NORMED) {
+        CUDA_DYNAMIC_SHARED(float, normed);
+        return normed;
+    } else {
+        return task.x + (size_t)(token < task.n_tokens ? token : task.n_tokens - 1) * task.w.n_columns;
+    }
+}
+
+/* By all threads of the block; not again for a gate's second matrix. */
+template <bool NORMED> __device__ __forceinline__ void normalize_token(const PanelTask &task) {
+    if constexpr (NORMED) {
+        CUDA_DYNAMIC_SHARED(float, normed);
+        unsigned n_columns = (unsigned)task.w.n_columns, first = 4 * threadIdx.x;
+        float squares = 0;
+        if (task.norm.gain == nullptr)
+            return;
+#pragma unroll 2
+        for (unsigned i = first; i < n_columns; i += 4 * norm_threads) {
+            float4 x = *reinterpret_cast<const float4 *>(task.x + i);
+            float4 gain = *reinterpret_cast<const float4 *>(task.norm.gain + i);
+            squares = add_squares(x, squares);
+            *reinterpret_cast<float4 *>(normed + place_of<true>(i)) =
+                make_float4(x.x * gain.x, x.y * gain.y, x.z * gain.z, x.w * gain.w);
+        }
+        float scale = norm_scale(squares, task.norm.eps, n_columns);
+        for (unsigned i = first; i < n_columns; i += 4 * norm_threads) {
+            float4 *four = reinterpret_cast<float4 *>(normed + place_of<true>(i)), x = *four;
+            *four = make_float4(x.x * scale, x.y * scale, x.z * scale, x.w * scale);
+        }
+        __syncthreads(); /* x is normalised */
+    }
 }
 
 /* Puts the lanes' sums together: a thread's is that of row `thread % 16` and token `thread / 16`, if there is such a
@@ -264,7 +313,7 @@ __device__ __forceinline__ void add_run(const LaneBlock<type> &block, int run, c
 }
 
 /* Goes on to the next chunk of the warp. */
-template <TensorType type, int N_TOKENS>
+template <TensorType type, bool NORMED, int N_TOKENS>
 __device__ __forceinline__ void add_block(const LaneBlock<type> &block, const float *(&x)[N_TOKENS],
                                           float (&sums)[N_TOKENS][lane_rows]) {
 #pragma unroll
@@ -272,13 +321,13 @@ __device__ __forceinline__ void add_block(const LaneBlock<type> &block, const fl
         add_run(block, run, x, sums);
 #pragma unroll
     for (int t = 0; t < N_TOKENS; t++)
-        x[t] += n_warps * warp_blocks * PACKED_BLOCK;
+        x[t] += n_warps * warp_blocks * block_floats<NORMED>;
 }
 
 /* Of a warp's last chunk, lanes may be without a block: they load the last one and leave it. A token alone waits for
  * memory: the next chunk is on its way while the warp works on one, and the barrier keeps the compiler from loading it
  * later. Several tokens need the registers. */
-template <TensorType type, int N_TOKENS>
+template <TensorType type, bool NORMED, int N_TOKENS>
 __device__ __forceinline__ void sum_coded(const PanelTask &task, float (&sums)[N_TOKENS][lane_rows]) {
     int part = (int)threadIdx.x % row_lanes;
     unsigned n_blocks = (unsigned)(task.w.n_columns / PACKED_BLOCK), block = threadIdx.x / row_lanes;
@@ -286,36 +335,37 @@ __device__ __forceinline__ void sum_coded(const PanelTask &task, float (&sums)[N
     const float *block_x[N_TOKENS];
 #pragma unroll
     for (int t = 0; t < N_TOKENS; t++)
-        block_x[t] = token_x(task, t) + block * PACKED_BLOCK;
+        block_x[t] = token_columns<NORMED>(task, t) + block * block_floats<NORMED>;
     if constexpr (N_TOKENS > 1) {
         for (; block < n_blocks; block += n_warps * warp_blocks) {
             LaneBlock<type> now;
             load_block(now, task.panel, block, part);
-            add_block(now, block_x, sums);
+            add_block<type, NORMED>(now, block_x, sums);
         }
     } else {
         LaneBlock<type> now, next;
         if (chunk < n_chunks)
             load_block(now, task.panel, block < n_blocks ? block : n_blocks - 1, part);
+        normalize_token<NORMED>(task);
         for (; chunk < n_chunks; chunk += n_warps, block += n_warps * warp_blocks) {
             unsigned after = block + n_warps * warp_blocks;
             if (chunk + n_warps < n_chunks)
                 load_block(next, task.panel, after < n_blocks ? after : n_blocks - 1, part);
             __syncwarp();
             if (block < n_blocks)
-                add_block(now, block_x, sums);
+                add_block<type, NORMED>(now, block_x, sums);
             now = next;
         }
     }
 }
 
-template <TensorType type, int N_TOKENS>
+template <TensorType type, int N_TOKENS, bool NORMED>
 __global__ void __launch_bounds__(n_warps *warp_lanes)
     multiply_coded(ProductBatch batch, const float *x, size_t n_tokens) {
     PanelTask task = find_task(batch, x, n_tokens, N_TOKENS);
     for (bool is_second = false;; is_second = true) {
         float sums[N_TOKENS][lane_rows] = {};
-        sum_coded<type>(task, sums);
+        sum_coded<type, NORMED>(task, sums);
         if (end_panel(task, batch, is_second, panel_sum(task, sums)))
             return;
     }
@@ -342,13 +392,15 @@ template <TensorType type, int ROWS> __device__ __forceinline__ void lane_floats
 
 template <TensorType type> constexpr int float_rows = type == TYPE_F32 ? 4 : 8; /* in 16 bytes */
 
-template <TensorType type, int N_TOKENS>
+/* What is loaded beyond the last column is zero. */
+template <TensorType type, bool NORMED, int N_TOKENS>
 __device__ __forceinline__ void sum_floats(const PanelTask &task, float (&sums)[N_TOKENS][float_rows<type>]) {
     constexpr int rows = float_rows<type>, size = 16 / rows, parts = PANEL_ROWS / rows;
     constexpr int columns = n_warps * warp_lanes / parts, unroll = 8; /* one of a thread's loads; loads in flight */
-    size_t n_columns = task.w.n_columns, column = threadIdx.x / parts;
+    size_t n_columns = task.w.n_columns, first = threadIdx.x / parts;
+    size_t end = NORMED ? n_columns + first : n_columns; /* all threads normalise */
     const uint8_t *weights = task.panel + threadIdx.x % parts * 16;
-    for (; column < n_columns; column += unroll * columns) {
+    for (size_t column = first; column < end; column += unroll * columns) {
         uint4 loaded[unroll];
 #pragma unroll
         for (int i = 0; i < unroll; i++)
@@ -356,13 +408,16 @@ __device__ __forceinline__ void sum_floats(const PanelTask &task, float (&sums)[
                 loaded[i] = load_16(weights + (column + i * columns) * PANEL_ROWS * size);
             else
                 loaded[i] = make_uint4(0, 0, 0, 0);
+        if (column == first)
+            normalize_token<NORMED>(task);
 #pragma unroll
         for (int i = 0; i < unroll; i++) {
             float w[rows];
             lane_floats<type>(loaded[i], w);
 #pragma unroll
             for (int t = 0; t < N_TOKENS; t++) {
-                float value = column + i * columns < n_columns ? token_x(task, t)[column + i * columns] : 0;
+                const float *x = token_columns<NORMED>(task, t) + place_of<NORMED>(column);
+                float value = column + i * columns < n_columns ? x[place_of<NORMED>(i * columns)] : 0;
 #pragma unroll
                 for (int r = 0; r < rows; r++)
                     sums[t][r] = fmaf(value, w[r], sums[t][r]);
@@ -371,13 +426,13 @@ __device__ __forceinline__ void sum_floats(const PanelTask &task, float (&sums)[
     }
 }
 
-template <TensorType type, int N_TOKENS>
+template <TensorType type, int N_TOKENS, bool NORMED>
 __global__ void __launch_bounds__(n_warps *warp_lanes)
     multiply_floats(ProductBatch batch, const float *x, size_t n_tokens) {
     PanelTask task = find_task(batch, x, n_tokens, N_TOKENS);
     for (bool is_second = false;; is_second = true) {
         float sums[N_TOKENS][float_rows<type>] = {};
-        sum_floats<type>(task, sums);
+        sum_floats<type, NORMED>(task, sums);
         if (end_panel(task, batch, is_second, panel_sum(task, sums)))
             return;
     }
@@ -385,18 +440,23 @@ __global__ void __launch_bounds__(n_warps *warp_lanes)
 
 /* ---- Launching */
 
-template <int N_TOKENS>
+size_t token_bytes(size_t n_columns) {
+    return (n_columns + PACKED_BLOCK - 1) / PACKED_BLOCK * block_floats<true> * sizeof(float);
+}
+
+template <int N_TOKENS, bool NORMED>
 void launch(TensorType type, const ProductBatch &batch, unsigned n_panels, const float *x, size_t n_tokens,
             cudaStream_t stream) {
     dim3 grid(n_panels * (unsigned)((n_tokens + N_TOKENS - 1) / N_TOKENS)), block(n_warps * warp_lanes);
+    size_t shared_bytes = NORMED ? token_bytes(batch.products[0].w.n_columns) : 0;
     switch (type) {
 #define LAUNCH_CODED(type, bits, bias, run, scales)                                                                    \
     case type:                                                                                                         \
-        CUDA_LAUNCH((multiply_coded<type, N_TOKENS>), grid, block, 0, stream, batch, x, n_tokens);                     \
+        CUDA_LAUNCH((multiply_coded<type, N_TOKENS, NORMED>), grid, block, shared_bytes, stream, batch, x, n_tokens);  \
         break;
 #define LAUNCH_FLOATS(type)                                                                                            \
     case type:                                                                                                         \
-        CUDA_LAUNCH((multiply_floats<type, N_TOKENS>), grid, block, 0, stream, batch, x, n_tokens);                    \
+        CUDA_LAUNCH((multiply_floats<type, N_TOKENS, NORMED>), grid, block, shared_bytes, stream, batch, x, n_tokens); \
         break;
         CODED_TYPES(LAUNCH_CODED)
         FLOAT_TYPES(LAUNCH_FLOATS)
@@ -415,18 +475,21 @@ static unsigned panels_of(const CudaMatrix *w) {
 
 static void launch_batch(TensorType type, const ProductBatch &batch, unsigned n_panels, const float *x, size_t n_tokens,
                          cudaStream_t stream) {
-    if (n_tokens == 1)
-        launch<1>(type, batch, n_panels, x, n_tokens, stream);
+    if (n_tokens > 1)
+        launch<most_tokens, false>(type, batch, n_panels, x, n_tokens, stream);
+    else if (batch.norm.gain == nullptr)
+        launch<1, false>(type, batch, n_panels, x, n_tokens, stream);
     else
-        launch<most_tokens>(type, batch, n_panels, x, n_tokens, stream);
+        launch<1, true>(type, batch, n_panels, x, n_tokens, stream);
 }
 
-static void multiply(const CudaProduct *products, size_t n_products, ProductEnd end, const float *x, size_t n_tokens,
-                     cudaStream_t stream) {
+static void multiply(const CudaProduct *products, size_t n_products, ProductEnd end, CudaNorm norm, const float *x,
+                     size_t n_tokens, cudaStream_t stream) {
     for (size_t begin = 0, n; begin < n_products; begin += n) {
         TensorType type = products[begin].w.type;
         ProductBatch batch = {};
         unsigned n_panels = 0;
+        batch.norm = norm;
         batch.end = end;
         for (n = 0; n < most_products && begin + n < n_products && products[begin + n].w.type == type; n++) {
             batch.products[n] = products[begin + n];
@@ -439,21 +502,27 @@ static void multiply(const CudaProduct *products, size_t n_products, ProductEnd 
     }
 }
 
-extern "C" void cuda_matvec(const CudaProduct *products, size_t n_products, const float *x, size_t n_tokens,
-                            cudaStream_t stream) {
-    multiply(products, n_products, END_STORE, x, n_tokens, stream);
+extern "C" bool cuda_matvec_norms(size_t n_columns, size_t n_tokens) {
+    return n_tokens == 1 && n_columns % 4 == 0 && token_bytes(n_columns) <= most_normed_bytes;
+}
+
+extern "C" void cuda_matvec(const CudaProduct *products, size_t n_products, CudaNorm norm, const float *x,
+                            size_t n_tokens, cudaStream_t stream) {
+    multiply(products, n_products, END_STORE, norm, x, n_tokens, stream);
 }
 
 extern "C" void cuda_matvec_add(const CudaProduct *product, const float *x, size_t n_tokens, cudaStream_t stream) {
-    multiply(product, 1, END_ADD, x, n_tokens, stream);
+    multiply(product, 1, END_ADD, {}, x, n_tokens, stream);
 }
 
 extern "C" bool cuda_matvec_gates(const CudaMatrix *gate, const CudaMatrix *up) {
     return gate->type == up->type && gate->n_rows == up->n_rows;
 }
 
-extern "C" void cuda_matvec_gate(const CudaProduct gate_up[2], const float *x, size_t n_tokens, cudaStream_t stream) {
+extern "C" void cuda_matvec_gate(const CudaProduct gate_up[2], CudaNorm norm, const float *x, size_t n_tokens,
+                                 cudaStream_t stream) {
     ProductBatch batch = {};
+    batch.norm = norm;
     batch.end = END_GATE;
     for (unsigned i = 0; i < most_products; i++)
         batch.first_panel[i] = i == 0 ? 0 : 0xffffffff; /* blocks are for the first */

@@ -119,9 +119,10 @@ static void multiply_halves(CudaProducts *p, const CudaProduct *product, size_t 
     cuda_undo_factors(product->y, product->bias, p->inverses, n_tokens, w->n_rows, p->device->stream);
 }
 
-void cuda_products(CudaProducts *p, const CudaProduct *products, size_t n_products, const float *x, size_t n_tokens) {
+void cuda_products(CudaProducts *p, const CudaProduct *products, size_t n_products, CudaNorm norm, const float *x,
+                   size_t n_tokens) {
     if (!uses_blas(p, n_tokens)) {
-        cuda_matvec(products, n_products, x, n_tokens, p->device->stream);
+        cuda_matvec(products, n_products, norm, x, n_tokens, p->device->stream);
         return;
     }
     cuda_halve_tokens(x, n_tokens, products[0].w.n_columns, p->half_x, p->inverses, p->device->stream);

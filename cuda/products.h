@@ -4,7 +4,7 @@
  *     if (cuda_products_open(&p, &device, &error) < 0) …
  *     if (cuda_products_reserve(&p, weights.matrices, weights.n_matrices, n_tokens, &error) < 0) …
  *     CudaProduct products[] = {{*q, q_bias, out_q}, {*k, k_bias, out_k}, {*v, v_bias, out_v}};
- *     cuda_products(&p, products, 3, x, n_tokens);
+ *     cuda_products(&p, products, 3, norm, x, n_tokens);
  *     if (cuda_products_check(&p, &error) < 0) …       // of all so far
  *     cuda_products_close(&p);
  *
@@ -43,8 +43,8 @@ void cuda_products_close(CudaProducts *p); /* once the stream is through */
 int cuda_products_reserve(CudaProducts *p, CudaMatrix *const *matrices, size_t n_matrices, size_t n_tokens,
                           Error *error);
 
-/* Matrices have the same columns. */
-void cuda_products(CudaProducts *p, const CudaProduct *products, size_t n_products,
+/* Matrices have the same columns; norm as in matvec.h. */
+void cuda_products(CudaProducts *p, const CudaProduct *products, size_t n_products, CudaNorm norm,
                    const float *x, // (n_tokens, n_columns), aligned to 16 bytes
                    size_t n_tokens);
 

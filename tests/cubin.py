@@ -15,11 +15,12 @@ MNEMONICS = {
     0x14d: "EXIT",
     0x181: "LDG",
     0x183: "LDL",
+    0x184: "LDS",
     0x186: "STG",
     0x187: "STL",
     0x1ae: "LDGSTS",
 }
-WITH_SIZE = {"LDG", "LDL", "STG", "STL", "LDGSTS"}
+WITH_SIZE = {"LDG", "LDL", "LDS", "STG", "STL", "LDGSTS"}
 SIZES = ["U8", "S8", "U16", "S16", "32", "64", "128", "?"]
 INSTRUCTION_BYTES = 16
 SECTION = struct.Struct("<IIQQQQIIQQ")  # Elf64_Shdr

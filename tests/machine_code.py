@@ -41,11 +41,14 @@ class Rule:
         self.stack, self.spills = stack, spills
 
 
+def code_loads(match):
+    """Of 32 columns: a piece of four rows' codes for each bit, twice where the next block is on its way."""
+    return CODE_BITS[match[1]] * (2 if match[2] == "1" else 1)
+
+
 def block_loads(match):
-    """Of 32 columns: a piece of four rows' codes for each bit (twice where the next block is on its way), and the
-    activations of each token."""
-    n_bits, n_tokens = CODE_BITS[match[1]], int(match[2])
-    return n_bits * (2 if n_tokens == 1 else 1) + 8 * n_tokens
+    """The same, and the activations of each token."""
+    return code_loads(match) + 8 * int(match[2])
 
 
 ATTENDS = {("LDG.128", "LDGSTS.128"): 1, ("HMMA",): 1}
@@ -53,10 +56,11 @@ PLAN_BYTES = 176  # of KvPlan (kvcache/plan.h) and what is made of it
 
 # The first rule that matches holds.
 RULES = [
-    Rule(r"multiply_coded<(\w+), (4)>", {("LDG.128",): block_loads}, stack=24, spills=24,
+    Rule(r"multiply_coded<(\w+), (4), false>", {("LDG.128",): block_loads}, stack=24, spills=24,
          reason="ptxas keeps to 128 registers, so that two blocks of threads fit: up to three loads in some 800 instructions"),
-    Rule(r"multiply_coded<(\w+), (1)>", {("LDG.128",): block_loads}, stack=8, spills=4,
+    Rule(r"multiply_coded<(\w+), (1), false>", {("LDG.128",): block_loads}, stack=8, spills=4,
          reason="80 registers let three blocks of threads fit; what tells a gate's second turn waits outside of the loop"),
+    Rule(r"multiply_coded<(\w+), (1), true>", {("LDG.128",): code_loads, ("LDS.128",): 8}),
     Rule(r"multiply_floats<", {("LDG.128",): 8}),
     Rule(r"make_halves<", {("STG.128",): 1}),
     Rule(r"(find_largest<|halve_token|undo_factor)"),
@@ -65,7 +69,7 @@ RULES = [
     Rule(r"attend_prefill<", ATTENDS, stack=PLAN_BYTES,
          reason="plans of the cache, whose arrays have a tier as index, once for a block of queries"),
 ]
-SHOWN = ["LDG.128", "LDGSTS.128", "STG.128", "HMMA"]
+SHOWN = ["LDG.128", "LDS.128", "LDGSTS.128", "STG.128", "HMMA"]
 
 CODE_BITS = {}  # of tensor types, filled by read_types()
 

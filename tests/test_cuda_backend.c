@@ -246,6 +246,20 @@ static void test_recorded_step(void **state) {
     close_run(&run);
 }
 
+/* Norms, SiLU and residuals are in the launches of products: a layer is six of them, q, k and v, append, attention, its
+ * output, gate and up, and down. Beside them the place in the cache, its plan, RoPE's angles, the embedding, logits. */
+static void test_launches(void **state) {
+    (void)state;
+    Run run;
+    open_run(&run, open_cuda(), "models/head_dim_128.gguf", "sink=4,f16:16,int8:*", 0);
+    size_t n_layers = run.model.checkpoint.config.n_layers;
+    step(&run, random_windows(), 20);
+    long before = cuda_shim_counts().launches;
+    step(&run, random_windows() + 20, 1);
+    assert_int_equal(cuda_shim_counts().launches - before, 6 * n_layers + 5);
+    close_run(&run);
+}
+
 /* ---- Evaluators */
 
 static void check_evaluation(double ppl_tolerance, double error_tolerance) {
@@ -438,6 +452,7 @@ int main(void) {
         cmocka_unit_test(test_repeats),
         cmocka_unit_test(test_memory),
         cmocka_unit_test(test_recorded_step),
+        cmocka_unit_test(test_launches),
         cmocka_unit_test(test_evaluation),
         cmocka_unit_test(test_bench),
         cmocka_unit_test(test_copies_may_fail),

@@ -37,7 +37,7 @@ static void multiply(CudaProducts *p, const CudaMatrix *w, const float *bias, co
     float *device_x = to_device(x, n_tokens * w->n_columns * sizeof *x);
     float *device_y = to_device(NULL, n_tokens * w->n_rows * sizeof *y);
     float *device_bias = bias == NULL ? NULL : to_device(bias, w->n_rows * sizeof *bias);
-    cuda_products(p, &(CudaProduct){*w, device_bias, device_y}, 1, device_x, n_tokens);
+    cuda_products(p, &(CudaProduct){*w, device_bias, device_y}, 1, (CudaNorm){0}, device_x, n_tokens);
     from_device(y, device_y, n_tokens * w->n_rows * sizeof *y);
     if (cuda_products_check(p, &error) < 0)
         fail_msg("%s", error.message);
@@ -267,7 +267,7 @@ static void test_products_together(void **state) {
     for (size_t i = 0; i < N; i++)
         products[i] = (CudaProduct){*matrices[i], i % 2 == 0 ? device_bias : NULL,
                                     to_device(NULL, TOKENS * ROWS[i] * sizeof(float))};
-    cuda_products(&p, products, N, device_x, TOKENS);
+    cuda_products(&p, products, N, (CudaNorm){0}, device_x, TOKENS);
     for (size_t i = 0; i < N; i++) {
         float y[TOKENS * 70];
         from_device(y, products[i].y, TOKENS * ROWS[i] * sizeof *y);
@@ -365,13 +365,13 @@ static void test_failures(void **state) {
             if (code == 0)
                 code = cuda_products_reserve(&p, &matrix, 1, TOKENS, &error);
             if (code == 0) {
-                cuda_products(&p, &(CudaProduct){*matrix, NULL, device_y}, 1, device_x, TOKENS);
+                cuda_products(&p, &(CudaProduct){*matrix, NULL, device_y}, 1, (CudaNorm){0}, device_x, TOKENS);
                 cudaError_t status = cudaGetLastError();
                 bool by_cublas = cuda_products_check(&p, &error) < 0;
                 n_told_by_cublas += by_cublas && status == cudaSuccess;
                 code = by_cublas || status != cudaSuccess ? -1 : 0;
                 if (by_cublas)
-                    cuda_products(&p, &(CudaProduct){*matrix, NULL, device_y}, 1, device_x, TOKENS);
+                    cuda_products(&p, &(CudaProduct){*matrix, NULL, device_y}, 1, (CudaNorm){0}, device_x, TOKENS);
                 assert_int_equal(cuda_products_check(&p, &error) < 0, by_cublas);
             }
             failed = cuda_shim_counts().failed;

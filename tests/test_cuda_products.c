@@ -18,6 +18,8 @@
 
 #define ROUNDING 0x1p-24 /* relative error of an F32 operation */
 
+static const CudaNorm AS_IT_IS = {0};
+
 /* ---- Products */
 
 /* Products of host arrays: y (n_tokens, n_rows). Then they are added to themselves: twice as much, to the bit. */
@@ -26,7 +28,7 @@ static void multiply(const CudaMatrix *w, const float *bias, const float *x, siz
     float *device_y = to_device(NULL, n_tokens * w->n_rows * sizeof *y);
     float *device_bias = bias == NULL ? NULL : to_device(bias, w->n_rows * sizeof *bias);
     float *twice = malloc(n_tokens * w->n_rows * sizeof *twice);
-    cuda_matvec(&(CudaProduct){*w, device_bias, device_y}, 1, device_x, n_tokens, stream);
+    cuda_matvec(&(CudaProduct){*w, device_bias, device_y}, 1, AS_IT_IS, device_x, n_tokens, stream);
     from_device(y, device_y, n_tokens * w->n_rows * sizeof *y);
     cuda_matvec_add(&(CudaProduct){*w, device_bias, device_y}, device_x, n_tokens, stream);
     from_device(twice, device_y, n_tokens * w->n_rows * sizeof *y);
@@ -135,7 +137,7 @@ static void test_products_together(void **state) {
                                     i % 2 == 0 ? to_device(biases[i], ROWS[i] * sizeof(float)) : NULL,
                                     to_device(NULL, TOKENS * ROWS[i] * sizeof(float))};
     }
-    cuda_matvec(products, N, device_x, TOKENS, stream);
+    cuda_matvec(products, N, AS_IT_IS, device_x, TOKENS, stream);
     for (size_t i = 0; i < N; i++) {
         float y[TOKENS * 70], alone[TOKENS * 70];
         from_device(y, products[i].y, TOKENS * ROWS[i] * sizeof *y);
@@ -168,9 +170,9 @@ static void check_gate(TensorType type, size_t n_columns, size_t n_rows, size_t 
                           i == 1 ? to_device(bias, n_rows * sizeof *bias) : NULL, to_device(NULL, n * sizeof(float))};
     }
     assert_true(cuda_matvec_gates(&products[0].w, &products[1].w));
-    cuda_matvec_gate(products, device_x, n_tokens, stream);
+    cuda_matvec_gate(products, AS_IT_IS, device_x, n_tokens, stream);
     from_device(gated, products[0].y, n * sizeof *gated);
-    cuda_matvec(products, 2, device_x, n_tokens, stream);
+    cuda_matvec(products, 2, AS_IT_IS, device_x, n_tokens, stream);
     cuda_swiglu(products[0].y, products[1].y, n, stream);
     from_device(expected, products[0].y, n * sizeof *expected);
     assert_memory_equal(gated, expected, n * sizeof *gated);
@@ -194,6 +196,85 @@ static void test_gates(void **state) {
             cuda_shim_set_seed(seed);
             check_gate(type, 512, 37, seed == 0 ? 1 : 5);
         }
+    cuda_shim_set_seed(0);
+}
+
+/* ---- Products that normalise */
+
+enum { NORMED_TOKENS = 3, NORMED_MATRICES = 2 };
+
+/* Into y (NORMED_MATRICES + 1, NORMED_TOKENS, n_rows), each matrix and the gate of both: of tokens that are normalised
+ * together before, or, alone, as they are read. */
+static void multiply_normed(const CudaMatrix *const w[NORMED_MATRICES], CudaNorm norm, const float *x, bool before,
+                            float *y) {
+    size_t n_columns = w[0]->n_columns, n_rows = w[0]->n_rows, n = NORMED_TOKENS * n_rows;
+    size_t n_together = before ? NORMED_TOKENS : 1;
+    float *device_y = to_device(NULL, (NORMED_MATRICES + 1) * n * sizeof *y);
+    float *normed = to_device(NULL, NORMED_TOKENS * n_columns * sizeof *x);
+    if (before) {
+        cuda_rmsnorm(x, norm.gain, norm.eps, n_columns, NORMED_TOKENS, normed, stream);
+        x = normed;
+        norm = AS_IT_IS;
+    }
+    for (size_t t = 0; t < NORMED_TOKENS; t += n_together, x += n_together * n_columns) {
+        float *own = device_y + t * n_rows;
+        const CudaProduct products[] = {{*w[0], NULL, own}, {*w[1], NULL, own + n}};
+        const CudaProduct gate_up[] = {{*w[0], NULL, own + 2 * n}, {*w[1], NULL, NULL}};
+        cuda_matvec(products, NORMED_MATRICES, norm, x, n_together, stream);
+        cuda_matvec_gate(gate_up, norm, x, n_together, stream);
+    }
+    from_device(y, device_y, (NORMED_MATRICES + 1) * n * sizeof *y);
+    cudaFree(device_y);
+    cudaFree(normed);
+}
+
+/* test_rmsnorm and test_products hold the two steps against double precision. */
+static void check_normed(TensorType type, size_t n_columns, size_t n_rows) {
+    RandomWeights w[NORMED_MATRICES];
+    CudaWeights weights[NORMED_MATRICES];
+    const CudaMatrix *matrices[NORMED_MATRICES];
+    size_t size = (NORMED_MATRICES + 1) * NORMED_TOKENS * n_rows * sizeof(float);
+    float *x = random_array(NORMED_TOKENS * n_columns), *gain = random_array(n_columns);
+    float *device_x = to_device(x, NORMED_TOKENS * n_columns * sizeof *x), *y = malloc(size), *expected = malloc(size);
+    CudaNorm norm = {to_device(gain, n_columns * sizeof *gain), 0.25f};
+    for (size_t i = 0; i < NORMED_MATRICES; i++) {
+        w[i] = random_weights(type, n_columns, n_rows);
+        upload(&weights[i], &w[i].tensor, TENSOR_MATRIX);
+        matrices[i] = w[i].tensor.uploaded;
+    }
+    assert_true(cuda_matvec_norms(n_columns, 1) && !cuda_matvec_norms(n_columns, 2));
+    multiply_normed(matrices, norm, device_x, true, expected);
+    for (unsigned seed = 0; seed < 2; seed++) {
+        cuda_shim_set_seed(seed);
+        multiply_normed(matrices, norm, device_x, false, y);
+        if (memcmp(y, expected, size) != 0)
+            fail_msg("%s, %zu x %zu: tokens that products normalise differ, seed %u", tensor_type_info(type)->name,
+                     n_columns, n_rows, seed);
+    }
+    for (size_t i = 0; i < NORMED_MATRICES; i++) {
+        cuda_weights_close(&weights[i]);
+        free_weights(&w[i]);
+    }
+    cudaFree(device_x);
+    cudaFree((void *)norm.gain);
+    free(x);
+    free(gain);
+    free(y);
+    free(expected);
+}
+
+/* As of tokens that were normalised before, to the bit; up to the columns that shared memory holds. */
+static void test_norms_in_products(void **state) {
+    (void)state;
+    enum { MOST = 10240 };
+    for (TensorType type = TYPE_F32; type < TENSOR_TYPE_COUNT; type++)
+        check_normed(type, 2560, 17);
+    check_normed(TYPE_F32, 4, 3);
+    check_normed(TYPE_F16, 1036, 33);
+    check_normed(TYPE_Q8_0, 32, 16);
+    check_normed(TYPE_Q4_0, MOST, 5);
+    assert_false(cuda_matvec_norms(MOST + 4, 1));
+    assert_false(cuda_matvec_norms(41, 1));
     cuda_shim_set_seed(0);
 }
 
@@ -381,13 +462,13 @@ static void test_embed(void **state) {
 
 /* ---- Norms, RoPE, elementwise */
 
-/* A sum of n squares in lanes and warps has below n / 512 + 21 roundings, half of which reach its root; then eps, root,
- * quotient and two products. */
+/* A sum of n squares in lanes and warps has below n / 256 + 20 roundings, half of which reach its root; then eps, root,
+ * quotient and two products. eps is as large as it must be to be seen. */
 static void test_rmsnorm(void **state) {
     (void)state;
     enum { TOKENS = 3, MOST = 1027 };
     static const size_t SIZES[] = {1, 31, 512, 513, MOST};
-    const float eps = 1e-5f;
+    const float eps = 0.25f;
     for (size_t i = 0; i < 5; i++) {
         size_t n = SIZES[i], size = TOKENS * n * sizeof(float);
         float *x = random_array(TOKENS * n), *gain = random_array(n), y[TOKENS * MOST];
@@ -450,6 +531,7 @@ int main(void) {
         cmocka_unit_test(test_products),
         cmocka_unit_test(test_products_together),
         cmocka_unit_test(test_gates),
+        cmocka_unit_test(test_norms_in_products),
         cmocka_unit_test(test_one_hot),
         cmocka_unit_test(test_odd_groups),
         cmocka_unit_test(test_extreme_activations),

@@ -69,7 +69,7 @@ static void launch_product(const Products *p, Product product, size_t layer) {
         products[n++] = (CudaProduct){*w, NULL, y};
         y += w->n_rows;
     }
-    cuda_matvec(products, n, p->x, 1, p->stream);
+    cuda_matvec(products, n, (CudaNorm){0}, p->x, 1, p->stream);
 }
 
 static void launch_products(void *context) {
