@@ -325,6 +325,11 @@ const KvRecordForm *cuda_backend_records(void) {
     return &KV_FRAGMENT_RECORDS;
 }
 
+int cuda_backend_probe(bool *is_there, Error *error) {
+    CudaDevice device;
+    return cuda_device_probe(&device, is_there, error);
+}
+
 int cuda_backend_open(Backend **out, SimdLevel level, int n_threads, Error *error) {
     CudaBackend *b = calloc(1, sizeof *b);
     if (b == NULL)

@@ -10,9 +10,13 @@
 
 #include "model/backend.h"
 
+/* Whether cuda_backend_open() may be tried, from the driver and the architecture alone: 0, or ERROR_UNSUPPORTED, with
+ * *is_there where a device or a driver is there. */
+int cuda_backend_probe(bool *is_there, Error *error);
+
 /* On the first device. `level` and n_threads (0: physical cores) are for packing weights on the host. Errors:
  * ERROR_UNSUPPORTED where there is no GPU, its driver is older than this build's runtime, or no kernels were built for
- * its architecture; ERROR_MEMORY. */
+ * its architecture, or it fails while it is opened; ERROR_MEMORY. */
 int cuda_backend_open(Backend **out, SimdLevel level, int n_threads, Error *error);
 
 /* The form of records that the backend's caches have; needs no device. */

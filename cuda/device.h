@@ -5,6 +5,7 @@
 #include "base/error.h"
 
 #include <cuda_runtime_api.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 typedef struct CudaDevice {
@@ -15,7 +16,13 @@ typedef struct CudaDevice {
     cudaStream_t stream; /* owned */
 } CudaDevice;
 
-/* The first device; runs a kernel there, to know that one was built for it. */
+/* Whether the first device's driver and architecture are such that it may be opened; makes nothing on it. Fills what
+ * `device` says of it, without a stream. ERROR_UNSUPPORTED where not; *is_there: a device or a driver is, so that
+ * whoever has them wants to know. */
+int cuda_device_probe(CudaDevice *device, bool *is_there, Error *error);
+
+/* The same, and runs a kernel there, to know that one was built for it. ERROR_UNSUPPORTED; ERROR_MEMORY where the
+ * device has none left for that. */
 int cuda_device_open(CudaDevice *device, Error *error);
 void cuda_device_close(CudaDevice *device);
 

@@ -126,9 +126,10 @@ static int explain_memory(const KvCache *cache, const char *what, Error *error) 
     cudaMemGetInfo(&free_bytes, &total_bytes);
     const char *flags = policy_that_fits(&cache->layout.shape, free_bytes);
     return error_set(error, ERROR_MEMORY,
-                     "%s needs %.1f MB of the GPU's memory, of which %.1f MB are free; use %s%s a smaller --n_ctx",
+                     "%s needs %.1f MB of the GPU's memory, of which %.1f MB are free; use %s%sa smaller --n_ctx, or "
+                     "--device cpu",
                      what, (double)needed / 1e6, (double)free_bytes / 1e6, flags != NULL ? flags : "",
-                     flags != NULL ? ", or" : "");
+                     flags != NULL ? ", " : "");
 }
 
 int cuda_open_cache(CudaDevice *device, KvCache *cache, const KvShape *shape, const KvPolicy *policy, const char *what,

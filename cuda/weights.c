@@ -59,7 +59,7 @@ static void *take_memory(CudaWeights *weights, const Tensor *tensor, size_t size
         cudaGetLastError(); /* it has been told */
         error_set(error, ERROR_MEMORY,
                   "out of GPU memory: %.*s needs %zu bytes, after %zu bytes of weights; use a smaller checkpoint or "
-                  "the CPU backend",
+                  "--device cpu",
                   SV_ARGS(tensor->name), size_bytes, weights->size_bytes);
         return NULL;
     }

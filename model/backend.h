@@ -134,6 +134,7 @@ struct Backend {
     SimdLevel level;             /* instruction set of the host's kernels */
     const KvRecordForm *records; /* the form in which append() stores and attention() reads them */
     int n_threads;
+    Error passed_over;           /* why a device that is there does not compute instead; code 0: there is none */
 };
 
 #endif

@@ -6,18 +6,30 @@
 
 #ifdef STOWKV_HAS_CUDA
 #include "cuda/backend.h"
-#define CUDA_FUNCTIONS cuda_backend_open, cuda_backend_records
+#define CUDA_FUNCTIONS cuda_backend_probe, cuda_backend_open, cuda_backend_records
 #else
-#define CUDA_FUNCTIONS NULL, NULL
+#define CUDA_FUNCTIONS NULL, NULL, NULL
 #endif
 
-static const Device DEVICES[] = {{"cpu", cpu_backend_open, cpu_backend_records}, {"cuda", CUDA_FUNCTIONS}};
+typedef struct Device {
+    const char *name;
+    int (*probe)(bool *is_there, Error *error); /* as cuda_backend_probe(); NULL: it is always there */
+    int (*open)(Backend **out, SimdLevel level, int n_threads, Error *error); /* NULL: the build has no such backend */
+    const KvRecordForm *(*records)(void);
+} Device;
+
+/* In the order in which "auto" tries them; the CPU works everywhere. */
+static const Device DEVICES[] = {{"cuda", CUDA_FUNCTIONS}, {"cpu", NULL, cpu_backend_open, cpu_backend_records}};
 static const char *const NAMES[] = {"auto", "cpu", "cuda", NULL};
 
-const Device *device_named(const char *name, Error *error) {
-    if (strcmp(name, "auto") == 0)
-        return &DEVICES[0];
-    for (size_t i = 0; i < sizeof DEVICES / sizeof *DEVICES; i++)
+enum { N_DEVICES = sizeof DEVICES / sizeof *DEVICES };
+
+static bool is_auto(const char *name) {
+    return strcmp(name, "auto") == 0;
+}
+
+static const Device *device_named(const char *name, Error *error) {
+    for (size_t i = 0; i < N_DEVICES; i++)
         if (strcmp(name, DEVICES[i].name) == 0) {
             if (DEVICES[i].open != NULL)
                 return &DEVICES[i];
@@ -30,4 +42,47 @@ const Device *device_named(const char *name, Error *error) {
     error_set(error, ERROR_USAGE, "--device %s: unknown; did you mean %s? Devices: auto, cpu, cuda", name,
               nearest_name(name, NAMES));
     return NULL;
+}
+
+/* 0 where the device may be opened. */
+static int probe(const Device *device, bool *is_there, Error *error) {
+    *is_there = device->open != NULL && device->probe == NULL;
+    if (device->open == NULL)
+        return error_set(error, ERROR_UNSUPPORTED, "this build has no backend for --device %s", device->name);
+    return device->probe == NULL ? 0 : device->probe(is_there, error);
+}
+
+static int open_first(Backend **out, SimdLevel level, int n_threads, Error *error) {
+    Error passed_over = {0}, why = {0};
+    int status = ERROR_UNSUPPORTED;
+    for (size_t i = 0; i < N_DEVICES && status == ERROR_UNSUPPORTED; i++) {
+        bool is_there;
+        status = probe(&DEVICES[i], &is_there, &why);
+        if (status == 0)
+            status = DEVICES[i].open(out, level, n_threads, &why);
+        if (status == ERROR_UNSUPPORTED && is_there)
+            passed_over = why;
+    }
+    if (status < 0)
+        return error_set(error, why.code, "%s", why.message);
+    (*out)->passed_over = passed_over;
+    return 0;
+}
+
+int device_open(const char *name, Backend **out, SimdLevel level, int n_threads, Error *error) {
+    if (is_auto(name))
+        return open_first(out, level, n_threads, error);
+    const Device *device = device_named(name, error);
+    return device == NULL ? error->code : device->open(out, level, n_threads, error);
+}
+
+const KvRecordForm *device_records(const char *name, Error *error) {
+    for (size_t i = 0; is_auto(name) && i < N_DEVICES; i++) {
+        bool is_there;
+        Error why;
+        if (probe(&DEVICES[i], &is_there, &why) == 0)
+            return DEVICES[i].records();
+    }
+    const Device *device = device_named(name, error);
+    return device == NULL ? NULL : device->records();
 }

@@ -1,16 +1,16 @@
-/* The devices of --device: a table with a row for each backend. */
+/* The devices of --device: a table with a row for each backend. "auto" is the first of them that works. */
 #ifndef STOWKV_DEVICES_H
 #define STOWKV_DEVICES_H
 
 #include "model/backend.h"
 
-typedef struct Device {
-    const char *name;
-    int (*open)(Backend **out, SimdLevel level, int n_threads, Error *error); /* as cpu_backend_open() */
-    const KvRecordForm *(*records)(void); /* the form that its caches have; NULL: the build has no such backend */
-} Device;
+/* Opens the device of that name. "auto" passes over a device that does not work; where it is there, the backend's
+ * `passed_over` says why. ERROR_USAGE: an unknown name; ERROR_UNSUPPORTED: this build has no backend for it, or it does
+ * not work; ERROR_MEMORY, of "auto" too: a device whose memory does not suffice is not passed over. */
+int device_open(const char *name, Backend **out, SimdLevel level, int n_threads, Error *error);
 
-/* "auto" is the CPU. NULL with an error for an unknown name, or a device that this build has no backend for. */
-const Device *device_named(const char *name, Error *error);
+/* The form of records that a cache on that device would have; opens none. NULL with an error as above; for "auto" it is
+ * the first that seems to work. */
+const KvRecordForm *device_records(const char *name, Error *error);
 
 #endif

@@ -96,10 +96,10 @@ int memory_plan(const SessionOptions *options, const char *shape_text, bool json
     if (status < 0)
         return status;
     shape.n_batch = DEFAULT_BATCH;
-    const Device *device = device_named(options->device, error);
-    if (device == NULL || policy_from_options(&options->kv, &policy, error) < 0 ||
+    const KvRecordForm *form = device_records(options->device, error);
+    if (form == NULL || policy_from_options(&options->kv, &policy, error) < 0 ||
         kv_policy_check(&policy, shape.n_layers, shape.head_dim, shape.n_ctx, error) < 0 ||
-        kvcache_layout_open(&layout, &shape, &policy, device->records(), error) < 0)
+        kvcache_layout_open(&layout, &shape, &policy, form, error) < 0)
         return error->code;
     kv_ledger_at(&layout, shape.n_ctx, &ledger); /* what is held once the context is full */
     if (json)

@@ -118,6 +118,8 @@ void backend_json(cJSON *root, const Backend *backend) {
     cJSON_AddStringToObject(root, "device", backend->device);
     if (backend->device_name != NULL)
         cJSON_AddStringToObject(root, "device_name", backend->device_name);
+    if (backend->passed_over.code < 0)
+        cJSON_AddStringToObject(root, "device_note", backend->passed_over.message);
     cJSON_AddNumberToObject(root, "threads", backend->n_threads);
     cJSON_AddStringToObject(root, "simd", simd_level_name(backend->level));
 }

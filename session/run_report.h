@@ -16,7 +16,8 @@ cJSON *run_report_json(const Generation *run, const char *model_path);
 #define COMPUTED_BY_TEXT 384
 const char *computed_by(const Backend *backend, char text[COMPUTED_BY_TEXT]);
 
-/* Adds "device" and, where that is no CPU, "device_name"; "threads" and "simd" of the host. */
+/* Adds "device" and, where that is no CPU, "device_name"; "device_note" where a device that is there does not compute;
+ * "threads" and "simd" of the host. */
 void backend_json(cJSON *root, const Backend *backend);
 
 /* Adds "mode", "policy" and "kv_block_size". */

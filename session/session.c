@@ -9,10 +9,12 @@
 
 static int open_backend(Backend **out, const SessionOptions *options, Error *error) {
     SimdLevel level;
-    const Device *device = device_named(options->device, error);
-    if (device == NULL || cpu_parse_simd_level(options->simd, &level, error) < 0)
+    if (cpu_parse_simd_level(options->simd, &level, error) < 0 ||
+        device_open(options->device, out, level, (int)options->threads, error) < 0)
         return error->code;
-    return device->open(out, level, (int)options->threads, error);
+    if ((*out)->passed_over.code < 0) /* now, not behind a run that takes its time for it */
+        fprintf(stderr, "note: --device auto takes the %s: %s\n", (*out)->device, (*out)->passed_over.message);
+    return 0;
 }
 
 /* Writes the path of `name` in the folder of `path` to `out`; returns whether such a file is there. */

@@ -29,7 +29,8 @@ typedef struct SessionOptions {
     {"checkpoint_path", OPTION_INPUT, &(o).checkpoint_path, "PATH", "a GGUF file or a llama2.c .bin; required", 0, 0},\
     {"tokenizer_path", OPTION_INPUT, &(o).tokenizer_path, "PATH",                                                     \
      "a SentencePiece .model; default: in the checkpoint or beside it", 0, 0},                                         \
-    {"device", OPTION_STRING, &(o).device, "NAME", "cpu, cuda or auto; default auto, which is cpu", 0, 0},                                 \
+    {"device", OPTION_STRING, &(o).device, "NAME",                                                                     \
+     "cpu, cuda, or auto: a GPU that works, else the CPU; default auto", 0, 0},                                        \
     {"n_ctx", OPTION_SIZE, &(o).n_ctx, "N", "capacity of the cache in tokens; default: the model's", 1, 1 << 28},      \
     {"threads", OPTION_SIZE, &(o).threads, "N", "CPU threads; default: physical cores", 1, 1024},                      \
     {"simd", OPTION_STRING, &(o).simd, "NAME", "auto, scalar, avx2, avx512 or neon; default auto", 0, 0},                    \

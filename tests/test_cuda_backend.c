@@ -8,6 +8,7 @@
 #include "eval/proof.h"
 #include "kvcache/policy_check.h"
 #include "kvcache/policy_text.h"
+#include "session/devices.h"
 #include "session/run_report.h"
 #include "tests/cuda_shim/shim.h"
 #include "tests/evaluation_fixture.h"
@@ -396,6 +397,115 @@ static void test_devices(void **state) {
     check_refused("7.0");
 }
 
+/* ---- --device auto */
+
+/* Opens what auto takes; NULL and an error where a device that works has no room. */
+static Backend *open_auto(Error *error) {
+    Backend *backend = NULL;
+    *error = (Error){0};
+    if (device_open("auto", &backend, cpu_best_simd_level(), 1, error) == 0)
+        return backend;
+    assert_string_not_equal(error->message, "");
+    return NULL;
+}
+
+/* `reason`: a part of what is told of the GPU that is passed over; NULL: nothing is told. */
+static void check_auto(const char *device, const char *reason) {
+    Error error;
+    Backend *backend = open_auto(&error);
+    if (backend == NULL)
+        fail_msg("%s", error.message);
+    assert_string_equal(backend->device, device);
+    cJSON *json = cJSON_CreateObject();
+    backend_json(json, backend);
+    const cJSON *note = cJSON_GetObjectItem(json, "device_note");
+    if (reason == NULL)
+        assert_null(note);
+    else if (note == NULL || strstr(note->valuestring, reason) == NULL)
+        fail_msg("\"%s\" does not say \"%s\"", note != NULL ? note->valuestring : "", reason);
+    cJSON_Delete(json);
+    backend->ops->close(backend);
+    const KvRecordForm *form = strcmp(device, "cuda") == 0 ? cuda_backend_records() : cpu_backend_records();
+    long n_launches = cuda_shim_counts().launches;
+    assert_ptr_equal(device_records("auto", &error), form);
+    assert_int_equal(cuda_shim_counts().launches, n_launches);
+    cuda_shim_reset();
+}
+
+static void test_auto(void **state) {
+    (void)state;
+    check_auto("cuda", NULL);
+    cuda_shim_set_devices(0);
+    check_auto("cpu", NULL);
+    cuda_shim_set_versions(0, 13000); /* no driver */
+    check_auto("cpu", NULL);
+    cuda_shim_set_versions(12020, 13000);
+    check_auto("cpu", "supports CUDA 12.2, this program needs 13.0");
+    cuda_shim_set_architecture(7, 0);
+    check_auto("cpu", "7.0");
+}
+
+/* Whichever call of opening fails: the GPU, or the CPU and why, or an error. One that is full is an error. */
+static void check_auto_tells(cudaError_t failure) {
+    size_t n_passed_over = 0;
+    bool failed = true;
+    for (long call = 1; failed; call++) {
+        Error error;
+        cuda_shim_fail_after(call, failure);
+        Backend *backend = open_auto(&error);
+        failed = cuda_shim_counts().failed;
+        if (backend != NULL && strcmp(backend->device, "cpu") == 0) {
+            n_passed_over++;
+            if (strstr(backend->passed_over.message, "--device cpu") == NULL)
+                fail_msg("call %ld failed: \"%s\"", call, backend->passed_over.message);
+        }
+        if (backend != NULL)
+            backend->ops->close(backend);
+        assert_int_equal(cuda_shim_counts().n_allocated, 0);
+        cuda_shim_reset();
+    }
+    assert_int_equal(n_passed_over > 0, failure != cudaErrorMemoryAllocation);
+}
+
+static void test_auto_tells(void **state) {
+    (void)state;
+    check_auto_tells(cudaErrorNoKernelImageForDevice);
+    check_auto_tells(cudaErrorUnsupportedPtxVersion);
+    check_auto_tells(cudaErrorDevicesUnavailable);
+    check_auto_tells(cudaErrorLaunchFailure);
+    check_auto_tells(cudaErrorMemoryAllocation);
+}
+
+/* A model that does not fit is not the CPU's without a word. */
+static void test_auto_needs_memory(void **state) {
+    (void)state;
+    KvPolicy policy = kv_policy_full();
+    size_t n_refused = 0;
+    int status = ERROR_MEMORY;
+    for (size_t size_bytes = 1000; status < 0; size_bytes += size_bytes / 4) {
+        Error error;
+        Run run = {0};
+        cuda_shim_set_memory(size_bytes);
+        Backend *backend = open_auto(&error);
+        status = backend == NULL
+                     ? error.code
+                     : model_open(&run.model, fixture_path("STOWKV_FIXTURES", "models/f32.gguf"), backend, &error);
+        bool is_open = status == 0;
+        if (is_open)
+            status = context_open(&run.context, &run.model, &policy, N_CTX, 0, &error);
+        if (status < 0 && (status != ERROR_MEMORY || strstr(error.message, "--device cpu") == NULL))
+            fail_msg("%zu bytes of memory: \"%s\"", size_bytes, error.message);
+        n_refused += status < 0;
+        if (is_open) {
+            assert_string_equal(run.model.backend->device, "cuda");
+            close_run(&run);
+        }
+        assert_int_equal(cuda_shim_counts().n_allocated, 0);
+        cuda_shim_reset();
+    }
+    assert_true(n_refused > 4);
+}
+
 /* The launch of the probe is one of the first calls; before it, other messages are right. */
 static void test_no_kernels(void **state) {
     (void)state;
@@ -459,6 +569,9 @@ int main(void) {
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_devices),
         cmocka_unit_test(test_no_kernels),
+        cmocka_unit_test(test_auto),
+        cmocka_unit_test(test_auto_tells),
+        cmocka_unit_test(test_auto_needs_memory),
         cmocka_unit_test(test_every_call_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
