@@ -19,7 +19,8 @@ readonly CROSS_PACKAGES=(gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user)
 usage() {
     cat <<END
 usage: ./quickstart.sh          install what is missing, build, fetch $CHECKPOINT, and answer one
-                                prompt with a full, a compressed and a quantized cache
+                                prompt with a full, a compressed and a quantized cache, on an NVIDIA GPU where there
+                                are one and a CUDA toolkit (12 or later)
        ./quickstart.sh test     install what is missing, build, run every test that needs no GPU; then build for
                                 64-bit Arm and run under emulation the tests that depend on the processor
        ./quickstart.sh --help   this text
@@ -81,10 +82,39 @@ python_environment() {
     printf '%s\n' "$venv/bin/python"
 }
 
+has_gpu() {
+    [[ -e /dev/nvidia0 || -e /proc/driver/nvidia/gpus ]] || nvidia-smi -L &>/dev/null
+}
+
+# Of at least version 12, where cmake/cuda.cmake looks.
+has_cuda_toolkit() {
+    local nvcc=${CUDACXX:-nvcc} release
+    command -v "$nvcc" >/dev/null || nvcc=${CUDA_PATH:-${CUDA_HOME:-/usr/local/cuda}}/bin/nvcc
+    release=$("$nvcc" --version 2>/dev/null | sed -n 's/.*release \([0-9]*\)\..*/\1/p') || return 1
+    [[ -n $release ]] && ((release >= 12))
+}
+
+# Prints what CMake is told of this machine's GPU, where it has one.
+gpu_options() {
+    if ! has_gpu; then
+        return
+    elif has_cuda_toolkit; then
+        printf '%s\n' -DCMAKE_CUDA_ARCHITECTURES=native
+    else
+        cat >&2 <<END
+
+*** quickstart.sh: this machine has an NVIDIA GPU, but no CUDA toolkit (nvcc) of version 12 or later, so the CPU is used.
+*** To use the GPU, install NVIDIA's toolkit from https://developer.nvidia.com/cuda-downloads, and run this again.
+
+END
+    fi
+}
+
 main_job() {
-    local checkpoint
+    local checkpoint options
     install_missing "${PACKAGES[@]}"
-    run cmake --preset release
+    mapfile -t options < <(gpu_options)
+    run cmake --preset release "${options[@]}"
     run cmake --build --preset release
     checkpoint=$(run checkpoints/fetch.sh "$CHECKPOINT")
     run build/generate --checkpoint_path "$checkpoint" --chat --prompt "$PROMPT" --temperature 0 \
