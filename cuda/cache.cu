@@ -79,6 +79,8 @@ __global__ void __launch_bounds__(128) take_batch(CudaBatch batch, CudaRows rows
 
 /* ---- Groups move on to the next tier */
 
+#define ENCODE_BLOCKS 2 /* of threads on a multiprocessor: as many registers as nothing has to be spilled for */
+
 /* Which of a KV head's sides a block works on, and with what memory. */
 typedef struct SideWork {
     CudaCache *cache;
@@ -93,21 +95,26 @@ __device__ static uint8_t *record_at(const SideWork *work, size_t store, size_t 
     return work->cache->memory + kv_array_at(&ring->array[work->side], work->kv_head, kv_store_slot(ring, group));
 }
 
+/* Returns how many numbers there are in the run. */
+__device__ static size_t load_run(const SideWork *work, const KvRun *run, float *to) {
+    const KvCacheLayout *layout = &work->cache->layout;
+    const uint16_t *from = (const uint16_t *)(work->cache->memory +
+                                              kvcache_layout_at(layout, work->layer, run, work->side, work->kv_head));
+    size_t n = run->n_tokens * layout->row_dim;
+    for (size_t i = threadIdx.x; i < n; i += blockDim.x)
+        to[i] = half_to_f32(from[i]);
+    return n;
+}
+
 /* Group `index` of those that leave the first tier. */
 __device__ static void load_rows(const SideWork *work, size_t index) {
     const KvCacheLayout *layout = &work->cache->layout;
-    KvRun runs[2];
-    size_t group = layout->policy.group, row_dim = layout->row_dim;
+    size_t group = layout->policy.group, n_tokens = work->cache->n_tokens;
     size_t begin = kvcache_layer_policy(layout, work->layer)->sink + index * group;
-    size_t n = kvcache_layout_rows(layout, work->layer, KV_TIER(0), work->cache->n_tokens, begin, begin + group, runs);
-    float *to = work->values;
-    for (size_t r = 0; r < n; r++) {
-        const uint16_t *from = (const uint16_t *)(work->cache->memory + kvcache_layout_at(layout, work->layer, &runs[r],
-                                                                                          work->side, work->kv_head));
-        for (size_t i = threadIdx.x; i < runs[r].n_tokens * row_dim; i += blockDim.x)
-            to[i] = half_to_f32(from[i]);
-        to += runs[r].n_tokens * row_dim;
-    }
+    KvRun kept = kvcache_layout_kept(layout, work->layer, KV_TIER(0), n_tokens, begin, begin + group);
+    KvRun fresh = kvcache_layout_fresh(KV_TIER(0), n_tokens, begin, begin + group);
+    size_t n = load_run(work, &kept, work->values);
+    load_run(work, &fresh, work->values + n);
     __syncthreads();
 }
 
@@ -151,29 +158,33 @@ __device__ static void encode_entering(const SideWork *work, size_t tier, size_t
     }
 }
 
-__device__ static void count_entered(const SideWork *work, const KvPlan *before, const KvPlan *after) {
-    for (size_t store = threadIdx.x; store < KV_TIER(after->n_tiers); store += blockDim.x) {
-        size_t n = kv_store_entered(after, store) - kv_store_entered(before, store);
-        if (n > 0)
-            atomicAdd(&work->cache->tokens_encoded[work->layer * KV_MAX_STORES + store], (unsigned long long)n);
+__device__ static void count_entered(const SideWork *work, size_t store, size_t n) {
+    if (work->side == KV_KEYS && threadIdx.x == 0 && n > 0)
+        atomicAdd(&work->cache->tokens_encoded[work->layer * KV_MAX_STORES + store], (unsigned long long)n);
+}
+
+/* Tiers follow one another: what enters a tier may leave it in the same batch. No KvPlan here: an array with a tier as
+ * index would lie in local memory. */
+__device__ static void encode_due_side(const CudaBatch &batch, KvSide side, size_t kv_head, uint8_t *codes) {
+    CudaCache *cache = batch.cache;
+    const KvLayerPolicy *policy = kvcache_layer_policy(&cache->layout, batch.layer);
+    size_t group = cache->layout.policy.group, n_before = cache->n_tokens, n_after = n_before + batch.n_tokens;
+    size_t sink_before = kv_plan_sink(policy, n_before), sink_after = kv_plan_sink(policy, n_after);
+    size_t before = n_before - sink_before, after = n_after - sink_after; /* that have entered the tier */
+    SideWork work = {cache, batch.layer, kv_head, side, NULL, codes};
+    work.values = (float *)(cache->memory + kv_array_at(&cache->layout.scratch, kv_head, side));
+    count_entered(&work, KV_SINK, sink_after - sink_before);
+    count_entered(&work, KV_TIER(0), after - before);
+    for (size_t tier = 1; tier < policy->n_tiers; tier++) {
+        before = kv_plan_left(&policy->tiers[tier - 1], group, before);
+        after = kv_plan_left(&policy->tiers[tier - 1], group, after);
+        count_entered(&work, KV_TIER(tier), after - before);
+        encode_entering(&work, tier, before, after);
     }
 }
 
-/* Tiers follow one another: what enters a tier may leave it in the same batch. */
-__device__ static void encode_due_side(const CudaBatch &batch, KvSide side, size_t kv_head, uint8_t *codes) {
-    CudaCache *cache = batch.cache;
-    KvPlan before = kvcache_layer_plan(&cache->layout, batch.layer, cache->n_tokens);
-    KvPlan after = kvcache_layer_plan(&cache->layout, batch.layer, cache->n_tokens + batch.n_tokens);
-    SideWork work = {cache, batch.layer, kv_head, side, NULL, codes};
-    work.values = (float *)(cache->memory + kv_array_at(&cache->layout.scratch, kv_head, side));
-    if (side == KV_KEYS)
-        count_entered(&work, &before, &after);
-    for (size_t tier = 1; tier < after.n_tiers; tier++)
-        encode_entering(&work, tier, before.entered[tier], after.entered[tier]);
-}
-
 /* Blocks: (KV head, side) */
-__global__ void __launch_bounds__(ENCODE_THREADS) encode_due(CudaBatch batch) {
+__global__ void __launch_bounds__(ENCODE_THREADS, ENCODE_BLOCKS) encode_due(CudaBatch batch) {
     CUDA_DYNAMIC_SHARED(uint8_t, codes);
     encode_due_side(batch, (KvSide)blockIdx.y, blockIdx.x, codes);
 }
@@ -229,7 +240,7 @@ __device__ static void commit_side(const CudaBatch &batch, KvSide side, size_t k
 
 /* All for a token that is alone, in one launch. Its query sees what is in the stores then: the rows that leave the
  * first tier with it are encoded by now. Blocks: (KV head, side) */
-__global__ void __launch_bounds__(ENCODE_THREADS) append_token(CudaBatch batch, CudaRows rows) {
+__global__ void __launch_bounds__(ENCODE_THREADS, ENCODE_BLOCKS) append_token(CudaBatch batch, CudaRows rows) {
     CUDA_DYNAMIC_SHARED(uint8_t, codes);
     take_side(batch, rows, (KvSide)blockIdx.y, 0, blockIdx.x);
     __syncthreads(); /* with an empty window the group ends with this token */

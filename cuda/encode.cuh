@@ -149,6 +149,7 @@ __device__ inline uint8_t nf4_code(const FragmentShape *shape, const uint8_t *re
     float scale_code = scales[FRAGMENT_NF4_AT + fragment_scale_index(shape, token, dim)];
     float scale = half_load(scales) + half_load(scales + 2) * scale_code;
     uint32_t code = 0;
+#pragma unroll /* levels are constants then, not a table in local memory */
     for (uint32_t i = 0; i < 15; i++)
         code += kv_nf4_is_above(x, i, kv_nf4_midpoint(nf4_level(i), nf4_level(i + 1), scale));
     return (uint8_t)code;

@@ -8,9 +8,9 @@
 #include "kvcache/codec/fp8.h"
 #include "kvcache/codec/half.h"
 
-/* KV_NF4_LEVELS, where a thread can index them. */
+/* KV_NF4_LEVELS, where a thread can index them: static, or each thread makes a table of its own. */
 __device__ __forceinline__ float nf4_level(uint32_t code) {
-    const float levels[16] = {KV_NF4_LEVEL_LIST};
+    static const float levels[16] = {KV_NF4_LEVEL_LIST};
     return levels[code];
 }
 

@@ -23,21 +23,39 @@ typedef struct KvRun {
  */
 #define KV_MAX_RUNS (2 + 2 * (KV_MAX_TIERS - 1) + 2)
 
-/* Positions [begin, end) of one store, the sink or the first tier, while the first n_tokens are in their stores and the
- * others in the batch. Returns how many runs there are. */
+/* The position of the oldest token in the first tier, once n_tokens have come: kv_plan_begin() of a whole plan. */
+static HOST_DEVICE inline size_t kvcache_layout_tail(const KvCacheLayout *layout, size_t layer, size_t n_tokens) {
+    const KvLayerPolicy *policy = kvcache_layer_policy(layout, layer);
+    size_t n_sink = kv_plan_sink(policy, n_tokens);
+    return n_sink + kv_plan_left(&policy->tiers[0], layout->policy.group, n_tokens - n_sink);
+}
+
+/* Of positions [begin, end) of one store, the sink or the first tier, those that are there while the first n_tokens are
+ * in their stores, and those in the batch. n_tokens of a run may be 0. */
+static HOST_DEVICE inline KvRun kvcache_layout_kept(const KvCacheLayout *layout, size_t layer, size_t store,
+                                                    size_t n_tokens, size_t begin, size_t end) {
+    size_t first = store == KV_SINK ? 0 : kvcache_layout_tail(layout, layer, n_tokens); /* position in slot 0 */
+    size_t kept_end = at_most(end, n_tokens);
+    KvRun kept = {store, false, false, begin - first, begin < kept_end ? kept_end - begin : 0};
+    return kept;
+}
+
+static HOST_DEVICE inline KvRun kvcache_layout_fresh(size_t store, size_t n_tokens, size_t begin, size_t end) {
+    size_t fresh_begin = begin > n_tokens ? begin : n_tokens;
+    KvRun fresh = {store, true, false, fresh_begin - n_tokens, fresh_begin < end ? end - fresh_begin : 0};
+    return fresh;
+}
+
+/* Both, without those that are empty. Returns how many runs there are. */
 static HOST_DEVICE inline size_t kvcache_layout_rows(const KvCacheLayout *layout, size_t layer, size_t store,
                                                      size_t n_tokens, size_t begin, size_t end, KvRun runs[2]) {
-    KvPlan plan = kvcache_layer_plan(layout, layer, n_tokens);
-    size_t n = 0, first = store == KV_SINK ? 0 : kv_plan_begin(&plan, 0); /* position in slot 0 */
-    size_t kept_end = at_most(end, n_tokens), batch_begin = begin > n_tokens ? begin : n_tokens;
-    if (begin < kept_end) {
-        KvRun kept = {store, false, false, begin - first, kept_end - begin};
+    size_t n = 0;
+    KvRun kept = kvcache_layout_kept(layout, layer, store, n_tokens, begin, end);
+    KvRun fresh = kvcache_layout_fresh(store, n_tokens, begin, end);
+    if (kept.n_tokens > 0)
         runs[n++] = kept;
-    }
-    if (batch_begin < end) {
-        KvRun fresh = {store, true, false, batch_begin - n_tokens, end - batch_begin};
+    if (fresh.n_tokens > 0)
         runs[n++] = fresh;
-    }
     return n;
 }
 
@@ -90,12 +108,12 @@ typedef struct KvMove {
 /* A batch longer than the window passes through the first tier: some of its own tokens have left it already. */
 static HOST_DEVICE inline KvMove kvcache_layout_move(const KvCacheLayout *layout, size_t layer, size_t n_tokens,
                                                      size_t n_new) {
-    KvPlan before = kvcache_layer_plan(layout, layer, n_tokens);
-    KvPlan after = kvcache_layer_plan(layout, layer, n_tokens + n_new);
-    size_t held = kv_plan_held(&before, 0), old_begin = kv_plan_begin(&before, 0), begin = kv_plan_begin(&after, 0);
+    const KvLayerPolicy *policy = kvcache_layer_policy(layout, layer);
+    size_t old_begin = kvcache_layout_tail(layout, layer, n_tokens), held = n_tokens - old_begin;
+    size_t begin = kvcache_layout_tail(layout, layer, n_tokens + n_new);
     KvMove move;
-    move.in_sink = before.n_sink;
-    move.to_sink = after.n_sink - before.n_sink;
+    move.in_sink = kv_plan_sink(policy, n_tokens);
+    move.to_sink = kv_plan_sink(policy, n_tokens + n_new) - move.in_sink;
     move.n_leaving = at_most(begin - old_begin, held);
     move.n_staying = held - move.n_leaving;
     move.to_tail = begin > n_tokens + move.to_sink ? begin - n_tokens : move.to_sink;

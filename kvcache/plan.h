@@ -19,15 +19,22 @@ typedef struct KvPlan {
     size_t entered[KV_MAX_TIERS + 1]; /* n_t; entered[n_tiers]: tokens dropped */
 } KvPlan;
 
+/* The two steps of it, for kernels that go from tier to tier: tokens in the sink, and n_(t+1) of n_t. */
+static HOST_DEVICE inline size_t kv_plan_sink(const KvLayerPolicy *policy, size_t n_tokens) {
+    return n_tokens < policy->sink ? n_tokens : policy->sink;
+}
+
+static HOST_DEVICE inline size_t kv_plan_left(const KvTier *tier, size_t group, size_t entered) {
+    size_t surplus = entered > tier->capacity ? entered - tier->capacity : 0; /* none beyond KV_UNLIMITED */
+    return surplus / group * group;
+}
+
 /* The plan of a layer once `n_tokens` tokens have come: what a query at position n_tokens - 1 sees. */
 static HOST_DEVICE inline KvPlan kv_plan(const KvLayerPolicy *policy, size_t group, size_t n_tokens) {
-    KvPlan plan = {n_tokens < policy->sink ? n_tokens : policy->sink, policy->n_tiers, {0}};
+    KvPlan plan = {kv_plan_sink(policy, n_tokens), policy->n_tiers, {0}};
     plan.entered[0] = n_tokens - plan.n_sink;
-    for (size_t t = 0; t < policy->n_tiers; t++) {
-        size_t n = plan.entered[t], capacity = policy->tiers[t].capacity;
-        size_t surplus = n > capacity ? n - capacity : 0; /* none beyond KV_UNLIMITED */
-        plan.entered[t + 1] = surplus / group * group;
-    }
+    for (size_t t = 0; t < policy->n_tiers; t++)
+        plan.entered[t + 1] = kv_plan_left(&policy->tiers[t], group, plan.entered[t]);
     return plan;
 }
 

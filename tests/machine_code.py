@@ -24,6 +24,7 @@ FILES = {
     "cuda/matvec.cu": BOTH,
     "cuda/dequantize.cu": BOTH,
     "cuda/elements.cu": NEWEST,
+    "cuda/cache.cu": BOTH,
     "cuda/attend_fused.cu": NEWEST,
     "cuda/attend_prefill.cu": NEWEST,
 }
@@ -65,6 +66,9 @@ RULES = [
     Rule(r"make_halves<", {("STG.128",): 1}),
     Rule(r"(find_largest<|halve_token|undo_factor)"),
     Rule(r"(embed_coded<|embed_floats<|normalize|gate_up|add_to)"),
+    Rule(r"commit_batch", {("LDG.128",): 4}),
+    Rule(r"(append_token|encode_due|take_batch|begin_batch)"),
+    Rule(r"plan_layers", stack=PLAN_BYTES, reason="a plan of the cache, once for a layer and step, by one thread"),
     Rule(r"attend_fused<", ATTENDS),
     Rule(r"attend_prefill<", ATTENDS, stack=PLAN_BYTES,
          reason="plans of the cache, whose arrays have a tier as index, once for a block of queries"),
