@@ -1,7 +1,7 @@
 /* See gguf_parts.h. split.no counts from 0, names count from 1. */
 #include "checkpoints/gguf_parts.h"
 
-#include "checkpoints/foreign_file.h"
+#include "base/foreign_file.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -67,7 +67,7 @@ static const MappedFile *map_part(Checkpoint *checkpoint, const char *path, size
     const MappedFile *file = checkpoint_map(checkpoint, path, error);
     if (file == NULL || gguf_has_magic(file))
         return file;
-    if (foreign_file_refuse(file, path, error) == 0)
+    if (foreign_file_refuse(mapped_file_bytes(file), path, CHECKPOINT_FORMATS, error) == 0)
         error_set(error, ERROR_FORMAT, "%s: wrong magic, not GGUF; fetch the part again", path);
     return NULL;
 }

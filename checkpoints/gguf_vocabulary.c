@@ -106,18 +106,15 @@ static int read_end_ids(Checkpoint *checkpoint, const Gguf *gguf, Error *error) 
     return 0;
 }
 
-static int read_tokens(Checkpoint *checkpoint, const Gguf *gguf, Error *error) {
+/* Byte-level BPE has merges and a pre-tokenizer, SentencePiece has scores; what a file has beside them is not looked
+ * at. */
+static int read_kind(Checkpoint *checkpoint, const Gguf *gguf, Error *error) {
     Vocabulary *vocabulary = &checkpoint->vocabulary;
-    const GgufValue *tokens, *merges;
-    if (gguf_get_strings(gguf, "tokenizer.ggml.tokens", &tokens, error) < 0 ||
+    const GgufValue *merges;
+    if (vocabulary->kind == VOCABULARY_SENTENCEPIECE)
+        return read_scores(checkpoint, gguf, error);
+    if (gguf_get_string(gguf, "tokenizer.ggml.pre", false, &vocabulary->pre_tokenizer, error) < 0 ||
         gguf_get_strings(gguf, "tokenizer.ggml.merges", &merges, error) < 0)
-        return error->code;
-    if (tokens == NULL || tokens->count == 0)
-        return error_set(error, ERROR_FORMAT,
-                         "%s: missing metadata tokenizer.ggml.tokens; convert the checkpoint again", gguf->path);
-    vocabulary->n_tokens = tokens->count;
-    if (read_string_array(checkpoint, tokens, &vocabulary->tokens, error) < 0 ||
-        read_scores(checkpoint, gguf, error) < 0 || read_types(checkpoint, gguf, error) < 0)
         return error->code;
     if (merges == NULL)
         return 0;
@@ -125,39 +122,70 @@ static int read_tokens(Checkpoint *checkpoint, const Gguf *gguf, Error *error) {
     return read_string_array(checkpoint, merges, &vocabulary->merges, error);
 }
 
-/* What the file does not say, or says in a way that splits text differently: the user is told. */
-static int note_guesses(Checkpoint *checkpoint, const Gguf *gguf, Error *error) {
+static int read_tokens(Checkpoint *checkpoint, const Gguf *gguf, Error *error) {
     Vocabulary *vocabulary = &checkpoint->vocabulary;
-    if (vocabulary->kind == VOCABULARY_BYTE_LEVEL_BPE && vocabulary->pre_tokenizer.length == 0) {
-        vocabulary->pre_tokenizer = sv(vocabulary_guess_pre_tokenizer(vocabulary));
-        if (checkpoint_note(
-                checkpoint, error,
-                "%s: no tokenizer.ggml.pre, which says how text is split into words: guessed '%.*s' from the "
-                "vocabulary; if the model has another, convert the checkpoint again",
-                gguf->path, SV_ARGS(vocabulary->pre_tokenizer)) < 0)
+    const GgufValue *tokens;
+    if (gguf_get_strings(gguf, "tokenizer.ggml.tokens", &tokens, error) < 0)
+        return error->code;
+    if (tokens == NULL || tokens->count == 0)
+        return error_set(error, ERROR_FORMAT,
+                         "%s: missing metadata tokenizer.ggml.tokens; convert the checkpoint again", gguf->path);
+    vocabulary->n_tokens = tokens->count;
+    if (read_string_array(checkpoint, tokens, &vocabulary->tokens, error) < 0 ||
+        read_types(checkpoint, gguf, error) < 0)
+        return error->code;
+    return read_kind(checkpoint, gguf, error);
+}
+
+/* Text, or nothing: some tools have written other things under this key. */
+static int read_chat_template(Checkpoint *checkpoint, const Gguf *gguf, Error *error) {
+    static const char KEY[] = "tokenizer.chat_template";
+    const GgufValue *value = gguf_find(gguf, KEY);
+    if (value == NULL || value->type == GGUF_STRING)
+        return gguf_get_string(gguf, KEY, false, &checkpoint->vocabulary.chat_template, error);
+    return checkpoint_note(checkpoint, error, "%s: %s is no text and is left out; for --chat name a template's file",
+                           gguf->path, KEY);
+}
+
+static int guess_pre_tokenizer(Checkpoint *checkpoint, const Gguf *gguf, Error *error) {
+    Vocabulary *vocabulary = &checkpoint->vocabulary;
+    vocabulary->pre_tokenizer = sv(vocabulary_guess_pre_tokenizer(vocabulary));
+    return checkpoint_note(
+        checkpoint, error,
+        "%s: no tokenizer.ggml.pre, which says how text is split into words: guessed '%.*s' from the "
+        "vocabulary; if the model has another, convert the checkpoint again",
+        gguf->path, SV_ARGS(vocabulary->pre_tokenizer));
+}
+
+/* What the file does not say, or says in a way that splits text differently, or that is left out: the user is told. */
+static int add_notes(Checkpoint *checkpoint, const Gguf *gguf, Error *error) {
+    const Vocabulary *vocabulary = &checkpoint->vocabulary;
+    bool bpe = vocabulary->kind == VOCABULARY_BYTE_LEVEL_BPE;
+    const struct {
+        bool holds;
+        const char *note;
+    } notes[] = {
+        {!bpe && vocabulary_scores_are_equal(vocabulary),
+         "all tokenizer.ggml.scores are the same, so text is split differently than in training; name the model's "
+         "tokenizer.model with --tokenizer_path"},
+        {bpe && vocabulary->add_space_prefix == 1,
+         "tokenizer.ggml.add_space_prefix is left out: byte-level BPE takes spaces as they are; nothing need be done"},
+        {bpe && vocabulary->remove_extra_spaces == 1,
+         "tokenizer.ggml.remove_extra_whitespaces is left out: byte-level BPE "
+         "takes spaces as they are; nothing need be done"},
+        {bpe && vocabulary->add_bos == 1 && vocabulary->bos_id < 0,
+         "tokenizer.ggml.add_bos_token asks for a BOS in front of each text, and no tokenizer.ggml.bos_token_id says "
+         "which "
+         "token it is, so there is none; if the text is poor, convert the checkpoint again"},
+        {vocabulary->add_eos == 1,
+         "tokenizer.ggml.add_eos_token is left out: a prompt goes on, so no end of text is put "
+         "behind it; nothing need be done"},
+    };
+    if (bpe && vocabulary->pre_tokenizer.length == 0 && guess_pre_tokenizer(checkpoint, gguf, error) < 0)
+        return error->code;
+    for (size_t i = 0; i < sizeof notes / sizeof *notes; i++)
+        if (notes[i].holds && checkpoint_note(checkpoint, error, "%s: %s", gguf->path, notes[i].note) < 0)
             return error->code;
-    }
-    if (vocabulary->kind == VOCABULARY_SENTENCEPIECE && vocabulary_scores_are_equal(vocabulary) &&
-        checkpoint_note(
-            checkpoint, error,
-            "%s: all tokenizer.ggml.scores are the same, so text is split differently than in training; name "
-            "the model's tokenizer.model with --tokenizer_path",
-            gguf->path) < 0)
-        return error->code;
-    if (vocabulary->kind == VOCABULARY_BYTE_LEVEL_BPE &&
-        (vocabulary->add_space_prefix == 1 || vocabulary->remove_extra_spaces) &&
-        checkpoint_note(
-            checkpoint, error,
-            "%s: tokenizer.ggml.%s is left out: byte-level BPE takes spaces as they are; nothing need be done",
-            gguf->path, vocabulary->add_space_prefix == 1 ? "add_space_prefix" : "remove_extra_whitespaces") < 0)
-        return error->code;
-    if (vocabulary->add_eos == 1 &&
-        checkpoint_note(
-            checkpoint, error,
-            "%s: tokenizer.ggml.add_eos_token is left out: a prompt goes on, so no end of text is put behind "
-            "it; nothing need be done",
-            gguf->path) < 0)
-        return error->code;
     return 0;
 }
 
@@ -191,8 +219,7 @@ int gguf_read_vocabulary(const Gguf *gguf, Checkpoint *checkpoint, Error *error)
         gguf_get_bool(gguf, "tokenizer.ggml.add_eos_token", &vocabulary->add_eos, error) < 0 ||
         gguf_get_bool(gguf, "tokenizer.ggml.add_space_prefix", &vocabulary->add_space_prefix, error) < 0 ||
         gguf_get_bool(gguf, "tokenizer.ggml.remove_extra_whitespaces", &vocabulary->remove_extra_spaces, error) < 0 ||
-        gguf_get_string(gguf, "tokenizer.ggml.pre", false, &vocabulary->pre_tokenizer, error) < 0 ||
-        metadata_check_tokenizer(gguf, checkpoint, error) < 0 || note_guesses(checkpoint, gguf, error) < 0)
+        metadata_check_tokenizer(gguf, checkpoint, error) < 0 || add_notes(checkpoint, gguf, error) < 0)
         return error->code;
-    return gguf_get_string(gguf, "tokenizer.chat_template", false, &vocabulary->chat_template, error);
+    return read_chat_template(checkpoint, gguf, error);
 }

@@ -3,9 +3,9 @@
 
 #include "base/block_decode.h"
 #include "base/checked.h"
+#include "base/foreign_file.h"
 #include "base/name_list.h"
 #include "base/simd/detect.h"
-#include "checkpoints/foreign_file.h"
 #include "checkpoints/gguf_reader.h"
 #include "checkpoints/llama2c_reader.h"
 #include "checkpoints/roles.h"
@@ -85,10 +85,12 @@ static int refuse_unknown(const char *path, Error *error) {
 
 static int read_container(Checkpoint *checkpoint, const char *path, Error *error) {
     const MappedFile *file = checkpoint_map(checkpoint, path, error);
-    if (file == NULL)
+    if (file == NULL) {
+        foreign_name_hint(path, error);
         return error->code;
+    }
     const CheckpointReader *reader = find_reader(file, "");
-    int status = reader == NULL ? foreign_file_refuse(file, path, error) : 0;
+    int status = reader == NULL ? foreign_file_refuse(mapped_file_bytes(file), path, CHECKPOINT_FORMATS, error) : 0;
     if (reader == NULL)
         reader = find_reader(file, path);
     if (status == 0)

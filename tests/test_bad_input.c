@@ -342,6 +342,7 @@ static void test_not_a_file(void **state) {
     (void)state;
     assert_refused(in_folder("missing.gguf"), "No such file");
     assert_refused(folder, "directory");
+    assert_refused("https://example.org/model.gguf", "address");
     const char *path = in_folder("empty.gguf");
     write_file(path, "", 0);
     assert_refused(path, "empty");
@@ -388,6 +389,28 @@ static void test_tokenizer_of_another_model(void **state) {
     assert_non_null(strstr(error.message, "--tokenizer_path"));
 }
 
+/* What people have under a tokenizer's name. */
+static void test_not_a_tokenizer(void **state) {
+    (void)state;
+    static const struct {
+        const char *file, *mention;
+    } CASES[] = {
+        {"bad/foreign-pointer.gguf", "Git LFS pointer"},
+        {"bad/foreign-page.gguf", "web page"},
+        {"bad/foreign-tokenizer.json", "tokenizer of a Hugging Face checkpoint"},
+        {"models/f32.gguf", "model in GGUF"},
+        {"bad/foreign-tiktoken", "tiktoken"},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        Tokenizer *tokenizer;
+        Error error = {0};
+        const char *path = fixture_path("STOWKV_FIXTURES", CASES[i].file);
+        const char *fault = message_fault(tokenizer_open_file(&tokenizer, path, &error), &error);
+        if (fault != NULL || !mentions(error.message, path, CASES[i].mention))
+            fail_msg("%s: %s\n  %s", CASES[i].file, fault != NULL ? fault : CASES[i].mention, error.message);
+    }
+}
+
 static void test_no_tokenizer(void **state) {
     (void)state;
     size_t size;
@@ -411,7 +434,7 @@ int main(void) {
         cmocka_unit_test(test_truncated_gguf),  cmocka_unit_test(test_truncated_llama2c),
         cmocka_unit_test(test_flipped_bytes),   cmocka_unit_test(test_not_a_file),
         cmocka_unit_test(test_unreadable),      cmocka_unit_test(test_tokenizer_of_another_model),
-        cmocka_unit_test(test_no_tokenizer),
+        cmocka_unit_test(test_not_a_tokenizer), cmocka_unit_test(test_no_tokenizer),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

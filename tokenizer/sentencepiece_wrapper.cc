@@ -13,6 +13,7 @@
 #include <vector>
 
 extern "C" {
+#include "base/foreign_file.h"
 #include "tokenizer/sentencepiece_model.h"
 #include "tokenizer/sentencepiece_wrapper.h"
 }
@@ -102,7 +103,14 @@ int sentencepiece_open_file(SentencePiece **out, const char *path, Error *error)
     return guard(path, error, [&] {
         std::string content;
         int code = read_file(path, &content, error);
-        return code < 0 ? code : load(out, StringView{content.data(), content.size()}, path, error);
+        StringView bytes{content.data(), content.size()};
+        if (code == 0)
+            code = load(out, bytes, path, error);
+        /* A model begins with a newline: the tag of its first piece. */
+        if (code == ERROR_FORMAT && content.size() > 0 && content[0] != '\n' &&
+            foreign_file_refuse(bytes, path, "a SentencePiece model", error) < 0)
+            error->code = code;
+        return code;
     });
 }
 

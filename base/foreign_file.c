@@ -1,10 +1,10 @@
 /* Tables of first bytes, words of texts, and names; see foreign_file.h. */
-#include "checkpoints/foreign_file.h"
+#include "base/foreign_file.h"
 
 #include "base/checked.h"
-#include "base/string_view.h"
 
 #include <ctype.h>
+#include <stdint.h>
 #include <stdio.h>
 
 #define CONVERT "convert it to GGUF with llama.cpp's convert_hf_to_gguf.py"
@@ -21,6 +21,7 @@ typedef struct Magic {
     { offset, {text, sizeof(text) - 1}, is, cure }
 
 static const Magic MAGICS[] = {
+    MAGIC(0, "GGUF", "a model in GGUF", "name it with --checkpoint_path"),
     MAGIC(0, "lmgg", "a GGML file of 2023 (ggml)", OLD),
     MAGIC(0, "fmgg", "a GGML file of 2023 (ggmf)", OLD),
     MAGIC(0, "tjgg", "a GGML file of 2023 (ggjt)", OLD),
@@ -66,6 +67,7 @@ static const Words BEGINNINGS[] = {
     {"<script", "a web page", "fetch the file itself"},
     {"<?xml", "an XML document, as servers send for errors", AGAIN},
     {"<error", "an XML document, as servers send for errors", AGAIN},
+    {"iq== 0", "a tiktoken vocabulary, as Llama 3 has one", "use a model in GGUF, which has its tokenizer in it"},
     {"from ", "a Modelfile of Ollama", "name the model that its line FROM names"},
 };
 
@@ -81,9 +83,8 @@ static const Words JSON_WORDS[] = {
 
 enum { TEXT_BYTES = 65536, SHOWN_BYTES = 60 };
 
-static int refuse(const char *path, const char *is, const char *cure, Error *error) {
-    return error_set(error, ERROR_UNSUPPORTED, "%s: is %s, not a model in GGUF or llama2.c's format; %s", path, is,
-                     cure);
+static int refuse(const char *path, const char *is, const char *expected, const char *cure, Error *error) {
+    return error_set(error, ERROR_UNSUPPORTED, "%s: is %s, not %s; %s", path, is, expected, cure);
 }
 
 static bool holds(StringView text, const char *words) {
@@ -122,7 +123,7 @@ static int refuse_lfs_pointer(StringView text, const char *path, Error *error) {
         size_bytes = 10 * size_bytes + (unsigned)(text.bytes[at] - '0');
     return error_set(
         error, ERROR_UNSUPPORTED,
-        "%s: is a Git LFS pointer, not the model, which has %llu bytes; run `git lfs pull` in its folder, or "
+        "%s: is a Git LFS pointer, not the file itself, which has %llu bytes; run `git lfs pull` in its folder, or "
         "download the file itself",
         path, size_bytes);
 }
@@ -139,33 +140,34 @@ static int refuse_ollama_manifest(StringView text, size_t at, const char *path, 
         path, length == 64 ? 64 : 1, length == 64 ? text.bytes + digest : "*");
 }
 
-static int refuse_json(StringView text, const char *path, Error *error) {
+static int refuse_json(StringView text, const char *path, const char *expected, Error *error) {
     size_t at = sv_find(text, sv("application/vnd.ollama.image.model"), 0);
     if (at < text.length)
         return refuse_ollama_manifest(text, at, path, error);
     for (size_t i = 0; i < sizeof JSON_WORDS / sizeof *JSON_WORDS; i++)
         if (holds(text, JSON_WORDS[i].words))
-            return refuse(path, JSON_WORDS[i].is, JSON_WORDS[i].cure, error);
+            return refuse(path, JSON_WORDS[i].is, expected, JSON_WORDS[i].cure, error);
     return 0;
 }
 
 /* What a server said instead of sending the model is best shown. */
-static int refuse_text(StringView all, const char *path, Error *error) {
+static int refuse_text(StringView all, const char *path, const char *expected, Error *error) {
     StringView text = stripped(all);
     if (sv_starts_with(text, sv("version https://")) && holds(text, "\noid "))
         return refuse_lfs_pointer(text, path, error);
     for (size_t i = 0; i < sizeof BEGINNINGS / sizeof *BEGINNINGS; i++)
         if (begins_with(text, BEGINNINGS[i].words))
-            return refuse(path, BEGINNINGS[i].is, BEGINNINGS[i].cure, error);
+            return refuse(path, BEGINNINGS[i].is, expected, BEGINNINGS[i].cure, error);
     bool is_json = text.length > 0 && (text.bytes[0] == '{' || text.bytes[0] == '[');
-    if (is_json && refuse_json(text, path, error) < 0)
+    if (is_json && refuse_json(text, path, expected, error) < 0)
         return error->code;
+    if (text.length == 0)
+        return 0;
     size_t shown = at_most(sv_find(text, sv("\n"), 0), SHOWN_BYTES);
     while (shown > 0 && shown < text.length && ((unsigned char)text.bytes[shown] & 0xC0) == 0x80)
         shown--;
-    return error_set(error, ERROR_UNSUPPORTED,
-                     "%s: is %s that begins '%.*s', not a model in GGUF or llama2.c's format; " AGAIN, path,
-                     is_json ? "a JSON document" : "a text", (int)shown, text.bytes);
+    return error_set(error, ERROR_UNSUPPORTED, "%s: is %s that begins '%.*s', not %s; " AGAIN, path,
+                     is_json ? "a JSON document" : "a text", (int)shown, text.bytes, expected);
 }
 
 /* A safetensors file is the length of its header, then the header in JSON. */
@@ -177,10 +179,11 @@ static bool is_safetensors(StringView data) {
     return length <= data.length - 8 && data.bytes[8] == '{';
 }
 
-static int refuse_zip(StringView data, const char *path, Error *error) {
+static int refuse_zip(StringView data, const char *path, const char *expected, Error *error) {
     StringView head = {data.bytes, at_most(data.length, TEXT_BYTES)};
     bool pytorch = holds(head, "data.pkl") || holds(head, "/version") || holds(head, "/byteorder");
-    return refuse(path, pytorch ? "a PyTorch checkpoint" : "a ZIP archive", pytorch ? CONVERT : UNPACK, error);
+    return refuse(path, pytorch ? "a PyTorch checkpoint" : "a ZIP archive", expected, pytorch ? CONVERT : UNPACK,
+                  error);
 }
 
 static bool begins_with_zeros(StringView data) {
@@ -190,22 +193,22 @@ static bool begins_with_zeros(StringView data) {
     return i == n;
 }
 
-int foreign_file_refuse(const MappedFile *file, const char *path, Error *error) {
-    StringView data = {(const char *)file->data, file->size};
+int foreign_file_refuse(StringView data, const char *path, const char *expected, Error *error) {
     for (size_t i = 0; i < sizeof MAGICS / sizeof *MAGICS; i++) {
         const Magic *magic = &MAGICS[i];
         if (range_within(magic->offset, magic->bytes.length, data.length) &&
             memcmp(data.bytes + magic->offset, magic->bytes.bytes, magic->bytes.length) == 0)
-            return refuse(path, magic->is, magic->cure, error);
+            return refuse(path, magic->is, expected, magic->cure, error);
     }
     if (sv_starts_with(data, sv("PK\x03\x04")) || sv_starts_with(data, sv("PK\x05\x06")))
-        return refuse_zip(data, path, error);
+        return refuse_zip(data, path, expected, error);
     if (is_safetensors(data))
-        return refuse(path, "a safetensors file", CONVERT, error);
+        return refuse(path, "a safetensors file", expected, CONVERT, error);
     if (begins_with_zeros(data))
-        return refuse(path, "empty at its beginning (zeros), as unfinished downloads are", "fetch it again", error);
+        return refuse(path, "empty at its beginning (zeros), as unfinished downloads are", expected, "fetch it again",
+                      error);
     if (is_text(data))
-        return refuse_text((StringView){data.bytes, at_most(data.length, TEXT_BYTES)}, path, error);
+        return refuse_text((StringView){data.bytes, at_most(data.length, TEXT_BYTES)}, path, expected, error);
     return 0;
 }
 
@@ -235,6 +238,7 @@ static const struct {
     {".download", AT_END, FINISH},
     {".incomplete", AT_END, FINISH},
     {".aria2", AT_END, FINISH ", and name the file without .aria2"},
+    {"://", ANYWHERE, "it is an address: fetch the file first, and name it where it is then"},
     {"mmproj", ANYWHERE, "it is the part of a model that reads images: name the language model itself"},
 };
 
@@ -248,7 +252,7 @@ static bool stands_there(const char *name, size_t row) {
 }
 
 void foreign_name_hint(const char *path, Error *error) {
-    const char *slash = strrchr(path, '/'), *name = slash != NULL ? slash + 1 : path;
+    const char *slash = strrchr(path, '/'), *name = slash != NULL && strstr(path, "://") == NULL ? slash + 1 : path;
     const char *end = strrchr(error->message, ';');
     for (size_t i = 0; end != NULL && i < sizeof NAMES / sizeof *NAMES; i++)
         if (stands_there(name, i)) {
