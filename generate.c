@@ -73,7 +73,7 @@ static void note_invalid(StringView text, const char *name) {
 
 static int read_prompt_file(Program *program, Error *error) {
     TextFile *file = &program->prompt_file;
-    if (text_file_read(file, program->settings.prompt_file, error) < 0)
+    if (text_file_read(file, program->settings.prompt_file, TEXT_FILE_MAX, error) < 0)
         return error->code;
     note_invalid(file->text, file->name);
     text_file_clean(file);
@@ -320,6 +320,10 @@ static int plan_memory(Program *program, Error *error) {
     return output_file_commit(&program->json, error);
 }
 
+static bool is_dash(const char *path) {
+    return path != NULL && strcmp(path, "-") == 0;
+}
+
 static int check_modes(const Settings *s, Error *error) {
     PolicyList policies;
     int status = policies_from_options(&s->session.kv, s->compare, &policies, error);
@@ -328,7 +332,7 @@ static int check_modes(const Settings *s, Error *error) {
         return status;
     if (s->compare && s->interactive)
         return error_set(error, ERROR_USAGE, "--compare needs one prompt for all modes; --interactive has many");
-    if (s->interactive && s->json != NULL && strcmp(s->json, "-") == 0)
+    if (s->interactive && is_dash(s->json))
         return error_set(error, ERROR_USAGE, "--interactive writes to stdout, so --json - cannot; name a file");
     if (s->shape != NULL && !s->plan_memory)
         return error_set(error, ERROR_USAGE, "--shape needs --plan_memory");
@@ -349,8 +353,8 @@ static int check_program(void *state, Error *error) {
         return error_set(error, ERROR_USAGE, "--prompt and --prompt_file exclude each other; give one");
     if (s->prompt == NULL && s->prompt_file == NULL && !s->interactive)
         return error_set(error, ERROR_USAGE, "no prompt; give --prompt TEXT, --prompt_file FILE or --interactive");
-    if (s->interactive && s->prompt_file != NULL && strcmp(s->prompt_file, "-") == 0)
-        return error_set(error, ERROR_USAGE, "--interactive reads stdin, so --prompt_file - cannot; name a file");
+    if (s->interactive && (is_dash(s->prompt_file) || is_dash(s->chat_template)))
+        return error_set(error, ERROR_USAGE, "--interactive reads stdin, so no other flag can; name a file, not -");
     s->chat = s->chat || s->interactive;
     if (!s->chat && (s->system != NULL || s->chat_template != NULL))
         return error_set(error, ERROR_USAGE, "--system and --chat_template need --chat or --interactive");
@@ -385,7 +389,7 @@ int main(int argc, char **argv) {
         {"prompt_file", OPTION_INPUT, &s->prompt_file, "FILE",
          "the same from a file, its final newline included; - is stdin", 0, 0},
         {"chat", OPTION_FLAG, &s->chat, NULL, "the prompt is a message: apply the checkpoint's chat template", 0, 0},
-        {"chat_template", OPTION_STRING, &s->chat_template, "NAME",
+        {"chat_template", OPTION_INPUT, &s->chat_template, "NAME",
          "a file in Jinja, or chatml, llama2, llama3, mistral or zephyr; default: the checkpoint's", 0, 0},
         {"system", OPTION_TEXT, &s->system, "TEXT", "system message; default: the template's", 0, 0},
         {"date", OPTION_STRING, &s->date, "DATE", "YYYY-MM-DD, for templates that tell it; default: today", 0, 0},

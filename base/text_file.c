@@ -10,7 +10,7 @@
 #define END_MARK        0x1A /* ^Z: where a text ends for DOS, and for CP/M, which fills a block with them */
 #define FIRST_CAPACITY  65536
 
-static int read_descriptor(TextFile *file, int descriptor, Error *error) {
+static int read_descriptor(TextFile *file, int descriptor, size_t max_bytes, Error *error) {
     for (size_t capacity = 0;;) {
         size_t *length = &file->text.length;
         if (*length == capacity) {
@@ -29,6 +29,9 @@ static int read_descriptor(TextFile *file, int descriptor, Error *error) {
         if (n == 0)
             return 0;
         *length += (size_t)n;
+        if (*length > max_bytes)
+            return error_set(error, ERROR_FORMAT, "%s: is longer than %zu bytes; give a shorter text", file->name,
+                             max_bytes);
     }
 }
 
@@ -48,7 +51,7 @@ int text_check_encoding(StringView start, const char *name, Error *error) {
     return 0;
 }
 
-int text_file_read(TextFile *file, const char *path, Error *error) {
+int text_file_read(TextFile *file, const char *path, size_t max_bytes, Error *error) {
     bool is_stdin = strcmp(path, "-") == 0;
     *file = (TextFile){.name = is_stdin ? "stdin" : path};
     int descriptor = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
@@ -56,7 +59,7 @@ int text_file_read(TextFile *file, const char *path, Error *error) {
         return error_set(error, ERROR_INTERRUPTED, "interrupted");
     if (descriptor < 0)
         return error_set(error, ERROR_IO, "%s: %s; check the path and its permissions", path, strerror(errno));
-    int status = read_descriptor(file, descriptor, error);
+    int status = read_descriptor(file, descriptor, max_bytes, error);
     if (!is_stdin)
         close(descriptor);
     file->text.bytes = file->bytes;

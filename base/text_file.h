@@ -2,7 +2,7 @@
  * behind, CRLF for line ends. All else is text: a final newline, NUL bytes, lone carriage returns.
  *
  *     TextFile file;
- *     if (text_file_read(&file, "-", &error) < 0) …         // the bytes; UTF-16 and UTF-32 are refused
+ *     if (text_file_read(&file, "-", TEXT_FILE_MAX, &error) < 0) …         // the bytes; UTF-16 and UTF-32 are refused
  *     text_file_clean(&file);
  *     use(file.text);
  *     text_file_free(&file);
@@ -19,10 +19,12 @@ typedef struct TextFile {
     char *bytes;      /* owned */
 } TextFile;
 
+#define TEXT_FILE_MAX ((size_t)4 << 30) /* bytes: more than any context holds */
+
 /* Reads all of a file of whatever kind; "-" is stdin. The file is freed with text_file_free(), also after an error:
- * ERROR_IO, ERROR_MEMORY, ERROR_FORMAT for text that is not in 8 bits, ERROR_INTERRUPTED where a signal ends the wait
- * for input. */
-int text_file_read(TextFile *file, const char *path, Error *error);
+ * ERROR_IO, ERROR_MEMORY, ERROR_FORMAT for text that is not in 8 bits or longer than `max_bytes`, ERROR_INTERRUPTED
+ * where a signal ends the wait for input. */
+int text_file_read(TextFile *file, const char *path, size_t max_bytes, Error *error);
 void text_file_free(TextFile *file); /* freeing twice is fine */
 
 /* Drops what is not text; returns how many line ends were CRLF. */

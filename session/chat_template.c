@@ -1,13 +1,14 @@
 /* See chat_template.h. */
 #include "session/chat_template.h"
 
+#include "base/text_file.h"
 #include "jinja/jinja.h"
 #include "session/named_templates.h"
 #include "tokenizer/utf8.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 enum { MAX_FILE_BYTES = 1 << 20 };
 
@@ -35,36 +36,17 @@ static int read_date(const char *text, struct tm *date, Error *error) {
     return 0;
 }
 
-/* The file's text, which the caller frees. */
-static int read_file(const char *path, char **out, size_t *length, Error *error) {
-    FILE *file = fopen(path, "rb");
-    if (file == NULL && errno == ENOENT)
+static int open_file(ChatTemplate *chat, const char *path, Error *error) {
+    TextFile file;
+    if (strcmp(path, "-") != 0 && access(path, F_OK) != 0)
         return error_set(error, ERROR_USAGE, "--chat_template %s: unknown; name a file, or one of %s", path,
                          named_template_names());
-    if (file == NULL)
-        return error_set(error, ERROR_IO, "%s: %s; check the path and its permissions", path, strerror(errno));
-    *out = malloc(MAX_FILE_BYTES + 1);
-    *length = *out != NULL ? fread(*out, 1, MAX_FILE_BYTES + 1, file) : 0;
-    bool failed = ferror(file) != 0;
-    fclose(file);
-    if (*out == NULL)
-        return error_memory(error, "a chat template", MAX_FILE_BYTES);
-    if (failed || *length > MAX_FILE_BYTES)
-        return error_set(error, ERROR_IO, "%s: %s; name a file with a chat template in Jinja", path,
-                         failed ? "cannot be read" : "is larger than 1 MiB");
-    return 0;
-}
-
-static int open_file(ChatTemplate *chat, const char *path, Error *error) {
-    static const char BOM[] = "\xEF\xBB\xBF";
-    char *text = NULL;
-    size_t length = 0;
-    int status = read_file(path, &text, &length, error);
+    int status = text_file_read(&file, path, MAX_FILE_BYTES, error);
     if (status == 0) {
-        size_t skipped = sv_starts_with((StringView){text, length}, sv(BOM)) ? strlen(BOM) : 0;
-        status = jinja_parse(&chat->jinja, (StringView){text + skipped, length - skipped}, error);
+        text_file_clean(&file);
+        status = jinja_parse(&chat->jinja, file.text, error);
     }
-    free(text);
+    text_file_free(&file);
     return status;
 }
 

@@ -388,6 +388,8 @@ test_usage_errors() {
     expect_error 2 '--stop' --prompt a --stop ''
     expect_error 2 '--stop: is not UTF-8' --prompt a --stop $'caf\xe9'
     expect_error 2 'stdin' --interactive --prompt_file -
+    expect_error 2 'stdin' --interactive --chat_template -
+    expect_error 2 'both want stdin' --prompt_file - --chat --chat_template -
     expect_error 1 '--chat_template' --prompt a --chat
     expect_error 1 '--device cpu' --prompt a --device cuda
     run --prompt a

@@ -153,7 +153,7 @@ static int read_through_pipe(TextFile *file, const char *bytes, size_t n, Error 
     assert_int_equal(write(ends[1], bytes, n), n);
     close(ends[1]);
     dup2(ends[0], STDIN_FILENO);
-    int status = text_file_read(file, "-", error);
+    int status = text_file_read(file, "-", 8, error);
     dup2(before, STDIN_FILENO);
     close(ends[0]);
     close(before);
@@ -213,11 +213,14 @@ static void test_large_text(void **state) {
     char *bytes = fixture_load(fixture_path("STOWKV_DATA", "wiki.test.raw"), &size);
     TextFile file;
     Error error = {0};
-    assert_int_equal(text_file_read(&file, fixture_path("STOWKV_DATA", "wiki.test.raw"), &error), 0);
+    assert_int_equal(text_file_read(&file, fixture_path("STOWKV_DATA", "wiki.test.raw"), TEXT_FILE_MAX, &error), 0);
     assert_int_equal(text_file_clean(&file), 0);
     assert_true(sv_equal(file.text, (StringView){bytes, size}));
     text_file_free(&file);
     free(bytes);
+    assert_int_equal(text_file_read(&file, "/dev/zero", 100000, &error), ERROR_FORMAT);
+    assert_non_null(strstr(error.message, "/dev/zero: is longer than 100000 bytes"));
+    text_file_free(&file);
 }
 
 int main(void) {

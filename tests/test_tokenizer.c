@@ -1,5 +1,6 @@
 /* The tokenizer against Hugging Face's tokenizers and SentencePiece (cases from the fixture maker), its streams, its
  * bounds on long words, and what it says about damaged input. */
+#include "session/prompt.h"
 #include "tests/vocabulary_fixture.h"
 #include "tokenizer/pre_tokenizer.h"
 #include "tokenizer/text_stream.h"
@@ -447,6 +448,30 @@ static void test_named_ends(void **state) {
     expect_refused(&tiny.vocabulary, ERROR_FORMAT, "end token");
 }
 
+/* Generation starts from BOS where the vocabulary has one, as llama2.c does, even if no rule puts it in front of texts.
+ */
+static void test_empty_prompt(void **state) {
+    (void)state;
+    Tiny tiny;
+    tiny_start(&tiny);
+    const PromptOptions options = {0};
+    Error error = {0};
+    TokenList tokens = {0};
+    Session session = {.tokenizer = open_or_fail(&tiny.vocabulary)};
+    assert_int_equal(prompt_encode(&session, &options, sv(""), &tokens, &error), ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "no BOS to start from"));
+    tokenizer_free(session.tokenizer);
+
+    tiny.vocabulary.bos_id = TINY_CONTROL;
+    session.tokenizer = open_or_fail(&tiny.vocabulary);
+    assert_false(tokenizer_adds_bos(session.tokenizer));
+    assert_int_equal(prompt_encode(&session, &options, sv(""), &tokens, &error), 0);
+    assert_int_equal(tokens.count, 1);
+    assert_int_equal(tokens.ids[0], TINY_CONTROL);
+    token_list_free(&tokens);
+    tokenizer_free(session.tokenizer);
+}
+
 static void test_damaged_vocabularies(void **state) {
     (void)state;
     Tiny tiny;
@@ -736,6 +761,7 @@ int main(void) {
         cmocka_unit_test(test_merge_order),
         cmocka_unit_test(test_special_tokens),
         cmocka_unit_test(test_bos_and_ends),
+        cmocka_unit_test(test_empty_prompt),
         cmocka_unit_test(test_names_of_ends),
         cmocka_unit_test(test_named_ends),
         cmocka_unit_test(test_damaged_vocabularies),

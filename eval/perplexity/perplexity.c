@@ -37,7 +37,8 @@ typedef struct Program {
 /* The text's bytes, or its rows as the definition joins them, as tokens. */
 static int read_tokens(Program *p, Error *error) {
     const Settings *s = &p->settings;
-    if (text_file_read(&p->text, s->text_file, error) < 0 || text_check(p->text.text, p->text.name, error) < 0)
+    if (text_file_read(&p->text, s->text_file, TEXT_FILE_MAX, error) < 0 ||
+        text_check(p->text.text, p->text.name, error) < 0)
         return error->code;
     size_t n_crlf = text_file_clean(&p->text);
     StringView text = p->text.text;

@@ -317,7 +317,7 @@ int main(int argc, char **argv) {
          0, 0},
         {"prompt_template", OPTION_TEXT, &s->prompt_template, "TEXT",
          "the prompt, {} or {FIELD} standing for the text; default: asks for one sentence", 0, 0},
-        {"chat_template", OPTION_STRING, &s->chat_template, "NAME",
+        {"chat_template", OPTION_INPUT, &s->chat_template, "NAME",
          "a file in Jinja, chatml, llama2, llama3, mistral, zephyr or none; default: the checkpoint's", 0, 0},
         {"date", OPTION_STRING, &s->date, "DATE", "YYYY-MM-DD, for chat templates that tell it; default: today", 0, 0},
         {"samples", OPTION_SIZE, &s->samples, "N", "records to use, from the first; default 200, 0: all", 0, 1 << 30},
