@@ -17,6 +17,7 @@ typedef struct Arguments {
 
 typedef struct Row {
     const char *name, *parameters; /* "a b c" */
+    int n_required;                /* of them, the first */
     Value (*call)(Machine *m, const struct Row *row, Value self, const Value *p);
     int variant;
     Group group;

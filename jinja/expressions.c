@@ -55,6 +55,8 @@ static void arguments(Machine *m, Arguments *out) {
             jinja_fail(m, ERROR_UNSUPPORTED, "more than %d arguments, or a list of them, are not supported",
                        MAX_ARGUMENTS);
         bool keyword = m->at->kind == TOKEN_NAME && sv_is(m->at[1].text, "=");
+        if (!keyword && out->n > 0 && out->names[out->n - 1].length > 0)
+            jinja_fail(m, ERROR_FORMAT, "an argument by position behind one by name");
         out->names[out->n] = keyword ? m->at->text : (StringView){"", 0};
         m->at += keyword ? 2 : 0;
         out->values[out->n] = jinja_expression(m);
@@ -223,6 +225,7 @@ static Value filtered(Machine *m, Value value, Group group) {
 
 static Value unary(Machine *m, bool with_filters) {
     jinja_enter(m);
+    jinja_step(m, 0);
     bool negative = jinja_accept(m, "-");
     Value value = postfix(m, negative ? unary(m, false) : primary(m));
     if (negative && !m->skips)

@@ -42,6 +42,8 @@ Value jinja_mapping_items(Machine *m, const Row *row, Value self, const Value *p
                      row->variant == KEYS     ? pair.items->at[0]
                      : row->variant == VALUES ? pair.items->at[1]
                                               : pair);
+        if (row->variant == SORTED && self.items->at[i].kind != JINJA_TEXT)
+            jinja_fail(m, ERROR_UNSUPPORTED, "%s by keys that are no texts is not supported", row->name);
         for (size_t j = i / 2; row->variant == SORTED && j > 0; j--) {
             Value *later = &out.items->at[j], before = later[-1];
             Text a = jinja_change_case(m, &LOWERED, before.items->at[0], p).text,
@@ -56,6 +58,7 @@ Value jinja_mapping_items(Machine *m, const Row *row, Value self, const Value *p
 }
 
 Value jinja_get_item(Machine *m, const Row *row, Value self, const Value *p) {
+    jinja_check_key(m, p[0]);
     const Value *found = jinja_find(m, self.items, p[0]);
     return found != NULL ? *found : p[1].kind == JINJA_UNSET ? (Value){.kind = JINJA_NONE} : p[1];
 }

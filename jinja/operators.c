@@ -13,6 +13,8 @@ static bool contains(Machine *m, Value self, Value in) {
             jinja_fail(m, ERROR_FORMAT, "%s in a text", jinja_kind_name(self));
         return self.text.length == 0 || jinja_find_text(m, in.text, self.text, 0) < in.text.length;
     }
+    if (in.kind == JINJA_MAPPING)
+        jinja_check_key(m, self);
     const Items *items = jinja_iterate(m, in);
     for (size_t i = 0; i < items->count; i++)
         if (jinja_equal(m, items->at[i], self))

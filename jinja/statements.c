@@ -5,10 +5,12 @@ enum { MAX_TARGETS = 4 };
 
 /* Gives the macro's parameters their values: the arguments', else their own. Ends behind the opening tag. */
 static void parameters(Machine *m, const Arguments *given, size_t n_positional) {
-    bool skips = m->skips;
+    bool skips = m->skips, optional = false;
     size_t n_used = 0;
     jinja_expect(m, "(");
     for (size_t i = 0; !jinja_accept(m, ")"); i++) {
+        if (i > 0)
+            jinja_expect(m, ",");
         StringView name = jinja_expect_kind(m, TOKEN_NAME, "a parameter");
         Value value = jinja_undefined(name);
         size_t j = i;
@@ -17,21 +19,20 @@ static void parameters(Machine *m, const Arguments *given, size_t n_positional) 
                 ;
         bool there = j < given->n;
         m->skips = skips || there;
-        if (jinja_accept(m, "="))
+        if (optional && !jinja_next_is(m, "="))
+            jinja_fail(m, ERROR_FORMAT, "a parameter without a value behind one with a value");
+        if ((optional = jinja_accept(m, "=")))
             value = jinja_expression(m);
         m->skips = skips;
         n_used += there;
         if (!skips)
             jinja_assign(m, &m->scope->names, jinja_string(name), there ? given->values[j] : value);
-        if (!jinja_next_is(m, ")"))
-            jinja_expect(m, ",");
     }
     if (n_used < given->n)
         jinja_fail(m, ERROR_FORMAT, "a macro is called with other arguments than it has");
     jinja_close_tag(m);
 }
 
-/* Reads up to one of `ends` into a text, with names of its own. */
 Text jinja_captured(Machine *m, const char *ends, Scope *around, const Arguments *given) {
     Scope *scope = m->scope;
     Buffer buffer = {0}, *out = m->out;
@@ -57,14 +58,14 @@ typedef struct Targets {
     size_t n;
 } Targets;
 
-static Targets targets(Machine *m) {
+static Targets targets(Machine *m, bool attributes) {
     Targets out = {0};
     bool parenthesis = jinja_accept(m, "(");
     do {
         if (out.n == MAX_TARGETS)
             jinja_fail(m, ERROR_UNSUPPORTED, "more than %d names at once are not supported", MAX_TARGETS);
         out.names[out.n] = jinja_expect_kind(m, TOKEN_NAME, "a name");
-        if (jinja_accept(m, "."))
+        if (attributes && jinja_accept(m, "."))
             out.attributes[out.n] = jinja_expect_kind(m, TOKEN_NAME, "a name");
         out.n++;
     } while (jinja_accept(m, ","));
@@ -114,10 +115,9 @@ static const Items *chosen(Machine *m, const Items *all, const Targets *to, Toke
     return kept;
 }
 
-static void for_statement(Machine *m) {
+/* Reads the rest of the loop's opening tag; none where it is skipped. */
+static const Items *loop_items(Machine *m, const Targets *to) {
     bool skips = m->skips;
-    Scope *scope = m->scope;
-    Targets to = targets(m);
     jinja_expect(m, "in");
     Value over = jinja_condition(m, false);
     Token *filter = jinja_accept(m, "if") ? m->at : NULL;
@@ -126,12 +126,20 @@ static void for_statement(Machine *m) {
         jinja_expression(m);
     m->skips = skips;
     jinja_close_tag(m);
-    const Items *all = skips ? &(Items){0} : jinja_iterate(m, over);
-    if (filter != NULL && !skips)
-        all = chosen(m, all, &to, filter);
-    Token *start = m->at;
+    if (skips)
+        return jinja_items(m, JINJA_LIST).items;
+    const Items *all = jinja_iterate(m, over);
+    return filter != NULL ? chosen(m, all, to, filter) : all;
+}
+
+static void for_statement(Machine *m) {
+    bool skips = m->skips;
+    Scope *scope = m->scope;
+    Targets to = targets(m, false);
     Loop *loop = jinja_take(m, sizeof *loop);
-    loop->items = all;
+    loop->items = loop_items(m, &to);
+    const Items *all = loop->items;
+    Token *start = m->at;
     m->n_loops++;
     for (bool ends = false; loop->index < all->count && !ends; loop->index++) {
         m->at = start;
@@ -143,13 +151,11 @@ static void for_statement(Machine *m) {
         m->breaks = m->continues = m->skips = false;
         m->scope = scope;
     }
-    m->skips = skips || all->count > 0;
-    if (all->count == 0) {
-        m->skips = true;
+    m->skips = true;
+    if (all->count == 0)
         jinja_body(m, "else endfor");
-        m->skips = skips;
-    }
     m->n_loops--;
+    m->skips = skips || all->count > 0;
     if (jinja_accept(m, "else")) {
         jinja_close_tag(m);
         jinja_body(m, "endfor");
@@ -178,7 +184,7 @@ static void if_statement(Machine *m) {
 }
 
 static void set_statement(Machine *m) {
-    Targets to = targets(m);
+    Targets to = targets(m, true);
     Value value;
     if (jinja_accept(m, "=")) {
         value = jinja_expression(m);
@@ -260,6 +266,7 @@ void jinja_body(Machine *m, const char *ends) {
     while (!at_end(m, ends)) {
         if (m->at->kind == TOKEN_END)
             jinja_fail(m, ERROR_FORMAT, "a block without its end (%s)", ends);
+        jinja_step(m, 0);
         const Token *token = m->at++;
         if (token->kind == TOKEN_OPEN_BLOCK) {
             statement(m);

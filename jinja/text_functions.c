@@ -13,9 +13,18 @@ static bool is_stripped(Text text, bool left, Text characters, size_t *length) {
     return characters.bytes == NULL ? space : sv_find(jinja_view(characters), one, 0) < characters.length;
 }
 
+/* A parameter that Python wants to be a text; .bytes is NULL where it is none or not given. */
+static Text text_or_none(Machine *m, const Row *row, Value parameter) {
+    if (parameter.kind == JINJA_UNSET || parameter.kind == JINJA_NONE)
+        return (Text){0};
+    if (parameter.kind != JINJA_TEXT)
+        jinja_fail(m, ERROR_FORMAT, "%s with %s", row->name, jinja_kind_name(parameter));
+    return jinja_text_of(m, parameter);
+}
+
 Value jinja_strip_text(Machine *m, const Row *row, Value self, const Value *p) {
     Text text = jinja_text_of(m, self);
-    Text characters = p[0].kind > JINJA_NONE ? jinja_text_of(m, p[0]) : (Text){0};
+    Text characters = text_or_none(m, row, p[0]);
     jinja_step(m, text.length);
     size_t length;
     while ((row->variant & LEFT) && text.length > 0 && is_stripped(text, true, characters, &length))
@@ -58,7 +67,9 @@ Value jinja_change_case(Machine *m, const Row *row, Value self, const Value *p) 
 }
 
 Value jinja_replace_text(Machine *m, const Row *row, Value self, const Value *p) {
-    Text text = jinja_text_of(m, self), old = jinja_text_of(m, p[0]), new = jinja_text_of(m, p[1]);
+    bool method = row->group == GROUP_TEXT; /* which takes nothing but texts */
+    Text text = jinja_text_of(m, self), old = method ? text_or_none(m, row, p[0]) : jinja_text_of(m, p[0]);
+    Text new = method ? text_or_none(m, row, p[1]) : jinja_text_of(m, p[1]);
     Buffer out = {0};
     if (old.length == 0)
         jinja_fail(m, ERROR_UNSUPPORTED, "replace of an empty text is not supported");
@@ -75,8 +86,10 @@ Value jinja_replace_text(Machine *m, const Row *row, Value self, const Value *p)
 /* At `separator` or, where that is none, at runs of white space. */
 Value jinja_split_text(Machine *m, const Row *row, Value self, const Value *p) {
     static const Row STRIP = {.variant = LEFT};
-    Text text = jinja_text_of(m, self), separator = p[0].kind > JINJA_NONE ? jinja_text_of(m, p[0]) : (Text){0};
+    Text text = jinja_text_of(m, self), separator = text_or_none(m, row, p[0]);
     int64_t n_left = p[1].kind == JINJA_INTEGER && p[1].integer >= 0 ? p[1].integer : INT64_MAX;
+    if (p[1].kind != JINJA_UNSET && p[1].kind != JINJA_INTEGER)
+        jinja_fail(m, ERROR_FORMAT, "split into %s pieces", jinja_kind_name(p[1]));
     Value out = jinja_items(m, JINJA_LIST);
     if (separator.bytes != NULL && separator.length == 0)
         jinja_fail(m, ERROR_FORMAT, "split by an empty text");

@@ -45,7 +45,13 @@ Value *jinja_find(Machine *m, const Items *mapping, Value key) {
     return NULL;
 }
 
+void jinja_check_key(Machine *m, Value key) {
+    if (key.kind == JINJA_LIST || key.kind == JINJA_MAPPING)
+        jinja_fail(m, ERROR_FORMAT, "%s as a key", jinja_kind_name(key));
+}
+
 void jinja_assign(Machine *m, Items *mapping, Value key, Value value) {
+    jinja_check_key(m, key);
     Value *found = jinja_find(m, mapping, key);
     if (found == NULL) {
         jinja_append(m, mapping, key);

@@ -69,6 +69,7 @@ Value jinja_items(Machine *m, Kind kind); /* empty */
 
 void jinja_append(Machine *m, Items *items, Value value);
 Value *jinja_find(Machine *m, const Items *mapping, Value key); /* NULL: not there */
+void jinja_check_key(Machine *m, Value key);                    /* fails where Python says "unhashable" */
 void jinja_assign(Machine *m, Items *mapping, Value key, Value value);
 
 const char *jinja_kind_name(Value value); /* "a list" */

@@ -94,13 +94,23 @@ static StringView spelling(const Tokenizer *tokenizer, int32_t id) {
 }
 
 static int check_vocabulary(const ChatTemplate *chat, const Tokenizer *tokenizer, Error *error) {
-    for (int i = 0; chat->named != NULL && i < 3 && chat->named->required[i] != NULL; i++)
-        if (tokenizer_special(tokenizer, sv(chat->named->required[i])) < 0)
-            return error_set(error, ERROR_UNSUPPORTED,
-                             "chat template %s needs the special token %s, which the vocabulary does not have; choose "
-                             "another template or run without --chat",
-                             chat->name, chat->named->required[i]);
-    return 0;
+    const NamedTemplate *named = chat->named;
+    const char *missing = NULL;
+    if (named == NULL)
+        return 0;
+    for (int i = 0; i < 3 && named->required[i] != NULL; i++)
+        if (tokenizer_special(tokenizer, sv(named->required[i])) < 0)
+            missing = named->required[i];
+    if (tokenizer_bos(tokenizer) < 0 && strstr(named->jinja, "bos_token") != NULL)
+        missing = "BOS";
+    if (tokenizer_eos(tokenizer) < 0 && strstr(named->jinja, "eos_token") != NULL)
+        missing = "EOS";
+    if (missing == NULL)
+        return 0;
+    return error_set(error, ERROR_UNSUPPORTED,
+                     "chat template %s needs the special token %s, which the vocabulary does not have; choose another "
+                     "template or run without --chat",
+                     chat->name, missing);
 }
 
 /* A message as Jinja takes it: valid UTF-8. *owned is freed by the caller. */

@@ -259,7 +259,7 @@ static void test_refusals(void **state) {
     Tokenizer *tokenizer = open_or_fail(&fixture->vocabulary);
     ChatMessage user = {CHAT_USER, sv("Hi")};
     ChatMessage out_of_order[] = {user, {CHAT_SYSTEM, sv("Late.")}, user};
-    check_refusal(tokenizer, "chatml", "", &user, 1, ERROR_UNSUPPORTED, "<|im_start|>");
+    check_refusal(tokenizer, "chatml", "", &user, 1, ERROR_UNSUPPORTED, "<|im_end|>");
     check_refusal(tokenizer, "llama2", "", out_of_order, 3, ERROR_ARGUMENT, "must alternate");
     check_refusal(tokenizer, "llama2", "", NULL, 0, ERROR_ARGUMENT, "without messages");
     check_refusal(tokenizer, NULL, "{{ raise_exception('No \n system') }}", &user, 1, ERROR_ARGUMENT, "No ? system");
