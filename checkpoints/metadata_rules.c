@@ -279,7 +279,7 @@ int metadata_check_tokenizer(const Gguf *gguf, Checkpoint *checkpoint, Error *er
         const Rule *rule = find_rule(TOKENIZER_RULES, sizeof TOKENIZER_RULES / sizeof *TOKENIZER_RULES, name);
         if (rule != NULL && !changes_nothing(gguf, value, prefix, rule))
             return refuse(gguf, value, rule->about, error);
-        char key[64];
+        char key[129];
         snprintf(key, sizeof key, "%.*s", SV_ARGS(value->key));
         if (rule == NULL)
             name_list_add(&unknown, key);

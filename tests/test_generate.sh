@@ -215,7 +215,7 @@ test_cache_errors() {
     expect_error 2 'did you mean int8' --prompt a --quantize_kv --kv_codec int9
     expect_error 2 'character 8' --prompt a --kv_policy 'f16:32,itn8:*'
     expect_error 1 'layer 5' --prompt a --kv_policy '@5:f16:*;@*:f16:*'
-    run --prompt a --max_new_tokens 1 --quantize_kv --kv_codec nf4
+    run --checkpoint_path "$stories" --prompt a --max_new_tokens 1 --quantize_kv --kv_codec nf4
     check 'rows that nf4 pads are told' stderr_has 'rows of 8 are padded to 64'
     expect_error 2 'exclude' --prompt a --quantize_kv --compress_kv
     expect_error 2 '--sink_size' --prompt a --sink_size 4
