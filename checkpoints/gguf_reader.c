@@ -118,7 +118,7 @@ static int refuse_unsupported(const Gguf *gguf, const ModelConfig *config, Error
                          "%s: attention.scale is %g, and only 1 / sqrt(head dimension) = %g is supported; use a "
                          "checkpoint without it",
                          gguf->path, scale, usual);
-    return metadata_check_family(gguf, config, error);
+    return 0;
 }
 
 static int read_config(const Gguf *gguf, ModelConfig *config, Error *error) {
@@ -171,6 +171,8 @@ static int gguf_read(Checkpoint *checkpoint, const char *path, Error *error) {
     int status = gguf_refuse_later_part(&gguf, path, error);
     if (status == 0)
         status = read_config(&gguf, &checkpoint->config, error);
+    if (status == 0)
+        status = metadata_check_family(&gguf, checkpoint, error);
     if (status == 0)
         status = gguf_read_vocabulary(&gguf, checkpoint, error);
     if (status == 0)

@@ -10,6 +10,7 @@
 typedef enum RuleKind {
     RULE_READ,     /* honoured by the reader, or refused there */
     RULE_NEUTRAL,  /* a number, or an array of them: each one of `neutral` */
+    RULE_NOTED,    /* the same; other values are left out with a note */
     RULE_TEXT,     /* a string: empty or one of `texts` */
     RULE_EMPTY,    /* an array or a string without contents */
     RULE_SAME,     /* a number: 0, or that of the key texts[0] */
@@ -29,6 +30,8 @@ typedef struct Rule {
     { name, RULE_READ, {0, 0}, {0}, NULL }
 #define NEUTRAL(name, a, b, about)                                                                                     \
     { name, RULE_NEUTRAL, {a, b}, {0}, about }
+#define NOTED(name, a, b, about)                                                                                       \
+    { name, RULE_NOTED, {a, b}, {0}, about }
 #define TEXT(name, about, ...)                                                                                         \
     { name, RULE_TEXT, {0, 0}, {__VA_ARGS__}, about }
 #define EMPTY(name, about)                                                                                             \
@@ -98,7 +101,8 @@ static const Rule FAMILY_RULES[] = {
     NEUTRAL("attention.value_length_mla", 0, 0, "latent attention"),
     NEUTRAL("attention.indexer.*", 0, 0, "sparse attention"),
     NEUTRAL("attention.relative_buckets_count", 0, 0, "relative positions"),
-    NEUTRAL("use_parallel_residual", 0, 0, "attention and feed-forward side by side"),
+    NOTED("use_parallel_residual", 0, 0, "converters of early 2024 wrote true for every family, and no model of this one "
+          "has it"),
     NEUTRAL("swin_norm", 0, 0, "norms behind attention"),
     NEUTRAL("swiglu_clamp_*", 0, 0, "clamping in the feed-forward network"),
     NEUTRAL("activation_sparsity_scale", 0, 0, "sparse activations"),
@@ -208,6 +212,7 @@ static bool changes_nothing(const Gguf *gguf, const GgufValue *value, StringView
     case RULE_HARMLESS:
         return true;
     case RULE_NEUTRAL:
+    case RULE_NOTED:
         return is_neutral(value, rule->neutral);
     case RULE_TEXT:
         return is_text(value, rule->texts);
@@ -249,22 +254,31 @@ static bool behind(StringView key, StringView prefix, StringView *name) {
     return sv_starts_with(key, prefix);
 }
 
-int metadata_check_family(const Gguf *gguf, const ModelConfig *config, Error *error) {
+static int check_family_key(const Gguf *gguf, Checkpoint *checkpoint, const GgufValue *value, StringView prefix,
+                            StringView name, Error *error) {
+    const Rule *rule = find_rule(FAMILY_RULES, sizeof FAMILY_RULES / sizeof *FAMILY_RULES, name);
     char text[64];
-    snprintf(text, sizeof text, "%s.", config->family->name);
+    if (rule == NULL)
+        return error_set(error, ERROR_UNSUPPORTED,
+                         "%s: metadata %.*s is not known here, and may change what the model computes; use a "
+                         "checkpoint without it",
+                         gguf->path, SV_ARGS(value->key));
+    if (changes_nothing(gguf, value, prefix, rule))
+        return 0;
+    if (rule->kind != RULE_NOTED)
+        return refuse(gguf, value, rule->about, error);
+    return checkpoint_note(checkpoint, error, "%s: metadata %.*s%s and is left out: %s; nothing need be done",
+                           gguf->path, SV_ARGS(value->key), shown(value, text), rule->about);
+}
+
+int metadata_check_family(const Gguf *gguf, Checkpoint *checkpoint, Error *error) {
+    char text[64];
+    snprintf(text, sizeof text, "%s.", checkpoint->config.family->name);
     StringView prefix = sv(text), name;
     for (size_t i = 0; i < gguf->n_values; i++) {
         const GgufValue *value = &gguf->values[i];
-        if (!behind(value->key, prefix, &name))
-            continue;
-        const Rule *rule = find_rule(FAMILY_RULES, sizeof FAMILY_RULES / sizeof *FAMILY_RULES, name);
-        if (rule == NULL)
-            return error_set(error, ERROR_UNSUPPORTED,
-                             "%s: metadata %.*s is not known here, and may change what the model computes; use a "
-                             "checkpoint without it",
-                             gguf->path, SV_ARGS(value->key));
-        if (!changes_nothing(gguf, value, prefix, rule))
-            return refuse(gguf, value, rule->about, error);
+        if (behind(value->key, prefix, &name) && check_family_key(gguf, checkpoint, value, prefix, name, error) < 0)
+            return error->code;
     }
     return 0;
 }

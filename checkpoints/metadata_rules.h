@@ -9,8 +9,8 @@
 #include "checkpoints/gguf.h"
 
 /* After the configuration is read: ERROR_UNSUPPORTED for a key of the family that changes the arithmetic in a way that
- * the forward pass does not have. */
-int metadata_check_family(const Gguf *gguf, const ModelConfig *config, Error *error);
+ * the forward pass does not have, or that nobody knows. */
+int metadata_check_family(const Gguf *gguf, Checkpoint *checkpoint, Error *error);
 
 /* The same for keys of the tokenizer that change how a text is split. */
 int metadata_check_tokenizer(const Gguf *gguf, Checkpoint *checkpoint, Error *error);
