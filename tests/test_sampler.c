@@ -108,7 +108,7 @@ static void test_seed(void **state) {
 
 /* ---- Large vocabularies */
 
-enum { N_LARGE = 5000, N_LARGE_DRAWS = 40 };
+enum { N_LARGE = 5000, N_LARGE_DRAWS = 24 };
 
 static double gauss(uint64_t *state) {
     return sqrt(-2 * log(1 - random_uniform(state))) * cos(6.283185307179586 * random_uniform(state));
@@ -175,43 +175,56 @@ static int by_logit(const void *left, const void *right) {
     return a->logit != b->logit ? (a->logit < b->logit) - (a->logit > b->logit) : a->id - b->id;
 }
 
-/* The definition, on sorted tokens. Returns the place of the token; *doubtful where a sum is so near to a bound that
- * rounding decides. */
-static size_t place_by_definition(const Token *sorted, size_t n, const SamplerOptions *o, double u, bool *doubtful) {
-    size_t k = o->top_k > 0 && o->top_k < n ? o->top_k : n, n_kept = 0;
-    double best = (double)sorted[0].logit, sum = 0, kept = 0, reached = 0;
-#define WEIGHT(i) exp(((double)sorted[i].logit - best) / o->temperature)
-    for (size_t i = 0; i < k; i++)
-        sum += WEIGHT(i);
-    for (; n_kept < k; n_kept++) {
-        double w = WEIGHT(n_kept);
-        *doubtful = *doubtful || (n_kept > 0 && o->top_p < 1 && fabs(kept / sum - o->top_p) < 1e-6) ||
-                    fabs(w - o->min_p) < 1e-6 * w;
-        if (n_kept > 0 && (kept >= o->top_p * sum || w < o->min_p))
-            break;
-        kept += w;
+/* The definition: what is kept of sorted tokens. */
+typedef struct Kept {
+    double weights[N_LARGE], sum;
+    size_t n;
+    bool doubtful; /* a sum is so near to a bound that rounding decides */
+} Kept;
+
+static void keep(const Token *sorted, const SamplerOptions *o, Kept *kept) {
+    size_t k = o->top_k > 0 && o->top_k < N_LARGE ? o->top_k : N_LARGE;
+    double all = 0;
+    for (size_t i = 0; i < k; i++) {
+        kept->weights[i] = exp(((double)sorted[i].logit - (double)sorted[0].logit) / o->temperature);
+        all += kept->weights[i];
     }
-    for (size_t i = 0; i < n_kept; i++) {
-        reached += WEIGHT(i);
-        *doubtful = *doubtful || fabs(reached - u * kept) < 1e-6 * kept;
-        if (reached > u * kept)
+    kept->sum = 0;
+    kept->doubtful = false;
+    for (kept->n = 0; kept->n < k; kept->n++) {
+        double w = kept->weights[kept->n];
+        kept->doubtful = kept->doubtful || fabs(w - o->min_p) < 1e-6 * w ||
+                         (kept->n > 0 && o->top_p < 1 && fabs(kept->sum / all - o->top_p) < 1e-6);
+        if (kept->n > 0 && (kept->sum >= o->top_p * all || w < o->min_p))
+            break;
+        kept->sum += w;
+    }
+}
+
+/* The place of the token that the random number u draws. */
+static size_t place_by_definition(const Kept *kept, double u, bool *doubtful) {
+    double reached = 0;
+    *doubtful = kept->doubtful;
+    for (size_t i = 0; i < kept->n; i++) {
+        reached += kept->weights[i];
+        *doubtful = *doubtful || fabs(reached - u * kept->sum) < 1e-6 * kept->sum;
+        if (reached > u * kept->sum)
             return i;
     }
-#undef WEIGHT
-    return n_kept - 1;
+    return kept->n - 1;
 }
 
 /* Returns how many draws rounding decides. */
-static size_t check_large(const char *name, float *logits, const Token *sorted, const SamplerOptions *o,
-                          SimdLevel level) {
+static size_t check_large(const char *name, float *logits, const Token *sorted, const Kept *kept,
+                          const SamplerOptions *o, SimdLevel level) {
     Sampler sampler;
     Error error = {0};
     size_t n_doubtful = 0;
     assert_int_equal(sampler_open(&sampler, o, N_LARGE, level, &error), 0);
     for (int i = 0; i < N_LARGE_DRAWS; i++) {
         uint64_t state = sampler.state;
-        bool doubtful = false;
-        size_t place = place_by_definition(sorted, N_LARGE, o, random_uniform(&state), &doubtful);
+        bool doubtful;
+        size_t place = place_by_definition(kept, random_uniform(&state), &doubtful);
         int32_t token = sampler_next(&sampler, logits);
         n_doubtful += doubtful;
         if (!doubtful && token != sorted[place].id)
@@ -251,6 +264,7 @@ static void test_large_vocabularies(void **state) {
     };
     static float logits[N_LARGE], before[N_LARGE];
     static Token sorted[N_LARGE];
+    static Kept kept;
     size_t n_doubtful = 0, n_draws = 0;
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         uint64_t random = s + 1;
@@ -259,9 +273,13 @@ static void test_large_vocabularies(void **state) {
             sorted[i] = (Token){logits[i], (int32_t)i};
         }
         qsort(sorted, N_LARGE, sizeof *sorted, by_logit);
-        for (size_t o = 0; o < sizeof options / sizeof *options; o++)
-            for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level))
-                n_doubtful += check_large(shapes[s].name, logits, sorted, &options[o], level), n_draws += N_LARGE_DRAWS;
+        for (size_t o = 0; o < sizeof options / sizeof *options; o++) {
+            keep(sorted, &options[o], &kept);
+            for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
+                n_doubtful += check_large(shapes[s].name, logits, sorted, &kept, &options[o], level);
+                n_draws += N_LARGE_DRAWS;
+            }
+        }
         assert_memory_equal(logits, before, sizeof logits);
     }
     assert_true(n_doubtful <= n_draws / 20);
