@@ -155,12 +155,11 @@ static int take_turn(Program *program, StringView text, TokenList *tokens, Error
     if (conversation_ask(&program->talk, &program->session, &options, text, tokens, &rereads, error) < 0)
         return error->code;
     if (rereads)
-        fprintf(stderr, "note: the chat template changes earlier turns; the conversation is read again\n");
+        fprintf(stderr, "note: the chat template tells earlier turns in other tokens than were generated (a thought, a "
+                        "stop text, white space); the conversation is read again\n");
     if (answer(program, tokens, error) < 0)
         return error->code;
-    StringView said = {run->text_length > 0 ? run->text + text_length : "", run->text_length - text_length};
-    return conversation_answered(&program->talk, said, run->generated.ids + n_generated,
-                                 run->generated.count - n_generated, error);
+    return conversation_answered(&program->talk, run, n_generated, text_length, error);
 }
 
 static int converse(Program *program, StringView first, Error *error) {

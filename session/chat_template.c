@@ -211,11 +211,11 @@ int chat_encode_next(const ChatTemplate *chat, const Tokenizer *tokenizer, const
     int status = render(chat, tokenizer, messages, n_messages, &whole, error);
     if (status == 0)
         status = encode_from(tokenizer, &whole, 0, &ids, error);
-    bool goes_on = status == 0 && begins_with(&ids, seen);
+    bool goes_on = status == 0 && seen != NULL && begins_with(&ids, seen);
     if (goes_on)
         from = seen->count;
     /* A template may refuse a conversation that ends otherwise than this one: then there is nothing to compare. */
-    else if (status == 0 && n_messages >= 3 &&
+    else if (status == 0 && seen != NULL && n_messages >= 3 &&
              render(chat, tokenizer, messages, n_messages - 2, &earlier, &ignored) == 0)
         rest = find_rest(&whole, &earlier, messages[n_messages - 2].content);
     *rewrites = !goes_on && rest == 0;

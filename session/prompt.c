@@ -77,10 +77,11 @@ int conversation_ask(Conversation *talk, Session *session, const PromptOptions *
     if (status == 0 && talk->seen.count == 0)
         status = chat_encode(options->chat, session->tokenizer, talk->messages, talk->n_messages, &next, error);
     else if (status == 0)
-        status = chat_encode_next(options->chat, session->tokenizer, talk->messages, talk->n_messages, &talk->seen,
-                                  rereads, &next, error);
+        status = chat_encode_next(options->chat, session->tokenizer, talk->messages, talk->n_messages,
+                                  talk->says_more ? NULL : &talk->seen, rereads, &next, error);
     if (status == 0 && *rereads) {
         talk->seen.count = 0;
+        talk->says_more = false;
         context_clear(&session->context);
     }
     if (status == 0)
@@ -93,8 +94,15 @@ int conversation_ask(Conversation *talk, Session *session, const PromptOptions *
     return status;
 }
 
-int conversation_answered(Conversation *talk, StringView text, const int32_t *ids, size_t n_ids, Error *error) {
-    return say(talk, CHAT_ASSISTANT, text, error) < 0 ? error->code : see(talk, ids, n_ids, error);
+int conversation_answered(Conversation *talk, const Generation *run, size_t n_ids, size_t n_bytes, Error *error) {
+    StringView text = {run->text_length > 0 ? run->text + n_bytes : "", run->text_length - n_bytes};
+    talk->says_more = talk->says_more || run->end == END_STOP_STRING;
+    for (size_t i = n_ids; i < run->generated.count; i++)
+        if (tokenizer_type(run->session->tokenizer, run->generated.ids[i]) == TOKEN_CONTROL)
+            talk->says_more = true;
+    if (say(talk, CHAT_ASSISTANT, text, error) < 0)
+        return error->code;
+    return see(talk, run->generated.ids + n_ids, run->generated.count - n_ids, error);
 }
 
 void conversation_free(Conversation *talk) {

@@ -6,14 +6,15 @@
  *
  *     Conversation talk = {0};
  *     conversation_ask(&talk, &session, &options, sv("Hello"), &tokens, &error);     // the tokens to read now
- *     conversation_answered(&talk, sv("Hi."), generated, n_generated, &error);
+ *     generation_read(…), generation_continue(…)
+ *     conversation_answered(&talk, &run, 0, 0, &error);
  *     conversation_free(&talk);
  */
 #ifndef STOWKV_PROMPT_H
 #define STOWKV_PROMPT_H
 
 #include "session/chat_template.h"
-#include "session/session.h"
+#include "session/generation.h"
 
 typedef struct PromptOptions {
     const ChatTemplate *chat; /* NULL: the text as it is, with BOS where the model's rule puts it */
@@ -31,15 +32,17 @@ typedef struct Conversation {
     ChatMessage *messages; /* with texts of its own */
     size_t n_messages;
     TokenList seen; /* all that was read and generated, in order */
+    bool says_more; /* what was generated than the answers do: a stop text, special tokens */
 } Conversation;
 
-/* Replaces `tokens` by those to read for the user's next message. Where the template rewrites earlier turns (drops
- * their thoughts, say), they are the whole conversation's, the session's context is emptied for them, and *rereads is
- * set. */
+/* Replaces `tokens` by those to read for the user's next message. Where the cache is not what the template makes of the
+ * conversation (it drops thoughts of earlier turns, say, or an answer ended at a stop text), they are the whole
+ * conversation's, the session's context is emptied for them, and *rereads is set. */
 int conversation_ask(Conversation *talk, Session *session, const PromptOptions *options, StringView text,
                      TokenList *tokens, bool *rereads, Error *error);
 
-int conversation_answered(Conversation *talk, StringView text, const int32_t *ids, size_t n_ids, Error *error);
+/* The answer is what `run` has generated behind its first n_ids ids and n_bytes of text. */
+int conversation_answered(Conversation *talk, const Generation *run, size_t n_ids, size_t n_bytes, Error *error);
 void conversation_free(Conversation *talk);
 
 #endif

@@ -444,6 +444,8 @@ test_chat_templates() {
     printf 'a\nb\n' >"$work/lines"
     usual --interactive --chat_template mistral --max_new_tokens 4 <"$work/lines"
     check 'a conversation goes on from its cache' eval 'status_is 0 && ! stderr_has "read again"'
+    usual --interactive --chat_template mistral --max_new_tokens 40 --stop ' ' <"$work/lines"
+    check 'and is read again behind a stop text' eval 'status_is 0 && stderr_has "read again"'
     printf '%s' "{% for m in messages %}{{ m.role ~ m.content }}{{ '!' if loop.last }}{% endfor %}" >"$work/rewrites.jinja"
     usual --interactive --chat_template "$work/rewrites.jinja" --max_new_tokens 4 <"$work/lines"
     check 'a template that changes earlier turns is told' eval 'status_is 0 && stderr_has "read again"'
