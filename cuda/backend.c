@@ -60,6 +60,10 @@ static void cuda_close(Backend *backend) {
     free(b);
 }
 
+static int cuda_announce(Backend *backend, Tensor *const *tensors, size_t n_tensors, TensorUse use, Error *error) {
+    return cuda_weights_announce(&cuda(backend)->weights, tensors, n_tensors, use, error);
+}
+
 static int cuda_upload(Backend *backend, Tensor *const *tensors, size_t n_tensors, TensorUse use, Error *error) {
     return cuda_weights_upload(&cuda(backend)->weights, tensors, n_tensors, use, error);
 }
@@ -299,6 +303,7 @@ static const BackendOps CUDA_OPS = {
     .close = cuda_close,
     .allocate = cuda_allocate,
     .release = cuda_release,
+    .announce = cuda_announce,
     .upload = cuda_upload,
     .name_matmul = cuda_name_matmul,
     .name_attention = cuda_name_attention,

@@ -4,6 +4,7 @@
 #include "base/checked.h"
 #include "model/packed_matrix.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,14 +28,11 @@ void cuda_weights_close(CudaWeights *weights) {
     if (weights->pieces[0].memory != NULL)
         cudaStreamSynchronize(weights->stream);
     release_pieces(weights);
-    for (size_t i = 0; i < weights->n_matrices; i++) {
-        cudaFree((void *)weights->matrices[i]->panels);
+    for (size_t i = 0; i < weights->n_matrices; i++)
         free(weights->matrices[i]);
-    }
-    for (size_t i = 0; i < weights->n_vectors; i++)
-        cudaFree(weights->vectors[i]);
     free(weights->matrices);
-    free(weights->vectors);
+    if (weights->arena != NULL)
+        cudaFree(weights->arena);
     *weights = (CudaWeights){0};
 }
 
@@ -51,32 +49,69 @@ int cuda_weights_ready(CudaWeights *weights, Error *error) {
     return status == cudaSuccess ? 0 : device_failed(error, sv("weights"), "take them", status);
 }
 
-/* NULL, with an error, where there is not enough. */
-static void *take_memory(CudaWeights *weights, const Tensor *tensor, size_t size_bytes, Error *error) {
-    void *memory = NULL;
-    cudaError_t status = cudaMalloc(&memory, size_bytes);
-    if (status == cudaErrorMemoryAllocation) {
-        cudaGetLastError(); /* it has been told */
-        error_set(error, ERROR_MEMORY,
-                  "out of GPU memory: %.*s needs %zu bytes, after %zu bytes of weights; use a smaller checkpoint or "
-                  "--device cpu",
-                  SV_ARGS(tensor->name), size_bytes, weights->size_bytes);
-        return NULL;
-    }
-    if (status != cudaSuccess) {
-        device_failed(error, tensor->name, "allocate memory", status);
-        return NULL;
-    }
-    weights->size_bytes += size_bytes;
-    return memory;
+/* ---- The arena */
+
+/* Of its form on the device; 0 for what stays on the host. */
+static size_t device_bytes(const Tensor *tensor, TensorUse use) {
+    PackedMatrix packed;
+    if (use == TENSOR_VECTOR)
+        return tensor->shape[0] * sizeof(float);
+    if (use != TENSOR_MATRIX && use != TENSOR_ROWS)
+        return 0;
+    packed_matrix_measure(&packed, tensor);
+    return packed.size_bytes;
 }
 
-/* Room for one more pointer in an owned list. */
-static int grow_list(void *list, size_t n, Error *error) {
-    void **pointers = realloc(*(void **)list, (n + 1) * sizeof *pointers);
-    if (pointers == NULL)
-        return error_memory(error, "the list of weights", (n + 1) * sizeof *pointers);
-    *(void **)list = pointers;
+/* Behind the first *end bytes, which become more. */
+static bool place(size_t size_bytes, size_t *end, size_t *at) {
+    return checked_align(*end, CUDA_WEIGHT_ALIGNMENT, at) && checked_add(*at, size_bytes, end);
+}
+
+int cuda_weights_announce(CudaWeights *weights, Tensor *const *tensors, size_t n_tensors, TensorUse use, Error *error) {
+    assert(weights->arena == NULL);
+    for (size_t i = 0, at; i < n_tensors; i++)
+        if (!place(device_bytes(tensors[i], use), &weights->size_bytes, &at))
+            return error_set(error, ERROR_FORMAT, "%.*s: the weights are larger than any memory; is the file damaged?",
+                             SV_ARGS(tensors[i]->name));
+    return 0;
+}
+
+static int allocate_arena(CudaWeights *weights, Error *error) {
+    void *memory = NULL;
+    size_t free_bytes = 0, total_bytes = 0;
+    cudaError_t status = cudaMalloc(&memory, weights->size_bytes);
+    weights->arena = memory;
+    if (status == cudaSuccess)
+        return 0;
+    if (status != cudaErrorMemoryAllocation)
+        return device_failed(error, sv("weights"), "allocate memory", status);
+    cudaGetLastError(); /* it is told here */
+    cudaMemGetInfo(&free_bytes, &total_bytes);
+    return error_set(
+        error, ERROR_MEMORY,
+        "the weights need %.1f MB of the GPU's memory, of which %.1f MB are free; free some, use a smaller "
+        "checkpoint, or --device cpu",
+        (double)weights->size_bytes / 1e6, (double)free_bytes / 1e6);
+}
+
+/* NULL, with an error, where there is no arena, or none for this. */
+static void *take_memory(CudaWeights *weights, size_t size_bytes, Error *error) {
+    size_t at = 0;
+    if (weights->arena == NULL && allocate_arena(weights, error) < 0)
+        return NULL;
+    if (place(size_bytes, &weights->taken_bytes, &at) && weights->taken_bytes <= weights->size_bytes)
+        return weights->arena + at;
+    error_set(error, ERROR_ARGUMENT, "weights: more are uploaded than were announced");
+    return NULL;
+}
+
+/* Room for one more matrix in the list. */
+static int grow_list(CudaWeights *weights, Error *error) {
+    size_t size_bytes = (weights->n_matrices + 1) * sizeof *weights->matrices;
+    CudaMatrix **matrices = realloc(weights->matrices, size_bytes);
+    if (matrices == NULL)
+        return error_memory(error, "the list of weights", size_bytes);
+    weights->matrices = matrices;
     return 0;
 }
 
@@ -156,12 +191,12 @@ static int pack_and_copy(CudaWeights *weights, const PackedMatrix *packed, const
 static int upload_matrix(CudaWeights *weights, Tensor *tensor, Error *error) {
     PackedMatrix packed;
     packed_matrix_measure(&packed, tensor);
-    if (grow_list(&weights->matrices, weights->n_matrices, error) < 0)
+    if (grow_list(weights, error) < 0)
         return error->code;
     CudaMatrix *matrix = malloc(sizeof *matrix);
     if (matrix == NULL)
         return error_memory(error, "a weight matrix", sizeof *matrix);
-    packed.data = take_memory(weights, tensor, packed.size_bytes, error);
+    packed.data = take_memory(weights, packed.size_bytes, error);
     if (packed.data == NULL) {
         free(matrix);
         return error->code;
@@ -179,13 +214,10 @@ static int upload_matrix(CudaWeights *weights, Tensor *tensor, Error *error) {
 }
 
 static int upload_vector(CudaWeights *weights, Tensor *tensor, Error *error) {
-    size_t size_bytes = tensor->shape[0] * sizeof(float);
-    if (grow_list(&weights->vectors, weights->n_vectors, error) < 0)
-        return error->code;
-    float *vector = take_memory(weights, tensor, size_bytes, error);
+    size_t size_bytes = device_bytes(tensor, TENSOR_VECTOR);
+    float *vector = take_memory(weights, size_bytes, error);
     if (vector == NULL)
         return error->code;
-    weights->vectors[weights->n_vectors++] = vector;
     cudaError_t status = cudaMemcpyAsync(vector, tensor->data, size_bytes, cudaMemcpyHostToDevice, weights->stream);
     if (status != cudaSuccess)
         return device_failed(error, tensor->name, "take weights", status);

@@ -2,6 +2,7 @@
  *
  *     CudaWeights weights;
  *     cuda_weights_open(&weights, pool, stream);
+ *     if (cuda_weights_announce(&weights, tensors, n, TENSOR_MATRIX, &error) < 0) …  // all that will be uploaded
  *     if (cuda_weights_upload(&weights, tensors, n, TENSOR_MATRIX, &error) < 0) …    // sets their `uploaded`
  *     if (cuda_weights_ready(&weights, &error) < 0) …                                // once all are uploaded
  *     const CudaMatrix *w = tensors[0]->uploaded;
@@ -19,6 +20,8 @@
 
 #include <cuda_runtime_api.h>
 
+#define CUDA_WEIGHT_ALIGNMENT 256 /* bytes */
+
 /* Pinned memory of the host, from which a copy may be under way. */
 typedef struct CudaPiece {
     uint8_t *memory;    /* (piece_bytes) */
@@ -28,10 +31,11 @@ typedef struct CudaPiece {
 typedef struct CudaWeights {
     ThreadPool *pool;      /* not owned */
     cudaStream_t stream;   /* not owned */
-    CudaMatrix **matrices; /* (n_matrices) owned, and their data */
-    float **vectors;       /* (n_vectors) owned, in device memory */
-    size_t n_matrices, n_vectors;
-    size_t size_bytes;   /* of device memory */
+    CudaMatrix **matrices; /* (n_matrices) owned; their data is the arena's */
+    size_t n_matrices;
+    uint8_t *arena;      /* (size_bytes) owned, in device memory; NULL before the first upload */
+    size_t size_bytes;   /* of all that was announced, each tensor aligned to CUDA_WEIGHT_ALIGNMENT */
+    size_t taken_bytes;  /* of those, by uploads */
     CudaPiece pieces[2]; /* filled in turn; there are none before the first upload and after cuda_weights_ready() */
     size_t piece_bytes;  /* becomes that of a panel where it is less */
     int next_piece;
@@ -40,9 +44,12 @@ typedef struct CudaWeights {
 void cuda_weights_open(CudaWeights *weights, ThreadPool *pool, cudaStream_t stream);
 void cuda_weights_close(CudaWeights *weights); /* once no kernel reads them */
 
-/* Sets each tensor's `uploaded`, which `weights` owns: a CudaMatrix of the host for TENSOR_MATRIX and TENSOR_ROWS, an
- * array of F32 in device memory for TENSOR_VECTOR. Kernels of the stream may read them at once. ERROR_MEMORY, ERROR_IO
- * where the device fails. */
+/* Makes room for tensors in the one piece of device memory that the first upload allocates. */
+int cuda_weights_announce(CudaWeights *weights, Tensor *const *tensors, size_t n_tensors, TensorUse use, Error *error);
+
+/* Of tensors that were announced. Sets each tensor's `uploaded`, which `weights` owns: a CudaMatrix of the host for
+ * TENSOR_MATRIX and TENSOR_ROWS, an array of F32 in device memory for TENSOR_VECTOR. Kernels of the stream may read
+ * them at once. ERROR_MEMORY, ERROR_IO where the device fails. */
 int cuda_weights_upload(CudaWeights *weights, Tensor *const *tensors, size_t n_tensors, TensorUse use, Error *error);
 
 /* Waits for all copies, and lets go of what only uploads need. Uploading again after it is fine. */

@@ -46,6 +46,10 @@ typedef struct BackendOps {
     void *(*allocate)(Backend *backend, size_t size_bytes, const char *what, Error *error);
     void (*release)(Backend *backend, void *memory, size_t size_bytes); /* NULL is fine */
 
+    /* Tells of what upload() will be given, all of it before the first upload(): a device makes one piece of memory for
+     * that. NULL where it is no use. */
+    int (*announce)(Backend *backend, Tensor *const *tensors, size_t n_tensors, TensorUse use, Error *error);
+
     /* Sets each tensor's `uploaded` where the backend makes a form of its own; it never reads `data` again then.
      * embed() takes a tensor that was uploaded as a matrix too. The matrices of one Product (checkpoints/roles.h) come
      * in one call, in the order of their matmul(), so that each thread's share of them can lie near it. */

@@ -10,10 +10,16 @@
 #include <math.h>
 #include <stdlib.h>
 
+/* The backend gets all tensors twice, in the same order: announce(), then upload(). */
+typedef struct Upload {
+    Model *model;
+    int (*give)(Backend *backend, Tensor *const *tensors, size_t n_tensors, TensorUse use, Error *error);
+} Upload;
+
 /* Pages of the file that the backend will not read again need not stay in memory. Vectors are small, and may be copies
  * that no file brings back. */
-static int upload_tensors(Model *model, Tensor *const *tensors, size_t n_tensors, TensorUse use, Error *error) {
-    if (model->backend->ops->upload(model->backend, tensors, n_tensors, use, error) < 0)
+static int give_tensors(const Upload *upload, Tensor *const *tensors, size_t n_tensors, TensorUse use, Error *error) {
+    if (upload->give(upload->model->backend, tensors, n_tensors, use, error) < 0)
         return error->code;
     for (size_t i = 0; i < n_tensors; i++)
         if (tensors[i]->uploaded != NULL && use != TENSOR_VECTOR)
@@ -24,51 +30,59 @@ static int upload_tensors(Model *model, Tensor *const *tensors, size_t n_tensors
 enum { MOST_MATRICES = 8 }; /* of a product */
 
 /* The matrices of one product, in the order of its matmul() in forward.c. */
-static int upload_product(Model *model, Product product, size_t layer, Error *error) {
-    Tensor *matrices[MOST_MATRICES];
+static int give_product(const Upload *upload, Product product, size_t layer, Error *error) {
+    Tensor *matrices[MOST_MATRICES] = {NULL};
     size_t n = 0;
     for (size_t i = 0; i < TENSOR_ROLE_COUNT; i++)
         if (TENSOR_ROLES[i].product == product && TENSOR_ROLES[i].use == TENSOR_MATRIX) {
             assert(n < MOST_MATRICES);
-            matrices[n++] = role_tensor(&TENSOR_ROLES[i], &model->weights, layer);
+            matrices[n++] = role_tensor(&TENSOR_ROLES[i], &upload->model->weights, layer);
         }
-    return upload_tensors(model, matrices, n, TENSOR_MATRIX, error);
+    return give_tensors(upload, matrices, n, TENSOR_MATRIX, error);
 }
 
 static bool begins_product(const TensorRole *role) {
     return role == TENSOR_ROLES || role[-1].use != TENSOR_MATRIX || role[-1].product != role->product;
 }
 
-static int upload_role(Model *model, const TensorRole *role, size_t layer, Error *error) {
-    Tensor *tensor = role_tensor(role, &model->weights, layer);
-    bool tied = tensor->data == model->weights.output.data;
+static int give_role(const Upload *upload, const TensorRole *role, size_t layer, Error *error) {
+    Weights *w = &upload->model->weights;
+    Tensor *tensor = role_tensor(role, w, layer);
+    bool tied = tensor->data == w->output.data;
     switch (role->use) {
     case TENSOR_MATRIX:
-        return begins_product(role) ? upload_product(model, role->product, layer, error) : 0;
+        return begins_product(role) ? give_product(upload, role->product, layer, error) : 0;
     case TENSOR_ROWS:
-        return tied ? 0 : upload_tensors(model, &tensor, 1, TENSOR_ROWS, error);
+        return tied ? 0 : give_tensors(upload, &tensor, 1, TENSOR_ROWS, error);
     case TENSOR_VECTOR:
-        return tensor->data != NULL ? upload_tensors(model, &tensor, 1, TENSOR_VECTOR, error) : 0;
+        return tensor->data != NULL ? give_tensors(upload, &tensor, 1, TENSOR_VECTOR, error) : 0;
     case TENSOR_HOST:
         return 0;
     }
     return 0;
 }
 
-static int upload_roles(Model *model, bool in_layer, size_t layer, Error *error) {
+static int give_roles(const Upload *upload, bool in_layer, size_t layer, Error *error) {
     for (size_t i = 0; i < TENSOR_ROLE_COUNT; i++)
-        if (TENSOR_ROLES[i].in_layer == in_layer && upload_role(model, &TENSOR_ROLES[i], layer, error) < 0)
+        if (TENSOR_ROLES[i].in_layer == in_layer && give_role(upload, &TENSOR_ROLES[i], layer, error) < 0)
             return error->code;
     return 0;
 }
 
 /* Layer after layer, as a token goes through them, then the rest. */
-static int upload(Model *model, Error *error) {
-    Weights *w = &model->weights;
-    for (size_t layer = 0; layer < model->checkpoint.config.n_layers; layer++)
-        if (upload_roles(model, true, layer, error) < 0)
+static int give_all(const Upload *upload, Error *error) {
+    for (size_t layer = 0; layer < upload->model->checkpoint.config.n_layers; layer++)
+        if (give_roles(upload, true, layer, error) < 0)
             return error->code;
-    if (upload_roles(model, false, 0, error) < 0)
+    return give_roles(upload, false, 0, error);
+}
+
+static int upload_weights(Model *model, Error *error) {
+    Weights *w = &model->weights;
+    const BackendOps *ops = model->backend->ops;
+    if (ops->announce != NULL && give_all(&(Upload){model, ops->announce}, error) < 0)
+        return error->code;
+    if (give_all(&(Upload){model, ops->upload}, error) < 0)
         return error->code;
     if (w->token_embd.data == w->output.data)
         w->token_embd = w->output;
@@ -81,7 +95,7 @@ int model_open(Model *model, const char *path, Backend *backend, Error *error) {
     if (status == 0)
         status = weights_bind(&model->weights, &model->checkpoint, path, error);
     if (status == 0)
-        status = upload(model, error);
+        status = upload_weights(model, error);
     if (status < 0)
         model_close(model);
     return status;

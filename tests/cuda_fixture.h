@@ -57,7 +57,8 @@ static inline void upload(CudaWeights *weights, Tensor *tensor, TensorUse use) {
     Error error = {0};
     cuda_weights_open(weights, pool, stream);
     weights->piece_bytes = 10000;
-    if (cuda_weights_upload(weights, &tensor, 1, use, &error) < 0 || cuda_weights_ready(weights, &error) < 0)
+    if (cuda_weights_announce(weights, &tensor, 1, use, &error) < 0 ||
+        cuda_weights_upload(weights, &tensor, 1, use, &error) < 0 || cuda_weights_ready(weights, &error) < 0)
         fail_msg("%s", error.message);
 }
 

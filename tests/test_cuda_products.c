@@ -373,12 +373,14 @@ static void test_too_little_memory(void **state) {
     CudaWeights weights;
     char expected[32];
     packed_matrix_measure(&packed, tensor);
-    snprintf(expected, sizeof expected, "weights needs %zu bytes", packed.size_bytes);
+    snprintf(expected, sizeof expected, "weights need %.1f MB", (double)packed.size_bytes / 1e6);
     cuda_weights_open(&weights, pool, stream);
     cuda_shim_set_memory(packed.size_bytes / 2);
+    assert_int_equal(cuda_weights_announce(&weights, &tensor, 1, TENSOR_MATRIX, &error), 0);
     assert_int_equal(cuda_weights_upload(&weights, &tensor, 1, TENSOR_MATRIX, &error), ERROR_MEMORY);
     assert_int_equal(error.code, ERROR_MEMORY);
     assert_non_null(strstr(error.message, expected));
+    assert_non_null(strstr(error.message, "--device cpu"));
     assert_null(tensor->uploaded);
     cuda_weights_close(&weights);
     cuda_shim_reset();
@@ -402,6 +404,8 @@ static void test_failing_device(void **state) {
             cuda_weights_open(&weights, pool, stream);
             weights.piece_bytes = 10000;
             cuda_shim_fail_after(n, FAILURES[i]);
+            assert_int_equal(cuda_weights_announce(&weights, &tensors[0], 1, TENSOR_MATRIX, &error), 0);
+            assert_int_equal(cuda_weights_announce(&weights, &tensors[1], 1, TENSOR_VECTOR, &error), 0);
             int code = cuda_weights_upload(&weights, &tensors[0], 1, TENSOR_MATRIX, &error);
             if (code == 0)
                 code = cuda_weights_upload(&weights, &tensors[1], 1, TENSOR_VECTOR, &error);
@@ -418,6 +422,58 @@ static void test_failing_device(void **state) {
         }
     }
     free_weights(&w);
+}
+
+static void check_uploaded(const RandomWeights *w) {
+    const CudaMatrix *matrix = w->tensor.uploaded;
+    PackedMatrix packed;
+    packed_matrix_measure(&packed, &w->tensor);
+    packed.data = calloc(packed.size_bytes, 1);
+    uint8_t *back = malloc(packed.size_bytes);
+    packed_matrix_fill(&packed, &w->tensor, 0, packed.n_panels);
+    from_device(back, (const float *)(const void *)matrix->panels, packed.size_bytes);
+    assert_memory_equal(back, packed.data, packed.size_bytes);
+    assert_int_equal((uintptr_t)matrix->panels % CUDA_WEIGHT_ALIGNMENT, 0);
+    free(back);
+    free(packed.data);
+}
+
+/* One allocation, of as many bytes as were announced; no tensor lies over another, each at a multiple of 256. */
+static void test_arena(void **state) {
+    (void)state;
+    enum { N = 3 };
+    const TensorType types[N] = {TYPE_Q4_0, TYPE_F32, TYPE_F16};
+    const float gains[] = {1, 2, 3};
+    Tensor vector = {.name = sv("gains"), .n_dims = 1, .shape = {3, 1, 1, 1}, .data = (const uint8_t *)gains};
+    Tensor *tensors[N], *vectors[] = {&vector};
+    RandomWeights w[N];
+    CudaWeights weights;
+    Error error = {0};
+    float back[3];
+    size_t expected = sizeof gains;
+    for (size_t i = 0; i < N; i++) {
+        PackedMatrix packed;
+        w[i] = random_weights(types[i], 64 + 32 * i, 7 + 5 * i);
+        tensors[i] = &w[i].tensor;
+        packed_matrix_measure(&packed, tensors[i]);
+        expected = (expected + 255) / 256 * 256 + packed.size_bytes;
+    }
+    cuda_weights_open(&weights, pool, stream);
+    assert_int_equal(cuda_weights_announce(&weights, vectors, 1, TENSOR_VECTOR, &error), 0);
+    assert_int_equal(cuda_weights_announce(&weights, tensors, N, TENSOR_MATRIX, &error), 0);
+    assert_int_equal(cuda_weights_upload(&weights, vectors, 1, TENSOR_VECTOR, &error), 0);
+    assert_int_equal(cuda_weights_upload(&weights, tensors, N, TENSOR_MATRIX, &error), 0);
+    assert_int_equal(cuda_weights_ready(&weights, &error), 0);
+    assert_int_equal(weights.size_bytes, expected);
+    assert_int_equal(cuda_shim_counts().device_bytes, expected);
+    assert_int_equal(cuda_shim_counts().n_allocated, 1);
+    from_device(back, vector.uploaded, sizeof back);
+    assert_memory_equal(back, gains, sizeof back);
+    for (size_t i = 0; i < N; i++) {
+        check_uploaded(&w[i]);
+        free_weights(&w[i]);
+    }
+    cuda_weights_close(&weights);
 }
 
 static void test_vectors(void **state) {
@@ -537,6 +593,7 @@ int main(void) {
         cmocka_unit_test(test_extreme_activations),
         cmocka_unit_test(test_too_little_memory),
         cmocka_unit_test(test_failing_device),
+        cmocka_unit_test(test_arena),
         cmocka_unit_test(test_vectors),
         cmocka_unit_test(test_embed),
         cmocka_unit_test(test_rmsnorm),
