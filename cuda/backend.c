@@ -137,17 +137,25 @@ static int cuda_write(Backend *backend, void *to, const void *host, size_t size_
                       "writing to the GPU", error);
 }
 
+/* What has failed of all that was launched so far. */
+static cudaError_t failure(CudaBackend *b) {
+    cudaError_t last = cudaGetLastError();
+    return b->batches.failure != cudaSuccess ? b->batches.failure : last;
+}
+
+/* Until all of the stream is through, but for what failed already. */
+static int wait_for_results(CudaBackend *b, cudaError_t status, Error *error) {
+    if (status == cudaSuccess)
+        status = cudaStreamSynchronize(b->device.stream);
+    return cuda_check(status, "reading results", error) < 0 ? error->code : cuda_products_check(&b->products, error);
+}
+
 static int cuda_read(Backend *backend, void *host, const void *from, size_t size_bytes, Error *error) {
-    cudaStream_t stream = cuda(backend)->device.stream;
-    cudaError_t last = cudaGetLastError(), status = cuda(backend)->batches.failure;
+    CudaBackend *b = cuda(backend);
+    cudaError_t status = failure(b);
     if (status == cudaSuccess)
-        status = last; /* of launches */
-    if (status == cudaSuccess)
-        status = cudaMemcpyAsync(host, from, size_bytes, cudaMemcpyDeviceToHost, stream);
-    if (status == cudaSuccess)
-        status = cudaStreamSynchronize(stream);
-    return cuda_check(status, "reading results", error) < 0 ? error->code
-                                                            : cuda_products_check(&cuda(backend)->products, error);
+        status = cudaMemcpyAsync(host, from, size_bytes, cudaMemcpyDeviceToHost, b->device.stream);
+    return wait_for_results(b, status, error);
 }
 
 /* ---- The forward pass */
@@ -295,6 +303,18 @@ static void cuda_attention(Backend *backend, KvCache *cache, size_t layer, size_
     cuda_cache_commit(&batch, b->device.stream);
 }
 
+static void cuda_find_best_op(Backend *backend, const float *logits, size_t n) {
+    cuda_batch_find_best(&cuda(backend)->batches, logits, n);
+}
+
+static int cuda_read_best(Backend *backend, int32_t *token, Error *error) {
+    CudaBackend *b = cuda(backend);
+    if (wait_for_results(b, failure(b), error) < 0)
+        return error->code;
+    *token = cuda_best_token(*b->batches.host_best);
+    return 0;
+}
+
 static int cuda_measure_copies_op(Backend *backend, CopyBandwidth *out, Error *error) {
     return cuda_measure_copies(&cuda(backend)->device, out, error);
 }
@@ -323,6 +343,8 @@ static const BackendOps CUDA_OPS = {
     .attention = cuda_attention,
     .matmul_swiglu = cuda_matmul_swiglu,
     .matmul_add = cuda_matmul_add,
+    .find_best = cuda_find_best_op,
+    .read_best = cuda_read_best,
     .measure_copies = cuda_measure_copies_op,
 };
 

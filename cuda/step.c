@@ -18,13 +18,24 @@ static void note(CudaBatches *batches, cudaError_t status) {
 
 int cuda_batches_open(CudaBatches *batches, cudaStream_t stream, Error *error) {
     *batches = (CudaBatches){.stream = stream};
-    return cuda_check(cudaEventCreateWithFlags(&batches->copied, cudaEventDisableTiming), "opening the GPU", error);
+    cudaError_t status = cudaEventCreateWithFlags(&batches->copied, cudaEventDisableTiming);
+    void *best = NULL, *host_best = NULL;
+    if (status == cudaSuccess)
+        status = cudaMalloc(&best, sizeof *batches->best);
+    batches->best = best;
+    if (status == cudaSuccess)
+        status = cudaMallocHost(&host_best, sizeof *batches->host_best);
+    batches->host_best = host_best;
+    return cuda_check(status, "opening the GPU", error);
 }
 
 void cuda_batches_close(CudaBatches *batches) {
     cuda_device_release(batches->input);
     if (batches->host != NULL)
         cudaFreeHost(batches->host);
+    cuda_device_release(batches->best);
+    if (batches->host_best != NULL)
+        cudaFreeHost(batches->host_best);
     if (batches->copied != NULL)
         cudaEventDestroy(batches->copied);
     *batches = (CudaBatches){0};
@@ -93,6 +104,12 @@ bool cuda_batch_begin(CudaBatches *batches, const int32_t *tokens, size_t n_toke
     if (batches->record == NULL)
         note(batches, cudaEventRecord(batches->copied, batches->stream));
     return false;
+}
+
+void cuda_batch_find_best(CudaBatches *batches, const float *logits, size_t n) {
+    cuda_find_best(logits, n, batches->best, batches->stream);
+    note(batches, cudaMemcpyAsync(batches->host_best, batches->best, sizeof *batches->best, cudaMemcpyDeviceToHost,
+                                  batches->stream));
 }
 
 /* What was recorded has not been done: it is now. */

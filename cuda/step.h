@@ -1,5 +1,6 @@
-/* What the host tells the device of a batch, and the recording of a step: the launches for one token are the same each
- * time, so they become a CUDA graph, which costs one call instead of some hundred.
+/* What the host tells the device of a batch, and what it is told of greedy generation; and the recording of a step: the
+ * launches for one token are the same each time, so they become a CUDA graph, which costs one call instead of some
+ * hundred.
  *
  *     if (!cuda_batch_begin(&batches, tokens, n_tokens, position, &step)) {
  *         … launches …                                    // they read *batches.input->position
@@ -10,6 +11,7 @@
 #define STOWKV_CUDA_STEP_H
 
 #include "base/error.h"
+#include "cuda/best.h"
 #include "cuda/device.h"
 
 #include <stdbool.h>
@@ -29,6 +31,8 @@ typedef struct CudaBatches {
     CudaInput *input;    /* device, owned */
     size_t n_max;        /* tokens that they have room for */
     cudaEvent_t copied;  /* owned: the host may write again */
+    CudaBest *best;      /* device, owned */
+    CudaBest *host_best; /* pinned, owned: its copy */
     BackendStep *record; /* under way; NULL: none */
     cudaError_t failure; /* the first of the functions that cannot tell */
 } CudaBatches;
@@ -43,6 +47,10 @@ int cuda_batches_reserve(CudaBatches *batches, CudaDevice *device, size_t n_toke
 bool cuda_batch_begin(CudaBatches *batches, const int32_t *tokens, size_t n_tokens, size_t position,
                       BackendStep **step);
 void cuda_batch_end(CudaBatches *batches);
+
+/* Before the batch ends: the most likely of n tokens, by their logits in device memory. It is on its way to the host,
+ * and once the stream is through *host_best has it. */
+void cuda_batch_find_best(CudaBatches *batches, const float *logits, size_t n);
 
 void cuda_step_close(BackendStep *step); /* NULL is fine */
 

@@ -127,6 +127,12 @@ typedef struct BackendOps {
                       float *out);                 // (n_tokens, n_heads, head_dim)
 
 
+    /* The most likely token, without its logits leaving the device: find_best() looks for the largest of n of them, the
+     * lowest id among equals, as a step's last call; read_best() waits for it. -1: some logit is not finite. Both NULL
+     * where logits lie in the host's memory, which finds it itself. */
+    void (*find_best)(Backend *backend, const float *logits, size_t n);
+    int (*read_best)(Backend *backend, int32_t *token, Error *error);
+
     /* Of a device; NULL where the host's threads read the backend's memory, whose speed they can measure. */
     int (*measure_copies)(Backend *backend, CopyBandwidth *out, Error *error);
 } BackendOps;

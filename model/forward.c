@@ -94,6 +94,13 @@ static int read_logits(Context *context, size_t n_rows, Error *error) {
     return all_finite(context->logits, n) ? 0 : explain_nonfinite(context, error);
 }
 
+static int read_best(Context *context, Error *error) {
+    Backend *b = context->model->backend;
+    if (b->ops->read_best(b, &context->best, error) < 0)
+        return error->code;
+    return context->best >= 0 ? 0 : explain_nonfinite(context, error);
+}
+
 static int check_tokens(const Context *context, const int32_t *tokens, size_t n_tokens, Error *error) {
     size_t n_vocab = context->model->checkpoint.config.n_vocab;
     if (n_tokens == 0 || n_tokens > context->n_batch)
@@ -114,13 +121,17 @@ int forward(Context *context, const int32_t *tokens, size_t n_tokens, LogitsWant
     if (check_tokens(context, tokens, n_tokens, error) < 0)
         return error->code;
     Backend *b = context->model->backend;
-    size_t n_rows = wanted == LOGITS_ALL ? n_tokens : wanted == LOGITS_LAST ? 1 : 0;
+    bool finds_best = wanted == LOGITS_BEST && b->ops->find_best != NULL;
+    size_t n_rows = wanted == LOGITS_ALL ? n_tokens : wanted == LOGITS_NONE ? 0 : 1;
     /* Evaluators look between the calls. */
-    BackendStep **step = n_tokens == 1 && context->on_attended == NULL ? &context->steps[n_rows] : NULL;
+    BackendStep **step = n_tokens == 1 && context->on_attended == NULL ? &context->steps[n_rows + finds_best] : NULL;
+    context->best = -1;
     if (!b->ops->begin(b, &context->cache, tokens, n_tokens, step)) {
         run_batch(context, n_tokens, n_rows);
+        if (finds_best)
+            b->ops->find_best(b, context->device_logits, context->model->checkpoint.config.n_vocab);
         b->ops->end(b);
     }
     kvcache_advance(&context->cache, n_tokens);
-    return read_logits(context, n_rows, error);
+    return finds_best ? read_best(context, error) : read_logits(context, n_rows, error);
 }

@@ -50,7 +50,8 @@ typedef struct Context {
     /* On the host. */
     float *logits;                     /* (n_batch, n_vocab); forward() says which it fills */
     const KvLayerPolicy *shift_policy; /* that shift_rotation was filled for in this batch; NULL: not yet */
-    BackendStep *steps[2];             /* of one token, without and with logits */
+    int32_t best;                      /* the last token's most likely successor; -1: `logits` must be looked at */
+    BackendStep *steps[3];             /* of one token: without logits, with them, with the best alone */
 
     /* Called in each layer, while q, k, v and attended hold the batch's values; for evaluators. NULL: not called. */
     void (*on_attended)(void *user, size_t layer, size_t n_tokens);
@@ -62,12 +63,14 @@ int context_open(Context *context, Model *model, const KvPolicy *policy, size_t 
 void context_close(Context *context);
 void context_clear(Context *context); /* forgets all tokens */
 
-/* Which positions of a batch get logits. */
-typedef enum LogitsWanted { LOGITS_NONE, LOGITS_LAST, LOGITS_ALL } LogitsWanted;
+/* Which positions of a batch get logits. LOGITS_BEST: the last, and of its logits the largest is all that matters; so a
+ * device gives that one alone, as context->best. */
+typedef enum LogitsWanted { LOGITS_NONE, LOGITS_LAST, LOGITS_ALL, LOGITS_BEST } LogitsWanted;
 
 /* Runs `n_tokens` (at most n_batch) further tokens through the model. context->logits then holds n_vocab logits for
- * the last token, or for each. ERROR_ARGUMENT where the cache is full or a token is not in the vocabulary; ERROR_FORMAT
- * where logits are not finite: the message names the tensor that is to blame, if there is one. */
+ * the last token, or for each, unless context->best has come instead. ERROR_ARGUMENT where the cache is full or a token
+ * is not in the vocabulary; ERROR_FORMAT where logits are not finite: the message names the tensor that is to blame, if
+ * there is one. */
 int forward(Context *context, const int32_t *tokens, size_t n_tokens, LogitsWanted wanted, Error *error);
 
 /* How many tokens the next forward() should take of `n_left`: batches end at absolute multiples of n_batch, so that a

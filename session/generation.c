@@ -20,6 +20,15 @@ static void add_speed(GenerationSpeed *speed, double start, size_t n_tokens, siz
     speed->seconds += clock_seconds() - start;
 }
 
+static LogitsWanted logits_for_token(const Generation *run) {
+    return sampler_is_argmax(&run->sampler->options) ? LOGITS_BEST : LOGITS_LAST;
+}
+
+static int32_t next_token(const Generation *run) {
+    const Context *context = &run->session->context;
+    return context->best >= 0 ? context->best : sampler_next(run->sampler, context->logits);
+}
+
 int generation_read(Generation *run, const int32_t *tokens, size_t n_tokens, Error *error) {
     Context *context = &run->session->context;
     char cure[CONTEXT_CURE_TEXT];
@@ -32,7 +41,7 @@ int generation_read(Generation *run, const int32_t *tokens, size_t n_tokens, Err
             return error_set(error, ERROR_INTERRUPTED, "interrupted");
         double start = clock_seconds();
         size_t n = context_batch(context, n_tokens - done);
-        LogitsWanted wanted = done + n == n_tokens ? LOGITS_LAST : LOGITS_NONE;
+        LogitsWanted wanted = done + n == n_tokens ? logits_for_token(run) : LOGITS_NONE;
         if (forward(context, tokens + done, n, wanted, error) < 0)
             return error->code;
         for (size_t i = 0; i < n; i++)
@@ -95,7 +104,7 @@ static int run_loop(Generation *run, const GenerationOptions *options, Streams *
             break;
         }
         double start = clock_seconds();
-        int32_t token = sampler_next(run->sampler, context->logits);
+        int32_t token = next_token(run);
         if (!options->ignore_eos && tokenizer_is_end(run->session->tokenizer, token)) {
             run->end = END_OF_TEXT;
             run->end_token = token;
@@ -109,7 +118,8 @@ static int run_loop(Generation *run, const GenerationOptions *options, Streams *
             run->end = END_CONTEXT_FULL;
             break;
         }
-        if (sampler_accept(run->sampler, token, error) < 0 || forward(context, &token, 1, LOGITS_LAST, error) < 0)
+        if (sampler_accept(run->sampler, token, error) < 0 ||
+            forward(context, &token, 1, logits_for_token(run), error) < 0)
             return error->code;
         add_speed(&run->decode, start, 1, context->cache.n_tokens);
     }
