@@ -1,6 +1,8 @@
 /* See proof.h. */
 #include "eval/proof.h"
 
+#include "kvcache/policy_text.h"
+
 bool policy_changes_query(const KvCache *cache, size_t n_tokens) {
     for (size_t layer = 0; layer < cache->layout.shape.n_layers; layer++) {
         KvPlan plan = kvcache_layer_plan(&cache->layout, layer, n_tokens);
@@ -45,4 +47,17 @@ int proof_check(const KvCache *cache, size_t n_tokens, Error *error) {
         if (check_entered(cache, layer, n_tokens, error) < 0)
             return error->code;
     return 0;
+}
+
+void proof_print(const KvLedger *ledger, const KvPolicy *policy, bool heading, FILE *stream) {
+    char text[KV_POLICY_TEXT], name[KV_ROW_NAME];
+    kv_policy_print(policy, text, sizeof text);
+    if (heading)
+        fprintf(stream, "\n%-16s %7s %12s %14s %18s  %s\n", "cache tier", "bits", "tokens held", "tokens entered",
+                "bytes read", "policy");
+    for (size_t r = 0; r < ledger->n_rows; r++) {
+        const KvLedgerRow *row = &ledger->rows[r];
+        fprintf(stream, "%-16s %7.3f %12zu %14zu %18zu  %s\n", kv_ledger_row_name(row, name), row->bits, row->tokens,
+                row->tokens_encoded, row->bytes_read, text);
+    }
 }

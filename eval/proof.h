@@ -3,6 +3,9 @@
 #define STOWKV_PROOF_H
 
 #include "kvcache/kvcache.h"
+#include "kvcache/ledger.h"
+
+#include <stdio.h>
 
 /* Whether, once n_tokens have come, tokens of any layer have left the first tier: encoded or dropped. */
 bool policy_changes_query(const KvCache *cache, size_t n_tokens);
@@ -10,5 +13,8 @@ bool policy_changes_query(const KvCache *cache, size_t n_tokens);
 /* Fails unless attention has read as many bytes of each tier, and as many tokens have entered each, as the plan says
  * for n_tokens that went through an empty cache. */
 int proof_check(const KvCache *cache, size_t n_tokens, Error *error);
+
+/* What attention has read of each tier, as lines of a table; below its heading, where that is wanted. */
+void proof_print(const KvLedger *ledger, const KvPolicy *policy, bool heading, FILE *stream);
 
 #endif

@@ -66,7 +66,7 @@ static void test_summaries(void **state) {
 static void test_depths(void **state) {
     (void)state;
     Error error = {0};
-    BenchDepths depths;
+    SizeList depths;
     assert_int_equal(bench_depths_parse("0,576,8192", 576, &depths, &error), 0);
     assert_int_equal(depths.count, 3);
     assert_int_equal(depths.items[1], 576);
@@ -98,8 +98,8 @@ static void test_depths(void **state) {
         if (status != ERROR_USAGE || strstr(error.message, BAD[i].message) == NULL)
             fail_msg("'%s': %d, %s", BAD[i].text, status, error.message);
     }
-    char many[4 * BENCH_MAX_DEPTHS + 8] = "1";
-    for (size_t i = 2; i <= BENCH_MAX_DEPTHS + 1; i++)
+    char many[4 * SIZE_LIST_MAX + 8] = "1";
+    for (size_t i = 2; i <= SIZE_LIST_MAX + 1; i++)
         snprintf(many + strlen(many), sizeof many - strlen(many), ",%zu", i);
     assert_int_equal(bench_depths_parse(many, 1, &depths, &error), ERROR_USAGE);
 }
@@ -118,7 +118,7 @@ static void test_default_depths(void **state) {
         {512, 1, {0}},
     };
     for (size_t i = 0; i < COUNT(CASES); i++) {
-        BenchDepths depths;
+        SizeList depths;
         bench_depths_default(CASES[i].n_ctx, 576, &depths);
         assert_int_equal(depths.count, CASES[i].count);
         for (size_t d = 0; d < depths.count; d++)

@@ -53,7 +53,7 @@ static const BenchMode *full_mode(const Bench *bench) {
 
 /* bench_break_even() of a mode against the full one, over the depths that both have figures for. */
 static double mode_break_even(const Bench *bench, const BenchMode *full, const BenchMode *mode) {
-    double depths[BENCH_MAX_DEPTHS], full_rates[BENCH_MAX_DEPTHS], rates[BENCH_MAX_DEPTHS];
+    double depths[SIZE_LIST_MAX], full_rates[SIZE_LIST_MAX], rates[SIZE_LIST_MAX];
     size_t n = 0;
     for (size_t d = 0; d < bench->depths.count; d++) {
         const BenchPoint *a = &full->points[d], *b = &mode->points[d];

@@ -46,7 +46,7 @@ typedef struct Bench {
     /* Given. */
     Model *model;
     const char *model_path;
-    BenchDepths depths;
+    SizeList depths;
     size_t n_prompt, n_generate, n_repetitions;
     const volatile sig_atomic_t *interrupted; /* stop when it is set; may be NULL */
 

@@ -12,7 +12,8 @@
 #define POLICY_CHARS 160 /* of a policy's text in a message */
 
 /* A policy is not evaluated where no scored query of any window sees less than a full cache would show it. */
-static int check_effect(const KvCache *cache, const PplWindows *windows, Error *error) {
+static int check_effect(const KvCache *cache, const Evaluation *e, Error *error) {
+    const PplWindows *windows = &e->windows;
     if (kv_policy_is_full(&cache->layout.policy))
         return 0;
     size_t longest = 0;
@@ -27,9 +28,9 @@ static int check_effect(const KvCache *cache, const PplWindows *windows, Error *
     kv_policy_print(&cache->layout.policy, text, sizeof text);
     return error_set(error, ERROR_ARGUMENT,
                      "policy %.*s: a query sees at most %zu tokens, and all of them are in its sink and window (tokens "
-                     "leave in groups of %zu), so this figure would be the full cache's; use a longer --context or a "
-                     "smaller window",
-                     POLICY_CHARS, text, longest, cache->layout.policy.group);
+                     "leave in groups of %zu), so this figure would be the full cache's; use %s or a smaller window",
+                     POLICY_CHARS, text, longest, cache->layout.policy.group,
+                     e->longer != NULL ? e->longer : "a longer --context");
 }
 
 static int open_mode(Evaluation *e, EvalMode *mode, const KvPolicy *policy, Error *error) {
@@ -37,14 +38,16 @@ static int open_mode(Evaluation *e, EvalMode *mode, const KvPolicy *policy, Erro
     bool is_base = e->divergence && e->load_base == NULL && mode == &e->modes[0];
     mode->policy = *policy;
     if (context_open(&mode->context, e->model, policy, e->n_ctx, e->n_batch, error) < 0 ||
-        check_effect(&mode->context.cache, &e->windows, error) < 0)
+        check_effect(&mode->context.cache, e, error) < 0)
         return error->code;
     mode->nll = is_base ? e->base_nll : calloc(n, sizeof(double));
+    mode->right = calloc(n, sizeof *mode->right);
     if (e->divergence && !is_base) {
         mode->kld = calloc(n, sizeof(double));
         mode->delta_p = calloc(n, sizeof(double));
     }
-    if (mode->nll == NULL || (e->divergence && !is_base && (mode->kld == NULL || mode->delta_p == NULL)))
+    if (mode->nll == NULL || mode->right == NULL ||
+        (e->divergence && !is_base && (mode->kld == NULL || mode->delta_p == NULL)))
         return error_memory(error, "scores of tokens", 3 * n * sizeof(double));
     if (e->attribution && !kv_policy_is_full(policy))
         return attribution_open(&mode->attribution, &mode->context, error);
@@ -113,6 +116,7 @@ void evaluation_close(Evaluation *e) {
         context_close(&mode->context);
         if (mode->nll != e->base_nll)
             free(mode->nll);
+        free(mode->right);
         free(mode->kld);
         free(mode->delta_p);
     }

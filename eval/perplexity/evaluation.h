@@ -28,6 +28,7 @@ typedef struct EvalMode {
     KvPolicy policy;
     Context context;
     double *nll;                          /* (n_scored) */
+    bool *right;                          /* (n_scored) the target was the most likely token */
     double *kld, *delta_p;                /* (n_scored) against the base; NULL for the base itself, and without one */
     size_t n_same_top, n_same_top_window; /* of all windows that are through, and of the one under way */
     KvLedger ledger;                      /* at the end of a window; counters summed over windows */
@@ -45,6 +46,7 @@ typedef struct Evaluation {
     bool divergence;       /* against the base: needs a full policy, the first, or load_base */
     bool attribution;
     const char *save_base, *load_base;        /* files of base logits; NULL: none */
+    const char *longer;                       /* how to get longer windows, for messages; NULL: as perplexity does */
     const volatile sig_atomic_t *interrupted; /* stop when it is set; may be NULL */
 
     EvalMode *modes; /* (n_modes) */

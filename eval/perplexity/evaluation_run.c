@@ -55,6 +55,7 @@ static void score(Evaluation *e, EvalMode *mode, const Batch *b, const float *lo
     for (size_t i = 0; i < b->n_rows; i++) {
         const TokenScore *s = &e->scores[i];
         mode->nll[b->at + i] = s->nll;
+        mode->right[b->at + i] = s->right;
         if (base == NULL)
             continue;
         mode->kld[b->at + i] = s->kld;

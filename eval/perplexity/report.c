@@ -1,6 +1,7 @@
 /* See report.h. */
 #include "eval/perplexity/report.h"
 
+#include "eval/proof.h"
 #include "kvcache/policy_text.h"
 #include "session/json_text.h"
 #include "session/run_report.h"
@@ -94,20 +95,9 @@ static void print_divergence(const Evaluation *e, FILE *stream) {
     }
 }
 
-/* What attention has read, which the plan's arithmetic has confirmed. */
 static void print_proof(const Evaluation *e, FILE *stream) {
-    fprintf(stream, "\n%-16s %7s %12s %14s %18s  %s\n", "cache tier", "bits", "tokens held", "tokens entered",
-            "bytes read", "policy");
-    for (size_t i = 0; i < e->n_modes; i++) {
-        const KvLedger *ledger = &e->modes[i].ledger;
-        char policy[KV_POLICY_TEXT], name[KV_ROW_NAME];
-        kv_policy_print(&e->modes[i].policy, policy, sizeof policy);
-        for (size_t r = 0; r < ledger->n_rows; r++) {
-            const KvLedgerRow *row = &ledger->rows[r];
-            fprintf(stream, "%-16s %7.3f %12zu %14zu %18zu  %s\n", kv_ledger_row_name(row, name), row->bits,
-                    row->tokens, row->tokens_encoded, row->bytes_read, policy);
-        }
-    }
+    for (size_t i = 0; i < e->n_modes; i++)
+        proof_print(&e->modes[i].ledger, &e->modes[i].policy, i == 0, stream);
 }
 
 static void print_attribution(const EvalMode *mode, FILE *stream) {

@@ -90,7 +90,7 @@ static void score_rows(void *context, size_t begin, size_t end, int thread) {
         const float *logits = job->logits + row * job->n_vocab;
         size_t top = top_token(logits, job->n_vocab), target = (size_t)job->targets[row];
         double sum = log_sum(logits, job->n_vocab, top, NULL);
-        TokenScore score = {.nll = sum - (double)logits[target]};
+        TokenScore score = {.nll = sum - (double)logits[target], .right = top == target};
         if (job->base != NULL)
             compare_row(job->base, row, logits, sum, top, target, &score);
         job->scores[row] = score;

@@ -19,6 +19,7 @@ typedef struct TokenScore {
     double kld;     /* sum over v of p_base(v) (ln p_base(v) - ln p(v)), in nats; 0 without a base */
     double delta_p; /* p(target) - p_base(target) */
     bool same_top;  /* the most likely token is the base's */
+    bool right;     /* the most likely token is the target; the first of equals counts */
 } TokenScore;
 
 /* The base's side of a batch: its distribution at each position. */
