@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Regenerates the tables of docs/quality.md: runs build/perplexity and build/rouge, keeps each run's JSON, and fills what
+"""Regenerates the tables of docs/quality.md: runs build/perplexity, build/rouge and build/recall, keeps each run's JSON, and fills what
 stands between the page's markers. The prose is written by hand.
 
     python3 docs/make_quality.py --checkpoint MODEL.gguf --data FOLDER [--work FOLDER] [--only RUN …]
@@ -99,6 +99,19 @@ for (_context, _window), _chunks in CHUNKS.items():
 RUNS["codecs-widths"] = perplexity(2048, 4, [policy(codec, rotate=rotate) for codec in WIDTHS for rotate in ("off", "on")])
 RUNS["rouge"] = ["build/rouge", "--checkpoint_path", "$MODEL", "--data", "$DATA/xsum.jsonl", "--prompt_field", "article",
                  "--reference_field", "summary", "--samples", "200", "--max_new_tokens", "64", "--compare"]
+RECALLED = ["f16:*"] + [policy(codec) for codec in ("int8", "q4_0", "int4", "int2", "")]
+
+
+def recall(*more):
+    command = ["build/recall", "--checkpoint_path", "$MODEL"]
+    for text in RECALLED:
+        command += ["--kv_policy", text]
+    return command + list(more)
+
+
+RUNS["recall"] = recall("--distances", "64,256,1024,4096", "--samples", "50")
+RUNS["needle"] = recall("--needle", "--lengths", "512,1024,2048", "--positions", "10", "--samples", "20")
+RUNS["needle-4096"] = recall("--needle", "--lengths", "4096", "--positions", "5", "--samples", "40")
 
 
 # ---- Running
@@ -253,6 +266,33 @@ def rouge_table(results):
     return markdown(["policy", "P", "R", "F", "F less full's, 95 % interval"], lines)
 
 
+def recall_table(results):
+    modes = rows(results["recall"])
+    points = modes[0]["points"]
+    lines = [["samples", ""] + [str(point["n"]) for point in points]]
+    for mode in modes:
+        line = [f"`{mode['policy']}`", f"{mode['bits_per_old_element']:.2f}"]
+        for point in mode["points"]:
+            what = with_error(point["log_likelihood"], point["stderr"], 2) if "less_full" not in point else \
+                f"{point['less_full']:+.3f} ± {point['less_full_stderr']:.3f}"
+            line.append(f"{what}; {100 * point['right']:.1f} ± {100 * point['right_stderr']:.1f} %")
+        lines.append(line)
+    return markdown(["policy", "bits of an old element"] + [f"{point['distance']:,} tokens ago" for point in points], lines)
+
+
+def needle_table(results):
+    lengths = [("needle", length) for length in (512, 1024, 2048)] + [("needle-4096", 4096)]
+    lines = []
+    for index, text in enumerate(RECALLED):
+        line = [f"`{text}`"]
+        for name, length in lengths:
+            points = [p for p in rows(results[name])[index]["points"] if p["length"] == length]
+            n, right = sum(p["n"] for p in points), sum(round(p["n"] * p["right"]) for p in points)
+            line.append(f"{right / n:.2f} ({right} of {n})")
+        lines.append(line)
+    return markdown(["policy"] + [f"{length:,} tokens" for _, length in lengths], lines)
+
+
 TABLES = {"anchors": (anchor_table, ["anchor-512", "anchor-2048"]),
           "definitions": (definition_table, ["definition-gptq", "definition-hf"]),
           "study": (study_table, ["study"]),
@@ -260,7 +300,9 @@ TABLES = {"anchors": (anchor_table, ["anchor-512", "anchor-2048"]),
           "layers": (layer_table, ["layers"]),
           "sinks": (sink_table, ["sinks"]),
           "attribution": (attribution_table, ["attribution"]),
-          "rouge": (rouge_table, ["rouge"])}
+          "rouge": (rouge_table, ["rouge"]),
+          "recall": (recall_table, ["recall"]),
+          "needle": (needle_table, ["needle", "needle-4096"])}
 for _name in RUNS:
     if _name.startswith("codecs-"):
         TABLES[_name] = (codec_table(_name), [_name])

@@ -36,9 +36,10 @@ ROOMS = {
     "eval": SESSION,
     "eval/bench": EVAL,
     "eval/perplexity": EVAL,
+    "eval/recall": EVAL + ["eval/perplexity"],  # a sequence is a window of an evaluation
     "eval/rouge": EVAL,
     ".": SESSION,
-    "tests": EVAL + ["eval/bench", "eval/perplexity", "eval/rouge", "cuda", "tests/cuda_shim"],
+    "tests": EVAL + ["eval/bench", "eval/perplexity", "eval/recall", "eval/rouge", "cuda", "tests/cuda_shim"],
     "tests/cuda_shim": ["base", "cuda/blas_library.h"],
     "tests/gpu": MODEL + ["cpu", "cuda"],
 }

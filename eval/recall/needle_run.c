@@ -1,0 +1,128 @@
+/* See needle_run.h. */
+#include "eval/recall/needle_run.h"
+
+#include "eval/proof.h"
+#include "kvcache/policy_text.h"
+
+#include <stdlib.h>
+
+static NeedlePoint *point_at(const NeedleTask *task, const NeedleMode *mode, size_t length_index, size_t position) {
+    return &mode->points[length_index * task->frame.n_positions + position];
+}
+
+const NeedlePoint *needle_point(const NeedleTask *task, const NeedleMode *mode, size_t length_index, size_t position) {
+    return point_at(task, mode, length_index, position);
+}
+
+/* A context as large as the longest prompt with its answer. */
+static int open_context(NeedleTask *task, const KvPolicy *policy, Error *error) {
+    SessionOptions options = *task->options;
+    options.n_ctx = task->lengths.items[task->lengths.count - 1];
+    return session_set_policy(task->session, &options, policy, error);
+}
+
+int needle_check_policy(NeedleTask *task, const KvPolicy *policy, Error *error) {
+    TokenList prompt = {0};
+    int status = open_context(task, policy, error);
+    for (size_t i = 0; i < task->lengths.count && status == 0; i++) {
+        Needle needle = needle_draw(task->seed, task->lengths.items[i], 0, 0);
+        status = needle_prompt(&task->frame, &needle, task->lengths.items[i], 0, &prompt, NULL, error);
+    }
+    if (status == 0 && !kv_policy_is_full(policy) &&
+        !policy_changes_query(&task->session->context.cache, prompt.count)) {
+        char text[KV_POLICY_TEXT];
+        kv_policy_print(policy, text, sizeof text);
+        error_set(error, ERROR_ARGUMENT,
+                  "policy %.160s: quantizes and drops nothing in a prompt of %zu tokens, so its figure would be the "
+                  "full cache's; use longer --lengths or a smaller window",
+                  text, prompt.count);
+    }
+    token_list_free(&prompt);
+    return error->code;
+}
+
+int needle_answer(const NeedleTask *task, Sampler *sampler, const TokenList *prompt, const char *number, bool *right,
+                  Error *error) {
+    Generation run = {.session = task->session, .sampler = sampler, .interrupted = task->interrupted};
+    StringList stops = {{number}, 1};
+    GenerationOptions options = {task->frame.max_new_tokens, false, &stops};
+    const KvCache *cache = &task->session->context.cache;
+    context_clear(&task->session->context);
+    int status = generation_read(&run, prompt->ids, prompt->count, error);
+    if (status == 0)
+        status = generation_continue(&run, &options, error);
+    if (status == 0 && run.end == END_INTERRUPTED)
+        status = error_set(error, ERROR_INTERRUPTED, "interrupted");
+    if (status == 0)
+        status = proof_check(cache, cache->n_tokens, error);
+    *right = run.end == END_STOP_STRING;
+    generation_free(&run);
+    return status;
+}
+
+/* The sample's needle under one policy. */
+static int run_needle(NeedleTask *task, Sampler *sampler, size_t length_index, size_t position, const Needle *needle,
+                      NeedleMode *mode, Error *error) {
+    size_t length = task->lengths.items[length_index];
+    NeedlePoint *point = point_at(task, mode, length_index, position);
+    const KvCache *cache = &task->session->context.cache;
+    TokenList prompt = {0};
+    KvLedger ledger;
+    bool right = false;
+    int status = open_context(task, &mode->policy, error);
+    if (status == 0)
+        status = needle_prompt(&task->frame, needle, length, position, &prompt, NULL, error);
+    if (status == 0)
+        status = needle_answer(task, sampler, &prompt, needle->number, &right, error);
+    token_list_free(&prompt);
+    if (status < 0)
+        return status;
+    if (mode->kernels == NULL)
+        mode->kernels = kernels_json(&task->session->model, cache);
+    kv_ledger(cache, &ledger);
+    kv_ledger_add(&mode->ledger, &ledger);
+    point->n++;
+    point->right += right;
+    task->n_done += length;
+    if (task->on_answer != NULL)
+        task->on_answer(task);
+    return 0;
+}
+
+static int run_sample(NeedleTask *task, Sampler *sampler, size_t sample, NeedleMode *modes, size_t n_modes,
+                      Error *error) {
+    for (size_t length = 0; length < task->lengths.count; length++)
+        for (size_t position = 0; position < task->frame.n_positions; position++) {
+            Needle needle = needle_draw(task->seed, task->lengths.items[length], position, sample);
+            for (size_t i = 0; i < n_modes; i++)
+                if (run_needle(task, sampler, length, position, &needle, &modes[i], error) < 0)
+                    return error->code;
+        }
+    return 0;
+}
+
+/* Sample by sample and needle by needle, so that what is there after an interruption was asked of all policies alike.
+ * For that a context is opened for each answer: milliseconds beside the seconds of reading a prompt. */
+int needle_run(NeedleTask *task, NeedleMode *modes, size_t n_modes, Error *error) {
+    SamplerOptions greedy = {.temperature = 0, .top_p = 1};
+    Sampler sampler;
+    if (sampler_open(&sampler, &greedy, task->session->model.checkpoint.config.n_vocab, error) < 0)
+        return error->code;
+    int status = 0;
+    for (size_t sample = 0; sample < task->n_samples && status == 0; sample++)
+        status = run_sample(task, &sampler, sample, modes, n_modes, error);
+    sampler_close(&sampler);
+    return status;
+}
+
+int needle_mode_open(const NeedleTask *task, const KvPolicy *policy, NeedleMode *mode, Error *error) {
+    size_t n_points = task->lengths.count * task->frame.n_positions;
+    *mode = (NeedleMode){.policy = *policy, .points = calloc(n_points, sizeof *mode->points)};
+    return mode->points != NULL ? 0 : error_memory(error, "answers", n_points * sizeof *mode->points);
+}
+
+void needle_mode_free(NeedleMode *mode) {
+    free(mode->points);
+    cJSON_Delete(mode->kernels);
+    *mode = (NeedleMode){0};
+}

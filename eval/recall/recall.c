@@ -1,0 +1,278 @@
+/* The program: what a model can still repeat of what it has seen, by distance and cache policy. Tables go to stdout,
+ * progress and notes to stderr. Only main() picks the exit status. */
+#include "base/output_file.h"
+#include "eval/progress.h"
+#include "eval/recall/needle_report.h"
+#include "eval/recall/report.h"
+#include "eval/recall/settings.h"
+#include "kvcache/policy_text.h"
+#include "session/program.h"
+
+#include <stdlib.h>
+
+static const char USAGE[] = "Usage: recall --checkpoint_path PATH [flags]\n"
+                            "       recall --checkpoint_path PATH --needle [flags]\n"
+                            "What a model can still repeat under one cache policy or several: random tokens that it "
+                            "has seen some distance ago;\n"
+                            "or, with --needle, a number hidden in a text, as RULER asks for it.\n";
+
+/* What main() has open, so that every way out closes the same things. */
+typedef struct Program {
+    RecallSettings settings;
+    Session session;
+    PolicyList policies;
+    OutputFile json, csv;
+
+    /* At a distance. */
+    RecallTask task;
+    RecallSequences sequences;
+    Evaluation evaluation;
+
+    /* Needles. */
+    Haystack haystack;
+    NeedleTask needles;
+    NeedleMode *modes; /* (policies.count) */
+    size_t n_modes;    /* that are open */
+} Program;
+
+/* ---- At a distance */
+
+/* A segment in the sink would be remembered by any policy. */
+static int check_sink(const KvPolicy *policy, Error *error) {
+    for (size_t i = 0; i < policy->n_rules; i++)
+        if (policy->rules[i].policy.sink > RECALL_LEAD) {
+            char text[KV_POLICY_TEXT];
+            kv_policy_print(policy, text, sizeof text);
+            return error_set(error, ERROR_ARGUMENT,
+                             "policy %.160s: a sink of %zu tokens may hold the segment, which begins behind %d to %d; "
+                             "use a sink of at most %d",
+                             text, policy->rules[i].policy.sink, RECALL_LEAD, 2 * RECALL_LEAD - 1, RECALL_LEAD);
+        }
+    return 0;
+}
+
+static int open_distances(Program *p, Error *error) {
+    const RecallSettings *s = &p->settings;
+    const Tokenizer *tokenizer = p->session.tokenizer;
+    p->task = (RecallTask){.distances = s->sizes,
+                           .segment = s->segment,
+                           .n_samples = s->samples,
+                           .seed = s->seed,
+                           .bos = tokenizer_adds_bos(tokenizer) ? tokenizer_bos(tokenizer) : -1};
+    for (size_t i = 0; i < p->policies.count; i++)
+        if (check_sink(&p->policies.items[i], error) < 0)
+            return error->code;
+    if (recall_ordinary_tokens(tokenizer, &p->task, error) < 0 || recall_sequences(&p->task, &p->sequences, error) < 0)
+        return error->code;
+    p->evaluation = (Evaluation){.model = &p->session.model,
+                                 .tokens = p->sequences.tokens,
+                                 .bos = -1,
+                                 .windows = p->sequences.windows,
+                                 .n_ctx = recall_tokens_needed(s->segment, s->sizes.items[s->sizes.count - 1]),
+                                 .n_batch = s->batch,
+                                 .longer = "longer --distances",
+                                 .interrupted = &program_interrupted};
+    p->sequences.windows = (PplWindows){0};
+    return evaluation_open(&p->evaluation, p->policies.items, p->policies.count, error);
+}
+
+static int run_distances(Program *p, Error *error) {
+    if (open_distances(p, error) < 0)
+        return error->code;
+    int status = evaluation_run(&p->evaluation, error);
+    size_t n_samples = p->evaluation.n_windows / p->task.distances.count;
+    if (status == ERROR_INTERRUPTED && n_samples > 0)
+        fprintf(stderr, "interrupted: the figures are those of the first %zu samples\n", n_samples);
+    return status;
+}
+
+static bool has_distances(const Program *p) {
+    return p->evaluation.n_windows >= p->task.distances.count;
+}
+
+/* ---- Needles */
+
+static void show_progress(const NeedleTask *task) {
+    progress_show(task->user, task->n_done, "");
+}
+
+/* Through the checkpoint's chat template, where it has one; one that is not known here must be named. */
+static int choose_chat_template(Program *p, const ChatTemplate **chat, Error *error) {
+    const char *name = p->settings.chat_template;
+    const Vocabulary *vocabulary = &p->session.model.checkpoint.vocabulary;
+    *chat = NULL;
+    if (name != NULL ? strcmp(name, "none") == 0 : vocabulary->chat_template.length == 0)
+        return 0;
+    return prompt_chat_template(vocabulary, name, chat, error);
+}
+
+static int open_needles(Program *p, Error *error) {
+    const RecallSettings *s = &p->settings;
+    const ChatTemplate *chat;
+    if (choose_chat_template(p, &chat, error) < 0 || haystack_open(&p->haystack, s->haystack, error) < 0)
+        return error->code;
+    p->needles = (NeedleTask){.frame = {&p->session, chat, &p->haystack, s->positions, s->max_new_tokens},
+                              .session = &p->session,
+                              .options = &s->session,
+                              .lengths = s->sizes,
+                              .n_samples = s->samples,
+                              .seed = s->seed,
+                              .interrupted = &program_interrupted};
+    for (size_t i = 0; i < p->policies.count; i++)
+        if (needle_check_policy(&p->needles, &p->policies.items[i], error) < 0)
+            return error->code;
+    p->modes = calloc(p->policies.count, sizeof *p->modes);
+    if (p->modes == NULL)
+        return error_memory(error, "answers", p->policies.count * sizeof *p->modes);
+    for (; p->n_modes < p->policies.count; p->n_modes++)
+        if (needle_mode_open(&p->needles, &p->policies.items[p->n_modes], &p->modes[p->n_modes], error) < 0)
+            return error->code;
+    return 0;
+}
+
+static int run_needles(Program *p, Error *error) {
+    if (open_needles(p, error) < 0)
+        return error->code;
+    size_t n_tokens = 0;
+    for (size_t i = 0; i < p->settings.sizes.count; i++)
+        n_tokens += p->settings.sizes.items[i] * p->settings.positions * p->settings.samples * p->policies.count;
+    Progress progress = progress_begin("needles", n_tokens);
+    p->needles.on_answer = show_progress;
+    p->needles.user = &progress;
+    int status = needle_run(&p->needles, p->modes, p->n_modes, error);
+    progress_end(&progress);
+    if (status == ERROR_INTERRUPTED && p->needles.n_done > 0)
+        fprintf(stderr, "interrupted: the figures are those of the answers that were through\n");
+    return status;
+}
+
+/* ---- The program */
+
+/* Policies to run: where there are several, the full cache comes first. */
+static int choose_policies(Program *p, Error *error) {
+    PolicyList *list = &p->policies;
+    if (policies_from_options(&p->settings.session.kv, p->settings.compare, list, error) < 0)
+        return error->code;
+    if (list->count > 1)
+        policy_list_put_full_first(list);
+    return policy_list_check_twins(list, error);
+}
+
+static int print(Program *p, FILE *stream, Error *error) {
+    NeedleResult needles = {&p->needles, p->modes, p->n_modes};
+    if (!p->settings.needle)
+        return recall_print(&p->evaluation, &p->task, stream, error);
+    needle_print(&needles, stream);
+    return 0;
+}
+
+static int write_csv(Program *p, Error *error) {
+    NeedleResult needles = {&p->needles, p->modes, p->n_modes};
+    if (p->settings.needle)
+        needle_csv(&needles, p->csv.stream);
+    else if (recall_csv(&p->evaluation, &p->task, p->csv.stream, error) < 0)
+        return error->code;
+    return output_file_commit(&p->csv, error);
+}
+
+static cJSON *make_json(Program *p) {
+    NeedleResult needles = {&p->needles, p->modes, p->n_modes};
+    return p->settings.needle ? needle_json(&needles)
+                              : recall_json(&p->evaluation, &p->task, p->settings.session.checkpoint_path);
+}
+
+static int report(Program *p, Error *error) {
+    bool stdout_is_taken = p->json.stream == stdout || p->csv.stream == stdout;
+    if (!stdout_is_taken && (print(p, stdout, error) < 0 || program_flush_stdout(error) < 0))
+        return error->code;
+    if (p->settings.csv != NULL && write_csv(p, error) < 0)
+        return error->code;
+    return p->settings.json == NULL ? 0 : json_commit(make_json(p), &p->json, error);
+}
+
+static int open_program(Program *p, Error *error) {
+    RecallSettings *s = &p->settings;
+    size_t n_ctx;
+    if ((s->json != NULL && output_file_open(&p->json, s->json, error) < 0) ||
+        (s->csv != NULL && output_file_open(&p->csv, s->csv, error) < 0))
+        return error->code;
+    if (session_open(&p->session, &s->session, error) < 0 ||
+        session_n_ctx(&s->session, &p->session.model.checkpoint.config, &n_ctx, error) < 0)
+        return error->code;
+    return recall_settings_fit(s, n_ctx, error);
+}
+
+static int run_program(void *state, Error *error) {
+    Program *p = state;
+    if (open_program(p, error) < 0)
+        return error->code;
+    int status = p->settings.needle ? run_needles(p, error) : run_distances(p, error);
+    bool has_figures = p->settings.needle ? p->needles.n_done > 0 : has_distances(p);
+    if (status < 0 && !(status == ERROR_INTERRUPTED && has_figures))
+        return status;
+    Error failure = {0};
+    if (report(p, &failure) < 0)
+        *error = failure;
+    return failure.code < 0 ? failure.code : status;
+}
+
+static void close_program(void *state) {
+    Program *p = state;
+    evaluation_close(&p->evaluation);
+    recall_sequences_free(&p->sequences);
+    recall_task_free(&p->task);
+    for (size_t i = 0; i < p->n_modes; i++)
+        needle_mode_free(&p->modes[i]);
+    free(p->modes);
+    haystack_close(&p->haystack);
+    policy_list_free(&p->policies);
+    session_close(&p->session);
+    output_file_discard(&p->json);
+    output_file_discard(&p->csv);
+}
+
+/* All that the command line alone can be wrong about. */
+static int check_program(void *state, Error *error) {
+    Program *p = state;
+    return recall_settings_check(&p->settings, error) < 0 ? error->code : choose_policies(p, error);
+}
+
+int main(int argc, char **argv) {
+    static Program program = {.settings = RECALL_DEFAULTS};
+    static RecallSettings *const s = &program.settings;
+    static ProgramFlags flags;
+    /* clang-format off */
+    const Option options[] = {
+        SESSION_OPTIONS(s->session),
+        {"compare", OPTION_FLAG, &s->compare, NULL, "full, compressed and quantized mode, and each --kv_policy", 0, 0},
+        {"Recall at a distance", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
+        {"distances", OPTION_STRING, &s->distances, "LIST",
+         "tokens from a token to its repetition, rising; default 64,256,1024,4096, as far as the context goes", 0, 0},
+        {"segment", OPTION_SIZE, &s->segment, "N",
+         "tokens that are repeated, the first quarter unscored; default 32", 4, 1 << 20},
+        {"batch", OPTION_SIZE, &s->batch, "N", "tokens that go through a layer together; no figure depends on it", 1,
+         1 << 16},
+        {"Needles", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
+        {"needle", OPTION_FLAG, &s->needle, NULL, "RULER's single needle in a haystack instead", 0, 0},
+        {"lengths", OPTION_STRING, &s->lengths, "LIST",
+         "tokens of prompt and answer, rising; default 512,1024,2048,4096, as far as the context goes", 0, 0},
+        {"positions", OPTION_SIZE, &s->positions, "N", "places in the haystack, from its beginning to its end; default 10",
+         1, 1000},
+        {"haystack", OPTION_STRING, &s->haystack, "FILE", "hide it in the sentences of this text; default: in noise", 0, 0},
+        {"max_new_tokens", OPTION_SIZE, &s->max_new_tokens, "N", "of an answer; default 128", 1, 1 << 20},
+        {"chat_template", OPTION_STRING, &s->chat_template, "NAME",
+         "chatml, llama2, llama3, mistral, zephyr or none; default: the checkpoint's", 0, 0},
+        {"Both", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
+        {"samples", OPTION_SIZE, &s->samples, "N", "of each distance: 50; of each length and position: 20", 1, 1 << 24},
+        {"seed", OPTION_SEED, &s->seed, "N", "of all that is drawn; default 1", 0, 0},
+        {"Output", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
+        {"json", OPTION_STRING, &s->json, "FILE", "write the result as JSON; - is stdout, instead of the table", 0, 0},
+        {"csv", OPTION_STRING, &s->csv, "FILE", "write it as CSV, a line for each point; - is stdout", 0, 0},
+        PROGRAM_OPTIONS(flags),
+        {0},
+    };
+    /* clang-format on */
+    const ProgramMain steps = {"recall",         USAGE,         options,     &flags,
+                               &s->session.simd, check_program, run_program, close_program};
+    return program_main(argc, argv, &steps, &program);
+}
