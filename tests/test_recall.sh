@@ -113,7 +113,7 @@ test_bad_distances() {
     expect_error 2 'expected' --segment 3
     expect_error 2 'expected' --samples 0
     expect_error 1 'a sink of at most 64' --compress_kv --sink_size 65
-    expect_error 1 'use longer --distances or a smaller window' --distances 64 --quantize_kv --window_size 200
+    expect_error 1 'use longer --distances or a smaller window' --distances 64 --quantize_kv --window_size 250
     expect_error 2 'twice' --kv_policy f16:64 --kv_policy f16:64
 }
 
@@ -137,6 +137,7 @@ test_needles() {
     expect_error 1 'use lengths up to 512' --needle --lengths 400,513
     expect_error 1 'use lengths from' --needle --lengths 100
     expect_error 1 'use longer --lengths' --needle --lengths 400 --quantize_kv --window_size 380
+    expect_error 1 'use longer --lengths' --needle --lengths 400 --quantize_kv --window_size 450
     expect_error 1 'missing' --needle --haystack "$work/missing"
     expect_error 2 '--lengths x' --needle --lengths x
     expect_error 2 'expected' --needle --positions 0

@@ -151,17 +151,26 @@ static int fit_units(const NeedleFrame *frame, const Needle *needle, size_t limi
     return encode(frame, needle, fits, position, tokens, error);
 }
 
+static size_t prompt_limit(const NeedleFrame *frame, size_t length) {
+    return length > frame->max_new_tokens ? length - frame->max_new_tokens : 0;
+}
+
+int needle_check(const NeedleFrame *frame, const Needle *needle, size_t length, TokenList *tokens, Error *error) {
+    if (encode(frame, needle, 0, 0, tokens, error) < 0)
+        return error->code;
+    if (tokens->count <= prompt_limit(frame, length))
+        return 0;
+    return error_set(error, ERROR_ARGUMENT,
+                     "a length of %zu tokens: question and answer take %zu, and --max_new_tokens %zu more; use "
+                     "lengths from %zu on, or fewer new tokens",
+                     length, tokens->count, frame->max_new_tokens, tokens->count + frame->max_new_tokens);
+}
+
 int needle_prompt(const NeedleFrame *frame, const Needle *needle, size_t length, size_t position, TokenList *tokens,
                   size_t *n_units, Error *error) {
-    size_t fitting = 0, limit = length > frame->max_new_tokens ? length - frame->max_new_tokens : 0;
-    if (encode(frame, needle, 0, position, tokens, error) < 0)
-        return error->code;
-    if (tokens->count > limit)
-        return error_set(error, ERROR_ARGUMENT,
-                         "a length of %zu tokens: question and answer take %zu, and --max_new_tokens %zu more; use "
-                         "lengths from %zu on, or fewer new tokens",
-                         length, tokens->count, frame->max_new_tokens, tokens->count + frame->max_new_tokens);
-    if (fit_units(frame, needle, limit, position, tokens, &fitting, error) < 0)
+    size_t fitting = 0;
+    if (needle_check(frame, needle, length, tokens, error) < 0 ||
+        fit_units(frame, needle, prompt_limit(frame, length), position, tokens, &fitting, error) < 0)
         return error->code;
     if (n_units != NULL)
         *n_units = fitting;

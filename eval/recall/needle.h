@@ -43,9 +43,13 @@ typedef struct NeedleFrame {
     size_t n_positions, max_new_tokens;
 } NeedleFrame;
 
+/* ERROR_ARGUMENT where question and answer are more than `length` tokens without any haystack. `tokens` are replaced.
+ */
+int needle_check(const NeedleFrame *frame, const Needle *needle, size_t length, TokenList *tokens, Error *error);
+
 /* Replaces `tokens` by the prompt: the question as the user's message, and the beginning of the answer; or both as one
  * text. It has as many units as fit, so that prompt and max_new_tokens are no more than `length`, as RULER counts.
- * ERROR_ARGUMENT where they are more without any. Returns the units in *n_units, unless that is NULL. */
+ * The errors are those of needle_check(). Returns the units in *n_units, unless that is NULL. */
 int needle_prompt(const NeedleFrame *frame, const Needle *needle, size_t length, size_t position, TokenList *tokens,
                   size_t *n_units, Error *error);
 

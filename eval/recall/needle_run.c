@@ -14,31 +14,47 @@ const NeedlePoint *needle_point(const NeedleTask *task, const NeedleMode *mode, 
     return point_at(task, mode, length_index, position);
 }
 
-/* A context as large as the longest prompt with its answer. */
 static int open_context(NeedleTask *task, const KvPolicy *policy, Error *error) {
     SessionOptions options = *task->options;
-    options.n_ctx = task->lengths.items[task->lengths.count - 1];
+    options.n_ctx = task->n_ctx;
     return session_set_policy(task->session, &options, policy, error);
 }
 
-int needle_check_policy(NeedleTask *task, const KvPolicy *policy, Error *error) {
+static int check_lengths(const NeedleTask *task, TokenList *prompt, Error *error) {
+    for (size_t i = 0; i < task->lengths.count; i++)
+        for (size_t position = 0; position < task->frame.n_positions; position++)
+            for (size_t sample = 0; sample < task->n_samples; sample++) {
+                size_t length = task->lengths.items[i];
+                Needle needle = needle_draw(task->seed, length, position, sample);
+                if (needle_check(&task->frame, &needle, length, prompt, error) < 0)
+                    return error->code;
+            }
+    return 0;
+}
+
+static int check_policy(NeedleTask *task, const KvPolicy *policy, TokenList *prompt, Error *error) {
+    size_t longest = task->lengths.items[task->lengths.count - 1];
+    Needle needle = needle_draw(task->seed, longest, 0, 0);
+    if (open_context(task, policy, error) < 0 ||
+        needle_prompt(&task->frame, &needle, longest, 0, prompt, NULL, error) < 0)
+        return error->code;
+    if (kv_policy_is_full(policy) || policy_changes_query(&task->session->context.cache, prompt->count))
+        return 0;
+    char text[KV_POLICY_TEXT];
+    kv_policy_print(policy, text, sizeof text);
+    return error_set(error, ERROR_ARGUMENT,
+                     "policy %.160s: quantizes and drops nothing in a prompt of %zu tokens, so its figure would be the "
+                     "full cache's; use longer --lengths or a smaller window",
+                     text, prompt->count);
+}
+
+int needle_check_task(NeedleTask *task, const PolicyList *policies, Error *error) {
     TokenList prompt = {0};
-    int status = open_context(task, policy, error);
-    for (size_t i = 0; i < task->lengths.count && status == 0; i++) {
-        Needle needle = needle_draw(task->seed, task->lengths.items[i], 0, 0);
-        status = needle_prompt(&task->frame, &needle, task->lengths.items[i], 0, &prompt, NULL, error);
-    }
-    if (status == 0 && !kv_policy_is_full(policy) &&
-        !policy_changes_query(&task->session->context.cache, prompt.count)) {
-        char text[KV_POLICY_TEXT];
-        kv_policy_print(policy, text, sizeof text);
-        error_set(error, ERROR_ARGUMENT,
-                  "policy %.160s: quantizes and drops nothing in a prompt of %zu tokens, so its figure would be the "
-                  "full cache's; use longer --lengths or a smaller window",
-                  text, prompt.count);
-    }
+    int status = check_lengths(task, &prompt, error);
+    for (size_t i = 0; i < policies->count && status == 0; i++)
+        status = check_policy(task, &policies->items[i], &prompt, error);
     token_list_free(&prompt);
-    return error->code;
+    return status;
 }
 
 int needle_answer(const NeedleTask *task, Sampler *sampler, const TokenList *prompt, const char *number, bool *right,

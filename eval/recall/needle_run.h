@@ -2,7 +2,7 @@
  *
  *     NeedleTask task = {.frame = {&session, chat, &haystack, 10, 128}, .options = &options, .lengths = lengths, …};
  *     NeedleMode mode;
- *     if (needle_check_policy(&task, &policy, &error) < 0) …         // for each policy, before any runs
+ *     if (needle_check_task(&task, &policies, &error) < 0) …         // before any runs
  *     if (needle_mode_open(&task, &policy, &mode, &error) < 0 || needle_run(&task, &mode, 1, &error) < 0) …
  *     needle_point(&task, &mode, length_index, position)->right …
  *     needle_mode_free(&mode);
@@ -20,10 +20,11 @@ typedef struct NeedleTask {
     Session *session; /* not owned; its context is replaced */
     const SessionOptions *options;
     SizeList lengths;
+    size_t n_ctx;     /* of a context, for the longest of them */
     size_t n_samples; /* of each length and position */
     uint64_t seed;
     const volatile sig_atomic_t *interrupted;         /* stop when it is set; may be NULL */
-    size_t n_done;                                    /* tokens of prompts read, over all policies */
+    size_t n_done;                                    /* lengths of the answers that are through, summed */
     void (*on_answer)(const struct NeedleTask *task); /* after each of them; may be NULL */
     void *user;                                       /* for it */
 } NeedleTask;
@@ -40,9 +41,9 @@ typedef struct NeedleMode {
     cJSON *kernels;
 } NeedleMode;
 
-/* ERROR_ARGUMENT where the policy is not the full one and changes nothing in the longest prompt, or a length has no
- * room for its question. */
-int needle_check_policy(NeedleTask *task, const KvPolicy *policy, Error *error);
+/* ERROR_ARGUMENT where a length has no room for a question, or a policy that is not the full one changes nothing in the
+ * longest prompts. */
+int needle_check_task(NeedleTask *task, const PolicyList *policies, Error *error);
 
 int needle_mode_open(const NeedleTask *task, const KvPolicy *policy, NeedleMode *mode, Error *error);
 void needle_mode_free(NeedleMode *mode); /* freeing twice is fine */

@@ -1,5 +1,6 @@
 /* The program: what a model can still repeat of what it has seen, by distance and cache policy. Tables go to stdout,
  * progress and notes to stderr. Only main() picks the exit status. */
+#include "base/checked.h"
 #include "base/output_file.h"
 #include "eval/progress.h"
 #include "eval/recall/needle_report.h"
@@ -22,6 +23,7 @@ typedef struct Program {
     Session session;
     PolicyList policies;
     OutputFile json, csv;
+    size_t n_ctx; /* that the model has, or the user gave */
 
     /* At a distance. */
     RecallTask task;
@@ -34,6 +36,21 @@ typedef struct Program {
     NeedleMode *modes; /* (policies.count) */
     size_t n_modes;    /* that are open */
 } Program;
+
+/* Tokens that a cache must hold: those of the longest sequence; or all that are allowed, where a policy's tiers have
+ * room for more than those: what is wrong with that is told by the sequences. */
+static size_t choose_n_ctx(const Program *p, size_t longest) {
+    for (size_t i = 0; i < p->policies.count; i++)
+        for (size_t r = 0; r < p->policies.items[i].n_rules; r++) {
+            const KvLayerPolicy *layer = &p->policies.items[i].rules[r].policy;
+            size_t room = layer->sink;
+            for (size_t t = 0; t < layer->n_tiers && layer->tiers[t].capacity != KV_UNLIMITED; t++)
+                room = at_least(layer->tiers[t].capacity, room);
+            if (room > longest)
+                return p->n_ctx;
+        }
+    return longest;
+}
 
 /* ---- At a distance */
 
@@ -54,6 +71,7 @@ static int check_sink(const KvPolicy *policy, Error *error) {
 static int open_distances(Program *p, Error *error) {
     const RecallSettings *s = &p->settings;
     const Tokenizer *tokenizer = p->session.tokenizer;
+    size_t longest = recall_tokens_needed(s->segment, s->sizes.items[s->sizes.count - 1]);
     p->task = (RecallTask){.distances = s->sizes,
                            .segment = s->segment,
                            .n_samples = s->samples,
@@ -68,7 +86,7 @@ static int open_distances(Program *p, Error *error) {
                                  .tokens = p->sequences.tokens,
                                  .bos = -1,
                                  .windows = p->sequences.windows,
-                                 .n_ctx = recall_tokens_needed(s->segment, s->sizes.items[s->sizes.count - 1]),
+                                 .n_ctx = choose_n_ctx(p, longest),
                                  .n_batch = s->batch,
                                  .longer = "longer --distances",
                                  .interrupted = &program_interrupted};
@@ -115,12 +133,12 @@ static int open_needles(Program *p, Error *error) {
                               .session = &p->session,
                               .options = &s->session,
                               .lengths = s->sizes,
+                              .n_ctx = choose_n_ctx(p, s->sizes.items[s->sizes.count - 1]),
                               .n_samples = s->samples,
                               .seed = s->seed,
                               .interrupted = &program_interrupted};
-    for (size_t i = 0; i < p->policies.count; i++)
-        if (needle_check_policy(&p->needles, &p->policies.items[i], error) < 0)
-            return error->code;
+    if (needle_check_task(&p->needles, &p->policies, error) < 0)
+        return error->code;
     p->modes = calloc(p->policies.count, sizeof *p->modes);
     if (p->modes == NULL)
         return error_memory(error, "answers", p->policies.count * sizeof *p->modes);
@@ -192,14 +210,13 @@ static int report(Program *p, Error *error) {
 
 static int open_program(Program *p, Error *error) {
     RecallSettings *s = &p->settings;
-    size_t n_ctx;
     if ((s->json != NULL && output_file_open(&p->json, s->json, error) < 0) ||
         (s->csv != NULL && output_file_open(&p->csv, s->csv, error) < 0))
         return error->code;
     if (session_open(&p->session, &s->session, error) < 0 ||
-        session_n_ctx(&s->session, &p->session.model.checkpoint.config, &n_ctx, error) < 0)
+        session_n_ctx(&s->session, &p->session.model.checkpoint.config, &p->n_ctx, error) < 0)
         return error->code;
-    return recall_settings_fit(s, n_ctx, error);
+    return recall_settings_fit(s, p->n_ctx, error);
 }
 
 static int run_program(void *state, Error *error) {
