@@ -82,6 +82,14 @@ void chat_template_free(ChatTemplate *chat) {
     free(chat);
 }
 
+int chat_template_choose(ChatTemplate **out, const Vocabulary *vocabulary, const char *name, const char *date,
+                         Error *error) {
+    *out = NULL;
+    if (name != NULL ? strcmp(name, "none") == 0 : vocabulary->chat_template.length == 0)
+        return 0;
+    return chat_template_open(out, vocabulary, name, date, error);
+}
+
 const char *chat_template_name(const ChatTemplate *chat) {
     return chat->name;
 }

@@ -28,6 +28,11 @@ int chat_template_open(ChatTemplate **out, const Vocabulary *vocabulary, const c
                        Error *error);
 void chat_template_free(ChatTemplate *chat); /* NULL is fine */
 
+/* For programs that can do without: NULL in *out for the name "none", and where no name is given and the vocabulary has
+ * no template. */
+int chat_template_choose(ChatTemplate **out, const Vocabulary *vocabulary, const char *name, const char *date,
+                         Error *error);
+
 const char *chat_template_name(const ChatTemplate *chat); /* the name or path, or "checkpoint" */
 
 /* Appends the ids of a conversation up to where the assistant's next answer begins: those of the rendered text, in

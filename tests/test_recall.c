@@ -434,8 +434,8 @@ static void test_answers(void **state) {
     if (model_open(&session.model, fixture_path("STOWKV_DATA", "stories260K.bin"), backend, &error) < 0 ||
         tokenizer_open_file(&session.tokenizer, fixture_path("STOWKV_DATA", "tok512.model"), &error) < 0 ||
         session_set_policy(&session, &(SessionOptions)SESSION_DEFAULTS, &policy, &error) < 0 ||
-        sampler_open(&sampler, &greedy, session.model.checkpoint.config.n_vocab, &error) < 0 ||
-        prompt_encode(&session, NULL, NULL, sv("Once upon a time"), &prompt, &error) < 0)
+        sampler_open(&sampler, &greedy, session.model.checkpoint.config.n_vocab, SIMD_SCALAR, &error) < 0 ||
+        prompt_encode(&session, &(PromptOptions){.chat = NULL}, sv("Once upon a time"), &prompt, &error) < 0)
         fail_msg("%s", error.message);
     for (size_t i = 0; i < COUNT(CASES); i++) {
         NeedleTask task = {.frame = {.max_new_tokens = CASES[i].n_tokens}, .session = &session};

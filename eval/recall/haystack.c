@@ -2,7 +2,7 @@
 #include "eval/recall/haystack.h"
 
 #include "base/array.h"
-#include "base/mapped_file.h"
+#include "base/text_file.h"
 #include "eval/perplexity/text_rows.h"
 
 #include <stdlib.h>
@@ -67,11 +67,13 @@ int haystack_open(Haystack *haystack, const char *path, Error *error) {
     *haystack = (Haystack){.name = path != NULL ? path : "noise", .separator = path != NULL ? " " : "\n"};
     if (path == NULL)
         return add_unit(haystack, sv(NOISE), error);
-    MappedFile file;
-    if (mapped_file_open(&file, path, error) < 0)
-        return error->code;
-    int status = read_sentences(haystack, (StringView){(const char *)file.data, file.size}, path, error);
-    mapped_file_close(&file);
+    TextFile file;
+    int status = text_file_read(&file, path, TEXT_FILE_MAX, error);
+    if (status == 0) {
+        text_file_clean(&file);
+        status = read_sentences(haystack, file.text, file.name, error);
+    }
+    text_file_free(&file);
     if (status < 0)
         haystack_close(haystack);
     return status;

@@ -96,7 +96,7 @@ void needle_text_free(NeedleText *text) {
 /* Behind a chat template's tokens the answer is a text of its own, whose space some tokenizers put there themselves. */
 static int encode_chat(const NeedleFrame *frame, const NeedleText *text, TokenList *tokens, Error *error) {
     const Tokenizer *tokenizer = frame->session->tokenizer;
-    if (prompt_encode(frame->session, frame->chat, NULL, sv(text->question), tokens, error) < 0)
+    if (prompt_encode(frame->session, &(PromptOptions){.chat = frame->chat}, sv(text->question), tokens, error) < 0)
         return error->code;
     return tokenizer_encode(tokenizer, sv(text->answer + tokenizer_adds_space(tokenizer)), 0, tokens, error);
 }
@@ -107,7 +107,7 @@ static int encode_plain(const NeedleFrame *frame, const NeedleText *text, TokenL
     if (all == NULL)
         return error_memory(error, "a prompt", size);
     snprintf(all, size, "%s%s", text->question, text->answer);
-    int status = prompt_encode(frame->session, NULL, NULL, sv(all), tokens, error);
+    int status = prompt_encode(frame->session, &(PromptOptions){.chat = NULL}, sv(all), tokens, error);
     free(all);
     return status;
 }

@@ -121,8 +121,9 @@ static int run_sample(NeedleTask *task, Sampler *sampler, size_t sample, NeedleM
  * For that a context is opened for each answer: milliseconds beside the seconds of reading a prompt. */
 int needle_run(NeedleTask *task, NeedleMode *modes, size_t n_modes, Error *error) {
     SamplerOptions greedy = {.temperature = 0, .top_p = 1};
+    const Model *model = &task->session->model;
     Sampler sampler;
-    if (sampler_open(&sampler, &greedy, task->session->model.checkpoint.config.n_vocab, error) < 0)
+    if (sampler_open(&sampler, &greedy, model->checkpoint.config.n_vocab, model->backend->level, error) < 0)
         return error->code;
     int status = 0;
     for (size_t sample = 0; sample < task->n_samples && status == 0; sample++)

@@ -31,6 +31,7 @@ typedef struct Program {
     Evaluation evaluation;
 
     /* Needles. */
+    ChatTemplate *chat; /* NULL: none */
     Haystack haystack;
     NeedleTask needles;
     NeedleMode *modes; /* (policies.count) */
@@ -114,22 +115,13 @@ static void show_progress(const NeedleTask *task) {
     progress_show(task->user, task->n_done, "");
 }
 
-/* Through the checkpoint's chat template, where it has one; one that is not known here must be named. */
-static int choose_chat_template(Program *p, const ChatTemplate **chat, Error *error) {
-    const char *name = p->settings.chat_template;
-    const Vocabulary *vocabulary = &p->session.model.checkpoint.vocabulary;
-    *chat = NULL;
-    if (name != NULL ? strcmp(name, "none") == 0 : vocabulary->chat_template.length == 0)
-        return 0;
-    return prompt_chat_template(vocabulary, name, chat, error);
-}
-
 static int open_needles(Program *p, Error *error) {
     const RecallSettings *s = &p->settings;
-    const ChatTemplate *chat;
-    if (choose_chat_template(p, &chat, error) < 0 || haystack_open(&p->haystack, s->haystack, error) < 0)
+    const Vocabulary *vocabulary = &p->session.model.checkpoint.vocabulary;
+    if (chat_template_choose(&p->chat, vocabulary, s->chat_template, s->date, error) < 0 ||
+        haystack_open(&p->haystack, s->haystack, error) < 0)
         return error->code;
-    p->needles = (NeedleTask){.frame = {&p->session, chat, &p->haystack, s->positions, s->max_new_tokens},
+    p->needles = (NeedleTask){.frame = {&p->session, p->chat, &p->haystack, s->positions, s->max_new_tokens},
                               .session = &p->session,
                               .options = &s->session,
                               .lengths = s->sizes,
@@ -199,13 +191,19 @@ static cJSON *make_json(Program *p) {
                               : recall_json(&p->evaluation, &p->task, p->settings.session.checkpoint_path);
 }
 
+/* Files first, as stdout's reader may go away. */
 static int report(Program *p, Error *error) {
     bool stdout_is_taken = p->json.stream == stdout || p->csv.stream == stdout;
-    if (!stdout_is_taken && (print(p, stdout, error) < 0 || program_flush_stdout(error) < 0))
-        return error->code;
-    if (p->settings.csv != NULL && write_csv(p, error) < 0)
-        return error->code;
-    return p->settings.json == NULL ? 0 : json_commit(make_json(p), &p->json, error);
+    Error failure = {0};
+    if (p->settings.json != NULL)
+        json_commit(make_json(p), &p->json, error);
+    if (p->settings.csv != NULL) {
+        write_csv(p, &failure);
+        error_keep_first(error, &failure);
+    }
+    if (!stdout_is_taken && print(p, stdout, &failure) == 0)
+        program_flush_stdout(&failure);
+    return error_keep_first(error, &failure);
 }
 
 static int open_program(Program *p, Error *error) {
@@ -242,6 +240,7 @@ static void close_program(void *state) {
         needle_mode_free(&p->modes[i]);
     free(p->modes);
     haystack_close(&p->haystack);
+    chat_template_free(p->chat);
     policy_list_free(&p->policies);
     session_close(&p->session);
     output_file_discard(&p->json);
@@ -275,21 +274,22 @@ int main(int argc, char **argv) {
          "tokens of prompt and answer, rising; default 512,1024,2048,4096, as far as the context goes", 0, 0},
         {"positions", OPTION_SIZE, &s->positions, "N", "places in the haystack, from its beginning to its end; default 10",
          1, 1000},
-        {"haystack", OPTION_STRING, &s->haystack, "FILE", "hide it in the sentences of this text; default: in noise", 0, 0},
+        {"haystack", OPTION_INPUT, &s->haystack, "FILE", "hide it in the sentences of this text; default: in noise", 0, 0},
         {"max_new_tokens", OPTION_SIZE, &s->max_new_tokens, "N", "of an answer; default 128", 1, 1 << 20},
-        {"chat_template", OPTION_STRING, &s->chat_template, "NAME",
-         "chatml, llama2, llama3, mistral, zephyr or none; default: the checkpoint's", 0, 0},
+        {"chat_template", OPTION_INPUT, &s->chat_template, "NAME",
+         "a file in Jinja, chatml, llama2, llama3, mistral, zephyr or none; default: the checkpoint's", 0, 0},
+        {"date", OPTION_STRING, &s->date, "DATE", "YYYY-MM-DD, for chat templates that tell it; default: today", 0, 0},
         {"Both", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
         {"samples", OPTION_SIZE, &s->samples, "N", "of each distance: 50; of each length and position: 20", 1, 1 << 24},
         {"seed", OPTION_SEED, &s->seed, "N", "of all that is drawn; default 1", 0, 0},
         {"Output", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
-        {"json", OPTION_STRING, &s->json, "FILE", "write the result as JSON; - is stdout, instead of the table", 0, 0},
-        {"csv", OPTION_STRING, &s->csv, "FILE", "write it as CSV, a line for each point; - is stdout", 0, 0},
+        {"json", OPTION_OUTPUT, &s->json, "FILE", "write the result as JSON; - is stdout, instead of the table", 0, 0},
+        {"csv", OPTION_OUTPUT, &s->csv, "FILE", "write it as CSV, a line for each point; - is stdout", 0, 0},
         PROGRAM_OPTIONS(flags),
         {0},
     };
     /* clang-format on */
-    const ProgramMain steps = {"recall",         USAGE,         options,     &flags,
-                               &s->session.simd, check_program, run_program, close_program};
+    const ProgramMain steps = {"recall",    USAGE,         options,     &flags,
+                               &s->session, check_program, run_program, close_program};
     return program_main(argc, argv, &steps, &program);
 }

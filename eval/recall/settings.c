@@ -24,6 +24,7 @@ static int check_task(const RecallSettings *s, Error *error) {
         {"haystack", s->haystack != NULL, true},
         {"max_new_tokens", s->max_new_tokens != OPTION_UNSET, true},
         {"chat_template", s->chat_template != NULL, true},
+        {"date", s->date != NULL, true},
     };
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
         if (flags[i].given && flags[i].of_needle != s->needle)
@@ -48,8 +49,6 @@ static int check_distances(const RecallSettings *s, Error *error) {
 int recall_settings_check(RecallSettings *s, Error *error) {
     if (s->session.checkpoint_path == NULL)
         return error_set(error, ERROR_USAGE, "--checkpoint_path is required; checkpoints/fetch.sh fetches a model");
-    if (s->json != NULL && s->csv != NULL && strcmp(s->json, "-") == 0 && strcmp(s->csv, "-") == 0)
-        return error_set(error, ERROR_USAGE, "--json - and --csv - both want stdout; name a file for one");
     if (check_task(s, error) < 0)
         return error->code;
     s->segment = or_default(s->segment, 32);

@@ -13,7 +13,7 @@
 
 typedef struct RecallSettings {
     SessionOptions session;
-    const char *distances, *lengths, *haystack, *chat_template, *json, *csv;
+    const char *distances, *lengths, *haystack, *chat_template, *date, *json, *csv;
     size_t segment, samples, batch, positions, max_new_tokens; /* OPTION_UNSET: the default */
     uint64_t seed;
     bool needle, compare;

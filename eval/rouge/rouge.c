@@ -85,12 +85,9 @@ static int score_pairs(Program *program, Error *error) {
 
 /* Through the checkpoint's chat template, where it has one. */
 static int choose_chat_template(Program *program, Error *error) {
-    const char *name = program->settings.chat_template;
-    const Vocabulary *vocabulary = &program->session.model.checkpoint.vocabulary;
-    program->work.chat = NULL;
-    if (name != NULL ? strcmp(name, "none") == 0 : vocabulary->chat_template.length == 0)
-        return 0;
-    return chat_template_open(&program->work.chat, vocabulary, name, program->settings.date, error);
+    const RougeSettings *s = &program->settings;
+    return chat_template_choose(&program->work.chat, &program->session.model.checkpoint.vocabulary, s->chat_template,
+                                s->date, error);
 }
 
 static void tell_samples(const Program *program) {
