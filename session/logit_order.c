@@ -46,6 +46,7 @@ void logit_order_read(LogitOrder *order, const float *logits, double temperature
     float least, best;
     double inverse = 1 / temperature;
     order->logits = logits;
+    order->equal_bucket = LOGIT_BUCKETS;
     order->kernels->range(logits, order->n, &least, &best);
     order->kernels->weigh(logits, order->n, best, inverse < 1e30 ? (float)inverse : 1e30f, order->weights);
     order->kernels->assign(logits, order->n, best, bucket_scale(least, best), order->bucket_of);
@@ -177,16 +178,31 @@ static size_t narrow(LogitOrder *order, size_t n, float least, float largest, Se
     return kept;
 }
 
+/* Puts a bucket's tokens into order->ids and returns how many they are; *equal says that they all have one logit. A
+ * vocabulary of equal logits is gathered once for all searches. */
+static size_t gather_once(LogitOrder *order, size_t bucket, bool *equal) {
+    *equal = bucket == order->equal_bucket;
+    if (*equal)
+        return order->n_equal;
+    size_t n = gather(order, (uint16_t)bucket);
+    *equal = are_equal(order, n);
+    order->equal_bucket = *equal ? bucket : LOGIT_BUCKETS;
+    order->n_equal = n;
+    return n;
+}
+
 static Ranked find(LogitOrder *order, Search search) {
-    size_t n = gather(order, (uint16_t)find_bucket(order->buckets[0], &search));
-    while (n > SORTED_AT_MOST && !are_equal(order, n)) {
+    bool equal;
+    size_t n = gather_once(order, find_bucket(order->buckets[0], &search), &equal);
+    while (!equal && n > SORTED_AT_MOST) {
         float least, largest;
         find_range(order, n, &least, &largest);
         if (largest - least < LEAST_DIFFERENCE)
             break;
         n = narrow(order, n, least, largest, &search);
+        equal = are_equal(order, n);
     }
-    return n > SORTED_AT_MOST ? walk_equal(order, n, &search) : walk_sorted(order, n, &search);
+    return equal || n > SORTED_AT_MOST ? walk_equal(order, n, &search) : walk_sorted(order, n, &search);
 }
 
 Ranked logit_order_at(LogitOrder *order, size_t place) {
@@ -204,8 +220,9 @@ double logit_order_sum(LogitOrder *order, size_t k) {
 }
 
 size_t logit_order_count(const LogitOrder *order, double weight) {
-    size_t n = 0;
+    float least = (float)weight;
+    uint32_t n = 0; /* as wide as the weights, for the compiler's vectors */
     for (size_t i = 0; i < order->n; i++)
-        n += (double)order->weights[i] >= weight;
+        n += order->weights[i] >= least;
     return n;
 }

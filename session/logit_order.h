@@ -24,10 +24,12 @@ typedef struct LogitBucket {
 typedef struct LogitOrder {
     const LogitKernels *kernels;
     size_t n;
-    const float *logits;                             /* (n), the caller's, as of logit_order_read() */
-    float *weights;                                  /* (n) probabilities relative to the most likely token's */
-    uint16_t *bucket_of;                             /* (n) */
-    int32_t *ids;                                    /* (n) tokens of a bucket */
+    const float *logits; /* (n), the caller's, as of logit_order_read() */
+    float *weights;      /* (n) probabilities relative to the most likely token's */
+    uint16_t *bucket_of; /* (n) */
+    int32_t *ids;        /* (n) tokens of a bucket */
+    size_t equal_bucket; /* the bucket in `ids` whose n_equal tokens all have one logit, or LOGIT_BUCKETS: none */
+    size_t n_equal;
     double total;                                    /* the sum of weights */
     LogitBucket buckets[LOGIT_PARTS][LOGIT_BUCKETS]; /* [0]: of all tokens; [1]: of those of a bucket */
 } LogitOrder;
