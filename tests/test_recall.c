@@ -371,6 +371,20 @@ static void open_session(Session *session) {
     open_model(&session->model, &session->tokenizer, "models/f32.gguf", 1);
 }
 
+/* Of the prompt with n_units. */
+static size_t needle_tokens(const NeedleFrame *frame, const Needle *needle, size_t n_units, TokenList *tokens) {
+    NeedleText text;
+    Error error = {0};
+    char all[4096];
+    size_t place = needle_place(n_units, 1, frame->n_positions);
+    assert_int_equal(needle_text(frame->haystack, needle, n_units, place, &text, &error), 0);
+    snprintf(all, sizeof all, "%s%s", text.question, text.answer);
+    needle_text_free(&text);
+    tokens->count = 0;
+    assert_int_equal(tokenizer_encode(frame->session->tokenizer, sv(all), TOKENIZE_ADD_BOS, tokens, &error), 0);
+    return tokens->count;
+}
+
 /* The prompt is the text that it should be, and has one unit less than would not fit. */
 static void test_prompts_fill_their_length(void **state) {
     (void)state;
@@ -383,23 +397,17 @@ static void test_prompts_fill_their_length(void **state) {
     NeedleFrame frame = {&session, NULL, &haystack, 3, 20};
     for (size_t length = 600; length < 1400; length += 97) {
         Needle needle = needle_draw(5, length, 1, 0);
-        NeedleText text;
-        size_t n_units;
+        size_t n_units, fewer;
         assert_int_equal(needle_prompt(&frame, &needle, length, 1, &prompt, &n_units, &error), 0);
-        for (size_t more = 0; more < 2; more++) {
-            size_t n = n_units + more;
-            char all[4096];
-            assert_int_equal(needle_text(&haystack, &needle, n, needle_place(n, 1, 3), &text, &error), 0);
-            snprintf(all, sizeof all, "%s%s", text.question, text.answer);
-            expected.count = 0;
-            assert_int_equal(tokenizer_encode(session.tokenizer, sv(all), TOKENIZE_ADD_BOS, &expected, &error), 0);
-            assert_int_equal(expected.count + 20 <= length, more == 0);
-            if (more == 0) {
-                assert_int_equal(prompt.count, expected.count);
-                assert_memory_equal(prompt.ids, expected.ids, prompt.count * sizeof *prompt.ids);
-            }
-            needle_text_free(&text);
-        }
+        assert_true(needle_tokens(&frame, &needle, n_units + 1, &expected) + 20 > length);
+        size_t n_tokens = needle_tokens(&frame, &needle, n_units, &expected);
+        assert_true(n_tokens + 20 <= length);
+        assert_int_equal(prompt.count, n_tokens);
+        assert_memory_equal(prompt.ids, expected.ids, n_tokens * sizeof *prompt.ids);
+        assert_int_equal(needle_prompt(&frame, &needle, n_tokens + 20, 1, &prompt, &fewer, &error), 0);
+        assert_int_equal(fewer, n_units);
+        assert_int_equal(needle_prompt(&frame, &needle, n_tokens + 19, 1, &prompt, &fewer, &error), 0);
+        assert_int_equal(fewer, n_units - 1);
     }
     Needle needle = needle_draw(5, 100, 1, 0);
     assert_int_equal(needle_prompt(&frame, &needle, 100, 1, &prompt, NULL, &error), ERROR_ARGUMENT);
