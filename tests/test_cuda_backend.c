@@ -340,13 +340,14 @@ static void test_copies_may_fail(void **state) {
     Backend *backend = open_cuda();
     CopyBandwidth bandwidth;
     cuda_shim_set_memory(40 << 20);
+    size_t n_allocated = cuda_shim_counts().n_allocated;
     for (long call = 1;; call++) {
         Error error = {0};
         cuda_shim_fail_after(call, cudaErrorMemoryAllocation);
         int status = backend->ops->measure_copies(backend, &bandwidth, &error);
         bool failed = cuda_shim_counts().failed;
         cuda_shim_fail_after(0, cudaSuccess);
-        assert_int_equal(cuda_shim_counts().n_allocated, 0);
+        assert_int_equal(cuda_shim_counts().n_allocated, n_allocated);
         if (!failed)
             break;
         if (status == 0 && !(bandwidth.bytes_per_second > 0)) /* calls that give something back may fail unseen */

@@ -403,7 +403,7 @@ test_usage_errors() {
 # Flags in the README are those of some program of this build; lines about other programs do not count.
 test_readme() {
     local flag program
-    for program in generate perplexity rouge bench kv_quant_bench; do
+    for program in generate perplexity rouge recall bench kv_quant_bench; do
         [ -x "$STOWKV_BUILD/$program" ] && "$STOWKV_BUILD/$program" --help
     done >"$work/helps"
     for flag in $(grep -Ev 'cmake|ctest|\.sh|apt|git |pip|curl|docker' "$readme" | grep -Eo -e '--[a-z][a-z_]+' | sort -u); do

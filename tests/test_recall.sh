@@ -197,7 +197,7 @@ test_smollm2() {
     fi
     run --checkpoint_path "$STOWKV_SMOLLM2" --needle --lengths 320 --positions 2 --samples 1 --max_new_tokens 12 --kv_policy 'f16:*' \
         --kv_policy sink=0,f16:96 --json "$work/result.json"
-    check 'SmolLM2 finds the needle, and not one that was dropped' holds 'r["chat_template"] == "chatml"
+    check 'SmolLM2 finds the needle, and not one that was dropped' holds 'r["chat_template"] == "checkpoint"
         and [[p["right"] for p in m["points"]] for m in r["modes"]] == [[1, 1], [0, 1]]'
 }
 
