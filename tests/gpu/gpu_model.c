@@ -56,7 +56,19 @@ typedef struct Products {
     float *x, *y; /* device, as large as any */
 } Products;
 
-/* All matrices of one product in one layer, as forward() has them. */
+/* As forward() has it: x is normalised by the products that read it, but for attention's output and down. */
+static CudaNorm norm_of(const Model *model, Product product, size_t layer) {
+    const Weights *w = &model->weights;
+    const Tensor *gain = product == PRODUCT_QKV       ? &w->layers[layer].attn_norm
+                         : product == PRODUCT_GATE_UP ? &w->layers[layer].ffn_norm
+                         : product == PRODUCT_LOGITS  ? &w->output_norm
+                                                      : NULL;
+    if (gain == NULL || !cuda_matvec_norms(gain->shape[0], 1))
+        return (CudaNorm){0};
+    return (CudaNorm){gain->uploaded, model->checkpoint.config.norm_eps};
+}
+
+/* All matrices of one product in one layer. */
 static void launch_product(const Products *p, Product product, size_t layer) {
     CudaProduct products[MOST_MATRICES];
     float *y = p->y;
@@ -69,7 +81,7 @@ static void launch_product(const Products *p, Product product, size_t layer) {
         products[n++] = (CudaProduct){*w, NULL, y};
         y += w->n_rows;
     }
-    cuda_matvec(products, n, (CudaNorm){0}, p->x, 1, p->stream);
+    cuda_matvec(products, n, norm_of(p->model, product, layer), p->x, 1, p->stream);
 }
 
 static void launch_products(void *context) {
