@@ -238,7 +238,6 @@ static const struct {
     {".download", AT_END, FINISH},
     {".incomplete", AT_END, FINISH},
     {".aria2", AT_END, FINISH ", and name the file without .aria2"},
-    {"://", ANYWHERE, "it is an address: fetch the file first, and name it where it is then"},
     {"mmproj", ANYWHERE, "it is the part of a model that reads images: name the language model itself"},
 };
 
@@ -252,7 +251,7 @@ static bool stands_there(const char *name, size_t row) {
 }
 
 void foreign_name_hint(const char *path, Error *error) {
-    const char *slash = strrchr(path, '/'), *name = slash != NULL && strstr(path, "://") == NULL ? slash + 1 : path;
+    const char *slash = strrchr(path, '/'), *name = slash != NULL ? slash + 1 : path;
     const char *end = strrchr(error->message, ';');
     for (size_t i = 0; end != NULL && i < sizeof NAMES / sizeof *NAMES; i++)
         if (stands_there(name, i)) {

@@ -32,6 +32,8 @@ int mapped_file_open(MappedFile *file, const char *path, Error *error) {
     *file = (MappedFile){0};
     /* O_NONBLOCK: a pipe that nobody writes to is refused, not waited for. */
     int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (descriptor < 0 && strstr(path, "://") != NULL)
+        return error_set(error, ERROR_IO, "%s: is an address, not a file; fetch it first", path);
     if (descriptor < 0)
         return error_set(error, ERROR_IO, "%s: %s; check the path and its permissions", path, strerror(errno));
     int status = map_descriptor(file, descriptor, path, error);

@@ -85,10 +85,8 @@ static int refuse_unknown(const char *path, Error *error) {
 
 static int read_container(Checkpoint *checkpoint, const char *path, Error *error) {
     const MappedFile *file = checkpoint_map(checkpoint, path, error);
-    if (file == NULL) {
-        foreign_name_hint(path, error);
+    if (file == NULL)
         return error->code;
-    }
     const CheckpointReader *reader = find_reader(file, "");
     int status = reader == NULL ? foreign_file_refuse(mapped_file_bytes(file), path, CHECKPOINT_FORMATS, error) : 0;
     if (reader == NULL)

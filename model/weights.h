@@ -7,7 +7,8 @@
 #include "checkpoints/roles.h"
 
 /* Every role that the family has finds its tensor, and every tensor its role: what is left over is refused by name,
- * unless the table of roles lists it as harmless (RoPE's frequencies, which must be the configuration's). The views point into `checkpoint`, which must outlive them. */
+ * unless the table of roles lists it as harmless (RoPE's frequencies, which must be the configuration's). The views
+ * point into `checkpoint`, which must outlive them. */
 int weights_bind(Weights *weights, const Checkpoint *checkpoint, const char *path, Error *error);
 void weights_free(Weights *weights);
 

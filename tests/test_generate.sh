@@ -483,6 +483,20 @@ test_conversation() {
     check 'without an error' [ "$(grep -c error "$work/stderr")" -eq 0 ]
 }
 
+test_warnings() {
+    local noted=${STOWKV_FIXTURES:-}/bad/noted_guess_llama.gguf
+    if [ ! -r "$noted" ]; then
+        skip_loudly 'warnings about a checkpoint; STOWKV_FIXTURES has no bad/noted_guess_llama.gguf'
+        return
+    fi
+    run --checkpoint_path "$noted" --prompt ab --max_new_tokens 0
+    check 'what is guessed is told in a line on stderr' \
+        [ "$(grep -c "^warning: .*guessed 'llama-bpe'.*; " "$work/stderr")" -eq 1 ]
+    check 'and not on stdout' [ ! -s "$work/stdout" ]
+    tell --prompt a --max_new_tokens 1
+    check 'nothing is told where nothing was guessed' [ "$(grep -c '^warning' "$work/stderr")" -eq 0 ]
+}
+
 if (($#)); then
     for test; do
         "$test"
@@ -512,4 +526,5 @@ test_help
 test_readme
 test_chat_templates
 test_conversation
+test_warnings
 finish
