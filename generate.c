@@ -2,6 +2,7 @@
  * to stderr. Only main() picks the exit status. */
 #include "base/output_file.h"
 #include "base/text_file.h"
+#include "eval/profile/profiler.h"
 #include "session/memory_plan.h"
 #include "session/program.h"
 #include "session/prompt.h"
@@ -18,7 +19,7 @@ static const char USAGE[] = "Usage: generate --checkpoint_path PATH --prompt TEX
 
 typedef struct Settings {
     SessionOptions session;
-    const char *prompt, *prompt_file, *system, *chat_template, *date, *json;
+    const char *prompt, *prompt_file, *system, *chat_template, *date, *json, *profile;
     const char *shape;
     bool chat, interactive, parse_special, ignore_eos, compare, plan_memory;
     size_t max_new_tokens;
@@ -44,6 +45,8 @@ typedef struct Program {
     ChatTemplate *chat;
     Conversation talk; /* --interactive */
     OutputFile json;
+    Profiler profiler;
+    Error no_profile; /* why there is none though it was asked for */
     TextFile prompt_file;
     size_t n_lines; /* of stdin that were read */
 } Program;
@@ -193,11 +196,25 @@ static int run_once(Program *program, StringView prompt, Error *error) {
     return status;
 }
 
+/* Where the folder cannot be made there is no profile, and the text all the same. */
+static int open_profile(Program *program, Error *error) {
+    if (program->settings.profile == NULL || profiler_open(&program->profiler, program->settings.profile, error) == 0)
+        return 0;
+    if (error->code == ERROR_USAGE)
+        return error->code;
+    program->no_profile = *error;
+    profiler_close(&program->profiler);
+    return 0;
+}
+
 static int open_program(Program *program, Error *error) {
     Settings *s = &program->settings;
     if (s->json != NULL && output_file_open(&program->json, s->json, error) < 0)
         return error->code;
-    if (session_open(&program->session, &s->session, error) < 0 || choose_chat_template(program, error) < 0)
+    if (open_profile(program, error) < 0 || session_open(&program->session, &s->session, error) < 0 ||
+        choose_chat_template(program, error) < 0)
+        return error->code;
+    if (program->profiler.folder != NULL && profiler_attach(&program->profiler, &program->session, error) < 0)
         return error->code;
     const Model *model = &program->session.model;
     return sampler_open(&program->sampler, &s->sampler, model->checkpoint.config.n_vocab, model->backend->level, error);
@@ -223,6 +240,7 @@ static void close_program(void *state) {
     conversation_free(&program->talk);
     chat_template_free(program->chat);
     sampler_close(&program->sampler);
+    profiler_close(&program->profiler);
     session_close(&program->session);
     output_file_discard(&program->json);
     text_file_free(&program->prompt_file);
@@ -258,6 +276,48 @@ static int run_policy(Program *program, StringView prompt, Error *error) {
     return report(program, error);
 }
 
+/* A run of a comparison, and its report; one of a profile has two owners. */
+static int run_compared(Program *program, const KvPolicy *policy, StringView prompt, cJSON *reports, Error *error) {
+    char heading[32];
+    snprintf(heading, sizeof heading, "--- %s ---\n", kv_policy_mode(policy));
+    if (print_text(program, sv(heading), error) < 0 || start_run(program, policy, error) < 0)
+        return error->code;
+    profiler_begin(&program->profiler);
+    int status = run_once(program, prompt, error);
+    if (status == 0)
+        status = print_text(program, sv("\n\n"), error);
+    cJSON *report = run_report_json(&program->run, program->settings.session.checkpoint_path);
+    cJSON_AddItemToArray(reports, report);
+    if (status < 0 || program->profiler.folder == NULL)
+        return status;
+    return profiler_take(&program->profiler, cJSON_Duplicate(report, true), error);
+}
+
+/* The figures that need runs of their own, and the files. What Ctrl-C leaves is written too, and says what it lacks. */
+static int finish_profile(Program *program, const PolicyList *policies, size_t n_runs, Error *error) {
+    Profiler *profiler = &program->profiler;
+    char cut[96] = "";
+    if (program->no_profile.code < 0) {
+        *error = program->no_profile;
+        return error->code;
+    }
+    if (profiler->folder == NULL)
+        return 0;
+    if (program_interrupted)
+        snprintf(cut, sizeof cut, "it was interrupted in run %zu of %zu", n_runs, policies->count);
+    else if (profiler_sweep(profiler, policies->items, policies->count, program->settings.session.checkpoint_path,
+                            &program_interrupted, error) < 0) {
+        if (error->code != ERROR_INTERRUPTED)
+            return error->code;
+        snprintf(cut, sizeof cut, "it was interrupted while speed by depth was measured");
+    }
+    if (profiler_write(profiler, cut, error) < 0)
+        return error->code;
+    fprintf(stderr, "profile: %s/report.html\n", profiler->folder);
+    profiler_draw(profiler, stderr);
+    return 0;
+}
+
 /* The same prompt with each policy, each text under its mode's name, and a table. */
 static int compare_policies(Program *program, const PolicyList *policies, StringView prompt, Error *error) {
     const Settings *s = &program->settings;
@@ -268,17 +328,8 @@ static int compare_policies(Program *program, const PolicyList *policies, String
     int status = 0;
     size_t n = 0;
     for (; n < policies->count && status == 0 && !program_interrupted; n++) {
-        char heading[32];
-        snprintf(heading, sizeof heading, "--- %s ---\n", kv_policy_mode(&policies->items[n]));
-        status = print_text(program, sv(heading), error);
-        if (status == 0)
-            status = start_run(program, &policies->items[n], error);
-        if (status == 0)
-            status = run_once(program, prompt, error);
-        if (status == 0)
-            status = print_text(program, sv("\n\n"), error);
+        status = run_compared(program, &policies->items[n], prompt, modes, error);
         summaries[n] = run_summarise(&program->run);
-        cJSON_AddItemToArray(modes, run_report_json(&program->run, s->session.checkpoint_path));
     }
     if (status == 0 && program->json.stream != stdout) {
         run_summaries_print(summaries, n, stdout);
@@ -287,14 +338,18 @@ static int compare_policies(Program *program, const PolicyList *policies, String
     print_seed(s);
     free(summaries);
     if (status == 0 && s->json != NULL)
-        return json_commit(root, &program->json, error);
-    cJSON_Delete(root);
-    return status;
+        status = json_commit(root, &program->json, error);
+    else
+        cJSON_Delete(root);
+    Error failure = {0};
+    if ((status == 0 || status == ERROR_INTERRUPTED) && finish_profile(program, policies, n, &failure) < 0)
+        *error = failure;
+    return failure.code < 0 ? failure.code : status;
 }
 
 static int compare(Program *program, StringView prompt, Error *error) {
     PolicyList policies;
-    int status = policies_from_options(&program->settings.session.kv, true, &policies, error);
+    int status = policies_from_options(&program->settings.session.kv, program->settings.compare, &policies, error);
     if (status == 0)
         status = compare_policies(program, &policies, prompt, error);
     policy_list_free(&policies);
@@ -305,7 +360,8 @@ static int run_program(Program *program, Error *error) {
     StringView prompt;
     if (get_prompt(program, &prompt, error) < 0 || open_program(program, error) < 0)
         return error->code;
-    return program->settings.compare ? compare(program, prompt, error) : run_policy(program, prompt, error);
+    const Settings *s = &program->settings;
+    return s->compare || s->profile != NULL ? compare(program, prompt, error) : run_policy(program, prompt, error);
 }
 
 /* --plan_memory: the ledger goes to stdout, or as JSON where --json says. */
@@ -329,8 +385,11 @@ static int check_modes(const Settings *s, Error *error) {
     policy_list_free(&policies);
     if (status < 0)
         return status;
-    if (s->compare && s->interactive)
-        return error_set(error, ERROR_USAGE, "--compare needs one prompt for all modes; --interactive has many");
+    if ((s->compare || s->profile != NULL) && s->interactive)
+        return error_set(error, ERROR_USAGE, "%s needs one prompt for all modes; --interactive has many",
+                         s->compare ? "--compare" : "--profile");
+    if (s->profile != NULL && s->plan_memory)
+        return error_set(error, ERROR_USAGE, "--profile measures a run, and --plan_memory has none; give one");
     if (s->interactive && is_dash(s->json))
         return error_set(error, ERROR_USAGE, "--interactive writes to stdout, so --json - cannot; name a file");
     if (s->shape != NULL && !s->plan_memory)
@@ -342,6 +401,7 @@ static int check_modes(const Settings *s, Error *error) {
 
 static int check_program(void *state, Error *error) {
     Settings *s = &((Program *)state)->settings;
+    s->compare = s->compare || (s->profile != NULL && !policy_options_choose(&s->session.kv));
     if (check_modes(s, error) < 0)
         return error->code;
     if (s->session.checkpoint_path == NULL && s->shape == NULL)
@@ -421,6 +481,8 @@ int main(int argc, char **argv) {
          0},
         {"shape", OPTION_STRING, &s->shape, "SHAPE",
          "for --plan_memory: layers=80,kv_heads=8,head_dim=128,n_ctx=131072", 0, 0},
+        {"profile", OPTION_STRING, &s->profile, "NAME",
+         "write where time and memory go to outputs/NAME/; all three modes unless some are chosen", 0, 0},
         {"json", OPTION_OUTPUT, &s->json, "FILE", "write the result as JSON; - is stdout, instead of the text", 0, 0},
         PROGRAM_OPTIONS(flags),
         {0},

@@ -42,6 +42,11 @@ typedef struct PolicyOptions {
      "Hadamard rotation: auto (codecs below 8 bits), on, off, k or v (that side alone); default auto", 0, 0}
 /* clang-format on */
 
+/* Whether a flag chooses a policy; without one it is the full cache. */
+static inline bool policy_options_choose(const PolicyOptions *options) {
+    return options->compress || options->quantize || options->policies.count > 0;
+}
+
 /* For programs that run one policy. ERROR_USAGE for flags that contradict each other or would do nothing. */
 int policy_from_options(const PolicyOptions *options, KvPolicy *policy, Error *error);
 

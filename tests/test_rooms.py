@@ -36,10 +36,12 @@ ROOMS = {
     "eval": SESSION,
     "eval/bench": EVAL,
     "eval/perplexity": EVAL,
+    "eval/profile": EVAL + ["eval/bench"],
     "eval/recall": EVAL + ["eval/perplexity"],  # a sequence is a window of an evaluation
     "eval/rouge": EVAL,
-    ".": SESSION,
-    "tests": EVAL + ["eval/bench", "eval/perplexity", "eval/recall", "eval/rouge", "cuda", "tests/cuda_shim"],
+    ".": SESSION + ["eval/profile"],
+    "tests": EVAL + ["eval/bench", "eval/perplexity", "eval/profile", "eval/recall", "eval/rouge", "cuda",
+                     "tests/cuda_shim"],
     "tests/cuda_shim": ["base", "cuda/blas_library.h"],
     "tests/gpu": MODEL + ["cpu", "cuda"],
 }

@@ -2,6 +2,7 @@
 #include "eval/bench/run.h"
 
 #include "base/machine/clock.h"
+#include "eval/bench/roofs.h"
 #include "eval/proof.h"
 #include "eval/statistics.h"
 #include "kvcache/ledger.h"
@@ -180,23 +181,8 @@ static int fill(Bench *bench, BenchMode *mode, size_t repetition, size_t depth, 
     return 0;
 }
 
-/* What memory gives: that of a device, or of the host. */
-static int measure_bandwidth(Bench *bench, Error *error) {
-    Backend *backend = bench->model->backend;
-    CopyBandwidth copies;
-    if (backend->ops->measure_copies == NULL)
-        return bandwidth_measure(backend->n_threads, backend->level, &bench->bandwidth, error);
-    if (backend->ops->measure_copies(backend, &copies, error) < 0)
-        return error->code;
-    bench->bandwidth = (Bandwidth){.all_threads = copies.bytes_per_second,
-                                   .by_device = true,
-                                   .buffer_bytes = copies.buffer_bytes,
-                                   .cache_bytes = copies.cache_bytes};
-    return 0;
-}
-
 static int time_reading(Bench *bench, double *rate, Error *error) {
-    if (check_interrupt(bench, error) < 0 || measure_bandwidth(bench, error) < 0)
+    if (check_interrupt(bench, error) < 0 || backend_bandwidth(bench->model->backend, &bench->bandwidth, error) < 0)
         return error->code;
     *rate = bench->all_reads[bench->n_reads] = bench->bandwidth.all_threads;
     bench->one_thread_reads[bench->n_reads++] = bench->bandwidth.one_thread;

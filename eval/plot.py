@@ -1,0 +1,230 @@
+#!/usr/bin/env python3
+"""Draws a profile's figures from its data, and puts them into its report:
+
+    python3 eval/plot.py outputs/NAME
+
+reads summary.json and steps.csv there, writes NAME.svg and NAME.png for each figure, and fills the places in
+report.html that wait for them, for light and dark screens. Needs matplotlib alone."""
+
+import base64
+import io
+import json
+import os
+import re
+import sys
+
+try:
+    import matplotlib
+except ImportError:
+    sys.exit("plot.py: error: matplotlib is missing; apt-get install python3-matplotlib, or pip install matplotlib")
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+# Okabe & Ito's colours, which colour-blind readers tell apart; dark screens get lighter forms of the two dark ones.
+COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a700", "#7a7a7a"]
+DARK = {"#0072b2": "#4fa8e0", "#7a7a7a": "#a8a8a8"}
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+MB = 1e6
+
+
+class Theme:
+    def __init__(self, dark):
+        self.name = "dark" if dark else "light"
+        self.ink = "#e6edf3" if dark else "#1b1f24"
+        self.grid = "#3a424c" if dark else "#d0d7de"
+        self.colours = [DARK.get(c, c) if dark else c for c in COLOURS]
+
+    def parameters(self):
+        return {"text.color": self.ink, "axes.labelcolor": self.ink, "axes.edgecolor": self.grid,
+                "xtick.color": self.ink, "ytick.color": self.ink, "grid.color": self.grid, "axes.facecolor": "none",
+                "figure.facecolor": "none", "savefig.facecolor": "none", "legend.frameon": False, "font.size": 11,
+                "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "stowkv", "svg.fonttype": "path"}
+
+
+def new_figure(height=3.6):
+    figure, axes = plt.subplots(figsize=(7.2, height), layout="constrained")
+    return figure, axes
+
+
+def legend_above(figure, columns):
+    figure.legend(loc="outside upper left", ncols=columns, handlelength=1.4)
+
+
+def tier_names(summary):
+    names = []
+    for mode in summary["modes"]:
+        names += [t["name"] for t in mode["tiers"] if t["name"] not in names]
+    return names
+
+
+def labels_of(summary):
+    """A mode's name, with its policy where several modes have that name."""
+    modes = [m["mode"] for m in summary["modes"]]
+    return [m["mode"] if modes.count(m["mode"]) == 1 else m["policy"] for m in summary["modes"]]
+
+
+def draw_memory(summary, theme):
+    """Weights and what each tier takes for the whole context, a mode under the other."""
+    figure, axes = new_figure(1.5 + 0.55 * len(summary["modes"]))
+    labels, colours = labels_of(summary), dict(zip(tier_names(summary), theme.colours[1:] + theme.colours[1:]))
+    used = set()
+    for row, mode in enumerate(summary["modes"]):
+        left = mode["weights_bytes"] / MB
+        axes.barh(row, left, 0.6, color=theme.colours[0], label="weights" if row == 0 else None)
+        for tier in mode["tiers"]:
+            name, width = tier["name"], tier["bytes"] / MB
+            axes.barh(row, width, 0.6, left=left, color=colours[name], label=None if name in used else f"cache: {name}")
+            used.add(name)
+            left += width
+        axes.text(left, row, f"  {left:,.0f} MB", va="center")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.invert_yaxis()
+    axes.margins(x=0.14)
+    axes.set_xlim(left=0)
+    axes.set_xlabel(f"MB for a context of {summary['modes'][0]['n_ctx']:,} tokens")
+    legend_above(figure, 4)
+    return figure
+
+
+def draw_growth(summary, theme):
+    """Bytes of the tokens that the cache holds, by tokens that it has seen, up to the whole context."""
+    figure, axes = new_figure()
+    for i, (mode, label) in enumerate(zip(summary["modes"], labels_of(summary))):
+        points = mode["growth"]
+        axes.plot([p["tokens"] for p in points], [p["bytes_held"] / MB for p in points], color=theme.colours[i % 8],
+                  linestyle=["-", "--", "-.", ":"][i % 4], linewidth=2, label=label)
+    axes.set_xlabel("tokens that were read and generated")
+    axes.set_ylabel("MB that the cache holds")
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.grid(True, linewidth=0.6)
+    legend_above(figure, 4)
+    return figure
+
+
+def series_by_policy(depths):
+    series = {}
+    for row in depths["results"]:
+        series.setdefault(row["policy"], []).append((row["depth"], row["decode_tokens_per_second"], row["mode"]))
+    return series
+
+
+def draw_depth(summary, theme):
+    """Tokens a second by depth; a dotted line is the depth from which a policy is faster than the full cache."""
+    depths = summary.get("depths")
+    if not depths or len({r["depth"] for r in depths["results"]}) < 2:
+        return None
+    figure, axes = new_figure()
+    series = series_by_policy(depths)
+    modes = [points[0][2] for points in series.values()]
+    for i, (policy, points) in enumerate(series.items()):
+        label = points[0][2] if modes.count(points[0][2]) == 1 else policy
+        axes.plot([p[0] for p in points], [p[1] for p in points], marker=MARKERS[i % 8], color=theme.colours[i % 8],
+                  linewidth=2, label=label)
+        depth = depths["break_even"].get(policy)
+        if depth:
+            axes.axvline(depth, color=theme.colours[i % 8], linestyle=":", linewidth=1.5)
+            axes.annotate(f"{depth:,.0f}", (depth, 0), (3, 4 + 13 * i), color=theme.colours[i % 8],
+                          textcoords="offset points")
+    axes.set_xlabel("tokens in the cache")
+    axes.set_ylabel("tokens a second")
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.grid(True, linewidth=0.6)
+    legend_above(figure, 4)
+    return figure
+
+
+def phase_of(mode, name):
+    return next((p for p in mode["profile"]["phases"] if p["phase"] == name), None)
+
+
+def draw_operations(summary, theme):
+    """Milliseconds of a generated token by operation, a mode under the other."""
+    modes = [(m, label) for m, label in zip(summary["modes"], labels_of(summary)) if phase_of(m, "decode")]
+    if not modes:
+        return None
+    figure, axes = new_figure(2.2 + 0.55 * len(modes))
+    operations = []
+    for mode, _ in modes:
+        operations += [o["operation"] for o in phase_of(mode, "decode")["operations"]
+                       if o["operation"] not in operations and o["share"] >= 0.01]
+    for row, (mode, _) in enumerate(modes):
+        phase, left = phase_of(mode, "decode"), 0.0
+        seconds = {o["operation"]: o["seconds"] for o in phase["operations"]}
+        parts = [(name, seconds.pop(name, 0)) for name in operations]
+        parts.append(("all else", sum(seconds.values()) + phase["unaccounted_seconds"]))
+        for i, (name, value) in enumerate(parts):
+            ms = 1e3 * value / phase["tokens"]
+            axes.barh(row, ms, 0.6, left=left, color=theme.colours[i % 8], hatch="///" if i >= 8 else None,
+                      edgecolor=theme.ink if i >= 8 else "none", linewidth=0, label=name if row == 0 else None)
+            left += ms
+        axes.text(left, row, f"  {left:.2f} ms", va="center")
+    axes.set_yticks(range(len(modes)), [label for _, label in modes])
+    axes.invert_yaxis()
+    axes.margins(x=0.14)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("milliseconds of a generated token")
+    legend_above(figure, 3)
+    return figure
+
+
+FIGURES = [("memory", draw_memory, "Memory: the weights, and the cache that is allocated for the whole context."),
+           ("growth", draw_growth, "What the cache holds as tokens come."),
+           ("depth", draw_depth, "Speed by depth; dotted: from there on faster than the full cache."),
+           ("operations", draw_operations, "Where the time of a generated token goes.")]
+
+
+def picture(svgs, caption):
+    """Both forms of a figure in one element, whichever the reader's screen wants."""
+    uris = {theme: "data:image/svg+xml;base64," + base64.b64encode(svg).decode() for theme, svg in svgs.items()}
+    return (f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{uris["dark"]}">'
+            f'<img alt="{caption}" src="{uris["light"]}"></picture><figcaption>{caption}</figcaption></figure>')
+
+
+def draw_all(summary, folder):
+    html = {}
+    for name, draw, caption in FIGURES:
+        svgs = {}
+        for theme in (Theme(False), Theme(True)):
+            with plt.rc_context(theme.parameters()):
+                figure = draw(summary, theme)
+                if figure is None:
+                    break
+                memory = io.BytesIO()
+                figure.savefig(memory, format="svg", metadata={"Date": None})
+                svgs[theme.name] = memory.getvalue()
+                if theme.name == "light":
+                    figure.savefig(os.path.join(folder, f"{name}.svg"), facecolor="white", metadata={"Date": None})
+                    figure.savefig(os.path.join(folder, f"{name}.png"), facecolor="white", dpi=144)
+                plt.close(figure)
+        if len(svgs) == 2:
+            html[name] = picture(svgs, caption)
+    return html
+
+
+def fill_report(path, html):
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    text = re.sub(r"<!--figure (\w+)-->", lambda m: html.get(m.group(1), m.group(0)), text)
+    with open(path + ".new", "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(path + ".new", path)
+
+
+def main():
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
+    folder = sys.argv[1]
+    try:
+        with open(os.path.join(folder, "summary.json"), encoding="utf-8") as file:
+            summary = json.load(file)
+        if summary["modes"]:
+            fill_report(os.path.join(folder, "report.html"), draw_all(summary, folder))
+    except (OSError, ValueError, KeyError) as error:
+        sys.exit(f"plot.py: error: {folder}: {error}; it must be a folder that --profile has written")
+
+
+if __name__ == "__main__":
+    main()

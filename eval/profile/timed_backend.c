@@ -1,0 +1,309 @@
+/* See timed_backend.h. */
+#include "eval/profile/timed_backend.h"
+
+#include "base/machine/clock.h"
+
+#include <stdlib.h>
+
+typedef struct TimedBackend {
+    Backend base;
+    BackendOps ops;
+    Backend *inner;
+    Profile *profile;
+    float *marker; /* memory of a device, which is read to wait for it; NULL: calls return when they are done */
+    size_t layer;  /* that calls are in: append() and attention() tell, the feed-forward network ends it */
+} TimedBackend;
+
+/* What is forgotten here would be called with the wrong backend. */
+#define N_OPS 26
+_Static_assert(sizeof(BackendOps) == N_OPS * sizeof(void (*)(void)), "a new operation needs a function here");
+
+static TimedBackend *timed(Backend *backend) {
+    return (TimedBackend *)backend;
+}
+
+static const Backend *inner_of(const Backend *backend) {
+    return ((const TimedBackend *)backend)->inner;
+}
+
+/* A device's work goes on behind the call: the time of an operation is that until it is through. */
+static void settle(TimedBackend *t) {
+    Error error;
+    float value;
+    if (t->marker != NULL)
+        t->inner->ops->read(t->inner, &value, t->marker, sizeof value,
+                            &error); /* a device that fails tells the caller */
+}
+
+/* ---- Handed on */
+
+static void *timed_allocate(Backend *backend, size_t size_bytes, const char *what, Error *error) {
+    Backend *inner = timed(backend)->inner;
+    return inner->ops->allocate(inner, size_bytes, what, error);
+}
+
+static void timed_release(Backend *backend, void *memory, size_t size_bytes) {
+    Backend *inner = timed(backend)->inner;
+    inner->ops->release(inner, memory, size_bytes);
+}
+
+static int timed_announce(Backend *backend, Tensor *const *tensors, size_t n_tensors, TensorUse use, Error *error) {
+    Backend *inner = timed(backend)->inner;
+    return inner->ops->announce(inner, tensors, n_tensors, use, error);
+}
+
+static int timed_upload(Backend *backend, Tensor *const *tensors, size_t n_tensors, TensorUse use, Error *error) {
+    Backend *inner = timed(backend)->inner;
+    return inner->ops->upload(inner, tensors, n_tensors, use, error);
+}
+
+static void timed_name_matmul(const Backend *backend, const Tensor *w, size_t n_tokens, char name[KERNEL_NAME_BYTES]) {
+    const Backend *inner = inner_of(backend);
+    inner->ops->name_matmul(inner, w, n_tokens, name);
+}
+
+static void timed_name_attention(const Backend *backend, KvCodecId codec, const KvCacheLayout *layout,
+                                 char name[KERNEL_NAME_BYTES]) {
+    const Backend *inner = inner_of(backend);
+    inner->ops->name_attention(inner, codec, layout, name);
+}
+
+static int timed_open_cache(Backend *backend, KvCache *cache, const KvShape *shape, const KvPolicy *policy,
+                            const char *what, Error *error) {
+    Backend *inner = timed(backend)->inner;
+    return inner->ops->open_cache(inner, cache, shape, policy, what, error);
+}
+
+static void timed_close_cache(Backend *backend, KvCache *cache) {
+    Backend *inner = timed(backend)->inner;
+    inner->ops->close_cache(inner, cache);
+}
+
+static int timed_reserve(Backend *backend, const ModelConfig *config, size_t n_tokens, Error *error) {
+    Backend *inner = timed(backend)->inner;
+    return inner->ops->reserve(inner, config, n_tokens, error);
+}
+
+static int timed_write(Backend *backend, void *to, const void *host, size_t size_bytes, Error *error) {
+    Backend *inner = timed(backend)->inner;
+    return inner->ops->write(inner, to, host, size_bytes, error);
+}
+
+static void timed_release_step(Backend *backend, BackendStep *step) {
+    Backend *inner = timed(backend)->inner;
+    inner->ops->release_step(inner, step);
+}
+
+static int timed_measure_copies(Backend *backend, CopyBandwidth *out, Error *error) {
+    Backend *inner = timed(backend)->inner;
+    return inner->ops->measure_copies(inner, out, error);
+}
+
+/* ---- Timed */
+
+/* A step is never played from a recording: its calls could not be told apart. */
+static bool timed_begin(Backend *backend, KvCache *cache, const int32_t *tokens, size_t n_tokens, BackendStep **step) {
+    TimedBackend *t = timed(backend);
+    (void)step;
+    t->layer = 0;
+    profile_step_begin(t->profile, cache, n_tokens);
+    return t->inner->ops->begin(t->inner, cache, tokens, n_tokens, NULL);
+}
+
+static void timed_end(Backend *backend) {
+    TimedBackend *t = timed(backend);
+    t->inner->ops->end(t->inner);
+    profile_step_end(t->profile);
+}
+
+static int timed_read(Backend *backend, void *host, const void *from, size_t size_bytes, Error *error) {
+    TimedBackend *t = timed(backend);
+    double begin = clock_seconds();
+    int status = t->inner->ops->read(t->inner, host, from, size_bytes, error);
+    profile_count(t->profile, PROFILE_READ, 0, begin, 2.0 * (double)size_bytes, 0);
+    profile_step_end(t->profile);
+    return status;
+}
+
+static void timed_turns(Backend *backend, const double *frequencies, size_t head_dim, size_t n_tokens,
+                        float *rotation) {
+    TimedBackend *t = timed(backend);
+    double begin = clock_seconds();
+    t->inner->ops->turns(t->inner, frequencies, head_dim, n_tokens, rotation);
+    settle(t);
+    profile_count(t->profile, PROFILE_ANGLES, 0, begin, (double)(n_tokens * head_dim * sizeof *rotation), 0);
+}
+
+static void timed_turns_back(Backend *backend, const KvCache *cache, size_t layer, const double *frequencies,
+                             size_t n_tokens, float *rotation) {
+    TimedBackend *t = timed(backend);
+    double begin = clock_seconds(), head_dim = (double)cache->layout.shape.head_dim;
+    t->inner->ops->turns_back(t->inner, cache, layer, frequencies, n_tokens, rotation);
+    settle(t);
+    profile_count(t->profile, PROFILE_ANGLES, layer, begin, (double)n_tokens * head_dim * sizeof *rotation, 0);
+}
+
+static void timed_embed(Backend *backend, const Tensor *embedding, size_t n_tokens, float *x) {
+    TimedBackend *t = timed(backend);
+    double begin = clock_seconds(), n_embd = (double)embedding->shape[0];
+    double row_bytes = (double)embedding->size_bytes / (double)tensor_n_rows(embedding);
+    t->inner->ops->embed(t->inner, embedding, n_tokens, x);
+    settle(t);
+    profile_count(t->profile, PROFILE_EMBED, 0, begin, (double)n_tokens * (row_bytes + n_embd * sizeof *x), 0);
+}
+
+/* Weights, what goes in and what comes out. */
+static void count_product(TimedBackend *t, ProfileOp op, double begin, const WeightProduct *products, size_t n_products,
+                          size_t n_tokens) {
+    double bytes = (double)(n_tokens * products[0].w->shape[0] * sizeof(float)), flops = 0;
+    for (size_t i = 0; i < n_products; i++) {
+        const Tensor *w = products[i].w;
+        double n_rows = (double)tensor_n_rows(w);
+        bytes += (double)w->size_bytes + (double)n_tokens * n_rows * sizeof(float);
+        flops += 2 * (double)n_tokens * n_rows * (double)w->shape[0];
+    }
+    profile_count(t->profile, op, t->layer, begin, bytes, flops);
+}
+
+static void timed_matmul(Backend *backend, const WeightProduct *products, size_t n_products, RmsNorm norm,
+                         const float *x, size_t n_tokens) {
+    TimedBackend *t = timed(backend);
+    double begin = clock_seconds();
+    t->inner->ops->matmul(t->inner, products, n_products, norm, x, n_tokens);
+    settle(t);
+    t->layer = n_products > 1 ? t->layer : 0; /* the logits belong to none */
+    count_product(t, n_products > 1 ? PROFILE_QKV : PROFILE_LOGITS, begin, products, n_products, n_tokens);
+}
+
+static void timed_matmul_swiglu(Backend *backend, const WeightProduct gate_up[2], RmsNorm norm, const float *x,
+                                size_t n_tokens) {
+    TimedBackend *t = timed(backend);
+    double begin = clock_seconds();
+    t->inner->ops->matmul_swiglu(t->inner, gate_up, norm, x, n_tokens);
+    settle(t);
+    count_product(t, PROFILE_GATE_UP, begin, gate_up, 2, n_tokens);
+}
+
+/* The product behind attention, or the one that ends a layer. */
+static void timed_matmul_add(Backend *backend, const WeightProduct *product, const float *x, size_t n_tokens) {
+    TimedBackend *t = timed(backend);
+    bool ends_layer = sv_find(product->w->name, sv("ffn_down"), 0) < product->w->name.length;
+    double begin = clock_seconds();
+    t->inner->ops->matmul_add(t->inner, product, x, n_tokens);
+    settle(t);
+    count_product(t, ends_layer ? PROFILE_FFN_DOWN : PROFILE_ATTN_OUTPUT, begin, product, 1, n_tokens);
+    t->layer += ends_layer;
+}
+
+static void timed_append(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
+                         RopePairing pairing, const float *rotation, float *q, float *k, const float *v) {
+    TimedBackend *t = timed(backend);
+    double begin = clock_seconds(), q_elements = (double)(n_tokens * n_heads * cache->layout.shape.head_dim);
+    t->inner->ops->append(t->inner, cache, layer, n_tokens, n_heads, pairing, rotation, q, k, v);
+    settle(t);
+    profile_count(t->profile, PROFILE_APPEND, layer, begin, 2 * q_elements * sizeof *q, 0); /* what is stored: later */
+}
+
+static void timed_attention(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
+                            RopePairing pairing, const float *q, const float *shift_rotation, float *out) {
+    TimedBackend *t = timed(backend);
+    double begin = clock_seconds(), q_elements = (double)(n_tokens * n_heads * cache->layout.shape.head_dim);
+    t->inner->ops->attention(t->inner, cache, layer, n_tokens, n_heads, pairing, q, shift_rotation, out);
+    settle(t);
+    profile_count(t->profile, PROFILE_ATTENTION, layer, begin, 2 * q_elements * sizeof *q, 0); /* what is read: later */
+}
+
+static void timed_find_best(Backend *backend, const float *logits, size_t n) {
+    TimedBackend *t = timed(backend);
+    double begin = clock_seconds();
+    t->inner->ops->find_best(t->inner, logits, n);
+    settle(t);
+    profile_count(t->profile, PROFILE_READ, 0, begin, (double)(n * sizeof *logits), 0);
+}
+
+static int timed_read_best(Backend *backend, int32_t *token, Error *error) {
+    TimedBackend *t = timed(backend);
+    double begin = clock_seconds();
+    int status = t->inner->ops->read_best(t->inner, token, error);
+    profile_count(t->profile, PROFILE_READ, 0, begin, sizeof *token, 0);
+    profile_step_end(t->profile);
+    return status;
+}
+
+/* ---- Opening */
+
+static void timed_close(Backend *backend) {
+    if (backend == NULL)
+        return;
+    Backend *inner = timed_backend_close(backend);
+    inner->ops->close(inner);
+}
+
+static const BackendOps TIMED_OPS = {
+    .close = timed_close,
+    .allocate = timed_allocate,
+    .release = timed_release,
+    .announce = timed_announce,
+    .upload = timed_upload,
+    .name_matmul = timed_name_matmul,
+    .name_attention = timed_name_attention,
+    .open_cache = timed_open_cache,
+    .close_cache = timed_close_cache,
+    .reserve = timed_reserve,
+    .write = timed_write,
+    .read = timed_read,
+    .begin = timed_begin,
+    .end = timed_end,
+    .release_step = timed_release_step,
+    .turns = timed_turns,
+    .turns_back = timed_turns_back,
+    .embed = timed_embed,
+    .matmul = timed_matmul,
+    .matmul_swiglu = timed_matmul_swiglu,
+    .matmul_add = timed_matmul_add,
+    .append = timed_append,
+    .attention = timed_attention,
+    .find_best = timed_find_best,
+    .read_best = timed_read_best,
+    .measure_copies = timed_measure_copies,
+};
+
+/* What the other one lacks, this one lacks too. */
+static void leave_out(BackendOps *ops, const BackendOps *inner) {
+    if (inner->announce == NULL)
+        ops->announce = NULL;
+    if (inner->find_best == NULL) {
+        ops->find_best = NULL;
+        ops->read_best = NULL;
+    }
+    if (inner->measure_copies == NULL)
+        ops->measure_copies = NULL;
+}
+
+int timed_backend_open(Backend **out, Backend *inner, Profile *profile, Error *error) {
+    TimedBackend *t = malloc(sizeof *t);
+    if (t == NULL)
+        return error_memory(error, "the profiler", sizeof *t);
+    *t = (TimedBackend){.base = *inner, .ops = TIMED_OPS, .inner = inner, .profile = profile};
+    t->base.ops = &t->ops;
+    leave_out(&t->ops, inner->ops);
+    if (inner->ops->measure_copies != NULL) {
+        t->marker = inner->ops->allocate(inner, sizeof *t->marker, "the profiler", error);
+        if (t->marker == NULL) {
+            free(t);
+            return error->code;
+        }
+    }
+    *out = &t->base;
+    return 0;
+}
+
+Backend *timed_backend_close(Backend *backend) {
+    if (backend == NULL)
+        return NULL;
+    TimedBackend *t = timed(backend);
+    Backend *inner = t->inner;
+    inner->ops->release(inner, t->marker, sizeof *t->marker);
+    free(t);
+    return inner;
+}
