@@ -95,8 +95,7 @@ static size_t unify_line_ends(char *bytes, size_t *length) {
 
 size_t text_file_clean(TextFile *file) {
     size_t mark = has_mark(file->text) ? strlen(BYTE_ORDER_MARK) : 0;
-    size_t length = without_end_marks(file->text);
-    length -= mark < length ? mark : length;
+    size_t length = without_end_marks(file->text) - mark;
     size_t n_crlf = unify_line_ends(file->bytes + mark, &length);
     file->text = (StringView){file->bytes + mark, length};
     return n_crlf;

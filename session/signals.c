@@ -16,7 +16,7 @@ static void on_end(int signal_number) {
     raise(signal_number);
 }
 
-static void catch (int signal_number, void (*handler)(int), int flags) {
+static void set_handler(int signal_number, void (*handler)(int), int flags) {
     struct sigaction action = {.sa_handler = handler, .sa_flags = flags};
     sigemptyset(&action.sa_mask);
     sigaction(signal_number, &action, NULL);
@@ -24,15 +24,15 @@ static void catch (int signal_number, void (*handler)(int), int flags) {
 
 static void on_interrupt(int signal_number) {
     program_interrupted = 1;
-    catch (signal_number, on_end, (int)SA_RESETHAND);
+    set_handler(signal_number, on_end, (int)SA_RESETHAND);
 }
 
 void signals_catch(void) {
     for (size_t i = 0; i < sizeof ENDS / sizeof *ENDS; i++) {
         struct sigaction before;
         if (sigaction(ENDS[i], NULL, &before) == 0 && before.sa_handler == SIG_DFL)
-            catch (ENDS[i], on_end, (int)SA_RESETHAND);
+            set_handler(ENDS[i], on_end, (int)SA_RESETHAND);
     }
-    catch (SIGINT, on_interrupt, 0); /* no SA_RESTART: reading a line ends too */
-    catch (SIGXFSZ, SIG_IGN, 0);
+    set_handler(SIGINT, on_interrupt, 0); /* no SA_RESTART: reading a line ends too */
+    set_handler(SIGXFSZ, SIG_IGN, 0);
 }

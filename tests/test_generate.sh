@@ -329,6 +329,9 @@ test_overwriting() {
     cp "$work/prompt" "$work/stdout.json"
     output=$work/stdout.json tell --prompt a --json "$work/stdout.json"
     check 'of what stdout writes' failed_cleanly 2 'is what stdout writes to'
+    output=$work/both tell --prompt "$once" --max_new_tokens 5 --json /dev/stdout
+    sed -n '1s/{$//p' "$work/both" >"$work/stdout"
+    check 'but /dev/stdout is behind the text' eval '[ $status -eq 0 ] && stdout_begins_golden && tail -n 1 "$work/both" | grep -qx "}"'
     cp "$work/prompt" "$work/lost"
     output=$work/lost tell --prompt_file "$work/lost"
     check 'stdout over the prompt' failed_cleanly 2 'stdout overwrites it'
