@@ -172,15 +172,15 @@ test_interrupted() {
     expect_status 'Ctrl-C later' 130
     check 'the samples that are through are reported' stderr_has 'interrupted: the figures are those of the first'
     check 'in the JSON too' holds '0 < r["modes"][0]["points"][0]["n"] < 20000 and r["samples"] == 20000' "$work/part.json"
-    interrupt is_computing --checkpoint_path "$stories" --needle --lengths 300 --max_new_tokens 1 --samples 20000 --threads 1 \
+    interrupt is_computing --checkpoint_path "$stories" --needle --lengths 400 --max_new_tokens 1 --samples 20000 --threads 1 \
         --json "$work/part.json"
     expect_status 'Ctrl-C between needles' 130
     check 'the answers that are through are reported' holds '0 < r["modes"][0]["points"][0]["n"] < 20000' "$work/part.json"
 }
 
-# Whether it has computed for a second, by the kernel's count of hundredths: on the slowest machine that is a sample.
+# Whether it has computed for two seconds, by the kernel's count of hundredths: on the slowest machine that is a sample.
 is_computing() {
-    [ "$(awk '{print $14}' "/proc/$pid/stat" 2>/dev/null || echo 0)" -ge 100 ]
+    [ "$(awk '{print $14}' "/proc/$pid/stat" 2>/dev/null || echo 0)" -ge 200 ]
 }
 
 # Whether the model is open, and so Ctrl-C is caught: the result's file is, before that.

@@ -53,9 +53,9 @@ static int split(Haystack *haystack, size_t length, Error *error) {
 static int read_sentences(Haystack *haystack, StringView text, const char *path, Error *error) {
     if (text_check(text, path, error) < 0)
         return error->code;
-    haystack->text = malloc(text.length);
+    haystack->text = malloc(text.length + 1); /* of an empty text too */
     if (haystack->text == NULL)
-        return error_memory(error, "the haystack", text.length);
+        return error_memory(error, "the haystack", text.length + 1);
     size_t length = fold_space(text, haystack->text);
     if (length == 0)
         return error_set(error, ERROR_FORMAT, "%s: is nothing but white space; name a text to hide the needle in",

@@ -20,15 +20,23 @@ static int open_context(NeedleTask *task, const KvPolicy *policy, Error *error) 
     return session_set_policy(task->session, &options, policy, error);
 }
 
+/* Tokens by which prompts without a haystack differ, at most: a key of up to 15 bytes three times, and a number. */
+#define KEY_TOKENS 64
+
+/* Whether every needle's question fits its length. Where one fits by far, all do. */
 static int check_lengths(const NeedleTask *task, TokenList *prompt, Error *error) {
+    size_t n_needles = task->frame.n_positions * task->n_samples;
     for (size_t i = 0; i < task->lengths.count; i++)
-        for (size_t position = 0; position < task->frame.n_positions; position++)
-            for (size_t sample = 0; sample < task->n_samples; sample++) {
-                size_t length = task->lengths.items[i];
-                Needle needle = needle_draw(task->seed, length, position, sample);
-                if (needle_check(&task->frame, &needle, length, prompt, error) < 0)
-                    return error->code;
-            }
+        for (size_t n = 0; n < n_needles; n++) {
+            size_t length = task->lengths.items[i];
+            Needle needle = needle_draw(task->seed, length, n % task->frame.n_positions, n / task->frame.n_positions);
+            if (task->interrupted != NULL && *task->interrupted)
+                return error_set(error, ERROR_INTERRUPTED, "interrupted");
+            if (needle_check(&task->frame, &needle, length, prompt, error) < 0)
+                return error->code;
+            if (prompt->count + task->frame.max_new_tokens + KEY_TOKENS <= length)
+                break;
+        }
     return 0;
 }
 
