@@ -60,6 +60,20 @@ static void test_finds_the_largest(void **state) {
         }
 }
 
+/* Whichever warp has it. */
+static void test_anywhere(void **state) {
+    (void)state;
+    float logits[1100];
+    for (size_t i = 0; i < 1100; i++)
+        logits[i] = random_float();
+    for (size_t at = 5; at < 1100; at += 32) {
+        float before = logits[at];
+        logits[at] = 2;
+        check(logits, 1100, (int32_t)at);
+        logits[at] = before;
+    }
+}
+
 static void test_equals(void **state) {
     (void)state;
     check((const float[]){-1, -0.0f, 0.0f}, 3, 1);
@@ -232,9 +246,9 @@ static void test_generation(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_finds_the_largest), cmocka_unit_test(test_equals),
-        cmocka_unit_test(test_not_finite),        cmocka_unit_test(test_steps),
-        cmocka_unit_test(test_nan_weight),        cmocka_unit_test(test_generation),
+        cmocka_unit_test(test_finds_the_largest), cmocka_unit_test(test_anywhere), cmocka_unit_test(test_equals),
+        cmocka_unit_test(test_not_finite),        cmocka_unit_test(test_steps),    cmocka_unit_test(test_nan_weight),
+        cmocka_unit_test(test_generation),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
