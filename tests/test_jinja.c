@@ -168,6 +168,13 @@ static void test_origin_of_each_byte(void **state) {
     };
     for (size_t i = 0; i < sizeof TEXTS / sizeof *TEXTS; i++)
         check_origins(sv(TEXTS[i]));
+    JinjaInput input = input_of(&(JinjaMessage){sv("user"), sv("ab")}, 1); /* whose case can be changed */
+    JinjaOutput got;
+    Error error;
+    assert_int_equal(render(sv("<{{ messages[0].content|upper }}>"), &input, &got, &error), 0);
+    assert_int_equal(got.length, 4);
+    assert_memory_equal(got.from_message, "\0\1\1\0", 4);
+    jinja_output_free(&got);
     cJSON *json = read_cases();
     const cJSON *item;
     if (json == NULL)
