@@ -224,6 +224,8 @@ static void test_rewritten_conversation(void **state) {
         {"llama3", "", " General\n"}, /* trimmed */
         {NULL, "{% for m in messages %}{{ m.role + ':' + m.content.split('</think>')[-1] }}{% endfor %}",
          "<think>a</think>b"},
+        {NULL, /* one character, in front of all */
+         "{{ messages|length }}{% for m in messages %}{{ m.role + ':' + m.content }}{% endfor %}assistant:", "b"},
         {NULL, "{% for m in messages %}{{ m.role + ':' + m.content }}{{ '!' if loop.last }}{% endfor %}", "b"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
