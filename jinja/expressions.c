@@ -230,8 +230,12 @@ static Value unary(Machine *m, bool with_filters) {
     Value value = postfix(m, negative ? unary(m, false) : primary(m));
     if (negative && !m->skips)
         value = jinja_operate(m, "-", jinja_integer(0), value);
-    while (with_filters && (jinja_next_is(m, "|") || jinja_next_is(m, "is")))
-        value = filtered(m, value, jinja_accept(m, "|") ? GROUP_FILTER : (jinja_accept(m, "is"), GROUP_TEST));
+    while (with_filters && (jinja_next_is(m, "|") || jinja_next_is(m, "is"))) {
+        bool filter = jinja_accept(m, "|");
+        if (!filter)
+            jinja_expect(m, "is");
+        value = filtered(m, value, filter ? GROUP_FILTER : GROUP_TEST);
+    }
     m->depth--;
     return value;
 }

@@ -50,12 +50,18 @@ static _Noreturn void fail(Lexer *lexer, ErrorCode code, const char *cause) {
     jinja_fail(lexer->m, code, "%s at '%.*s'", cause, (int)(text.length < 20 ? text.length : 20), text.bytes);
 }
 
+static void skip(Lexer *lexer, size_t length) {
+    for (size_t end = lexer->at + length; lexer->at < end; lexer->at++)
+        lexer->line += peek(lexer, 0) == '\n';
+}
+
 /* `sign` stands in front of the end of a tag, which is behind us. */
 static void close_tag(Lexer *lexer, char sign, bool trims) {
+    size_t newline = trims && sign != '+' && peek(lexer, 0) == '\n';
     if (sign == '-')
         skip_space(lexer);
-    else if (trims && sign != '+' && peek(lexer, 0) == '\n')
-        lexer->at++, lexer->line++;
+    else
+        skip(lexer, newline);
 }
 
 static void lex_text(Lexer *lexer, char quote) {
@@ -148,8 +154,7 @@ static void lex_data(Lexer *lexer, size_t end, char kind, char sign) {
         kept = end;
     if (kept > begin)
         add(lexer, TOKEN_DATA, kept - begin);
-    for (; lexer->at < end; lexer->at++)
-        lexer->line += peek(lexer, 0) == '\n';
+    skip(lexer, end - lexer->at);
 }
 
 static void lex_tag(Lexer *lexer, char kind, char sign) {
@@ -163,8 +168,7 @@ static void lex_tag(Lexer *lexer, char kind, char sign) {
     if (end == lexer->source.length)
         fail(lexer, ERROR_FORMAT, "a comment without an end");
     char last = end > lexer->at + opening ? lexer->source.bytes[end - 1] : ' ';
-    for (; lexer->at < end + 2; lexer->at++)
-        lexer->line += peek(lexer, 0) == '\n';
+    skip(lexer, end + 2 - lexer->at);
     close_tag(lexer, last, true);
 }
 
