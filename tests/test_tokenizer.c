@@ -270,7 +270,8 @@ static void test_sentencepiece_file_cases(void **state) {
 static void test_sentencepiece_rebuilt_cases(void **state) {
     (void)state;
     check_cases("tok512.rebuilt.cases.json");
-    check_cases("tok512.collapsing.cases.json"); /* remove_extra_whitespaces */
+    check_cases("tok512.collapsing.cases.json");   /* remove_extra_whitespaces */
+    check_cases("tok512.normal_bytes.cases.json"); /* bytes have the type of normal tokens */
 }
 
 /* The real vocabulary is there only where the checkpoint was fetched before the fixtures were made. */
