@@ -114,6 +114,9 @@ static int set_option(const Option *option, char *text, Error *error) {
     case OPTION_OUTPUT:
         *(const char **)option->target = text;
         return 0;
+    case OPTION_PAIR:
+        *(const char **)option->target = text; /* the second one: options_parse() */
+        return 0;
     case OPTION_LIST:
         return set_list(option, text, error);
     case OPTION_SIZE:
@@ -157,6 +160,11 @@ int options_parse(const Option *options, int argc, char **argv, Error *error) {
         }
         if (set_option(rows[index], optarg, error) < 0)
             return error->code;
+        if (rows[index]->kind == OPTION_PAIR) {
+            if (optind == argc || strncmp(argv[optind], "--", 2) == 0)
+                return error_set(error, ERROR_USAGE, "--%s: needs two values; --help lists all", rows[index]->name);
+            ((const char **)rows[index]->target)[1] = argv[optind++];
+        }
     }
     if (optind < argc)
         return error_set(error, ERROR_USAGE,

@@ -21,6 +21,7 @@ typedef enum OptionKind {
     OPTION_TEXT,   /* the same, a text for the model: text_clean_argument() has cleaned it, in argv */
     OPTION_INPUT,  /* the same, a file to read; "-" is stdin */
     OPTION_OUTPUT, /* the same, a file to write; "-" is stdout */
+    OPTION_PAIR,   /* target: const char *[2], files to read, one behind the other */
     OPTION_LIST,   /* target: StringList, one more each time */
     OPTION_SIZE,   /* target: size_t within [min, max]; min -1: or -1, which gives SIZE_MAX */
     OPTION_SEED,   /* target: uint64_t, any value */

@@ -158,13 +158,24 @@ static bool is_given(const Option *option, OptionKind kind) {
     return option->kind == kind && *(const char *const *)option->target != NULL;
 }
 
+static int claim_pair(Claims *claims, const Option *option, Error *error) {
+    Option file = *option;
+    for (int i = 0; i < 2; i++) {
+        file.target = (const char **)option->target + i;
+        if (claim_input(claims, &file, error) < 0)
+            return error->code;
+    }
+    return 0;
+}
+
 int file_claims_check(const Option *options, const SessionOptions *session, Error *error) {
     Claims claims = {0};
     for (const Option *option = options; option->name != NULL; option++)
         if (is_given(option, OPTION_OUTPUT) && claim_output(&claims, option, error) < 0)
             return error->code;
     for (const Option *option = options; option->name != NULL; option++)
-        if (is_given(option, OPTION_INPUT) && claim_input(&claims, option, error) < 0)
+        if ((is_given(option, OPTION_INPUT) && claim_input(&claims, option, error) < 0) ||
+            (is_given(option, OPTION_PAIR) && claim_pair(&claims, option, error) < 0))
             return error->code;
     if (claims.count == 0)
         return 0;

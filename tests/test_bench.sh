@@ -108,6 +108,45 @@ test_results() {
     check 'the chart' svg_is_whole "$work/chart.svg" 3
 }
 
+# The result against itself with one speed halved, one within its spread, one point gone, and one file of one repetition.
+test_comparison() {
+    usual --compare --repetitions 2 --json "$work/before.json"
+    python3 - "$work/before.json" "$work/after.json" "$work/single.json" <<'PYTHON'
+import json, sys
+r = json.load(open(sys.argv[1]))
+for row in r["results"]:
+    row["spread"] = row["prefill_spread"] = 0.1
+json.dump(r, open(sys.argv[1], "w"))
+r["results"][0]["decode_tokens_per_second"] /= 2
+r["results"][1]["decode_tokens_per_second"] *= 1.09
+r["results"][2]["prefill_tokens_per_second"] *= 1.11
+del r["results"][3]
+json.dump(r, open(sys.argv[2], "w"))
+for row in r["results"]:
+    row["repetitions"] = 1
+json.dump(r, open(sys.argv[3], "w"))
+PYTHON
+    run --from_log "$work/before.json" "$work/after.json"
+    expect_status '--from_log' 0
+    check 'one is slower' stdout_has '^slower beyond the spread of their repetitions: 1 of 10 speeds$'
+    check 'a point is missing' stdout_has '^note: 1 points are in one of the files only$'
+    run --from_log "$work/before.json" "$work/after.json" --json -
+    cp "$work/stdout" "$work/compared.json"
+    check 'as JSON' json "$work/compared.json" '[[x[k]["verdict"] for k in ("decode", "prefill")] for x in r["results"]]
+        == [["slower", "same"], ["same", "same"], ["same", "faster"], ["same", "same"], ["same", "same"]]
+        and near(r["results"][0]["decode"]["ratio"], 0.5) and near(r["results"][1]["decode"]["noise"], 0.1)'
+    run --from_log "$work/before.json" "$work/single.json"
+    check 'one repetition says nothing' stdout_has '^slower beyond the spread of their repetitions: 0 of 10 speeds$'
+    run --from_log "$work/before.json" "$stories"
+    check 'no result' failed_cleanly 1 'is no result of bench --json'
+    run --from_log "$work/before.json"
+    check 'one file' failed_cleanly 2 'needs two values'
+    run --from_log "$work/before.json" "$work/after.json" --json "$work/after.json"
+    check 'over its input' failed_cleanly 2 'the file of --from_log'
+    run --from_log "$work/before.json" "$work/after.json" --checkpoint_path "$stories"
+    check 'with a checkpoint' failed_cleanly 2 'takes no --checkpoint_path'
+}
+
 test_policies() {
     usual --quantize_kv --depths 100 --repetitions 1
     expect_status 'one policy' 0
@@ -194,6 +233,7 @@ test_errors() {
 }
 
 test_results
+test_comparison
 test_policies
 test_interrupts
 test_errors

@@ -5,6 +5,7 @@
 #include "base/machine/clock.h"
 #include "base/output_file.h"
 #include "eval/bench/chart.h"
+#include "eval/bench/compare.h"
 #include "session/program.h"
 #include "session/run_report.h"
 #include "session/session.h"
@@ -16,7 +17,7 @@ static const char USAGE[] =
 
 typedef struct Settings {
     SessionOptions session;
-    const char *depths, *json, *svg;
+    const char *depths, *json, *svg, *from_log[2];
     size_t prompt_tokens, generate_tokens, repetitions;
     bool compare;
 } Settings;
@@ -103,8 +104,27 @@ static int measure(Program *p, Error *error) {
     return bench_run(&p->bench, error);
 }
 
+/* --from_log: two results that are there. */
+static int compare_logs(Program *p, Error *error) {
+    BenchComparison comparison = {0};
+    Error failure = {0};
+    if (open_outputs(p, error) == 0 && bench_compare(p->settings.from_log, &comparison, error) == 0) {
+        bool stdout_is_taken = p->json.stream == stdout;
+        if (p->settings.json != NULL)
+            json_commit(bench_comparison_json(&comparison), &p->json, error);
+        if (!stdout_is_taken) {
+            bench_comparison_print(&comparison, stdout);
+            program_flush_stdout(&failure);
+        }
+    }
+    bench_comparison_free(&comparison);
+    return error_keep_first(error, &failure);
+}
+
 static int run_program(void *state, Error *error) {
     Program *p = state;
+    if (p->settings.from_log[0] != NULL)
+        return compare_logs(p, error);
     if (open_program(p, error) < 0)
         return error->code;
     int status = measure(p, error);
@@ -127,6 +147,11 @@ static int check_program(void *state, Error *error) {
     bench->n_prompt = s->prompt_tokens;
     bench->n_generate = s->generate_tokens;
     bench->n_repetitions = s->repetitions;
+    if (s->from_log[0] != NULL && (s->session.checkpoint_path != NULL || s->svg != NULL))
+        return error_set(error, ERROR_USAGE, "--from_log compares what was measured before: it takes no %s",
+                         s->svg != NULL ? "--svg" : "--checkpoint_path");
+    if (s->from_log[0] != NULL)
+        return 0;
     if (s->session.checkpoint_path == NULL)
         return error_set(error, ERROR_USAGE, "--checkpoint_path is required; checkpoints/fetch.sh fetches a model");
     if (s->depths != NULL && bench_depths_parse(s->depths, bench_measured(bench), &bench->depths, error) < 0)
@@ -154,6 +179,7 @@ int main(int argc, char **argv) {
         {"Output", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
         {"json", OPTION_OUTPUT, &s->json, "FILE", "write the result as JSON; - is stdout, instead of the table", 0, 0},
         {"svg", OPTION_OUTPUT, &s->svg, "FILE", "draw the speed of generation by depth; - is stdout", 0, 0},
+        {"from_log", OPTION_PAIR, s->from_log, "A B", "measure nothing: compare two files that --json has written", 0, 0},
         PROGRAM_OPTIONS(flags),
         {0},
     };
