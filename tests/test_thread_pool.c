@@ -217,6 +217,10 @@ static void test_when_to_rest(void **state) {
     assert_true(rest_of_lost(0.024, 0.050) > 0.1);
     assert_true(rest_of_lost(0.004, 0.050) == 0);
     assert_true(rest_of_lost(60, 100) == REST_MAX_SECONDS);
+    assert_true(rest_again(0.125, 0.25, 0.1) == 0.5); /* no sooner back than late again */
+    assert_true(rest_again(0.125, 0.25, 0.3) == 0.125);
+    assert_true(rest_again(0.125, 0.75, 0.1) == REST_MAX_SECONDS);
+    assert_true(rest_again(0, 0.25, 0.1) == 0);
 }
 
 /* The clock goes on, and no thread computes for longer than time goes by. */

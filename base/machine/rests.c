@@ -4,6 +4,7 @@
 
 #include "base/machine/clock.h"
 
+#include <stdbool.h>
 #include <sys/resource.h>
 
 #define SHARE       0.25 /* of the time; one process of the same priority takes half of a CPU, a niced one a hundredth */
@@ -20,9 +21,17 @@ ThreadUsage thread_usage(void) {
                          usage.ru_nvcsw};
 }
 
-static double rest_seconds(double lost) {
-    double rest = lost * REST_FACTOR;
+static double at_most_longest(double rest) {
     return rest < REST_MAX_SECONDS ? rest : REST_MAX_SECONDS;
+}
+
+static double rest_seconds(double lost) {
+    return at_most_longest(lost * REST_FACTOR);
+}
+
+double rest_again(double rest, double last, double elapsed) {
+    bool longer = rest > 0 && elapsed < last && rest < 2 * last;
+    return longer ? at_most_longest(2 * last) : rest;
 }
 
 double rest_of_late(double late, double elapsed, int n_threads) {

@@ -29,6 +29,10 @@ ThreadUsage thread_usage(void);
  * was late the last time or began. 0: it does more than it costs. */
 double rest_of_late(double late, double elapsed, int n_threads);
 
+/* The rest that is due when `rest` is, behind one of `last` seconds that ended `elapsed` seconds ago: twice as long as
+ * that where it did not help for as long as it lasted. */
+double rest_again(double rest, double last, double elapsed);
+
 /* Seconds that another thread should rest when the one that all wait for, since it begins each loop, was kept from its
  * CPU for `lost` of the `elapsed` seconds. */
 double rest_of_lost(double lost, double elapsed);

@@ -20,11 +20,13 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-/* How often a thread looks for what it waits for before it sleeps: for longer than the pauses between the steps of a
- * layer. */
+/* How often a worker looks for new work before it sleeps: for longer than the pauses between the steps of a layer. */
 #define SPINS 2000
 
-#define LOOPS_BETWEEN_LOOKS 16 /* of the caller at what it lost itself */
+/* How often the caller does when a loop is through but for pieces of others. Longer: it is woken some 50 us late. */
+#define CALLERS_SPINS 10000
+
+#define LOOPS_BETWEEN_LOOKS 64 /* of the caller at what it lost itself */
 
 #define NO_INDEX UINT32_MAX /* between loops */
 
@@ -61,6 +63,7 @@ struct ThreadPool {
     double slept;                  /* seconds that the caller waited asleep, and how often, since callers_usage */
     long n_sleeps;
     ThreadUsage callers_usage;
+    double rest, rest_end; /* of the last one that the caller was the reason of */
     atomic_bool closing;
     pthread_mutex_t mutex; /* for sleeping alone */
     pthread_cond_t work, done, awake;
@@ -72,6 +75,7 @@ typedef struct Worker {
     ThreadPool *pool;
     int thread;
     ThreadUsage usage; /* when it was late the last time, or came back from a rest */
+    double rest;       /* seconds of its last one; 0: none yet */
 } Worker;
 
 static void pause_briefly(void) {
@@ -99,8 +103,7 @@ static size_t piece_size(Claiming claiming, size_t left, size_t grain) {
 }
 
 static void rest(ThreadPool *pool, int thread, double seconds) {
-    if (seconds > 0)
-        atomic_store(&pool->shares[thread].rest_until, clock_seconds() + seconds);
+    atomic_store(&pool->shares[thread].rest_until, clock_seconds() + seconds);
 }
 
 /* A worker has done the last of a loop's indices, and the caller sleeps by now. */
@@ -110,8 +113,11 @@ static void wake_caller(ThreadPool *pool, Worker *worker) {
     pthread_mutex_lock(&pool->mutex);
     pthread_cond_signal(&pool->done);
     pthread_mutex_unlock(&pool->mutex);
-    if (now.n_put_aside > worker->usage.n_put_aside)
-        rest(pool, worker->thread, rest_of_late(late, now.wall - worker->usage.wall, pool->n_threads));
+    double elapsed = now.wall - worker->usage.wall, seconds = rest_of_late(late, elapsed, pool->n_threads);
+    if (seconds > 0 && now.n_put_aside > worker->usage.n_put_aside) {
+        worker->rest = rest_again(seconds, worker->rest, elapsed);
+        rest(pool, worker->thread, worker->rest);
+    }
     worker->usage = now;
 }
 
@@ -237,8 +243,12 @@ static void look_at_caller(ThreadPool *pool) {
     if (elapsed < REST_LOOK_SECONDS)
         return;
     bool slept_elsewhere = now.n_slept - before.n_slept > pool->n_sleeps;
-    if (now.n_put_aside > before.n_put_aside && !slept_elsewhere)
-        thread_pool_rest(pool, rest_of_lost(elapsed - (now.cpu - before.cpu) - pool->slept, elapsed));
+    double seconds = rest_of_lost(elapsed - (now.cpu - before.cpu) - pool->slept, elapsed);
+    if (seconds > 0 && now.n_put_aside > before.n_put_aside && !slept_elsewhere) {
+        pool->rest = rest_again(seconds, pool->rest, now.wall - pool->rest_end);
+        pool->rest_end = now.wall + pool->rest;
+        thread_pool_rest(pool, pool->rest);
+    }
     pool->callers_usage = now;
     pool->slept = 0;
     pool->n_sleeps = 0;
@@ -260,9 +270,9 @@ static void sleep_until_done(ThreadPool *pool, size_t n) {
 
 static void wait_until_done(ThreadPool *pool, size_t n) {
     int spins = 0;
-    while (atomic_load(&pool->n_done) < n && ++spins < SPINS)
+    while (atomic_load(&pool->n_done) < n && ++spins < CALLERS_SPINS)
         pause_briefly();
-    if (spins == SPINS)
+    if (spins == CALLERS_SPINS)
         sleep_until_done(pool, n);
 }
 
