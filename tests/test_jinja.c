@@ -1,4 +1,4 @@
-/* Chat templates' Jinja against Jinja2 (cases from the fixture maker): the templates that people use most, single
+/* Chat templates' Jinja against Jinja2 (cases from the fixture maker): templates in the manner of many models', single
  * expressions, what is refused and how it is named; where each byte comes from; limits; damaged templates. */
 #include "base/random.h"
 #include "jinja/jinja.h"
@@ -62,30 +62,7 @@ static char *with_nuls(const char *text, size_t *length) {
     return out;
 }
 
-static void check_rendered(const cJSON *item, StringView jinja, const JinjaOutput *got, int status,
-                           const Error *error) {
-    const cJSON *rendered = cJSON_GetObjectItemCaseSensitive(item, "rendered");
-    const cJSON *refused = cJSON_GetObjectItemCaseSensitive(item, "refused");
-    const char *name = string_of(cJSON_GetObjectItemCaseSensitive(item, "name")).bytes;
-    if (cJSON_IsString(refused)) {
-        if (status == 0 || strstr(error->message, refused->valuestring) == NULL)
-            fail_msg("%.*s: is not refused for %s: %s", SV_ARGS(jinja), refused->valuestring, error->message);
-    } else if (!cJSON_IsString(rendered)) {
-        if (status == 0)
-            fail_msg("%s, %.*s: Jinja2 fails, and here it is %.*s", name, SV_ARGS(jinja), (int)got->length, got->bytes);
-    } else {
-        size_t length;
-        char *wanted = with_nuls(rendered->valuestring, &length);
-        if (status < 0)
-            fail_msg("%s, %.*s: %s", name, SV_ARGS(jinja), error->message);
-        if (length != got->length || memcmp(wanted, got->bytes, length) != 0)
-            fail_msg("%s, %.*s: rendered as\n%.*s\nand by Jinja2 as\n%s", name, SV_ARGS(jinja), (int)got->length,
-                     got->bytes, rendered->valuestring);
-        free(wanted);
-    }
-}
-
-static void check_case(const cJSON *item, const cJSON *templates) {
+static int render_case(const cJSON *item, const cJSON *templates, JinjaOutput *got, Error *error) {
     const cJSON *text = cJSON_GetObjectItemCaseSensitive(item, "jinja"), *message;
     const char *name = string_of(cJSON_GetObjectItemCaseSensitive(item, "name")).bytes;
     StringView jinja = string_of(cJSON_IsString(text) ? text : cJSON_GetObjectItemCaseSensitive(templates, name));
@@ -99,13 +76,41 @@ static void check_case(const cJSON *item, const cJSON *templates) {
         messages[n++].content = (StringView){content, length};
     }
     JinjaInput input = input_of(messages, n);
-    JinjaOutput got;
-    Error error;
-    int status = render(jinja, &input, &got, &error);
-    check_rendered(item, jinja, &got, status, &error);
-    jinja_output_free(&got);
+    int status = render(jinja, &input, got, error);
     for (size_t i = 0; i < n; i++)
         free((char *)messages[i].content.bytes);
+    return status;
+}
+
+static bool is_text(const JinjaOutput *got, const char *rendered) {
+    size_t length;
+    char *wanted = with_nuls(rendered, &length);
+    bool same = length == got->length && memcmp(wanted, got->bytes, length) == 0;
+    free(wanted);
+    return same;
+}
+
+static void check_case(const cJSON *item, const cJSON *templates) {
+    const cJSON *rendered = cJSON_GetObjectItemCaseSensitive(item, "rendered");
+    const cJSON *refused = cJSON_GetObjectItemCaseSensitive(item, "refused");
+    const char *name = string_of(cJSON_GetObjectItemCaseSensitive(item, "name")).bytes;
+    const char *jinja = string_of(cJSON_GetObjectItemCaseSensitive(item, "jinja")).bytes;
+    JinjaOutput got;
+    Error error;
+    int status = render_case(item, templates, &got, &error);
+    if (cJSON_IsString(refused)) {
+        if (status == 0 || strstr(error.message, refused->valuestring) == NULL)
+            fail_msg("%s: is not refused for %s: %s", jinja, refused->valuestring, error.message);
+    } else if (!cJSON_IsString(rendered)) {
+        if (status == 0)
+            fail_msg("%s %s: Jinja2 fails, and here it is %.*s", name, jinja, (int)got.length, got.bytes);
+    } else if (status < 0) {
+        fail_msg("%s %s: %s", name, jinja, error.message);
+    } else if (!is_text(&got, rendered->valuestring)) {
+        fail_msg("%s %s: rendered as\n%.*s\nand by Jinja2 as\n%s", name, jinja, (int)got.length, got.bytes,
+                 rendered->valuestring);
+    }
+    jinja_output_free(&got);
 }
 
 static void test_against_jinja2(void **state) {
@@ -289,7 +294,49 @@ static void test_damaged_templates(void **state) {
     cJSON_Delete(json);
 }
 
-int main(void) {
+typedef enum Verdict { SAME, REFUSED, DIFFERENT, N_VERDICTS } Verdict;
+
+/* One case against Jinja2; *error says why what it renders is refused. */
+static Verdict judge(const cJSON *item, const cJSON *templates, Error *error) {
+    const cJSON *rendered = cJSON_GetObjectItemCaseSensitive(item, "rendered");
+    JinjaOutput got;
+    int status = render_case(item, templates, &got, error);
+    bool same = cJSON_IsString(rendered) ? status == 0 && is_text(&got, rendered->valuestring) : status < 0;
+    jinja_output_free(&got);
+    return same ? SAME : status < 0 ? REFUSED : DIFFERENT;
+}
+
+/* For jinja_cases.py --templates: a line for each template of directory/cases.json; whether none differs. */
+static bool survey(const char *directory) {
+    static const char *const WORDS[] = {"same", "refused", "DIFFERENT"};
+    int counts[N_VERDICTS] = {0};
+    cJSON *json = read_json(directory, "cases.json");
+    const cJSON *item, *template, *templates = cJSON_GetObjectItemCaseSensitive(json, "templates");
+    cJSON_ArrayForEach(template, templates) {
+        Verdict worst = SAME;
+        Error why = {0};
+        cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(json, "cases")) {
+            Error error;
+            if (strcmp(string_of(cJSON_GetObjectItemCaseSensitive(item, "name")).bytes, template->string) != 0)
+                continue;
+            Verdict verdict = judge(item, templates, &error);
+            if (verdict > worst) {
+                worst = verdict;
+                why = error;
+            }
+        }
+        counts[worst]++;
+        printf("%-9s  %s%s%s\n", WORDS[worst], template->string, why.message[0] == '\0' ? "" : ": ", why.message);
+    }
+    printf("%d templates: %d the same as Jinja2 in all conversations, %d refused, %d different\n",
+           cJSON_GetArraySize(templates), counts[SAME], counts[REFUSED], counts[DIFFERENT]);
+    cJSON_Delete(json);
+    return counts[DIFFERENT] == 0;
+}
+
+int main(int argc, char **argv) {
+    if (argc == 2)
+        return survey(argv[1]) ? 0 : 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_against_jinja2),
         cmocka_unit_test(test_origin_of_each_byte),
