@@ -440,7 +440,7 @@ test_readme() {
     for program in generate perplexity rouge recall bench kv_quant_bench; do
         [ -x "$STOWKV_BUILD/$program" ] && "$STOWKV_BUILD/$program" --help
     done >"$work/helps"
-    for flag in $(grep -Ev 'cmake|ctest|\.sh|apt|git |pip|curl|docker' "$readme" | grep -Eo -e '--[a-z][a-z_]+' | sort -u); do
+    for flag in $(grep -Ev 'cmake|ctest|\.sh|\.py|apt|git |pip|curl|docker' "$readme" | grep -Eo -e '--[a-z][a-z_]+' | sort -u); do
         check "$flag of README.md is in --help" grep -qw -e "$flag" "$work/helps"
     done
 }
