@@ -258,7 +258,9 @@ static void sleep_until_done(ThreadPool *pool, size_t n) {
     double since = clock_seconds();
     atomic_store(&pool->waiting_since, since);
     pthread_mutex_lock(&pool->mutex);
-    atomic_store(&pool->caller_waits, true);
+    /* Before n_done is looked at, as who adds to it looks at this behind that. An exchange, for emulators of processors
+     * whose stores do not wait for the loads behind them keep a plain store no better. */
+    (void)atomic_exchange(&pool->caller_waits, true);
     while (atomic_load(&pool->n_done) < n) {
         pool->n_sleeps++;
         pthread_cond_wait(&pool->done, &pool->mutex);
