@@ -220,7 +220,7 @@ static void test_policies(void **state) {
     (void)state;
     static const char *const POLICIES[] = {
         "f16:*",
-        "sink=1,f16:150,int8:*",                /* rows move by less than a round of move_down() */
+        "sink=1,f16:150,int8:*",                /* rows move by less than a round of move_down(), */
         "sink=16,f16:32",                       /* streams */
         "sink=3,f16:0,int8:64,q4_0:64,int2:64", /* rings that wrap, and streams */
         "sink=1,f16:10,int8/q4_0:32,nf4:*",
@@ -235,6 +235,10 @@ static void test_policies(void **state) {
         cuda_shim_set_seed((unsigned)i);
         check_cache(POLICIES[i], 32, 64, 40, 330);
         check_cache(POLICIES[i], 64, 64, MAX_BATCH, 400);
+    }
+    for (unsigned seed = 1; seed <= 3; seed++) {
+        cuda_shim_set_seed(seed);
+        check_cache(POLICIES[1], 32, 80, 40, 250); /* and here from one thread's part to another's */
     }
     for (size_t i = 0; i < sizeof PADDED / sizeof *PADDED; i++)
         check_cache(PADDED[i], 32, i % 2 == 0 ? 100 : 90, 40, 250);
