@@ -3,8 +3,8 @@
 
 #include "base/array.h"
 #include "base/text_file.h"
+#include "eval/json_items.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 #define MAX_BYTES ((size_t)64 << 20)
@@ -22,20 +22,10 @@ static int read_json(const char *path, cJSON **out, Error *error) {
     return status;
 }
 
-static const char *text_of(const cJSON *object, const char *name) {
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
-    return cJSON_IsString(item) ? item->valuestring : "";
-}
-
-static double number_of(const cJSON *object, const char *name) {
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
-    return cJSON_IsNumber(item) ? item->valuedouble : NAN;
-}
-
 static bool same_point(const cJSON *a, const cJSON *b) {
-    return strcmp(text_of(a, "policy"), text_of(b, "policy")) == 0 &&
-           number_of(a, "kv_block_size") == number_of(b, "kv_block_size") &&
-           number_of(a, "depth") == number_of(b, "depth");
+    return strcmp(json_text_of(a, "policy"), json_text_of(b, "policy")) == 0 &&
+           json_number_of(a, "kv_block_size") == json_number_of(b, "kv_block_size") &&
+           json_number_of(a, "depth") == json_number_of(b, "depth");
 }
 
 static const cJSON *find_point(const cJSON *file, const cJSON *point) {
@@ -48,17 +38,17 @@ static const cJSON *find_point(const cJSON *file, const cJSON *point) {
 }
 
 static BenchChange change_of(const cJSON *before, const cJSON *after, const char *rate, const char *spread) {
-    bool repeated = number_of(before, "repetitions") > 1 && number_of(after, "repetitions") > 1;
-    double noise = (number_of(before, spread) + number_of(after, spread)) / 2;
-    return (BenchChange){number_of(before, rate), number_of(after, rate), repeated ? noise : NAN};
+    bool repeated = json_number_of(before, "repetitions") > 1 && json_number_of(after, "repetitions") > 1;
+    double noise = (json_number_of(before, spread) + json_number_of(after, spread)) / 2;
+    return (BenchChange){json_number_of(before, rate), json_number_of(after, rate), repeated ? noise : NAN};
 }
 
 static int add_row(BenchComparison *c, const cJSON *before, const cJSON *after, Error *error) {
-    BenchCompared row = {.mode = text_of(before, "mode"),
-                         .policy = text_of(before, "policy"),
+    BenchCompared row = {.mode = json_text_of(before, "mode"),
+                         .policy = json_text_of(before, "policy"),
                          .decode = change_of(before, after, "decode_tokens_per_second", "spread"),
                          .prefill = change_of(before, after, "prefill_tokens_per_second", "prefill_spread")};
-    double depth = number_of(before, "depth");
+    double depth = json_number_of(before, "depth");
     if (!(depth >= 0 && depth < 1e15) || !(row.decode.before > 0) || !(row.decode.after > 0) ||
         !(row.prefill.before > 0) || !(row.prefill.after > 0))
         return error_set(error, ERROR_FORMAT,
@@ -114,13 +104,13 @@ int bench_change_sign(const BenchChange *change) {
 static void print_differences(const BenchComparison *c, FILE *stream) {
     static const char *const NAMES[] = {"model", "device", "device_name", "simd"};
     for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
-        if (strcmp(text_of(c->files[0], NAMES[i]), text_of(c->files[1], NAMES[i])) != 0)
-            fprintf(stream, "note: %s differs: %s, %s\n", NAMES[i], text_of(c->files[0], NAMES[i]),
-                    text_of(c->files[1], NAMES[i]));
-    if (number_of(c->files[0], "threads") != number_of(c->files[1], "threads"))
-        fprintf(stream, "note: threads differ: %.0f, %.0f\n", number_of(c->files[0], "threads"),
-                number_of(c->files[1], "threads"));
-    double read = number_of(c->files[1], "read_bandwidth") / number_of(c->files[0], "read_bandwidth");
+        if (strcmp(json_text_of(c->files[0], NAMES[i]), json_text_of(c->files[1], NAMES[i])) != 0)
+            fprintf(stream, "note: %s differs: %s, %s\n", NAMES[i], json_text_of(c->files[0], NAMES[i]),
+                    json_text_of(c->files[1], NAMES[i]));
+    if (json_number_of(c->files[0], "threads") != json_number_of(c->files[1], "threads"))
+        fprintf(stream, "note: threads differ: %.0f, %.0f\n", json_number_of(c->files[0], "threads"),
+                json_number_of(c->files[1], "threads"));
+    double read = json_number_of(c->files[1], "read_bandwidth") / json_number_of(c->files[0], "read_bandwidth");
     if (fabs(read - 1) > 0.05)
         fprintf(stream, "note: memory gave %.2f times as much in the second, whatever the program did\n", read);
 }

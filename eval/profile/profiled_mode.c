@@ -84,7 +84,7 @@ size_t profiled_mode_held(const ProfiledMode *mode, size_t step) {
 
 /* ---- steps.csv */
 
-/* The column of a tier among those of all modes, in the order of their first use; *n_columns grows by new ones. */
+/* The name of a column for tiers, those of all modes in the order of their first use; NULL behind the last. */
 static const char *column(const ProfiledMode *modes, size_t n_modes, size_t wanted) {
     size_t n = 0;
     for (size_t m = 0; m < n_modes; m++)

@@ -1,7 +1,8 @@
 /* See report_html.h. */
 #include "eval/profile/report_html.h"
 
-#include <stdbool.h>
+#include "eval/json_items.h"
+
 #include <string.h>
 
 static const char HEAD[] =
@@ -26,21 +27,10 @@ static const char HEAD[] =
 
 /* ---- JSON */
 
-static const char *text_of(const cJSON *object, const char *name) {
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
-    return cJSON_IsString(item) ? item->valuestring : "";
-}
-
-static bool number_of(const cJSON *object, const char *name, double *out) {
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
-    *out = cJSON_IsNumber(item) ? item->valuedouble : 0;
-    return cJSON_IsNumber(item);
-}
-
+/* 0 where there is none: for sums and shares. */
 static double value_of(const cJSON *object, const char *name) {
-    double value;
-    number_of(object, name, &value);
-    return value;
+    double value = json_number_of(object, name);
+    return isnan(value) ? 0 : value;
 }
 
 static const cJSON *array_of(const cJSON *object, const char *name) {
@@ -49,7 +39,7 @@ static const cJSON *array_of(const cJSON *object, const char *name) {
 
 static const cJSON *phase_of(const cJSON *mode, const char *name) {
     const cJSON *phase;
-    cJSON_ArrayForEach(phase, array_of(array_of(mode, "profile"), "phases")) if (strcmp(text_of(phase, "phase"),
+    cJSON_ArrayForEach(phase, array_of(array_of(mode, "profile"), "phases")) if (strcmp(json_text_of(phase, "phase"),
                                                                                         name) == 0) return phase;
     return NULL;
 }
@@ -84,9 +74,9 @@ static void cell_text(const char *text, FILE *stream) {
 
 /* A number of the object times `scale`, or a dash where it has none. */
 static void cell(const cJSON *object, const char *name, double scale, int decimals, const char *unit, FILE *stream) {
-    double value;
+    double value = json_number_of(object, name);
     fputs("<td>", stream);
-    if (number_of(object, name, &value))
+    if (!isnan(value))
         fprintf(stream, "%.*f%s", decimals, value * scale, unit);
     else
         fputs("&ndash;", stream);
@@ -113,25 +103,26 @@ static void figure(const char *name, FILE *stream) {
 
 static void print_head(const cJSON *summary, FILE *stream) {
     const cJSON *first = array_of(summary, "modes")->child;
-    double flops;
+    double flops = json_number_of(summary, "flops_per_second_peak");
     fputs(HEAD, stream);
     fputs("<h1>Profile ", stream);
-    print_escaped(text_of(summary, "name"), stream);
+    print_escaped(json_text_of(summary, "name"), stream);
     fputs("</h1>\n", stream);
-    if (text_of(summary, "missing")[0] != '\0') {
+    if (json_text_of(summary, "missing")[0] != '\0') {
         fputs("<p class=\"missing\">This profile is not complete: ", stream);
-        print_escaped(text_of(summary, "missing"), stream);
+        print_escaped(json_text_of(summary, "missing"), stream);
         fputs(".</p>\n", stream);
     }
     if (first == NULL)
         return;
     fputs("<p>", stream);
-    print_escaped(text_of(first, "model"), stream);
+    print_escaped(json_text_of(first, "model"), stream);
     fprintf(stream, ", %.1f MB of weights. Computed by ", value_of(first, "weights_bytes") / 1e6);
-    print_escaped(text_of(first, text_of(first, "device_name")[0] != '\0' ? "device_name" : "device"), stream);
-    fprintf(stream, ", %s, %.0f threads; memory gives %.1f GB/s", text_of(first, "simd"), value_of(first, "threads"),
-            value_of(summary, "bytes_per_second_peak") / 1e9);
-    if (number_of(summary, "flops_per_second_peak", &flops))
+    print_escaped(json_text_of(first, json_text_of(first, "device_name")[0] != '\0' ? "device_name" : "device"),
+                  stream);
+    fprintf(stream, ", %s, %.0f threads; memory gives %.1f GB/s", json_text_of(first, "simd"),
+            value_of(first, "threads"), value_of(summary, "bytes_per_second_peak") / 1e9);
+    if (!isnan(flops))
         fprintf(stream, " and F32 arithmetic %.1f GFLOP/s", flops / 1e9);
     fputs(", measured just before.</p>\n", stream);
 }
@@ -146,18 +137,18 @@ static void print_glance(const cJSON *summary, FILE *stream) {
     cJSON_ArrayForEach(mode, array_of(summary, "modes")) {
         const cJSON *decode = phase_of(mode, "decode"), *operation, *attention = NULL;
         double rate = value_of(mode, "decode_tokens_per_second");
-        cJSON_ArrayForEach(
-            operation, array_of(decode, "operations")) if (strcmp(text_of(operation, "operation"), "attention") == 0)
-            attention = operation;
+        cJSON_ArrayForEach(operation, array_of(decode, "operations")) if (strcmp(json_text_of(operation, "operation"),
+                                                                                 "attention") == 0) attention =
+            operation;
         fputs("<tr>", stream);
-        cell_text(text_of(mode, "mode"), stream);
+        cell_text(json_text_of(mode, "mode"), stream);
         cell(mode, "kv_bytes", 1e-6, 2, "", stream);
         fprintf(stream, "<td>%.3f</td>", value_of(mode, "kv_bytes") / value_of(mode, "kv_bytes_full"));
         cell(mode, "prefill_tokens_per_second", 1, 1, "", stream);
         cell(mode, "decode_tokens_per_second", 1, 1, "", stream);
         fprintf(stream, "<td>%.2f</td>", rate > 0 ? 1e3 / rate : 0);
         cell(attention, "share", 100, 1, "%", stream);
-        cell_text(text_of(mode, "policy"), stream);
+        cell_text(json_text_of(mode, "policy"), stream);
         fputs("</tr>\n", stream);
     }
     end_table(stream);
@@ -174,12 +165,12 @@ static void print_memory(const cJSON *summary, FILE *stream) {
     figure("growth", stream);
     cJSON_ArrayForEach(mode, array_of(summary, "modes")) {
         fputs("<h3>", stream);
-        print_escaped(text_of(mode, "mode"), stream);
+        print_escaped(json_text_of(mode, "mode"), stream);
         fputs("</h3>\n", stream);
         begin_table(HEADS, stream);
         cJSON_ArrayForEach(tier, array_of(mode, "tiers")) {
             fputs("<tr>", stream);
-            cell_text(text_of(tier, "name"), stream);
+            cell_text(json_text_of(tier, "name"), stream);
             cell(tier, "bits_per_element", 1, 2, "", stream);
             cell(tier, "tokens", 1, 0, "", stream);
             cell(tier, "bytes_held", 1e-6, 3, "", stream);
@@ -209,7 +200,7 @@ static void print_depths(const cJSON *summary, FILE *stream) {
     begin_table(HEADS, stream);
     cJSON_ArrayForEach(row, array_of(depths, "results")) {
         fputs("<tr>", stream);
-        cell_text(text_of(row, "mode"), stream);
+        cell_text(json_text_of(row, "mode"), stream);
         cell(row, "depth", 1, 0, "", stream);
         cell(row, "decode_tokens_per_second", 1, 1, "", stream);
         cell(row, "bandwidth_share", 100, 0, "%", stream);
@@ -225,12 +216,13 @@ static void print_phase(const cJSON *mode, const cJSON *phase, FILE *stream) {
     const cJSON *operation;
     double seconds = value_of(phase, "seconds"), rest = value_of(phase, "unaccounted_seconds");
     fputs("<h3>", stream);
-    print_escaped(text_of(mode, "mode"), stream);
-    fprintf(stream, ", %s: %.0f tokens in %.3f s</h3>\n", text_of(phase, "phase"), value_of(phase, "tokens"), seconds);
+    print_escaped(json_text_of(mode, "mode"), stream);
+    fprintf(stream, ", %s: %.0f tokens in %.3f s</h3>\n", json_text_of(phase, "phase"), value_of(phase, "tokens"),
+            seconds);
     begin_table(HEADS, stream);
     cJSON_ArrayForEach(operation, array_of(phase, "operations")) {
         fputs("<tr>", stream);
-        cell_text(text_of(operation, "operation"), stream);
+        cell_text(json_text_of(operation, "operation"), stream);
         cell(operation, "calls", 1, 0, "", stream);
         cell(operation, "seconds", 1e3, 2, "", stream);
         cell(operation, "share", 100, 1, "%", stream);
@@ -262,9 +254,9 @@ static void print_texts(const cJSON *summary, FILE *stream) {
     fputs("<h2>What was said</h2>\n", stream);
     cJSON_ArrayForEach(mode, array_of(summary, "modes")) {
         fputs("<h3>", stream);
-        print_escaped(text_of(mode, "mode"), stream);
+        print_escaped(json_text_of(mode, "mode"), stream);
         fputs("</h3>\n<pre>", stream);
-        print_escaped(text_of(mode, "text"), stream);
+        print_escaped(json_text_of(mode, "text"), stream);
         fputs("</pre>\n", stream);
     }
 }
