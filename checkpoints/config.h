@@ -9,10 +9,10 @@
 
 /* What a family adds to the Llama architecture. A further family is a further row, plus the fields that it needs. */
 typedef struct ModelFamily {
-    const char *name;    /* general.architecture of GGUF */
-    const char *members; /* for messages */
-    RopePairing rope_pairing;
-    bool qkv_bias; /* the projections to q, k and v have biases */
+    const char *name;         /* general.architecture of GGUF */
+    const char *members;      /* for messages */
+    RopePairing rope_pairing; /* in GGUF files; other containers may have other rows of q and k */
+    bool qkv_bias;            /* the projections to q, k and v have biases */
 } ModelFamily;
 
 typedef struct ModelConfig {
@@ -26,6 +26,7 @@ typedef struct ModelConfig {
     size_t n_vocab;
     size_t n_ctx_train; /* positions that the model was trained for */
     float norm_eps;
+    RopePairing rope_pairing;
     double rope_theta;
     double rope_scale; /* positions are divided by this (linear scaling); 1: none */
 } ModelConfig;

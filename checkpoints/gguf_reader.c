@@ -130,6 +130,7 @@ static int read_config(const Gguf *gguf, ModelConfig *config, Error *error) {
     if (config->family == NULL)
         return error->code;
     double norm_eps = 0;
+    config->rope_pairing = config->family->rope_pairing;
     config->rope_theta = 10000;
     if (get_size(gguf, config, "block_count", true, &config->n_layers, error) < 0 ||
         get_size(gguf, config, "embedding_length", true, &config->n_embd, error) < 0 ||

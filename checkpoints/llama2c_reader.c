@@ -122,6 +122,7 @@ static int read_config(ModelConfig *config, const uint8_t *ints, bool *tied, con
                             .n_vocab = (size_t)header[5],
                             .n_ctx_train = (size_t)header[6],
                             .norm_eps = 1e-5f,
+                            .rope_pairing = ROPE_INTERLEAVED,
                             .rope_theta = 10000,
                             .rope_scale = 1};
     if (header[0] % header[3] != 0)

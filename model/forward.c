@@ -34,9 +34,9 @@ static void attention_block(Context *context, size_t layer, size_t n_tokens) {
                                  {&w->attn_v, context->v, where_bound(&w->attn_v_bias)}};
 
     ops->matmul(b, qkv, 3, (RmsNorm){&w->attn_norm, config->norm_eps}, context->x, n_tokens);
-    ops->append(b, &context->cache, layer, n_tokens, config->n_heads, config->family->rope_pairing, context->rotation,
+    ops->append(b, &context->cache, layer, n_tokens, config->n_heads, config->rope_pairing, context->rotation,
                 context->q, context->k, context->v);
-    ops->attention(b, &context->cache, layer, n_tokens, config->n_heads, config->family->rope_pairing, context->q,
+    ops->attention(b, &context->cache, layer, n_tokens, config->n_heads, config->rope_pairing, context->q,
                    prepare_shift(context, layer, n_tokens), context->attended);
     if (context->on_attended != NULL)
         context->on_attended(context->on_attended_user, layer, n_tokens);

@@ -50,7 +50,7 @@ static void on_attended(void *user, size_t layer, size_t n_tokens) {
     const ModelConfig *config = &c->model->checkpoint.config;
     size_t n_heads = config->n_heads, head_dim = config->head_dim, n_group = n_heads / config->n_kv_heads;
     size_t position = a->full.n_tokens, row = n_heads * head_dim;
-    RopePairing pairing = config->family->rope_pairing;
+    RopePairing pairing = config->rope_pairing;
     b->ops->append(b, &a->full, layer, n_tokens, n_heads, pairing, NULL, c->q, c->k, c->v);
     b->ops->attention(b, &a->full, layer, n_tokens, n_heads, pairing, c->q, NULL, a->output);
     if (layer + 1 == config->n_layers)
