@@ -14,6 +14,18 @@ size_t path_folder_length(const char *path) {
     return slash == NULL ? 0 : (size_t)(slash - path) + 1;
 }
 
+bool path_is_folder(const char *path) {
+    struct stat status;
+    return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+bool path_beside(const char *path, const char *name, char *out, size_t size) {
+    bool folder = path_is_folder(path);
+    size_t length = folder ? strlen(path) : path_folder_length(path);
+    int written = snprintf(out, size, "%.*s%s%s", (int)length, path, folder ? "/" : "", name);
+    return written > 0 && (size_t)written < size && access(out, F_OK) == 0;
+}
+
 /* What the link at `path` points at, as a path from here; NULL where it is no link, or without memory. */
 static char *link_target(const char *path) {
     char target[PATH_MAX];

@@ -27,6 +27,12 @@ bool file_is_same(const FileIdentity *a, const FileIdentity *b);
  * that point at nothing yet. The caller frees it; NULL without memory. */
 char *path_behind_links(const char *path);
 
+bool path_is_folder(const char *path);
+
+/* Writes the path of `name` in the folder that `path` is, or that it lies in, to `out`, of `size` bytes; returns
+ * whether there is such a file. */
+bool path_beside(const char *path, const char *name, char *out, size_t size);
+
 /* The bytes of `path` that are its folder, the last slash included; 0: none. */
 size_t path_folder_length(const char *path);
 

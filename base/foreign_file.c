@@ -71,13 +71,12 @@ static const Words BEGINNINGS[] = {
     {"from ", "a Modelfile of Ollama", "name the model that its line FROM names"},
 };
 
+#define FOLDER "name the folder that has all of its files with --checkpoint_path"
+
 static const Words JSON_WORDS[] = {
-    {"\"weight_map\"", "the index of a Hugging Face checkpoint",
-     "convert its folder to GGUF with llama.cpp's convert_hf_to_gguf.py"},
-    {"\"architectures\"", "the configuration of a Hugging Face checkpoint",
-     "convert its folder to GGUF with llama.cpp's convert_hf_to_gguf.py"},
-    {"\"added_tokens\"", "the tokenizer of a Hugging Face checkpoint",
-     "convert its folder to GGUF with llama.cpp's convert_hf_to_gguf.py"},
+    {"\"weight_map\"", "the index of a Hugging Face checkpoint", FOLDER},
+    {"\"architectures\"", "the configuration of a Hugging Face checkpoint", FOLDER},
+    {"\"added_tokens\"", "the tokenizer of a Hugging Face checkpoint", FOLDER},
     {"\"mediaType\"", "the manifest of a container image", "name the model that it lists"},
 };
 
@@ -203,7 +202,7 @@ int foreign_file_refuse(StringView data, const char *path, const char *expected,
     if (sv_starts_with(data, sv("PK\x03\x04")) || sv_starts_with(data, sv("PK\x05\x06")))
         return refuse_zip(data, path, expected, error);
     if (is_safetensors(data))
-        return refuse(path, "a safetensors file", expected, CONVERT, error);
+        return refuse(path, "a safetensors file", expected, "name it with --checkpoint_path", error);
     if (begins_with_zeros(data))
         return refuse(path, "empty at its beginning (zeros), as unfinished downloads are", expected, "fetch it again",
                       error);

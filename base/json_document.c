@@ -2,6 +2,8 @@
 #include "base/json_document.h"
 
 #include "base/checked.h"
+#include "base/foreign_file.h"
+#include "base/mapped_file.h"
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -84,6 +86,18 @@ cJSON *json_document_parse(StringView text, const char *path, Error *error) {
         return root;
     cJSON_Delete(root);
     return NULL;
+}
+
+cJSON *json_document_load(const char *path, Error *error) {
+    MappedFile file;
+    if (mapped_file_open(&file, path, error) < 0)
+        return NULL;
+    cJSON *root = NULL;
+    if (mapped_file_bytes(&file).bytes[0] == '{' ||
+        foreign_file_refuse(mapped_file_bytes(&file), path, "a JSON document", error) == 0)
+        root = json_document_parse(mapped_file_bytes(&file), path, error);
+    mapped_file_close(&file);
+    return root;
 }
 
 bool json_whole_number(const cJSON *item, size_t *out) {

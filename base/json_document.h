@@ -18,6 +18,9 @@
  * twice: readers would disagree about which of them counts. The caller deletes it. */
 cJSON *json_document_parse(StringView text, const char *path, Error *error);
 
+/* The same of a whole file. */
+cJSON *json_document_load(const char *path, Error *error);
+
 /* A number without a fraction, from 0 to 2^53; false for all else, also where `item` is NULL. */
 bool json_whole_number(const cJSON *item, size_t *out);
 

@@ -29,7 +29,7 @@ typedef struct Checkpoint {
 
 void checkpoint_close(Checkpoint *checkpoint); /* closing twice is fine */
 
-/* A hash of all weights with their names, types and shapes: reads the whole checkpoint once. */
+/* A hash of all weights with their names, types and shapes, whatever the container: reads the whole checkpoint once. */
 uint64_t checkpoint_fingerprint(const Checkpoint *checkpoint);
 
 /* By GGUF's name, "blk.0.attn_q.weight", for every container; NULL where there is none. */
@@ -38,7 +38,7 @@ const Tensor *checkpoint_tensor(const Checkpoint *checkpoint, const char *name);
 /* For readers: */
 
 /* What a file that is none should have been, for messages. */
-#define CHECKPOINT_FORMATS "a model in GGUF or llama2.c's format"
+#define CHECKPOINT_FORMATS "a model in GGUF, safetensors or llama2.c's format"
 
 /* Maps a further file and returns it, valid until the next is mapped; NULL on failure. */
 const MappedFile *checkpoint_map(Checkpoint *checkpoint, const char *path, Error *error);

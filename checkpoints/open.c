@@ -6,13 +6,14 @@
 #include "base/foreign_file.h"
 #include "base/name_list.h"
 #include "base/simd/detect.h"
+#include "checkpoints/folder_reader.h"
 #include "checkpoints/gguf_reader.h"
 #include "checkpoints/llama2c_reader.h"
 #include "checkpoints/roles.h"
 
 #include <stdlib.h>
 
-static const CheckpointReader *const READERS[] = {&GGUF_READER, &LLAMA2C_READER};
+static const CheckpointReader *const READERS[] = {&GGUF_READER, &SAFETENSORS_READER, &LLAMA2C_READER};
 
 static int by_name(const void *a, const void *b) {
     StringView x = (*(const Tensor *const *)a)->name, y = (*(const Tensor *const *)b)->name;
@@ -83,7 +84,7 @@ static int refuse_unknown(const char *path, Error *error) {
                      supported.text, READERS[0]->name);
 }
 
-static int read_container(Checkpoint *checkpoint, const char *path, Error *error) {
+static int read_file(Checkpoint *checkpoint, const char *path, Error *error) {
     const MappedFile *file = checkpoint_map(checkpoint, path, error);
     if (file == NULL)
         return error->code;
@@ -93,6 +94,11 @@ static int read_container(Checkpoint *checkpoint, const char *path, Error *error
         reader = find_reader(file, path);
     if (status == 0)
         status = reader == NULL ? refuse_unknown(path, error) : reader->read(checkpoint, path, error);
+    return status;
+}
+
+static int read_container(Checkpoint *checkpoint, const char *path, Error *error) {
+    int status = folder_recognises(path) ? folder_read(checkpoint, path, error) : read_file(checkpoint, path, error);
     if (status == ERROR_FORMAT || status == ERROR_UNSUPPORTED)
         foreign_name_hint(path, error);
     return status;

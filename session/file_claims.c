@@ -116,13 +116,37 @@ static size_t part_stem(const char *name) {
     return length - form;
 }
 
-/* Whether opening the checkpoint called `name` may open its neighbour too. */
+static bool ends_with(const char *name, const char *ending) {
+    size_t length = strlen(name), n = strlen(ending);
+    return length >= n && strcmp(name + length - n, ending) == 0;
+}
+
+/* What a checkpoint of several files may consist of. */
+static bool is_of_folder(const char *name) {
+    static const char *const ENDINGS[] = {".safetensors",
+                                          ".index.json",
+                                          "config.json",
+                                          "params.json",
+                                          "tokenizer.json",
+                                          ".jinja",
+                                          ".pth",
+                                          "generation_config.json",
+                                          "tokenizer_config.json",
+                                          "chat_template.json"};
+    for (size_t i = 0; i < sizeof ENDINGS / sizeof *ENDINGS; i++)
+        if (ends_with(name, ENDINGS[i]))
+            return true;
+    return strncmp(name, "pytorch_model", strlen("pytorch_model")) == 0;
+}
+
+/* Whether opening the checkpoint called `name`, empty where it is the folder, may open its neighbour too. */
 static bool comes_along(const char *name, const char *neighbour, bool with_tokenizers) {
-    size_t stem = part_stem(name), length = strlen(neighbour), suffix = strlen(".model");
+    size_t stem = part_stem(name);
     if (stem > 0 && part_stem(neighbour) == stem && strncmp(name, neighbour, stem) == 0)
         return true;
-    return with_tokenizers && strncmp(neighbour, "tok", 3) == 0 && length > suffix &&
-           strcmp(neighbour + length - suffix, ".model") == 0;
+    if ((name[0] == '\0' || is_of_folder(name)) && is_of_folder(neighbour))
+        return true;
+    return with_tokenizers && strncmp(neighbour, "tok", 3) == 0 && ends_with(neighbour, ".model");
 }
 
 static int check_neighbour(const Claims *claims, const char *folder, const char *name, Error *error) {
@@ -141,7 +165,7 @@ static int check_neighbour(const Claims *claims, const char *folder, const char 
 
 static int check_neighbours(const Claims *claims, const SessionOptions *session, Error *error) {
     const char *path = session->checkpoint_path;
-    size_t length = path == NULL ? 0 : path_folder_length(path);
+    size_t length = path == NULL ? 0 : path_is_folder(path) ? strlen(path) : path_folder_length(path);
     char *folder = path == NULL ? NULL : length == 0 ? strdup(".") : strndup(path, length);
     DIR *entries = folder == NULL ? NULL : opendir(folder);
     int status = 0;

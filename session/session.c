@@ -1,11 +1,11 @@
 /* Opening what a command line names; see session.h. */
 #include "session/session.h"
 
+#include "base/file_identity.h"
 #include "base/simd/detect.h"
 #include "session/devices.h"
 
 #include <stdio.h>
-#include <unistd.h>
 
 static int open_backend(Backend **out, const SessionOptions *options, Error *error) {
     SimdLevel level;
@@ -17,14 +17,6 @@ static int open_backend(Backend **out, const SessionOptions *options, Error *err
     return 0;
 }
 
-/* Writes the path of `name` in the folder of `path` to `out`; returns whether such a file is there. */
-static bool file_beside(const char *path, const char *name, char *out, size_t size) {
-    const char *slash = strrchr(path, '/');
-    int length = slash == NULL ? 0 : (int)(slash - path) + 1;
-    int written = snprintf(out, size, "%.*s%s", length, path, name);
-    return written > 0 && (size_t)written < size && access(out, F_OK) == 0;
-}
-
 /* llama2.c calls a tokenizer "tokenizer.model", or "tok512.model" by its vocabulary's size. */
 static int open_tokenizer(Session *session, const SessionOptions *options, Error *error) {
     const Checkpoint *checkpoint = &session->model.checkpoint;
@@ -34,8 +26,8 @@ static int open_tokenizer(Session *session, const SessionOptions *options, Error
         return tokenizer_open_file(&session->tokenizer, options->tokenizer_path, error);
     if (checkpoint->vocabulary.kind != VOCABULARY_NONE)
         return tokenizer_open_vocabulary(&session->tokenizer, &checkpoint->vocabulary, error);
-    if (file_beside(options->checkpoint_path, "tokenizer.model", beside, sizeof beside) ||
-        file_beside(options->checkpoint_path, sized, beside, sizeof beside))
+    if (path_beside(options->checkpoint_path, "tokenizer.model", beside, sizeof beside) ||
+        path_beside(options->checkpoint_path, sized, beside, sizeof beside))
         return tokenizer_open_file(&session->tokenizer, beside, error);
     return error_set(error, ERROR_ARGUMENT,
                      "%s carries no tokenizer, and neither tokenizer.model nor %s is beside it; "

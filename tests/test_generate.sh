@@ -41,6 +41,18 @@ test_golden_story() {
     done
 }
 
+# As folders of other programs, which have the tokenizer beside them: one file, shards, a configuration's name.
+test_golden_story_of_folders() {
+    local folder
+    [ -d "$STOWKV_FIXTURES/stories" ] || { skip_loudly 'folders of other programs; there are no fixtures'; return; }
+    for folder in "$STOWKV_FIXTURES"/stories/*/; do
+        run --checkpoint_path "$folder" --prompt "$once" --temperature 0 --max_new_tokens $golden_tokens
+        expect_stdout "llama2.c's story, ${folder#"$STOWKV_FIXTURES"/}" "$golden"
+    done
+    run --checkpoint_path "$STOWKV_FIXTURES/stories/stories_hf" --plan_memory
+    check 'their memory is planned' grep -q '^weights  *1040128$' "$work/stdout"
+}
+
 test_seeds() {
     local first second
     tell --prompt "$once" --temperature 1 --seed 1 --max_new_tokens 60
@@ -317,6 +329,12 @@ test_overwriting() {
         run --checkpoint_path "$work/model.bin" --prompt a --json "$work/$name"
         check "--json of the checkpoint, as $name" failed_cleanly 2 'would overwrite the file of --checkpoint_path'
     done
+    mkdir "$work/folder"
+    cp "$STOWKV_FIXTURES"/stories/stories_sharded/* "$work/folder"
+    for name in config.json model-00002-of-00002.safetensors tokenizer.model; do
+        run --checkpoint_path "$work/folder" --prompt a --json "$work/folder/$name"
+        check "$name of the checkpoint's folder" failed_cleanly 2 'brings along'
+    done
     run --checkpoint_path "$work/model.bin" --prompt a --json "$work/same/tokenizer.model"
     check 'of the tokenizer beside it' failed_cleanly 2 'a file that the checkpoint brings along'
     : >"$work/split-00001-of-00002.gguf"
@@ -539,6 +557,7 @@ if (($#)); then
     exit
 fi
 test_golden_story
+test_golden_story_of_folders
 test_seeds
 test_penalties
 test_stops

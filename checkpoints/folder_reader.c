@@ -1,0 +1,177 @@
+/* See folder_reader.h: which files of a folder are the weights, and which the configuration. The weights' containers
+ * are safetensors.c's. */
+#include "checkpoints/folder_reader.h"
+
+#include "base/file_identity.h"
+#include "base/foreign_file.h"
+#include "base/json_document.h"
+#include "checkpoints/hf_config.h"
+#include "checkpoints/safetensors.h"
+#include "checkpoints/shard_index.h"
+#include "checkpoints/tensor_names.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define CONFIG_NAME  "config.json"
+#define INDEX_SUFFIX ".index.json"
+
+/* What weights are called, in the order in which they are looked for. */
+static const char *const WEIGHTS_NAMES[] = {
+    "model.safetensors",
+    "model.safetensors" INDEX_SUFFIX,
+};
+
+typedef struct Folder {
+    Checkpoint *checkpoint;
+    const char *path;   /* as the user gave it, for messages */
+    const char *prefix; /* of its files' paths: empty, or with a slash at its end */
+} Folder;
+
+static const char *base_name(const char *path) {
+    return path + path_folder_length(path);
+}
+
+static bool ends_with(const char *text, const char *ending) {
+    size_t length = strlen(text), n = strlen(ending);
+    return length >= n && strcmp(text + length - n, ending) == 0;
+}
+
+bool folder_recognises(const char *path) {
+    const char *name = base_name(path);
+    return path_is_folder(path) || strcmp(name, CONFIG_NAME) == 0 || ends_with(name, INDEX_SUFFIX);
+}
+
+static int open_folder(Folder *folder, Checkpoint *checkpoint, const char *path, Error *error) {
+    bool whole = path_is_folder(path);
+    size_t length = whole ? strlen(path) : path_folder_length(path);
+    char *prefix = checkpoint_allocate(checkpoint, length + 2, 1, "a path", error);
+    if (prefix == NULL)
+        return error->code;
+    memcpy(prefix, path, length);
+    if (whole && path[length - 1] != '/')
+        prefix[length] = '/';
+    *folder = (Folder){checkpoint, path, prefix};
+    return 0;
+}
+
+/* The path of a file in the folder, which lives as long as the checkpoint; NULL without memory. */
+static const char *path_of(const Folder *folder, const char *name, Error *error) {
+    size_t size = strlen(folder->prefix) + strlen(name) + 1;
+    char *path = checkpoint_allocate(folder->checkpoint, size, 1, "a path", error);
+    if (path != NULL)
+        snprintf(path, size, "%s%s", folder->prefix, name);
+    return path;
+}
+
+static int read_config(const Folder *folder, bool *tied_output, Error *error) {
+    const char *path = path_of(folder, CONFIG_NAME, error);
+    if (path == NULL)
+        return error->code;
+    if (access(path, F_OK) != 0)
+        return error_set(error, ERROR_IO,
+                         "%s: there is no " CONFIG_NAME " beside the weights; fetch the folder's other files too",
+                         folder->path);
+    cJSON *root = json_document_load(path, error);
+    if (root == NULL)
+        return error->code;
+    int status = hf_config_read(root, path, &folder->checkpoint->config, tied_output, error);
+    cJSON_Delete(root);
+    return status;
+}
+
+static int add_file(Checkpoint *checkpoint, const char *path, Error *error) {
+    const MappedFile *mapped = checkpoint_map(checkpoint, path, error);
+    if (mapped == NULL)
+        return error->code;
+    MappedFile file = *mapped; /* a copy: mapping further files moves the list */
+    if (safetensors_recognises(&file))
+        return safetensors_add(checkpoint, &file, path, error);
+    if (foreign_file_refuse(mapped_file_bytes(&file), path, CHECKPOINT_FORMATS, error) < 0)
+        return error->code;
+    return error_set(error, ERROR_FORMAT, "%s: is no safetensors file; fetch it again", path);
+}
+
+/* The files that an index lists. */
+static int add_shards(const Folder *folder, const char *index_path, Error *error) {
+    ShardIndex index;
+    int status = shard_index_open(&index, index_path, error);
+    for (size_t i = 0; i < index.n_files && status == 0; i++) {
+        const char *path = path_of(folder, index.files[i], error);
+        size_t first = folder->checkpoint->n_tensors;
+        status = path == NULL ? error->code : add_file(folder->checkpoint, path, error);
+        if (status == 0)
+            shard_index_found(&index, index.files[i], folder->checkpoint->tensors + first,
+                              folder->checkpoint->n_tensors - first);
+    }
+    if (status == 0)
+        status = shard_index_check(&index, error);
+    shard_index_close(&index);
+    return status;
+}
+
+static int add_weights(const Folder *folder, const char *path, Error *error) {
+    return ends_with(path, INDEX_SUFFIX) ? add_shards(folder, path, error) : add_file(folder->checkpoint, path, error);
+}
+
+static int read_all(const Folder *folder, const char *weights, Error *error) {
+    bool tied_output = false;
+    if (read_config(folder, &tied_output, error) < 0 || add_weights(folder, weights, error) < 0)
+        return error->code;
+    return tensor_names_adopt(folder->checkpoint, tied_output, folder->path, error);
+}
+
+int folder_read(Checkpoint *checkpoint, const char *path, Error *error) {
+    Folder folder;
+    if (open_folder(&folder, checkpoint, path, error) < 0)
+        return error->code;
+    if (!path_is_folder(path) && ends_with(path, INDEX_SUFFIX))
+        return read_all(&folder, path, error);
+    NameList looked_for = {0};
+    for (size_t i = 0; i < sizeof WEIGHTS_NAMES / sizeof *WEIGHTS_NAMES; i++) {
+        const char *weights = path_of(&folder, WEIGHTS_NAMES[i], error);
+        if (weights == NULL)
+            return error->code;
+        if (access(weights, F_OK) == 0)
+            return read_all(&folder, weights, error);
+        name_list_add(&looked_for, WEIGHTS_NAMES[i]);
+    }
+    return error_set(error, ERROR_IO, "%s: is a directory without weights (%s); name the file that has them", path,
+                     looked_for.text);
+}
+
+/* The name of the index of which `name` is a shard, NAME-00001-of-00002.safetensors, in `out`; false where it is none.
+ */
+static bool index_of_shard(const char *name, char *out, size_t size) {
+    static const char FORM[] = "-00000-of-00000";
+    const char *dot = strrchr(name, '.');
+    size_t form = sizeof FORM - 1, stem = dot == NULL ? 0 : (size_t)(dot - name);
+    if (stem <= form)
+        return false;
+    stem -= form;
+    for (size_t i = 0; i < form; i++)
+        if (FORM[i] == '0' ? !isdigit((unsigned char)name[stem + i]) : name[stem + i] != FORM[i])
+            return false;
+    int length = snprintf(out, size, "%.*s%s" INDEX_SUFFIX, (int)stem, name, dot);
+    return length > 0 && (size_t)length < size;
+}
+
+static bool recognises_safetensors(const MappedFile *file, const char *path) {
+    (void)path;
+    return safetensors_recognises(file);
+}
+
+/* A file of weights by its own name: with the other shards where it is one. */
+static int read_weights(Checkpoint *checkpoint, const char *path, Error *error) {
+    Folder folder;
+    char index[256];
+    if (open_folder(&folder, checkpoint, path, error) < 0)
+        return error->code;
+    if (!index_of_shard(base_name(path), index, sizeof index))
+        return read_all(&folder, path, error);
+    const char *index_path = path_of(&folder, index, error);
+    return index_path == NULL ? error->code : read_all(&folder, index_path, error);
+}
+
+const CheckpointReader SAFETENSORS_READER = {"safetensors", recognises_safetensors, read_weights};

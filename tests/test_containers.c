@@ -1,0 +1,84 @@
+/* The same weights in every container: logits against the float64 reference, to the bit the same wherever rows of q and
+ * k have the same order, and then the same fingerprint. */
+#include "base/simd/detect.h"
+#include "checkpoints/open.h"
+#include "cpu/backend.h"
+#include "tests/fixture_files.h"
+#include "tests/model_cases.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+/* Containers that must give the same bits, of the model whose tokens and logits have the name. */
+static const struct {
+    const char *model, *containers[8];
+} SAME[] = {
+    {"f32", {"f32.gguf", "f32.bin"}},
+    {"f32",
+     {"f32_hf", "f32_hf/model.safetensors", "f32_hf/config.json", "f32_sharded",
+      "f32_sharded/model-00002-of-00002.safetensors", "f32_sharded/model.safetensors.index.json"}},
+    {"f16", {"f16.gguf"}},
+    {"f16", {"f16_hf", "f16_sharded"}},
+    {"bf16", {"bf16.gguf"}},
+    {"bf16", {"bf16_hf", "bf16_sharded"}},
+};
+
+static float *run(ModelCase *c, const char *container, size_t *n_vocab) {
+    Error error = {0};
+    Backend *backend;
+    char name[256];
+    snprintf(name, sizeof name, "containers/%s", container);
+    snprintf(c->path, sizeof c->path, "%s", fixture_path("STOWKV_FIXTURES", name));
+    assert_int_equal(cpu_backend_open(&backend, cpu_best_simd_level(), 1, &error), 0);
+    return model_case_run(c, backend, 0, n_vocab);
+}
+
+static uint64_t fingerprint(const char *path) {
+    Error error = {0};
+    Checkpoint checkpoint;
+    if (checkpoint_open(&checkpoint, path, &error) < 0)
+        fail_msg("%s", error.message);
+    uint64_t hash = checkpoint_fingerprint(&checkpoint);
+    checkpoint_close(&checkpoint);
+    return hash;
+}
+
+static void test_same_logits(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof SAME / sizeof *SAME; i++) {
+        ModelCase c;
+        char name[256];
+        float *first = NULL;
+        uint64_t first_hash = 0;
+        snprintf(name, sizeof name, "containers/%s.tokens", SAME[i].model);
+        assert_true(model_case_load(&c, fixture_path("STOWKV_FIXTURES", name)));
+        for (size_t j = 0; j < 8 && SAME[i].containers[j] != NULL; j++) {
+            size_t n_vocab;
+            float *logits = run(&c, SAME[i].containers[j], &n_vocab);
+            double rms = model_case_check(&c, logits, n_vocab, ROUNDS_NOTHING, "cpu");
+            printf("%-50s %.1e\n", SAME[i].containers[j], rms);
+            uint64_t hash = fingerprint(c.path);
+            if (first == NULL) {
+                first = logits;
+                first_hash = hash;
+                continue;
+            }
+            if (memcmp(logits, first, c.n_tokens * n_vocab * sizeof *logits) != 0)
+                fail_msg("%s: other logits than %s", SAME[i].containers[j], SAME[i].containers[0]);
+            if (hash != first_hash)
+                fail_msg("%s: another fingerprint than %s", SAME[i].containers[j], SAME[i].containers[0]);
+            free(logits);
+        }
+        free(first);
+        model_case_free(&c);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_logits)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
