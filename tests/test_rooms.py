@@ -28,10 +28,11 @@ ROOMS = {
     "kvcache/codec": BASE,
     "kvcache": BASE + ["kvcache/codec"],
     "attention": BASE + CACHE,
+    "channel_int8": BASE,
     "checkpoints": BASE + ["tokenizer/vocabulary.h"],
     "model": BASE + CACHE + CHECKPOINTS + ["attention"],
     "cpu": MODEL,
-    "cuda": MODEL + ["tests/cuda_shim/primitives.h"],  # in place of nvcc where kernels run on the host
+    "cuda": MODEL + ["channel_int8", "tests/cuda_shim/primitives.h"],  # in place of nvcc where kernels run on the host
     "session": SESSION,
     "eval": SESSION,
     "eval/bench": EVAL,
@@ -41,9 +42,9 @@ ROOMS = {
     "eval/rouge": EVAL,
     ".": SESSION + ["eval/profile"],
     "tests": EVAL + ["eval/bench", "eval/perplexity", "eval/profile", "eval/recall", "eval/rouge", "cuda",
-                     "tests/cuda_shim"],
+                     "channel_int8", "tests/cuda_shim"],
     "tests/cuda_shim": ["base", "cuda/blas_library.h"],
-    "tests/gpu": MODEL + ["cpu", "cuda"],
+    "tests/gpu": MODEL + ["channel_int8", "cpu", "cuda"],
 }
 
 SOURCES = (".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".cuh")
