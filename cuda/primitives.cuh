@@ -54,6 +54,27 @@ __device__ __forceinline__ uint32_t load_4(const void *p) {
     return v;
 }
 
+/* The last load of what was loaded before, and stores of what nobody reads soon: the L2 cache gives them up first. p is
+ * aligned to the size. */
+__device__ __forceinline__ uint4 load_16_last(const void *p) {
+    uint4 v;
+    asm volatile("ld.global.cs.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+    return v;
+}
+
+__device__ __forceinline__ void store_16_streaming(void *p, uint4 v) {
+    asm volatile("st.global.cs.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+                 : "memory");
+}
+
+__device__ __forceinline__ void store_8_streaming(void *p, uint2 v) {
+    asm volatile("st.global.cs.v2.u32 [%0], {%1, %2};" ::"l"(p), "r"(v.x), "r"(v.y) : "memory");
+}
+
+__device__ __forceinline__ void store_4_streaming(void *p, uint32_t v) {
+    asm volatile("st.global.cs.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
+}
+
 __device__ __forceinline__ float f32_from_bits(uint32_t bits) {
     return __uint_as_float(bits);
 }

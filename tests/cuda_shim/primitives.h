@@ -17,6 +17,11 @@ template <typename T> T load(const void *p, const Place &place) {
     return v;
 }
 
+template <typename T> void store(void *p, const T &v, const Place &place) {
+    check_aligned(p, sizeof(T), place);
+    memcpy(p, &v, sizeof v);
+}
+
 /* To nearest, ties to even, in one rounding: |x| in units of the last place of the half below it. */
 inline uint16_t half_from_double(double x) {
     uint16_t sign = std::signbit(x) ? 0x8000 : 0;
@@ -101,6 +106,22 @@ inline uint2 load_8(const void *p, CUDA_SHIM_PLACE) {
 
 inline uint32_t load_4(const void *p, CUDA_SHIM_PLACE) {
     return cuda_shim::load<uint32_t>(p, place);
+}
+
+inline uint4 load_16_last(const void *p, CUDA_SHIM_PLACE) {
+    return cuda_shim::load<uint4>(p, place);
+}
+
+inline void store_16_streaming(void *p, uint4 v, CUDA_SHIM_PLACE) {
+    cuda_shim::store(p, v, place);
+}
+
+inline void store_8_streaming(void *p, uint2 v, CUDA_SHIM_PLACE) {
+    cuda_shim::store(p, v, place);
+}
+
+inline void store_4_streaming(void *p, uint32_t v, CUDA_SHIM_PLACE) {
+    cuda_shim::store(p, v, place);
 }
 
 inline float f32_from_bits(uint32_t bits) {

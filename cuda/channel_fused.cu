@@ -1,0 +1,193 @@
+/* Scales and codes in one launch that reads keys from memory once; see channel_kernels.h. No code is known before the
+ * whole channel was seen, and a channel of many tokens fits no block of threads. But a strip of channels, all tokens of
+ * it, fits the L2 cache: so the matrix is cut into strips, strips into units of some tokens, and while one strip is
+ * read for its largest magnitudes, another one is read again, from L2, for its codes.
+ *
+ * Blocks of threads take tickets, in order. Ticket k is to look for the largest magnitudes of unit k, and to code unit
+ * k - lag, which may have to wait until the strip of that unit has been looked at by all. It does not wait for ever:
+ * lag is a strip at least, so that what it waits for has a lower ticket; who holds that one as its current one waits
+ * for nothing before it has done it, and who holds it as its next one has a current one that is lower still. So the
+ * lowest of all goes on, however few blocks run at a time.
+ *
+ * Strips are as wide as lets all that is between the two readings fit half of the L2 cache, and 32 bytes a row at
+ * least. Where not even these fit (from some 500,000 tokens on for 50 MB), the second reading is from memory too, and
+ * 9 bytes an element move instead of 5. */
+#include "cuda/channel_kernels.h"
+
+#include "cuda/channel_chunk.cuh"
+
+namespace {
+
+constexpr int thread_rows = 4; /* of a unit */
+constexpr int blocks_each = 3; /* of a multiprocessor */
+constexpr int least_lanes = 2; /* 32 bytes, what memory moves at least */
+constexpr int unfit_lanes = 8; /* where nothing fits: a line of the cache */
+constexpr size_t unit_bytes = (size_t)n_threads * thread_rows * 16;
+constexpr int most_channels = warp_lanes * Chunk<uint16_t>::width;
+
+struct Cut {
+    unsigned n_units; /* of a strip */
+    unsigned n_all, lag, n_blocks;
+};
+
+/* Memory of the device that blocks share. */
+struct Meeting {
+    unsigned *ticket;  /* the next one */
+    unsigned *arrived; /* units of each strip that were looked at */
+    uint32_t *largest; /* of each channel, so far */
+};
+
+/* A unit that some thread has its rows of. */
+template <typename Element, bool aligned> struct Unit {
+    unsigned strip;
+    size_t token; /* the thread's first */
+    int step;
+    Channels<Element, aligned> channels;
+    Chunk<Element> chunks[thread_rows];
+
+    __device__ __forceinline__ Unit(const Matrix<Element> &m, const Cut &cut, unsigned number)
+        : strip(number / cut.n_units), token(0), step(n_threads / m.lanes),
+          channels(strip, (int)threadIdx.x & (m.lanes - 1), m.lanes, m.n_channels) {
+        token = (size_t)(number % cut.n_units) * (thread_rows * step) + threadIdx.x / m.lanes;
+    }
+
+    __device__ __forceinline__ size_t at(int row) const { return token + (size_t)(row * step); }
+
+    template <bool last> __device__ __forceinline__ void load(const Matrix<Element> &m) {
+#pragma unroll
+        for (int row = 0; row < thread_rows; row++)
+            if (at(row) < m.n_tokens)
+                chunks[row] = channels.template load<last>(m.keys + at(row) * m.n_channels);
+            else
+                chunks[row].set(make_uint4(0, 0, 0, 0));
+    }
+};
+
+/* The largest magnitudes of a warp's rows, into of_warp. Lanes of the same channels are `lanes` apart. */
+template <typename Element, bool aligned>
+__device__ __forceinline__ void reduce_warp(const Unit<Element, aligned> &unit, int lanes, uint32_t *of_warp) {
+#pragma unroll
+    for (int i = 0; i < Chunk<Element>::width; i++) {
+        uint32_t bits = 0;
+#pragma unroll
+        for (int row = 0; row < thread_rows; row++)
+            bits = channel_larger(bits, channel_magnitude(unit.chunks[row].value(i)));
+        for (int mask = warp_lanes / 2; mask >= lanes; mask /= 2)
+            bits = channel_larger(bits, warp_xor(bits, mask));
+        if ((int)threadIdx.x % warp_lanes < lanes)
+            of_warp[unit.channels.in_column(i)] = bits;
+    }
+}
+
+/* The thread's channel of a strip; n_channels where it has none. */
+template <typename Element> __device__ __forceinline__ size_t own_channel(const Matrix<Element> &m, unsigned strip) {
+    size_t n = (size_t)m.lanes * Chunk<Element>::width, d = strip * n + threadIdx.x;
+    return threadIdx.x < n && d < m.n_channels ? d : m.n_channels;
+}
+
+template <typename Element, bool aligned>
+__global__ void __launch_bounds__(n_threads, blocks_each) fused(Matrix<Element> m, Cut cut, Meeting meeting) {
+    constexpr int width = Chunk<Element>::width;
+    CUDA_SHARED(uint32_t, of_warps, [n_warps][most_channels]);
+    CUDA_SHARED(ChannelCoder, coders, [most_channels]);
+    CUDA_SHARED(unsigned, next_ticket);
+    unsigned next = 0;
+    if (threadIdx.x == 0)
+        next_ticket = atomicAdd(meeting.ticket, 1);
+    __syncthreads();
+    for (unsigned ticket = next_ticket; ticket < cut.n_all + cut.lag; ticket = next_ticket) {
+        bool looks = ticket < cut.n_all, codes = ticket >= cut.lag;
+        Unit<Element, aligned> seen(m, cut, looks ? ticket : 0), coded(m, cut, codes ? ticket - cut.lag : 0);
+        if (threadIdx.x == 0)
+            next = atomicAdd(meeting.ticket, 1);
+        if (looks)
+            seen.template load<false>(m);
+        if (codes)
+            coded.template load<true>(m);
+        if (looks)
+            reduce_warp(seen, m.lanes, of_warps[threadIdx.x / warp_lanes]);
+        __syncthreads();
+        if (threadIdx.x == 0)
+            next_ticket = next;
+        size_t d = own_channel(m, seen.strip);
+        if (looks && d < m.n_channels) {
+            uint32_t found = 0;
+            for (int warp = 0; warp < n_warps; warp++)
+                found = channel_larger(found, of_warps[warp][threadIdx.x]);
+            atomicMax(meeting.largest + d, found);
+            __threadfence();
+        }
+        __syncthreads();
+        if (threadIdx.x == 0 && looks)
+            atomicAdd(meeting.arrived + seen.strip, 1);
+        if (!codes)
+            continue;
+        if (threadIdx.x == 0) {
+            while (atomicAdd(meeting.arrived + coded.strip, 0) < cut.n_units)
+                continue;
+            __threadfence();
+        }
+        __syncthreads();
+        d = own_channel(m, coded.strip);
+        if (d < m.n_channels) {
+            float scale = channel_scale(atomicMax(meeting.largest + d, 0));
+            coders[threadIdx.x] = ChannelCoder(scale);
+            if ((ticket - cut.lag) % cut.n_units == 0)
+                m.scales[d] = scale;
+        }
+        __syncthreads();
+        ChannelCoder own[width];
+#pragma unroll
+        for (int i = 0; i < width; i++)
+            own[i] = coders[coded.channels.in_column(i)];
+#pragma unroll
+        for (int row = 0; row < thread_rows; row++)
+            if (coded.at(row) < m.n_tokens)
+                coded.channels.store_codes(m.codes + coded.at(row) * m.n_channels, coded.chunks[row], own);
+    }
+}
+
+/* ---- Launches */
+
+size_t units_of(const CudaChannelJob *job, int lanes) {
+    size_t tokens = (size_t)thread_rows * (n_threads / lanes);
+    return (job->n_tokens + tokens - 1) / tokens;
+}
+
+/* Strips whose units, and those that are under way meanwhile, fit half of the cache. */
+int strip_lanes(const CudaChannelJob *job) {
+    size_t under_way = job->n_multiprocessors * blocks_each, least = row_lanes(job) < least_lanes ? 1 : least_lanes;
+    for (int lanes = row_lanes(job); lanes >= (int)least; lanes /= 2)
+        if ((units_of(job, lanes) + under_way) * unit_bytes <= job->cache_bytes / 2)
+            return lanes;
+    return row_lanes(job) < unfit_lanes ? row_lanes(job) : unfit_lanes;
+}
+
+/* A strip is coded when another one and what is under way has been looked at, so that nobody has to wait; or when
+ * everything has. */
+Cut cut_of(const CudaChannelJob *job, int lanes, unsigned n_strips) {
+    size_t n_units = units_of(job, lanes), n_all = n_units * n_strips;
+    size_t n_blocks = job->n_multiprocessors * blocks_each, lag = n_units + n_blocks;
+    Cut cut = {(unsigned)n_units, (unsigned)n_all, (unsigned)(lag < n_all ? lag : n_all),
+               (unsigned)(n_blocks < n_all ? n_blocks : n_all)};
+    return cut;
+}
+
+} // namespace
+
+extern "C" size_t cuda_channel_work_bytes(size_t n_channels) {
+    return (1 + 2 * n_channels) * sizeof(unsigned);
+}
+
+#define LAUNCH_FUSED(Element, aligned)                                                                                 \
+    Matrix<Element> m(job, (size_t)lanes *Chunk<Element>::width, lanes);                                               \
+    Cut cut = cut_of(job, lanes, m.n_columns);                                                                         \
+    CUDA_LAUNCH((fused<Element, aligned>), dim3(cut.n_blocks), dim3(n_threads), 0, stream, m, cut, meeting)
+
+extern "C" void cuda_channel_fused(const CudaChannelJob *job, cudaStream_t stream) {
+    unsigned *work = static_cast<unsigned *>(job->work);
+    Meeting meeting = {work, work + 1, work + 1 + job->n_channels};
+    int lanes = strip_lanes(job);
+    cudaMemsetAsync(work, 0, cuda_channel_work_bytes(job->n_channels), stream);
+    CHANNEL_SELECT(job, LAUNCH_FUSED)
+}
