@@ -19,9 +19,9 @@ static const char USAGE[] = "Usage: generate --checkpoint_path PATH --prompt TEX
 
 typedef struct Settings {
     SessionOptions session;
-    const char *prompt, *prompt_file, *system, *chat_template, *date, *json, *profile;
+    const char *prompt, *prompt_file, *system, *chat_template, *date, *json, *profile, *profile_text;
     const char *shape;
-    bool chat, interactive, parse_special, ignore_eos, compare, plan_memory;
+    bool chat, interactive, parse_special, ignore_eos, compare, plan_memory, profile_quality;
     size_t max_new_tokens;
     SamplerOptions sampler;
     StringList stops;
@@ -46,7 +46,8 @@ typedef struct Program {
     Conversation talk; /* --interactive */
     OutputFile json;
     Profiler profiler;
-    Error no_profile; /* why there is none though it was asked for */
+    Error no_profile;     /* why there is none though it was asked for */
+    PplText profile_text; /* no tokens: none */
     TextFile prompt_file;
     size_t n_lines; /* of stdin that were read */
 } Program;
@@ -214,6 +215,9 @@ static int open_program(Program *program, Error *error) {
     if (open_profile(program, error) < 0 || session_open(&program->session, &s->session, error) < 0 ||
         choose_chat_template(program, error) < 0)
         return error->code;
+    if (s->profile_text != NULL && ppl_text_read(&program->profile_text, s->profile_text, QUALITY_DEFINITION,
+                                                 program->session.tokenizer, error) < 0)
+        return error->code;
     if (program->profiler.folder != NULL && profiler_attach(&program->profiler, &program->session, error) < 0)
         return error->code;
     const Model *model = &program->session.model;
@@ -241,6 +245,7 @@ static void close_program(void *state) {
     chat_template_free(program->chat);
     sampler_close(&program->sampler);
     profiler_close(&program->profiler);
+    ppl_text_free(&program->profile_text);
     session_close(&program->session);
     output_file_discard(&program->json);
     text_file_free(&program->prompt_file);
@@ -293,29 +298,21 @@ static int run_compared(Program *program, const KvPolicy *policy, StringView pro
     return profiler_take(&program->profiler, cJSON_Duplicate(report, true), error);
 }
 
-/* The figures that need runs of their own, and the files. What Ctrl-C leaves is written too, and says what it lacks. */
-static int finish_profile(Program *program, const PolicyList *policies, size_t n_runs, Error *error) {
-    Profiler *profiler = &program->profiler;
-    char cut[96] = "";
-    if (program->no_profile.code < 0) {
+/* What Ctrl-C leaves is written too. */
+static int finish_profile(Program *program, const PolicyList *policies, Error *error) {
+    const Settings *s = &program->settings;
+    const ProfilerRest rest = {.options = &s->session,
+                               .compares = s->compare,
+                               .policies = policies,
+                               .quality = s->profile_quality,
+                               .text = &program->profile_text,
+                               .prompt = &program->run.prompt,
+                               .interrupted = &program_interrupted};
+    if (program->no_profile.code < 0)
         *error = program->no_profile;
-        return error->code;
-    }
-    if (profiler->folder == NULL)
-        return 0;
-    if (program_interrupted)
-        snprintf(cut, sizeof cut, "it was interrupted in run %zu of %zu", n_runs, policies->count);
-    else if (profiler_sweep(profiler, policies->items, policies->count, program->settings.session.checkpoint_path,
-                            &program_interrupted, error) < 0) {
-        if (error->code != ERROR_INTERRUPTED)
-            return error->code;
-        snprintf(cut, sizeof cut, "it was interrupted while speed by depth was measured");
-    }
-    if (profiler_write(profiler, cut, error) < 0)
-        return error->code;
-    fprintf(stderr, "profile: %s/report.html\n", profiler->folder);
-    profiler_draw(profiler, stderr);
-    return 0;
+    else if (program->profiler.folder != NULL)
+        profiler_finish(&program->profiler, &rest, error);
+    return error->code;
 }
 
 /* The same prompt with each policy, each text under its mode's name, and a table. */
@@ -342,7 +339,7 @@ static int compare_policies(Program *program, const PolicyList *policies, String
     else
         cJSON_Delete(root);
     Error failure = {0};
-    if ((status == 0 || status == ERROR_INTERRUPTED) && finish_profile(program, policies, n, &failure) < 0)
+    if ((status == 0 || status == ERROR_INTERRUPTED) && finish_profile(program, policies, &failure) < 0)
         *error = failure;
     return failure.code < 0 ? failure.code : status;
 }
@@ -390,6 +387,10 @@ static int check_modes(const Settings *s, Error *error) {
                          s->compare ? "--compare" : "--profile");
     if (s->profile != NULL && s->plan_memory)
         return error_set(error, ERROR_USAGE, "--profile measures a run, and --plan_memory has none; give one");
+    if (s->profile_quality && s->profile == NULL)
+        return error_set(error, ERROR_USAGE, "--profile_quality is a part of a profile; give --profile NAME too");
+    if (s->profile_text != NULL && !s->profile_quality)
+        return error_set(error, ERROR_USAGE, "--profile_text is read for --profile_quality; give both");
     if (s->interactive && is_dash(s->json))
         return error_set(error, ERROR_USAGE, "--interactive writes to stdout, so --json - cannot; name a file");
     if (s->shape != NULL && !s->plan_memory)
@@ -483,6 +484,10 @@ int main(int argc, char **argv) {
          "for --plan_memory: layers=80,kv_heads=8,head_dim=128,n_ctx=131072", 0, 0},
         {"profile", OPTION_STRING, &s->profile, "NAME",
          "write where time and memory go to outputs/NAME/; all three modes unless some are chosen", 0, 0},
+        {"profile_quality", OPTION_FLAG, &s->profile_quality, NULL,
+         "also each mode's perplexity, KL divergence and ROUGE-L", 0, 0},
+        {"profile_text", OPTION_INPUT, &s->profile_text, "FILE",
+         "of this text, in UTF-8; default: what the model says behind the prompt", 0, 0},
         {"json", OPTION_OUTPUT, &s->json, "FILE", "write the result as JSON; - is stdout, instead of the text", 0, 0},
         PROGRAM_OPTIONS(flags),
         {0},

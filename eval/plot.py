@@ -16,14 +16,15 @@ import sys
 try:
     import matplotlib
 except ImportError:
-    sys.exit("plot.py: error: matplotlib is missing; apt-get install python3-matplotlib, or pip install matplotlib")
+    sys.exit("note: no figures, as Python has no matplotlib; apt-get install python3-matplotlib, or pip install "
+             f"matplotlib, then: python3 {' '.join(sys.argv)}")
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-# Okabe & Ito's colours, which colour-blind readers tell apart; dark screens get lighter forms of the two dark ones.
+# Okabe & Ito's colours, which colour-blind readers tell apart; dark screens get lighter forms of the dark ones and, to tell them apart, of the light blue.
 COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a700", "#7a7a7a"]
-DARK = {"#0072b2": "#4fa8e0", "#7a7a7a": "#a8a8a8"}
+DARK = {"#0072b2": "#3f9be0", "#56b4e9": "#b5e2fa", "#7a7a7a": "#a8a8a8"}
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 MB = 1e6
 
@@ -170,9 +171,53 @@ def draw_operations(summary, theme):
     return figure
 
 
+QUALITY = [("perplexity", lambda m: m["ppl"], lambda m: m["ppl_stderr"]),
+           ("KL divergence, nats", lambda m: m["kld"]["mean"], lambda m: m["kld"]["stderr"]),
+           ("same most likely token, %", lambda m: 100 * m["kld"]["same_top1"], None),
+           ("ROUGE-L against full", lambda m: m["rouge"]["f"], lambda m: m["rouge"]["f_stderr"])]
+
+
+def draw_measure(axes, modes, value, error, theme):
+    """A point with its error for each mode that has the measure."""
+    values = []
+    for row, mode in enumerate(modes):
+        try:
+            x, spread = value(mode), error(mode) if error else 0
+        except KeyError:  # the full cache, which is what others are compared with
+            axes.text(0.03, row, "reference", va="center", fontsize=9, alpha=0.75, transform=axes.get_yaxis_transform())
+            continue
+        axes.errorbar(x, row, xerr=spread, color=theme.colours[row % 8], marker=MARKERS[row % 8], markersize=7,
+                      capsize=4, linewidth=2)
+        values.append(x)
+    if len(values) > 1 and min(values) > 0 and max(values) > 20 * min(values):
+        axes.set_xscale("log")
+    axes.margins(x=0.15)
+    axes.grid(True, axis="x", linewidth=0.6)
+
+
+def draw_quality(summary, theme):
+    """Each measure with its standard error, a mode under the other."""
+    modes = summary.get("quality", {}).get("modes")
+    if not modes:
+        return None
+    measures = QUALITY if any("rouge" in m for m in modes) else QUALITY[:3] if len(modes) > 1 else QUALITY[:1]
+    n_rows = (len(measures) + 1) // 2
+    figure, grid = plt.subplots(n_rows, min(len(measures), 2), figsize=(7.2, n_rows * (1.1 + 0.42 * len(modes))),
+                                layout="constrained", sharey=True, squeeze=False)
+    for axes, (name, value, error) in zip(grid.flat, measures):
+        draw_measure(axes, modes, value, error, theme)
+        axes.set_xlabel(name)
+    for axes in grid.flat[len(measures):]:
+        axes.set_axis_off()
+    grid[0][0].set_yticks(range(len(modes)), labels_of({"modes": modes}))
+    grid[0][0].set_ylim(len(modes) - 0.5, -0.5)
+    return figure
+
+
 FIGURES = [("memory", draw_memory, "Memory: the weights, and the cache that is allocated for the whole context."),
            ("growth", draw_growth, "What the cache holds as tokens come."),
            ("depth", draw_depth, "Speed by depth; dotted: from there on faster than the full cache."),
+           ("quality", draw_quality, "Quality, with standard errors: how far each mode is from the full cache."),
            ("operations", draw_operations, "Where the time of a generated token goes.")]
 
 

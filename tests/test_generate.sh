@@ -220,37 +220,6 @@ test_memory_plan() {
     check 'auto rotates below 8 bits' grep -q '^int8/q4_0 .*  V rotated$' "$work/stdout"
 }
 
-# In a folder of its own, where outputs/ appears.
-run_profile() {
-    (cd "$work/profile" && timeout 600 "${emulator[@]}" "$program" --checkpoint_path "$stories" --prompt 'Once upon a time' \
-        --max_new_tokens 20 --temperature 0 --profile "$@") >"$work/stdout" 2>"$work/stderr"
-    status=$?
-}
-
-test_profile() {
-    local file
-    mkdir "$work/profile"
-    run_profile run
-    expect_status '--profile' 0
-    check 'three modes without a flag' eval 'grep -c "^--- \(full\|compressed\|quantized\) ---$" "$work/stdout" | grep -qx 3'
-    for file in summary.json steps.csv trace.json report.html; do
-        check "outputs/run/$file" [ -s "$work/profile/outputs/run/$file" ]
-    done
-    check 'it is complete' grep -q '"complete":.*true' "$work/profile/outputs/run/summary.json"
-    check 'a step for the prompt and 19 tokens, in each mode' [ "$(wc -l <"$work/profile/outputs/run/steps.csv")" -eq 61 ]
-    run_profile run --quantize_kv
-    check 'nothing is overwritten' [ -s "$work/profile/outputs/run-2/report.html" ]
-    check 'the mode that was chosen, alone' [ "$(grep -c '"profile":' "$work/profile/outputs/run-2/summary.json")" -eq 1 ]
-    run_profile ../run
-    check 'a name that leaves the folder' failed_cleanly 2 'plain name'
-    rm -r "$work/profile/outputs"
-    : >"$work/profile/outputs"
-    run_profile run
-    check 'no place for it' eval '[ "$status" -eq 1 ] && stderr_has "outputs: File exists"'
-    check 'and the text all the same' grep -q '^--- quantized ---$' "$work/stdout"
-    expect_error 2 'has many' --interactive --profile run
-}
-
 test_cache_errors() {
     expect_error 2 'expected' --prompt a --quantize_kv --sink_size=-1
     expect_error 1 '512' --prompt a --quantize_kv --window_size 513
@@ -567,7 +536,6 @@ test_context
 test_modes
 test_streaming
 test_memory_plan
-test_profile
 test_cache_errors
 test_json
 test_full_disk

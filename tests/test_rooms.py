@@ -37,7 +37,7 @@ ROOMS = {
     "eval": SESSION,
     "eval/bench": EVAL,
     "eval/perplexity": EVAL,
-    "eval/profile": EVAL + ["eval/bench"],
+    "eval/profile": EVAL + ["eval/bench", "eval/perplexity", "eval/rouge"],
     "eval/recall": EVAL + ["eval/perplexity"],  # a sequence is a window of an evaluation
     "eval/rouge": EVAL,
     ".": SESSION + ["eval/profile"],

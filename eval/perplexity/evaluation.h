@@ -46,6 +46,7 @@ typedef struct Evaluation {
     bool divergence;       /* against the base: needs a full policy, the first, or load_base */
     bool attribution;
     const char *save_base, *load_base;        /* files of base logits; NULL: none */
+    const char *what;                         /* of the progress line; NULL: "perplexity", with its figure so far */
     const char *longer;                       /* how to get longer windows, for messages; NULL: as perplexity does */
     const volatile sig_atomic_t *interrupted; /* stop when it is set; may be NULL */
 

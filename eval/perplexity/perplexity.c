@@ -1,9 +1,7 @@
 /* The program: perplexity of a text under one or several cache policies, and how far each is from the full cache. The
  * table goes to stdout, progress and notes to stderr. Only main() picks the exit status. */
 #include "base/output_file.h"
-#include "base/text_file.h"
 #include "eval/perplexity/report.h"
-#include "eval/perplexity/text_rows.h"
 #include "session/program.h"
 #include "session/run_report.h"
 #include "session/session.h"
@@ -25,34 +23,19 @@ typedef struct Settings {
 typedef struct Program {
     Settings settings;
     Session session;
-    TextFile text;
-    char *joined;
-    TokenList tokens;
+    PplText text;
     PolicyList policies;
-    PerplexitySetup setup;
+    PplSetup setup;
     Evaluation evaluation;
     OutputFile json, csv;
 } Program;
 
-/* The text's bytes, or its rows as the definition joins them, as tokens. */
-static int read_tokens(Program *p, Error *error) {
-    const Settings *s = &p->settings;
-    if (text_file_read(&p->text, s->text_file, TEXT_FILE_MAX, error) < 0 ||
-        text_check(p->text.text, p->text.name, error) < 0)
+static int read_text(Program *p, Error *error) {
+    if (ppl_text_read(&p->text, p->settings.text_file, p->setup.settings.definition, p->session.tokenizer, error) < 0)
         return error->code;
-    size_t n_crlf = text_file_clean(&p->text);
-    StringView text = p->text.text;
-    if (n_crlf > 0)
-        fprintf(stderr, "note: %s: %zu line ends are CRLF, and read as LF\n", p->text.name, n_crlf);
-    if (text.length == 0)
-        return error_set(error, ERROR_FORMAT, "%s: is empty; give a text of some thousand words", p->text.name);
-    if (ppl_definition(p->setup.settings.definition)->joins_rows) {
-        size_t length;
-        if (text_join_rows(text, &p->joined, &length, error) < 0)
-            return error->code;
-        text = (StringView){p->joined, length};
-    }
-    return tokenizer_encode(p->session.tokenizer, text, TOKENIZE_ADD_BOS, &p->tokens, error);
+    if (p->text.n_crlf > 0)
+        fprintf(stderr, "note: %s: %zu line ends are CRLF, and read as LF\n", p->text.name, p->text.n_crlf);
+    return 0;
 }
 
 /* --context, else --n_ctx, else the definition's; within what the model was trained for. */
@@ -94,27 +77,18 @@ static int choose_policies(Program *p, Error *error) {
 
 static int open_program(Program *p, Error *error) {
     const Settings *s = &p->settings;
-    PerplexitySetup *setup = &p->setup;
+    PplSetup *setup = &p->setup;
+    Evaluation *e = &p->evaluation;
+    setup->model_path = s->session.checkpoint_path;
     if (ppl_definition_parse(s->ppl_mode, &setup->settings.definition, error) < 0 || choose_policies(p, error) < 0)
         return error->code;
     if ((s->json != NULL && output_file_open(&p->json, s->json, error) < 0) ||
         (s->csv != NULL && output_file_open(&p->csv, s->csv, error) < 0))
         return error->code;
-    if (session_open(&p->session, &s->session, error) < 0 || choose_windows(p, error) < 0 || read_tokens(p, error) < 0)
-        return error->code;
-    bool adds_bos = tokenizer_adds_bos(p->session.tokenizer);
-    bool replaces = adds_bos && ppl_definition(setup->settings.definition)->replaces_bos;
-    setup->model_path = s->session.checkpoint_path;
-    setup->text_path = p->text.name;
-    setup->n_text_tokens = p->tokens.count;
-    setup->bos = replaces ? "replaced" : adds_bos ? "once" : "none";
-    Evaluation *e = &p->evaluation;
-    if (ppl_windows(&setup->settings, p->tokens.count, &e->windows, error) < 0)
+    if (session_open(&p->session, &s->session, error) < 0 || choose_windows(p, error) < 0 || read_text(p, error) < 0 ||
+        ppl_set_up(setup, p->text.name, &p->text.tokens, p->session.tokenizer, e, error) < 0)
         return error->code;
     e->model = &p->session.model;
-    e->tokens = p->tokens.ids;
-    e->bos = replaces ? tokenizer_bos(p->session.tokenizer) : -1;
-    e->n_ctx = setup->settings.context;
     e->n_batch = s->batch;
     e->attribution = s->attribution;
     e->save_base = s->save_base;
@@ -127,12 +101,10 @@ static void close_program(void *state) {
     Program *p = state;
     evaluation_close(&p->evaluation);
     policy_list_free(&p->policies);
-    token_list_free(&p->tokens);
+    ppl_text_free(&p->text);
     session_close(&p->session);
-    text_file_free(&p->text);
     output_file_discard(&p->json);
     output_file_discard(&p->csv);
-    free(p->joined);
 }
 
 /* Files first: nobody can close them as a reader closes stdout. Whatever fails, the others are tried. */

@@ -47,7 +47,7 @@ static double tokens_per_second(const Evaluation *e, const EvalMode *mode) {
 
 /* Text */
 
-static void print_setup(const Evaluation *e, const PerplexitySetup *setup, FILE *stream) {
+static void print_setup(const Evaluation *e, const PplSetup *setup, FILE *stream) {
     char backend[COMPUTED_BY_TEXT];
     fprintf(stream, "%s: perplexity as %s defines it, context %zu, stride %zu, %zu of %zu windows, BOS %s\n",
             setup->text_path, ppl_definition(setup->settings.definition)->name, setup->settings.context,
@@ -113,7 +113,7 @@ static void print_attribution(const EvalMode *mode, FILE *stream) {
         }
 }
 
-void perplexity_print(const Evaluation *e, const PerplexitySetup *setup, FILE *stream) {
+void perplexity_print(const Evaluation *e, const PplSetup *setup, FILE *stream) {
     print_setup(e, setup, stream);
     print_figures(e, stream);
     print_divergence(e, stream);
@@ -165,7 +165,7 @@ static cJSON *ppl_of_windows_json(const Evaluation *e, const double *nll) {
     return array;
 }
 
-static void add_setup(cJSON *root, const Evaluation *e, const PerplexitySetup *setup) {
+static void add_setup(cJSON *root, const Evaluation *e, const PplSetup *setup) {
     json_add_string(root, "model", setup->model_path);
     json_add_string(root, "text_file", setup->text_path);
     backend_json(root, e->model->backend);
@@ -181,7 +181,7 @@ static void add_setup(cJSON *root, const Evaluation *e, const PerplexitySetup *s
         cJSON_AddNumberToObject(root, "ppl_base", evaluation_ppl(e, e->base_nll));
 }
 
-static cJSON *mode_json(const Evaluation *e, const PerplexitySetup *setup, const EvalMode *mode) {
+cJSON *perplexity_mode_json(const Evaluation *e, const PplSetup *setup, const EvalMode *mode) {
     Divergence divergence;
     cJSON *root = cJSON_CreateObject();
     add_setup(root, e, setup);
@@ -206,19 +206,19 @@ static cJSON *mode_json(const Evaluation *e, const PerplexitySetup *setup, const
     return root;
 }
 
-cJSON *perplexity_json(const Evaluation *e, const PerplexitySetup *setup) {
-    cJSON *root = mode_json(e, setup, &e->modes[e->n_modes - 1]);
+cJSON *perplexity_json(const Evaluation *e, const PplSetup *setup) {
+    cJSON *root = perplexity_mode_json(e, setup, &e->modes[e->n_modes - 1]);
     if (e->n_modes == 1)
         return root;
     cJSON *modes = cJSON_AddArrayToObject(root, "modes");
     for (size_t i = 0; i < e->n_modes; i++)
-        cJSON_AddItemToArray(modes, mode_json(e, setup, &e->modes[i]));
+        cJSON_AddItemToArray(modes, perplexity_mode_json(e, setup, &e->modes[i]));
     return root;
 }
 
 /* CSV: no field holds a quote, policies may hold commas. */
 
-void perplexity_csv(const Evaluation *e, const PerplexitySetup *setup, FILE *stream) {
+void perplexity_csv(const Evaluation *e, const PplSetup *setup, FILE *stream) {
     fprintf(stream,
             "definition,context,stride,chunks,tokens_scored,mode,policy,ppl,ppl_stderr,ln_ratio,ln_ratio_stderr,"
             "kld_mean,kld_stderr,kld_median,kld_p90,kld_p95,kld_p99,kld_p999,kld_max,same_top1,delta_p_mean,"

@@ -7,16 +7,18 @@
  *         profiler_begin(&profiler);
  *         … a generation …
  *         if (profiler_take(&profiler, run_report_json(…), &error) < 0) …
- *     if (profiler_sweep(&profiler, …) < 0) …
- *     if (profiler_write(&profiler, "", &error) < 0) …
+ *     if (profiler_finish(&profiler, &rest, &error) < 0) …
  *     profiler_close(&profiler);                                         // before the session */
 #ifndef STOWKV_PROFILER_H
 #define STOWKV_PROFILER_H
 
 #include "eval/profile/profiled_mode.h"
+#include "eval/profile/quality.h"
 #include "session/session.h"
 
 #include <signal.h>
+
+#define PROFILER_OUTPUTS "outputs" /* the folder of all profiles, in the one that the program runs in */
 
 typedef struct Profiler {
     char *folder;     /* "outputs/run"; NULL: not open */
@@ -26,7 +28,8 @@ typedef struct Profiler {
     ProfileRoofs roofs;
     ProfiledMode *modes; /* (n_modes) */
     size_t n_modes;
-    cJSON *depths; /* of the sweep; NULL: none */
+    cJSON *depths;  /* of the sweep; NULL: none */
+    cJSON *quality; /* NULL: none */
 } Profiler;
 
 /* Makes the folder, under another name than any that is there. ERROR_USAGE for a name that is no plain one. */
@@ -40,9 +43,21 @@ void profiler_begin(Profiler *profiler);
 /* The run in session->context is through; owns `report` in any case. */
 int profiler_take(Profiler *profiler, cJSON *report, Error *error);
 
-/* Speed by depth, without being timed; the session's context is not used. The policies of the runs. */
-int profiler_sweep(Profiler *profiler, const KvPolicy *policies, size_t n_policies, const char *model_path,
-                   const volatile sig_atomic_t *interrupted, Error *error);
+/* What is measured once the runs are through. */
+typedef struct ProfilerRest {
+    const SessionOptions *options;
+    bool compares; /* all three modes */
+    const PolicyList *policies;
+    bool quality;
+    const PplText *text;     /* for quality: see quality.h */
+    const TokenList *prompt; /* of the runs */
+    const volatile sig_atomic_t *interrupted;
+} ProfilerRest;
+
+/* Measures the rest, untimed, writes all files, says on stderr where they are, and draws the figures. A profile that
+ * was interrupted, or whose rest could not be measured, is written as far as it came and says what it lacks; the error
+ * is the first one, ERROR_INTERRUPTED among them. The session's context is another then. */
+int profiler_finish(Profiler *profiler, const ProfilerRest *rest, Error *error);
 
 /* All files. `cut` says what is missing of an interrupted profile ("" : nothing), for the reader of the report. */
 int profiler_write(const Profiler *profiler, const char *cut, Error *error);

@@ -2,7 +2,9 @@
 #include "eval/profile/report_html.h"
 
 #include "eval/json_items.h"
+#include "eval/profile/html_table.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 static const char HEAD[] =
@@ -44,82 +46,32 @@ static const cJSON *phase_of(const cJSON *mode, const char *name) {
     return NULL;
 }
 
-/* ---- HTML */
-
-static void print_escaped(const char *text, FILE *stream) {
-    for (; *text != '\0'; text++)
-        switch (*text) {
-        case '&':
-            fputs("&amp;", stream);
-            break;
-        case '<':
-            fputs("&lt;", stream);
-            break;
-        case '>':
-            fputs("&gt;", stream);
-            break;
-        case '"':
-            fputs("&quot;", stream);
-            break;
-        default:
-            fputc(*text, stream);
-        }
-}
-
-static void cell_text(const char *text, FILE *stream) {
-    fputs("<td>", stream);
-    print_escaped(text, stream);
-    fputs("</td>", stream);
-}
-
-/* A number of the object times `scale`, or a dash where it has none. */
-static void cell(const cJSON *object, const char *name, double scale, int decimals, const char *unit, FILE *stream) {
-    double value = json_number_of(object, name);
-    fputs("<td>", stream);
-    if (!isnan(value))
-        fprintf(stream, "%.*f%s", decimals, value * scale, unit);
-    else
-        fputs("&ndash;", stream);
-    fputs("</td>", stream);
-}
-
-static void begin_table(const char *const *heads, FILE *stream) {
-    fputs("<div class=\"wide\"><table>\n<tr>", stream);
-    for (; *heads != NULL; heads++)
-        fprintf(stream, "<th>%s</th>", *heads);
-    fputs("</tr>\n", stream);
-}
-
-static void end_table(FILE *stream) {
-    fputs("</table></div>\n", stream);
-}
+/* ---- Sections */
 
 /* eval/plot.py puts a picture where the comment is. */
 static void figure(const char *name, FILE *stream) {
     fprintf(stream, "<!--figure %s-->\n", name);
 }
 
-/* ---- Sections */
-
 static void print_head(const cJSON *summary, FILE *stream) {
     const cJSON *first = array_of(summary, "modes")->child;
     double flops = json_number_of(summary, "flops_per_second_peak");
     fputs(HEAD, stream);
     fputs("<h1>Profile ", stream);
-    print_escaped(json_text_of(summary, "name"), stream);
+    html_print_escaped(json_text_of(summary, "name"), stream);
     fputs("</h1>\n", stream);
     if (json_text_of(summary, "missing")[0] != '\0') {
         fputs("<p class=\"missing\">This profile is not complete: ", stream);
-        print_escaped(json_text_of(summary, "missing"), stream);
+        html_print_escaped(json_text_of(summary, "missing"), stream);
         fputs(".</p>\n", stream);
     }
     if (first == NULL)
         return;
     fputs("<p>", stream);
-    print_escaped(json_text_of(first, "model"), stream);
+    html_print_escaped(json_text_of(first, "model"), stream);
     fprintf(stream, ", %.1f MB of weights. Computed by ", value_of(first, "weights_bytes") / 1e6);
-    print_escaped(json_text_of(first, json_text_of(first, "device_name")[0] != '\0' ? "device_name" : "device"),
-                  stream);
+    html_print_escaped(json_text_of(first, json_text_of(first, "device_name")[0] != '\0' ? "device_name" : "device"),
+                       stream);
     fprintf(stream, ", %s, %.0f threads; memory gives %.1f GB/s", json_text_of(first, "simd"),
             value_of(first, "threads"), value_of(summary, "bytes_per_second_peak") / 1e9);
     if (!isnan(flops))
@@ -127,114 +79,144 @@ static void print_head(const cJSON *summary, FILE *stream) {
     fputs(", measured just before.</p>\n", stream);
 }
 
+/* What a mode's report has in other forms, by the names of the table's columns. */
+static cJSON *glance_row(const cJSON *mode) {
+    cJSON *row = cJSON_Duplicate(mode, false);
+    const cJSON *operation, *item;
+    double rate = value_of(mode, "decode_tokens_per_second");
+    cJSON_ArrayForEach(item, mode) if (cJSON_IsNumber(item) || cJSON_IsString(item))
+        cJSON_AddItemToObject(row, item->string, cJSON_Duplicate(item, false));
+    cJSON_AddNumberToObject(row, "of_full", value_of(mode, "kv_bytes") / value_of(mode, "kv_bytes_full"));
+    if (rate > 0)
+        cJSON_AddNumberToObject(row, "ms", 1e3 / rate);
+    cJSON_ArrayForEach(operation,
+                       array_of(phase_of(mode, "decode"),
+                                "operations")) if (strcmp(json_text_of(operation, "operation"), "attention") == 0)
+        cJSON_AddNumberToObject(row, "attention", value_of(operation, "share"));
+    return row;
+}
+
 static void print_glance(const cJSON *summary, FILE *stream) {
-    static const char *const HEADS[] = {"mode",     "cache taken, MB", "of full",         "prompt, tokens/s",
-                                        "tokens/s", "ms a token",      "of it attention", "policy",
-                                        NULL};
+    static const HtmlColumn COLUMNS[] = {{.head = "mode", .path = "mode"},
+                                         {"cache taken, MB", "kv_bytes", 1e-6, 2, NULL, NULL},
+                                         {"of full", "of_full", 1, 3, NULL, NULL},
+                                         {"prompt, tokens/s", "prefill_tokens_per_second", 1, 1, NULL, NULL},
+                                         {"tokens/s", "decode_tokens_per_second", 1, 1, NULL, NULL},
+                                         {"ms a token", "ms", 1, 2, NULL, NULL},
+                                         {"of it attention", "attention", 100, 1, "%", NULL},
+                                         {.head = "policy", .path = "policy"}};
     const cJSON *mode;
+    cJSON *rows = cJSON_CreateArray();
+    cJSON_ArrayForEach(mode, array_of(summary, "modes")) cJSON_AddItemToArray(rows, glance_row(mode));
     fputs("<h2>At a glance</h2>\n", stream);
-    begin_table(HEADS, stream);
-    cJSON_ArrayForEach(mode, array_of(summary, "modes")) {
-        const cJSON *decode = phase_of(mode, "decode"), *operation, *attention = NULL;
-        double rate = value_of(mode, "decode_tokens_per_second");
-        cJSON_ArrayForEach(operation, array_of(decode, "operations")) if (strcmp(json_text_of(operation, "operation"),
-                                                                                 "attention") == 0) attention =
-            operation;
-        fputs("<tr>", stream);
-        cell_text(json_text_of(mode, "mode"), stream);
-        cell(mode, "kv_bytes", 1e-6, 2, "", stream);
-        fprintf(stream, "<td>%.3f</td>", value_of(mode, "kv_bytes") / value_of(mode, "kv_bytes_full"));
-        cell(mode, "prefill_tokens_per_second", 1, 1, "", stream);
-        cell(mode, "decode_tokens_per_second", 1, 1, "", stream);
-        fprintf(stream, "<td>%.2f</td>", rate > 0 ? 1e3 / rate : 0);
-        cell(attention, "share", 100, 1, "%", stream);
-        cell_text(json_text_of(mode, "policy"), stream);
-        fputs("</tr>\n", stream);
-    }
-    end_table(stream);
+    html_table(rows, COLUMNS, HTML_COLUMNS(COLUMNS), stream);
+    cJSON_Delete(rows);
     fputs("<p>&ldquo;Cache taken&rdquo; is what is allocated for the whole context; a compressed cache drops what the "
           "others keep.</p>\n",
           stream);
 }
 
 static void print_memory(const cJSON *summary, FILE *stream) {
-    static const char *const HEADS[] = {"tier", "bits an element", "tokens", "MB held", "MB taken", "MB read", NULL};
-    const cJSON *mode, *tier;
+    static const HtmlColumn COLUMNS[] = {
+        {.head = "tier", .path = "name"},           {"bits an element", "bits_per_element", 1, 2, NULL, NULL},
+        {"tokens", "tokens", 1, 0, NULL, NULL},     {"MB held", "bytes_held", 1e-6, 3, NULL, NULL},
+        {"MB taken", "bytes", 1e-6, 3, NULL, NULL}, {"MB read", "bytes_read", 1e-6, 1, NULL, NULL}};
+    const cJSON *mode;
     fputs("<h2>Memory</h2>\n", stream);
     figure("memory", stream);
     figure("growth", stream);
     cJSON_ArrayForEach(mode, array_of(summary, "modes")) {
         fputs("<h3>", stream);
-        print_escaped(json_text_of(mode, "mode"), stream);
+        html_print_escaped(json_text_of(mode, "mode"), stream);
         fputs("</h3>\n", stream);
-        begin_table(HEADS, stream);
-        cJSON_ArrayForEach(tier, array_of(mode, "tiers")) {
-            fputs("<tr>", stream);
-            cell_text(json_text_of(tier, "name"), stream);
-            cell(tier, "bits_per_element", 1, 2, "", stream);
-            cell(tier, "tokens", 1, 0, "", stream);
-            cell(tier, "bytes_held", 1e-6, 3, "", stream);
-            cell(tier, "bytes", 1e-6, 3, "", stream);
-            cell(tier, "bytes_read", 1e-6, 1, "", stream);
-            fputs("</tr>\n", stream);
-        }
-        end_table(stream);
+        html_table(array_of(mode, "tiers"), COLUMNS, HTML_COLUMNS(COLUMNS), stream);
     }
 }
 
 static void print_depths(const cJSON *summary, FILE *stream) {
-    static const char *const HEADS[] = {"mode", "depth", "tokens/s", "of bandwidth", "prompt, tokens/s", NULL};
-    const cJSON *depths = array_of(summary, "depths"), *row, *break_even;
+    static const HtmlColumn COLUMNS[] = {{.head = "mode", .path = "mode"},
+                                         {"depth", "depth", 1, 0, NULL, NULL},
+                                         {"tokens/s", "decode_tokens_per_second", 1, 1, NULL, NULL},
+                                         {"of bandwidth", "bandwidth_share", 100, 0, "%", NULL},
+                                         {"prompt, tokens/s", "prefill_tokens_per_second", 1, 1, NULL, NULL}};
+    const cJSON *depths = array_of(summary, "depths"), *break_even;
     if (depths == NULL)
         return;
     fputs("<h2>Speed by depth</h2>\n", stream);
     figure("depth", stream);
     cJSON_ArrayForEach(break_even, array_of(depths, "break_even")) {
         fputs("<p>", stream);
-        print_escaped(break_even->string, stream);
+        html_print_escaped(break_even->string, stream);
         if (cJSON_IsNumber(break_even))
             fprintf(stream, " generates faster than the full cache from depth %.0f on.</p>\n", break_even->valuedouble);
         else
             fputs(" was not faster than the full cache at any of these depths.</p>\n", stream);
     }
-    begin_table(HEADS, stream);
-    cJSON_ArrayForEach(row, array_of(depths, "results")) {
-        fputs("<tr>", stream);
-        cell_text(json_text_of(row, "mode"), stream);
-        cell(row, "depth", 1, 0, "", stream);
-        cell(row, "decode_tokens_per_second", 1, 1, "", stream);
-        cell(row, "bandwidth_share", 100, 0, "%", stream);
-        cell(row, "prefill_tokens_per_second", 1, 1, "", stream);
-        fputs("</tr>\n", stream);
-    }
-    end_table(stream);
+    html_table(array_of(depths, "results"), COLUMNS, HTML_COLUMNS(COLUMNS), stream);
+}
+
+/* What is compared with what, in numbers of samples. */
+static void print_quality_text(const cJSON *quality, FILE *stream) {
+    const cJSON *first = array_of(quality, "modes")->child, *rouge = html_item(first->next, "rouge");
+    fputs("<p>Perplexity of ", stream);
+    html_print_escaped(json_text_of(quality, "text"), stream);
+    fprintf(stream,
+            ", as %s defines it: %.0f windows of %.0f tokens, %.0f of them scored. KL divergence and the share of "
+            "equal most likely tokens: against the full cache, at the same tokens.",
+            json_text_of(first, "definition"), value_of(first, "chunks"), value_of(first, "context"),
+            value_of(first, "tokens_scored"));
+    if (rouge != NULL)
+        fprintf(stream,
+                " ROUGE-L (F): %.0f pieces of the text, %.0f tokens each, are continued greedily by %.0f tokens; of "
+                "two texts that are the same it is 1. Of %.0f pieces little can be told: rouge takes more.",
+                value_of(rouge, "n"), value_of(rouge, "n_prompt"), value_of(rouge, "max_new_tokens"),
+                value_of(rouge, "n"));
+    fputs(" Behind &plusmn; is the standard error.</p>\n", stream);
+    if (cJSON_IsTrue(array_of(quality, "own")))
+        fputs("<p>The model has drawn that text itself, so its perplexity tells nothing of the model; give a text with "
+              "--profile_text.</p>\n",
+              stream);
+}
+
+static void print_quality(const cJSON *summary, FILE *stream) {
+    static const HtmlColumn COLUMNS[] = {{.head = "mode", .path = "mode"},
+                                         {"perplexity", "ppl", 1, 4, NULL, "ppl_stderr"},
+                                         {"ln(its/full)", "ln_ratio", 1, 5, NULL, "ln_ratio_stderr"},
+                                         {"KL divergence, nats", "kld.mean", 1, 6, NULL, "kld.stderr"},
+                                         {"same most likely token", "kld.same_top1", 100, 2, "%", NULL},
+                                         {"ROUGE-L", "rouge.f", 1, 3, NULL, "rouge.f_stderr"},
+                                         {"same texts", "rouge.n_same", 1, 0, NULL, NULL},
+                                         {.head = "policy", .path = "policy"}};
+    const cJSON *quality = array_of(summary, "quality");
+    if (quality == NULL)
+        return;
+    fputs("<h2>Quality</h2>\n", stream);
+    figure("quality", stream);
+    html_table(array_of(quality, "modes"), COLUMNS, HTML_COLUMNS(COLUMNS), stream);
+    print_quality_text(quality, stream);
 }
 
 static void print_phase(const cJSON *mode, const cJSON *phase, FILE *stream) {
-    static const char *const HEADS[] = {"operation", "calls",   "ms",          "of time", "GB/s",
-                                        "of peak",   "GFLOP/s", "of F32 peak", NULL};
+    static const HtmlColumn COLUMNS[] = {{.head = "operation", .path = "operation"},
+                                         {"calls", "calls", 1, 0, NULL, NULL},
+                                         {"ms", "seconds", 1e3, 2, NULL, NULL},
+                                         {"of time", "share", 100, 1, "%", NULL},
+                                         {"GB/s", "bytes_per_second", 1e-9, 1, NULL, NULL},
+                                         {"of peak", "bandwidth_share", 100, 0, "%", NULL},
+                                         {"GFLOP/s", "flops_per_second", 1e-9, 1, NULL, NULL},
+                                         {"of F32 peak", "flops_share", 100, 0, "%", NULL}};
     const cJSON *operation;
     double seconds = value_of(phase, "seconds"), rest = value_of(phase, "unaccounted_seconds");
     fputs("<h3>", stream);
-    print_escaped(json_text_of(mode, "mode"), stream);
+    html_print_escaped(json_text_of(mode, "mode"), stream);
     fprintf(stream, ", %s: %.0f tokens in %.3f s</h3>\n", json_text_of(phase, "phase"), value_of(phase, "tokens"),
             seconds);
-    begin_table(HEADS, stream);
-    cJSON_ArrayForEach(operation, array_of(phase, "operations")) {
-        fputs("<tr>", stream);
-        cell_text(json_text_of(operation, "operation"), stream);
-        cell(operation, "calls", 1, 0, "", stream);
-        cell(operation, "seconds", 1e3, 2, "", stream);
-        cell(operation, "share", 100, 1, "%", stream);
-        cell(operation, "bytes_per_second", 1e-9, 1, "", stream);
-        cell(operation, "bandwidth_share", 100, 0, "%", stream);
-        cell(operation, "flops_per_second", 1e-9, 1, "", stream);
-        cell(operation, "flops_share", 100, 0, "%", stream);
-        fputs("</tr>\n", stream);
-    }
+    html_begin_table(COLUMNS, HTML_COLUMNS(COLUMNS), stream);
+    cJSON_ArrayForEach(operation, array_of(phase, "operations"))
+        html_row(operation, COLUMNS, HTML_COLUMNS(COLUMNS), stream);
     fprintf(stream, "<tr><td>not accounted for</td><td>&ndash;</td><td>%.2f</td><td>%.1f%%</td></tr>\n", 1e3 * rest,
             seconds > 0 ? 100 * rest / seconds : 0);
-    end_table(stream);
+    html_end_table(stream);
 }
 
 static void print_operations(const cJSON *summary, FILE *stream) {
@@ -254,9 +236,9 @@ static void print_texts(const cJSON *summary, FILE *stream) {
     fputs("<h2>What was said</h2>\n", stream);
     cJSON_ArrayForEach(mode, array_of(summary, "modes")) {
         fputs("<h3>", stream);
-        print_escaped(json_text_of(mode, "mode"), stream);
+        html_print_escaped(json_text_of(mode, "mode"), stream);
         fputs("</h3>\n<pre>", stream);
-        print_escaped(json_text_of(mode, "text"), stream);
+        html_print_escaped(json_text_of(mode, "text"), stream);
         fputs("</pre>\n", stream);
     }
 }
@@ -266,7 +248,7 @@ void report_html(const cJSON *summary, FILE *stream) {
     print_glance(summary, stream);
     print_memory(summary, stream);
     print_depths(summary, stream);
-    figure("quality", stream);
+    print_quality(summary, stream);
     print_operations(summary, stream);
     print_texts(summary, stream);
     fputs("</body>\n</html>\n", stream);

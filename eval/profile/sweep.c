@@ -23,15 +23,16 @@ int sweep_run(Model *model, const char *model_path, const KvPolicy *policies, si
     Bench bench = {.model = model,
                    .model_path = model_path,
                    .depths = *depths,
-                   .n_prompt = SWEEP_PROMPT_TOKENS,
-                   .n_generate = SWEEP_GENERATE_TOKENS,
+                   .n_prompt = at_most(SWEEP_PROMPT_TOKENS, n_ctx / 2),
+                   .n_generate = at_most(SWEEP_GENERATE_TOKENS, n_ctx / 2),
                    .n_repetitions = 1,
                    .interrupted = interrupted};
     int status = bench_open(&bench, policies, n_policies, n_ctx, error);
-    if (status == 0)
+    if (status == 0) {
         status = bench_run(&bench, error);
-    if (bench.modes != NULL && bench_has_figures(&bench))
-        *out = bench_json(&bench);
+        if (bench_has_figures(&bench))
+            *out = bench_json(&bench);
+    }
     bench_close(&bench);
     return status;
 }

@@ -7,6 +7,7 @@
 
 #include <cjson/cJSON.h>
 
+/* At a depth; each at most half the context. */
 #define SWEEP_PROMPT_TOKENS   64
 #define SWEEP_GENERATE_TOKENS 32
 

@@ -89,6 +89,7 @@ static int open_distances(Program *p, Error *error) {
                                  .windows = p->sequences.windows,
                                  .n_ctx = choose_n_ctx(p, longest),
                                  .n_batch = s->batch,
+                                 .what = "recall",
                                  .longer = "longer --distances",
                                  .interrupted = &program_interrupted};
     p->sequences.windows = (PplWindows){0};

@@ -138,6 +138,10 @@ static int add_record(const RougeWork *work, size_t index, const RougeRecord *re
     run->prefill_seconds += record->prefill_seconds;
     run->decode_seconds += record->decode_seconds;
     run->n_unaffected += rouge_encoded_bytes_read(&record->ledger) == 0 && record->n_dropped == 0;
+    if (work->texts != NULL && (work->texts[index] = strdup(record->text)) == NULL)
+        return error_memory(error, "a text", strlen(record->text));
+    if (sample->references == NULL)
+        return 0;
     return rouge_score_texts(sample->references, sv(record->text), &work->rouge, sample->line, &run->scores[index],
                              &run->blank, error);
 }

@@ -26,7 +26,7 @@ typedef struct RougeData {
 
 typedef struct RougeSample {
     size_t line;       /* of the file, from 1 */
-    cJSON *references; /* for jsonl_texts_get() */
+    cJSON *references; /* for jsonl_texts_get(); NULL: none, and no score */
     TokenList prompt;
     size_t n_cut; /* tokens that the prompt lost with the end of its article */
 } RougeSample;

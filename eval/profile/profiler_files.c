@@ -1,0 +1,146 @@
+/* What a profile leaves in its folder; see profiler.h. */
+#include "base/output_file.h"
+#include "eval/profile/profiler.h"
+#include "eval/profile/report_html.h"
+#include "eval/profile/trace.h"
+
+#include <errno.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* ---- Writing */
+
+/* The summary, which refers to what the modes own. */
+static cJSON *summary_json(const Profiler *profiler, const char *cut) {
+    cJSON *root = cJSON_CreateObject();
+    cJSON_AddStringToObject(root, "name", profiler->folder + sizeof PROFILER_OUTPUTS);
+    cJSON_AddBoolToObject(root, "complete", cut[0] == '\0');
+    if (cut[0] != '\0')
+        cJSON_AddStringToObject(root, "missing", cut);
+    cJSON_AddNumberToObject(root, "bytes_per_second_peak", profiler->roofs.bytes_per_second);
+    if (profiler->roofs.flops_per_second > 0)
+        cJSON_AddNumberToObject(root, "flops_per_second_peak", profiler->roofs.flops_per_second);
+    cJSON *modes = cJSON_AddArrayToObject(root, "modes");
+    for (size_t i = 0; i < profiler->n_modes; i++)
+        cJSON_AddItemReferenceToArray(modes, profiler->modes[i].report);
+    if (profiler->depths != NULL)
+        cJSON_AddItemReferenceToObject(root, "depths", profiler->depths);
+    if (profiler->quality != NULL)
+        cJSON_AddItemReferenceToObject(root, "quality", profiler->quality);
+    return root;
+}
+
+/* What the files are made of: summary.json's text, and that as it is read. Reports hold JSON that is only printed. */
+typedef struct ProfileFiles {
+    const Profiler *profiler;
+    char *text;
+    cJSON *summary;
+} ProfileFiles;
+
+typedef void WriteFile(const ProfileFiles *files, FILE *stream);
+
+static void write_summary(const ProfileFiles *files, FILE *stream) {
+    fprintf(stream, "%s\n", files->text);
+}
+
+static void write_steps(const ProfileFiles *files, FILE *stream) {
+    profiled_modes_csv(files->profiler->modes, files->profiler->n_modes, stream);
+}
+
+static void write_trace(const ProfileFiles *files, FILE *stream) {
+    trace_begin(stream);
+    for (size_t i = 0; i < files->profiler->n_modes; i++)
+        trace_add(&files->profiler->modes[i], (int)i + 1, stream);
+    trace_end(stream);
+}
+
+static void write_html(const ProfileFiles *files, FILE *stream) {
+    report_html(files->summary, stream);
+}
+
+static int write_file(const ProfileFiles *files, const char *name, WriteFile *write, Error *error) {
+    OutputFile file = {0};
+    size_t size = strlen(files->profiler->folder) + strlen(name) + 2;
+    char *path = malloc(size);
+    if (path == NULL)
+        return error_memory(error, "a path", size);
+    snprintf(path, size, "%s/%s", files->profiler->folder, name);
+    int status = output_file_open(&file, path, error);
+    if (status == 0) {
+        write(files, file.stream);
+        status = output_file_commit(&file, error);
+    }
+    output_file_discard(&file);
+    free(path);
+    return status;
+}
+
+static int write_files(const ProfileFiles *files, Error *error) {
+    static const struct {
+        const char *name;
+        WriteFile *write;
+    } FILES[] = {{"summary.json", write_summary},
+                 {"steps.csv", write_steps},
+                 {"trace.json", write_trace},
+                 {"report.html", write_html}};
+    if (files->text == NULL || files->summary == NULL)
+        return error_memory(error, "the summary", 0);
+    int status = 0;
+    for (size_t i = 0; i < sizeof FILES / sizeof *FILES && status == 0; i++)
+        status = write_file(files, FILES[i].name, FILES[i].write, error);
+    return status;
+}
+
+int profiler_write(const Profiler *profiler, const char *cut, Error *error) {
+    cJSON *summary = summary_json(profiler, cut);
+    ProfileFiles files = {.profiler = profiler, .text = cJSON_Print(summary)};
+    files.summary = files.text != NULL ? cJSON_Parse(files.text) : NULL;
+    int status = write_files(&files, error);
+    cJSON_Delete(files.summary);
+    cJSON_Delete(summary);
+    free(files.text);
+    return status;
+}
+
+/* ---- Drawing */
+
+/* In the folder that this was built in, or where it was installed. */
+static const char *plot_program(void) {
+    static const char *const PATHS[] = {STOWKV_SOURCE_DIR "/eval/plot.py", STOWKV_DATA_DIR "/plot.py"};
+    for (size_t i = 0; i < sizeof PATHS / sizeof *PATHS; i++)
+        if (access(PATHS[i], R_OK) == 0)
+            return PATHS[i];
+    return NULL;
+}
+
+#define NOT_FOUND 127 /* an exit status */
+
+/* Its exit status; -1 where it did not come to one. */
+static int run_python(const char *script, const char *folder) {
+    extern char **environ;
+    char *arguments[] = {"python3", (char *)script, (char *)folder, NULL};
+    pid_t child;
+    int status;
+    if (posix_spawnp(&child, arguments[0], NULL, NULL, arguments, environ) != 0)
+        return -1;
+    while (waitpid(child, &status, 0) < 0)
+        if (errno != EINTR)
+            return -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+void profiler_draw(const Profiler *profiler, FILE *notes) {
+    const char *script = plot_program();
+    if (script == NULL) {
+        fprintf(notes,
+                "note: no figures: eval/plot.py is neither in " STOWKV_SOURCE_DIR " nor in " STOWKV_DATA_DIR "\n");
+        return;
+    }
+    int status = run_python(script, profiler->folder); /* it tells itself why it fails, if it runs at all */
+    if (status < 0 || status == NOT_FOUND)
+        fprintf(notes,
+                "note: no figures, as there is no python3; apt-get install python3-matplotlib, then: python3 %s %s\n",
+                script, profiler->folder);
+}
