@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""Draws a profile's figures from its data, and puts them into its report:
+"""Draws figures from what the programs have measured. Needs matplotlib alone.
 
-    python3 eval/plot.py outputs/NAME
+    python3 eval/plot.py outputs/NAME                   a profile's, from its data
+    python3 eval/plot.py PICTURE RESULT.json [...]      one of results that --json has written
 
-reads summary.json and steps.csv there, writes NAME.svg and NAME.png for each figure, and fills the places in
-report.html that wait for them, for light and dark screens. Needs matplotlib alone."""
+Of a profile it reads summary.json and steps.csv, writes NAME.svg and NAME.png for each figure, and fills the places in
+report.html that wait for them, for light and dark screens. Results are those of bench (memory and speed by depth), of
+perplexity with several policies (divergence by bits) or of recall (what is recalled, by policy); several files of one kind
+make one picture, PICTURE-light.svg and PICTURE-dark.svg."""
 
 import base64
 import io
@@ -13,43 +16,12 @@ import os
 import re
 import sys
 
-try:
-    import matplotlib
-except ImportError:
-    sys.exit("note: no figures, as Python has no matplotlib; apt-get install python3-matplotlib, or pip install "
-             f"matplotlib, then: python3 {' '.join(sys.argv)}")
+sys.dont_write_bytecode = True  # where this is installed is no place for caches
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import plot_results  # noqa: E402
+from plot_style import BOTH_THEMES, MARKERS, legend_above, new_figure, plt  # noqa: E402
 
-# Okabe & Ito's colours, which colour-blind readers tell apart; dark screens get lighter forms of the dark ones and, to tell them apart, of the light blue.
-COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a700", "#7a7a7a"]
-DARK = {"#0072b2": "#3f9be0", "#56b4e9": "#b5e2fa", "#7a7a7a": "#a8a8a8"}
-MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 MB = 1e6
-
-
-class Theme:
-    def __init__(self, dark):
-        self.name = "dark" if dark else "light"
-        self.ink = "#e6edf3" if dark else "#1b1f24"
-        self.grid = "#3a424c" if dark else "#d0d7de"
-        self.colours = [DARK.get(c, c) if dark else c for c in COLOURS]
-
-    def parameters(self):
-        return {"text.color": self.ink, "axes.labelcolor": self.ink, "axes.edgecolor": self.grid,
-                "xtick.color": self.ink, "ytick.color": self.ink, "grid.color": self.grid, "axes.facecolor": "none",
-                "figure.facecolor": "none", "savefig.facecolor": "none", "legend.frameon": False, "font.size": 11,
-                "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "stowkv", "svg.fonttype": "path"}
-
-
-def new_figure(height=3.6):
-    figure, axes = plt.subplots(figsize=(7.2, height), layout="constrained")
-    return figure, axes
-
-
-def legend_above(figure, columns):
-    figure.legend(loc="outside upper left", ncols=columns, handlelength=1.4)
 
 
 def tier_names(summary):
@@ -232,7 +204,7 @@ def draw_all(summary, folder):
     html = {}
     for name, draw, caption in FIGURES:
         svgs = {}
-        for theme in (Theme(False), Theme(True)):
+        for theme in BOTH_THEMES:
             with plt.rc_context(theme.parameters()):
                 figure = draw(summary, theme)
                 if figure is None:
@@ -258,10 +230,7 @@ def fill_report(path, html):
     os.replace(path + ".new", path)
 
 
-def main():
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
-        sys.exit(__doc__)
-    folder = sys.argv[1]
+def draw_profile(folder):
     try:
         with open(os.path.join(folder, "summary.json"), encoding="utf-8") as file:
             summary = json.load(file)
@@ -269,6 +238,15 @@ def main():
             fill_report(os.path.join(folder, "report.html"), draw_all(summary, folder))
     except (OSError, ValueError, KeyError) as error:
         sys.exit(f"plot.py: error: {folder}: {error}; it must be a folder that --profile has written")
+
+
+def main():
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
+    if len(sys.argv) == 2:
+        draw_profile(sys.argv[1])
+    else:
+        plot_results.draw(sys.argv[1], sys.argv[2:])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-/* A benchmark drawn: tokens generated a second against depth, a line for each policy, as an SVG file that needs nothing
- * else. */
+/* A benchmark drawn: tokens generated a second against depth, a line for each policy, as SVG. eval/plot.py draws the
+ * same from the JSON, for documents; this is for the machines that are measured, which have the program and often
+ * nothing else. */
 #ifndef STOWKV_BENCH_CHART_H
 #define STOWKV_BENCH_CHART_H
 

@@ -1,0 +1,201 @@
+"""Pictures of what programs have written with --json: a kind of result is a row of PICTURES, with how to know it and how to
+draw it. See plot.py."""
+
+import json
+import math
+import sys
+
+from plot_style import BOTH_THEMES, MARKERS, legend_above, new_figure, plt
+
+MB = 1e6
+MODES = {"full": 0, "compressed": 1, "quantized": 2}  # each keeps its colour, whichever are there
+
+
+def modes_of(results):
+    return [mode for result in results for mode in result.get("modes", [result])]
+
+
+def codec_of(policy):
+    """The codec of a policy's last tier: "int4" of "rotate=on,sink=16,f16:32,int4:*"."""
+    return policy.split(",")[-1].split(":")[0]
+
+
+# ---- bench: memory and speed by depth
+
+
+def draw_speed(results, theme):
+    """What a generated token reads of the cache, which is all that the cache holds, and tokens a second."""
+    figure, (memory, speed) = new_figure(3.4, columns=2)
+    series = {}
+    for row in (row for result in results for row in result["results"]):
+        series.setdefault(row["policy"], []).append(row)
+    for i, rows in enumerate(series.values()):
+        mode = rows[0]["mode"]
+        label = mode if mode == "full" else f"{mode} ({'dropped' if mode == 'compressed' else codec_of(rows[0]['policy'])})"
+        style = {"marker": MARKERS[i], "color": theme.colours[MODES.get(mode, 3 + i)], "linewidth": 2, "clip_on": False,
+                 "zorder": 3}
+        depths = [row["depth"] for row in rows]
+        memory.plot(depths, [row["kv_bytes_per_token"] / MB for row in rows], **style, label=label)
+        speed.plot(depths, [row["decode_tokens_per_second"] for row in rows], **style)
+    for axes, title in ((memory, "MB of cache"), (speed, "tokens a second")):
+        axes.set_title(title, loc="left", fontsize=11)
+        axes.set_xlabel("tokens in the cache")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        axes.grid(True, linewidth=0.6)
+    legend_above(figure, 4)
+    return figure
+
+
+# ---- perplexity: divergence by bits
+
+# Families of codecs, by the beginning of their names, with how far a point stands beside its place, so that none hides another.
+FAMILIES = [("int", "int: keys by channel", -0.07), ("q", "q: GGML's blocks", 0.0), ("", "nf4, fp8: no integers", 0.07)]
+
+
+def family_of(codec):
+    return next(i for i, (prefix, _, _) in enumerate(FAMILIES) if codec.startswith(prefix))
+
+
+def is_rotated(mode):
+    return any(tier["rotated_k"] for tier in mode["tiers"])
+
+
+def draw_divergence(results, theme):
+    """Mean KL divergence from the full cache by bits of an old element; a line joins a codec with its rotated form."""
+    figure, axes = new_figure(4.4)
+    codecs = {}
+    for mode in modes_of(results):
+        if "kld" in mode and mode["bits_per_old_element"] > 0:
+            codecs.setdefault(codec_of(mode["policy"]), {}).setdefault(is_rotated(mode), mode)
+    for codec, forms in codecs.items():
+        family = family_of(codec)
+        colour, dodge = theme.colours[family], FAMILIES[family][2]
+        points = [(mode["bits_per_old_element"] + dodge, mode["kld"]["mean"], mode["kld"]["stderr"], rotated)
+                  for rotated, mode in forms.items()]
+        axes.plot([p[0] for p in points], [p[1] for p in points], color=colour, linewidth=1)
+        for x, y, error, rotated in points:
+            axes.errorbar(x, y, yerr=error, marker=MARKERS[family], markersize=7, color=colour, linewidth=1,
+                          markerfacecolor=colour if rotated else "none", markeredgewidth=1.4)
+        x, y = max(points, key=lambda p: p[1])[:2]
+        axes.annotate(codec, (x, y), (0, 6), textcoords="offset points", ha="center", fontsize=9, color=colour)
+    for family, (_, label, _) in enumerate(FAMILIES):
+        axes.plot([], [], MARKERS[family], color=theme.colours[family], label=label)
+    axes.plot([], [], "o", color=theme.ink, label="rotated")
+    axes.plot([], [], "o", color=theme.ink, markerfacecolor="none", label="as it is")
+    axes.set_yscale("log")
+    axes.set_xlabel("bits of an old element, scales counted")
+    axes.set_ylabel("divergence from the full cache, nats")
+    axes.grid(True, linewidth=0.6)
+    legend_above(figure, 5)
+    return figure
+
+
+# ---- recall: what is recalled, by policy
+
+
+def policies_of(results):
+    """Policies from the fewest bits to the most, which is the full cache's."""
+    policies = []
+    for mode in modes_of(results):
+        if mode["policy"] not in policies:
+            policies.append(mode["policy"])
+    return policies
+
+
+def bits_of(results):
+    """Bits of an old element by policy, from those results that tell them."""
+    return {mode["policy"]: mode["bits_per_old_element"] for mode in modes_of(results) if "bits_per_old_element" in mode}
+
+
+def wilson(right, n):
+    """The 95 % interval of a share (Wilson 1927): as lengths of a bar below and above it."""
+    z, share = 1.96, right / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, share - (middle - half)), max(0.0, middle + half - share)
+
+
+def distance_series(results):
+    """By distance: by policy a difference from the full cache and its standard error, twice."""
+    series = {}
+    for mode in modes_of(results):
+        for point in mode["points"]:
+            if "less_full" in point:
+                error = point["less_full_stderr"]
+                series.setdefault(f"{point['distance']:,}", {})[mode["policy"]] = (point["less_full"], (error, error))
+    return series
+
+
+def needle_series(results):
+    """By length: by policy the share that was found, over all positions, and its interval."""
+    counts = {}
+    for mode in modes_of(results):
+        for point in mode["points"]:
+            if point["n"] > 0:
+                count = counts.setdefault(f"{point['length']:,}", {}).setdefault(mode["policy"], [0, 0])
+                count[0] += round(point["n"] * point["right"])
+                count[1] += point["n"]
+    return {length: {policy: (right / n, wilson(right, n)) for policy, (right, n) in policies.items()}
+            for length, policies in counts.items()}
+
+
+def policy_label(policy, bits):
+    if policy == "f16:*":
+        return "full"
+    return "dropped" if bits == 0 else f"{codec_of(policy)}\n{bits:g} bits"
+
+
+def draw_by_policy(axes, series, bits, theme):
+    policies = sorted({policy for points in series.values() for policy in points}, key=lambda policy: bits[policy])
+    for i, (label, points) in enumerate(series.items()):
+        shown = [policy for policy in policies if policy in points]
+        places = [policies.index(policy) + 0.14 * (i - (len(series) - 1) / 2) for policy in shown]
+        axes.errorbar(places, [points[policy][0] for policy in shown],
+                      yerr=list(zip(*(points[policy][1] for policy in shown))), fmt=MARKERS[i], color=theme.colours[i],
+                      linewidth=1.5, markersize=6, label=label)
+    axes.set_xticks(range(len(policies)), [policy_label(policy, bits[policy]) for policy in policies], fontsize=9)
+    axes.grid(True, axis="y", linewidth=0.6)
+    axes.legend(fontsize=9, loc="lower right")
+
+
+def draw_recall(results, theme):
+    distances = [result for result in results if result["task"] == "distance"]
+    needles = [result for result in results if result["task"] == "needle"]
+    panels = [("random tokens: log-likelihood less full's, nats", distance_series(distances)),
+              ("needles: share that was found", needle_series(needles))]
+    panels = [panel for panel in panels if panel[1]]
+    figure, axes = new_figure(3.6, columns=len(panels))
+    for panel, (title, series) in zip([axes] if len(panels) == 1 else axes, panels):
+        draw_by_policy(panel, series, {"f16:*": 16, **bits_of(results)}, theme)
+        panel.set_title(title, loc="left", fontsize=11)
+        panel.get_legend().set_title("tokens ago" if "random" in title else "tokens", prop={"size": 9})
+    return figure
+
+
+# ---- All
+
+
+PICTURES = [(lambda result: "results" in result, draw_speed),
+            (lambda result: "task" in result, draw_recall),
+            (lambda result: "kld" in result or "modes" in result, draw_divergence)]
+
+
+def draw(stem, paths):
+    results, kinds = [], set()
+    for path in paths:
+        try:
+            with open(path, encoding="utf-8") as file:
+                results.append(json.load(file))
+            kinds.add(next(i for i, (is_it, _) in enumerate(PICTURES) if is_it(results[-1])))
+        except (OSError, ValueError, TypeError, StopIteration) as error:
+            sys.exit(f"plot.py: error: {path}: {error or 'nothing is drawn of this'}; name a file that --json of bench, perplexity "
+                     "or recall has written")
+    if len(kinds) > 1:
+        sys.exit(f"plot.py: error: {', '.join(paths)}: not of one kind; draw a picture of each")
+    for theme in BOTH_THEMES:
+        with plt.rc_context({**theme.parameters(), "svg.fonttype": "none"}):  # the reader's fonts: half the size
+            figure = PICTURES[kinds.copy().pop()][1](results, theme)
+            figure.savefig(f"{stem}-{theme.name}.svg", metadata={"Date": None})
+            plt.close(figure)
