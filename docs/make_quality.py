@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Regenerates the tables of docs/quality.md: runs build/perplexity, build/rouge and build/recall, keeps each run's JSON, and fills what
-stands between the page's markers. The prose is written by hand.
+"""Regenerates the tables and pictures of docs/quality.md: runs build/perplexity, build/rouge and build/recall, keeps each run's
+JSON, and fills what stands between the page's markers. The prose is written by hand.
 
     python3 docs/make_quality.py --checkpoint MODEL.gguf --data FOLDER [--work FOLDER] [--only RUN …]
 
 FOLDER of --data holds wiki.test.raw and xsum.jsonl. A run whose JSON is in --work is not repeated, so an interrupted
-regeneration goes on where it stopped; all runs together take some three hours on two cores."""
+regeneration goes on where it stopped; all runs together take some six hours on two cores. What pictures show of the results is
+recorded in docs/data; they are drawn from there where this Python has matplotlib. A run of recall that Ctrl-C ends has written
+its first samples all the same."""
 
 import argparse
+import importlib.util
 import json
 import pathlib
 import re
@@ -109,9 +112,16 @@ def recall(*more):
     return command + list(more)
 
 
-RUNS["recall"] = recall("--distances", "64,256,1024,4096", "--samples", "50")
-RUNS["needle"] = recall("--needle", "--lengths", "512,1024,2048", "--positions", "10", "--samples", "20")
-RUNS["needle-4096"] = recall("--needle", "--lengths", "4096", "--positions", "5", "--samples", "40")
+RUNS["recall-near"] = recall("--distances", "64,256,1024", "--samples", "50")
+RUNS["recall-far"] = recall("--distances", "4096", "--samples", "50")
+NEEDLES = {512: (10, 20), 1024: (10, 20), 2048: (10, 20), 4096: (5, 40)}  # positions and samples of each, by length
+for _length, (_positions, _samples) in NEEDLES.items():
+    RUNS[f"needle-{_length}"] = recall("--needle", "--lengths", str(_length), "--positions", str(_positions), "--samples",
+                                       str(_samples))
+RUNS["needle-2048-seed2"] = RUNS["needle-2048"] + ["--seed", "2"]
+
+PICTURES = {"divergence": ["codecs-2048-32", "codecs-widths"],
+            "recall": [name for name in RUNS if name.startswith(("recall-", "needle-"))]}
 
 
 # ---- Running
@@ -123,6 +133,8 @@ def run(name, arguments):
         return
     places = {"$MODEL": str(arguments.checkpoint), "$DATA": str(arguments.data)}
     command = [re.sub(r"\$MODEL|\$DATA", lambda m: places[m[0]], word) for word in RUNS[name]] + ["--json", str(result)]
+    if arguments.threads:
+        command += ["--threads", str(arguments.threads)]
     if name == "rouge":
         command += ["--output", str(arguments.work / "rouge.jsonl")]
     print("+", shlex.join(command), file=sys.stderr)
@@ -151,8 +163,17 @@ def markdown(header, lines):
     return "\n".join(out + ["| " + " | ".join(line) + " |" for line in lines])
 
 
-def shown_command(name):
-    words = [word if word.startswith("$") else shlex.quote(word) for word in RUNS[name]]
+def shown_commands(names):
+    """Those of recall in one block, with the policies that all of them have once."""
+    policies = [word for text in RECALLED for word in ("--kv_policy", text)]
+    if not names[0].startswith(("recall-", "needle-")):
+        return "\n".join(f"```sh\n{folded(RUNS[name])}\n```" for name in names)
+    lines = [folded([word for word in RUNS[name] if word not in policies]) + ' "${policies[@]}"' for name in names]
+    return "\n".join(["```sh", "policies=(" + folded(policies) + ")"] + lines + ["```"])
+
+
+def folded(command):
+    words = [word if word.startswith("$") else shlex.quote(word) for word in command]
     flags = re.sub(r" (?=--)", "\n", " ".join(words)).split("\n")  # a flag and its value stay on one line
     lines = [flags[0]]
     for flag in flags[1:]:
@@ -160,7 +181,7 @@ def shown_command(name):
             lines[-1] += " \\"
             lines.append("   ")
         lines[-1] += " " + flag
-    return "```sh\n" + "\n".join(lines) + "\n```"
+    return "\n".join(lines)
 
 
 def cells(mode):
@@ -267,7 +288,8 @@ def rouge_table(results):
 
 
 def recall_table(results):
-    modes = rows(results["recall"])
+    runs = [rows(results[name]) for name in ("recall-near", "recall-far")]
+    modes = [{**near, "points": near["points"] + far["points"]} for near, far in zip(*runs)]
     points = modes[0]["points"]
     lines = [["samples", ""] + [str(point["n"]) for point in points]]
     for mode in modes:
@@ -280,17 +302,20 @@ def recall_table(results):
     return markdown(["policy", "bits of an old element"] + [f"{point['distance']:,} tokens ago" for point in points], lines)
 
 
+def needle_runs():
+    return [name for name in RUNS if name.startswith("needle-")]
+
+
 def needle_table(results):
-    lengths = [("needle", length) for length in (512, 1024, 2048)] + [("needle-4096", 4096)]
     lines = []
     for index, text in enumerate(RECALLED):
         line = [f"`{text}`"]
-        for name, length in lengths:
-            points = [p for p in rows(results[name])[index]["points"] if p["length"] == length]
+        for length in NEEDLES:
+            points = [p for name in needle_runs() for p in rows(results[name])[index]["points"] if p["length"] == length]
             n, right = sum(p["n"] for p in points), sum(round(p["n"] * p["right"]) for p in points)
             line.append(f"{right / n:.2f} ({right} of {n})")
         lines.append(line)
-    return markdown(["policy"] + [f"{length:,} tokens" for _, length in lengths], lines)
+    return markdown(["policy"] + [f"{length:,} tokens" for length in NEEDLES], lines)
 
 
 TABLES = {"anchors": (anchor_table, ["anchor-512", "anchor-2048"]),
@@ -301,8 +326,8 @@ TABLES = {"anchors": (anchor_table, ["anchor-512", "anchor-2048"]),
           "sinks": (sink_table, ["sinks"]),
           "attribution": (attribution_table, ["attribution"]),
           "rouge": (rouge_table, ["rouge"]),
-          "recall": (recall_table, ["recall"]),
-          "needle": (needle_table, ["needle", "needle-4096"])}
+          "recall": (recall_table, ["recall-near", "recall-far"]),
+          "needle": (needle_table, needle_runs())}
 for _name in RUNS:
     if _name.startswith("codecs-"):
         TABLES[_name] = (codec_table(_name), [_name])
@@ -315,9 +340,40 @@ def fill(page, results):
         if needed:
             print(f"docs/quality.md: {match[1]} stays as it is, for want of {', '.join(needed)}", file=sys.stderr)
             return match[0]
-        body = make(results) + "\n\n" + "\n".join(shown_command(name) for name in runs)
+        body = make(results) + "\n\n" + shown_commands(runs)
         return f"<!-- begin {match[1]} -->\n{body}\n<!-- end {match[1]} -->"
     return re.sub(r"<!-- begin (\S+) -->.*?<!-- end \1 -->", replace, page, flags=re.S)
+
+
+# ---- Pictures
+
+RECORDED = ("mode", "policy", "bits_per_old_element", "kld", "points")
+RECORDED_ONCE = ("task", "definition", "context", "chunks", "device", "threads", "simd", "segment", "scored", "samples", "seed",
+                 "haystack", "positions", "max_new_tokens")
+
+
+def recorded(result):
+    """What pictures show of a result, and how it came about; a line for each policy."""
+    modes = []
+    for mode in rows(result):
+        kept = {key: mode[key] for key in RECORDED if key in mode}
+        kept["tiers"] = [{key: tier[key] for key in ("name", "bits_per_element", "rotated_k", "rotated_v")} for tier in mode["tiers"]]
+        modes.append(json.dumps(kept))
+    once = {"model": pathlib.Path(result["model"]).name} if "model" in result else {}
+    once |= {key: result[key] for key in RECORDED_ONCE if key in result}
+    return json.dumps(once)[:-1] + ', "modes": [\n' + ",\n".join(modes) + "\n]}\n"
+
+
+def draw_pictures(results):
+    data = ROOT / "docs" / "data"
+    for name in {name for names in PICTURES.values() for name in names} & set(results):
+        (data / f"{name}.json").write_text(recorded(results[name]))
+    if importlib.util.find_spec("matplotlib") is None:
+        print("docs/pictures stay as they are, for want of matplotlib", file=sys.stderr)
+        return
+    for picture, names in PICTURES.items():
+        files = [f"docs/data/{name}.json" for name in names if (data / f"{name}.json").exists()]
+        subprocess.run([sys.executable, "eval/plot.py", f"docs/pictures/{picture}"] + files, cwd=ROOT, check=True)
 
 
 def main():
@@ -326,6 +382,7 @@ def main():
     parser.add_argument("--data", type=pathlib.Path, required=True)
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("quality-runs"))
     parser.add_argument("--only", nargs="+", choices=list(RUNS), help="run these alone")
+    parser.add_argument("--threads", type=int, help="of each program; no figure depends on it")
     parser.add_argument("--no-run", action="store_true", help="fill the page from what has been run")
     arguments = parser.parse_args()
     for what in ("checkpoint", "data", "work"):
@@ -338,6 +395,7 @@ def main():
                if (arguments.work / f"{name}.json").exists()}
     page = ROOT / "docs" / "quality.md"
     page.write_text(fill(page.read_text(), results))
+    draw_pictures(results)
 
 
 if __name__ == "__main__":

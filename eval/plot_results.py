@@ -50,12 +50,14 @@ def draw_speed(results, theme):
 
 # ---- perplexity: divergence by bits
 
-# Families of codecs, by the beginning of their names, with how far a point stands beside its place, so that none hides another.
-FAMILIES = [("int", "int: keys by channel", -0.07), ("q", "q: GGML's blocks", 0.0), ("", "nf4, fp8: no integers", 0.07)]
+# Families of codecs, by the beginning of their names; how far a point stands beside its place, so that none hides another;
+# and whether names stand above the upper point or below the lower one.
+FAMILIES = [("int", "int: keys by channel", -0.08, False), ("q", "q: GGML's blocks", 0.0, True),
+            ("", "nf4, fp8: no integers", 0.08, True)]
 
 
 def family_of(codec):
-    return next(i for i, (prefix, _, _) in enumerate(FAMILIES) if codec.startswith(prefix))
+    return next(i for i, (prefix, *_) in enumerate(FAMILIES) if codec.startswith(prefix))
 
 
 def is_rotated(mode):
@@ -71,42 +73,37 @@ def draw_divergence(results, theme):
             codecs.setdefault(codec_of(mode["policy"]), {}).setdefault(is_rotated(mode), mode)
     for codec, forms in codecs.items():
         family = family_of(codec)
-        colour, dodge = theme.colours[family], FAMILIES[family][2]
+        colour, dodge, above = theme.colours[family], *FAMILIES[family][2:]
         points = [(mode["bits_per_old_element"] + dodge, mode["kld"]["mean"], mode["kld"]["stderr"], rotated)
                   for rotated, mode in forms.items()]
         axes.plot([p[0] for p in points], [p[1] for p in points], color=colour, linewidth=1)
         for x, y, error, rotated in points:
             axes.errorbar(x, y, yerr=error, marker=MARKERS[family], markersize=7, color=colour, linewidth=1,
                           markerfacecolor=colour if rotated else "none", markeredgewidth=1.4)
-        x, y = max(points, key=lambda p: p[1])[:2]
-        axes.annotate(codec, (x, y), (0, 6), textcoords="offset points", ha="center", fontsize=9, color=colour)
-    for family, (_, label, _) in enumerate(FAMILIES):
+        x, y = (max if above else min)(points, key=lambda p: p[1])[:2]
+        axes.annotate(codec, (x, y), (0, 7 if above else -8), textcoords="offset points", ha="center",
+                      va="bottom" if above else "top", fontsize=9, color=colour)
+    for family, (_, label, *_) in enumerate(FAMILIES):
         axes.plot([], [], MARKERS[family], color=theme.colours[family], label=label)
     axes.plot([], [], "o", color=theme.ink, label="rotated")
     axes.plot([], [], "o", color=theme.ink, markerfacecolor="none", label="as it is")
     axes.set_yscale("log")
     axes.set_xlabel("bits of an old element, scales counted")
     axes.set_ylabel("divergence from the full cache, nats")
+    axes.margins(y=0.12)
     axes.grid(True, linewidth=0.6)
-    legend_above(figure, 5)
+    axes.legend()
     return figure
 
 
 # ---- recall: what is recalled, by policy
 
 
-def policies_of(results):
-    """Policies from the fewest bits to the most, which is the full cache's."""
-    policies = []
-    for mode in modes_of(results):
-        if mode["policy"] not in policies:
-            policies.append(mode["policy"])
-    return policies
-
-
 def bits_of(results):
-    """Bits of an old element by policy, from those results that tell them."""
-    return {mode["policy"]: mode["bits_per_old_element"] for mode in modes_of(results) if "bits_per_old_element" in mode}
+    """Bits of an old element by policy: of the last tier, where a result does not tell them."""
+    return {mode["policy"]: mode.get("bits_per_old_element",
+                                     0 if mode["mode"] == "compressed" else mode["tiers"][-1]["bits_per_element"])
+            for mode in modes_of(results)}
 
 
 def wilson(right, n):
@@ -168,7 +165,7 @@ def draw_recall(results, theme):
     panels = [panel for panel in panels if panel[1]]
     figure, axes = new_figure(3.6, columns=len(panels))
     for panel, (title, series) in zip([axes] if len(panels) == 1 else axes, panels):
-        draw_by_policy(panel, series, {"f16:*": 16, **bits_of(results)}, theme)
+        draw_by_policy(panel, series, bits_of(results), theme)
         panel.set_title(title, loc="left", fontsize=11)
         panel.get_legend().set_title("tokens ago" if "random" in title else "tokens", prop={"size": 9})
     return figure
