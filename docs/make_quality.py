@@ -348,6 +348,7 @@ def fill(page, results):
 # ---- Pictures
 
 RECORDED = ("mode", "policy", "bits_per_old_element", "kld", "points")
+RECORDED_OF_TIERS = ("name", "bits_per_element", "rotated_k", "rotated_v")
 RECORDED_ONCE = ("task", "definition", "context", "chunks", "device", "threads", "simd", "segment", "scored", "samples", "seed",
                  "haystack", "positions", "max_new_tokens")
 
@@ -357,7 +358,7 @@ def recorded(result):
     modes = []
     for mode in rows(result):
         kept = {key: mode[key] for key in RECORDED if key in mode}
-        kept["tiers"] = [{key: tier[key] for key in ("name", "bits_per_element", "rotated_k", "rotated_v")} for tier in mode["tiers"]]
+        kept["tiers"] = [{key: tier[key] for key in RECORDED_OF_TIERS} for tier in mode["tiers"]]
         modes.append(json.dumps(kept))
     once = {"model": pathlib.Path(result["model"]).name} if "model" in result else {}
     once |= {key: result[key] for key in RECORDED_ONCE if key in result}

@@ -179,20 +179,29 @@ PICTURES = [(lambda result: "results" in result, draw_speed),
             (lambda result: "kld" in result or "modes" in result, draw_divergence)]
 
 
+def kind_of(result):
+    return next((i for i, (is_it, _) in enumerate(PICTURES) if isinstance(result, dict) and is_it(result)), None)
+
+
+def load(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            result = json.load(file)
+    except (OSError, ValueError) as error:
+        sys.exit(f"plot.py: error: {path}: {error}; name a file that --json has written")
+    if kind_of(result) is None:
+        sys.exit(f"plot.py: error: {path}: nothing is drawn of this; name what --json of bench, perplexity or recall has written")
+    return result
+
+
 def draw(stem, paths):
-    results, kinds = [], set()
-    for path in paths:
-        try:
-            with open(path, encoding="utf-8") as file:
-                results.append(json.load(file))
-            kinds.add(next(i for i, (is_it, _) in enumerate(PICTURES) if is_it(results[-1])))
-        except (OSError, ValueError, TypeError, StopIteration) as error:
-            sys.exit(f"plot.py: error: {path}: {error or 'nothing is drawn of this'}; name a file that --json of bench, perplexity "
-                     "or recall has written")
+    """Writes STEM-light.svg and STEM-dark.svg."""
+    results = [load(path) for path in paths]
+    kinds = {kind_of(result) for result in results}
     if len(kinds) > 1:
-        sys.exit(f"plot.py: error: {', '.join(paths)}: not of one kind; draw a picture of each")
+        sys.exit(f"plot.py: error: {', '.join(map(str, paths))}: not of one kind; draw a picture of each")
     for theme in BOTH_THEMES:
         with plt.rc_context({**theme.parameters(), "svg.fonttype": "none"}):  # the reader's fonts: half the size
-            figure = PICTURES[kinds.copy().pop()][1](results, theme)
+            figure = PICTURES[min(kinds)][1](results, theme)
             figure.savefig(f"{stem}-{theme.name}.svg", metadata={"Date": None})
             plt.close(figure)
