@@ -2,7 +2,7 @@
 """Fills the tables of docs/profiling.md from a profile, and takes its picture. The prose is written by hand.
 
     build/generate --checkpoint_path MODEL.gguf --prompt_file LICENSE --max_new_tokens 200 --temperature 0 --ignore_eos \\
-        --threads 2 --profile walk
+        --threads 2 --profile walk --profile_quality --profile_text README.md
     python3 docs/make_profiling.py outputs/walk"""
 
 import json
@@ -64,7 +64,18 @@ def depth_table(summary):
     return markdown(["tokens in the cache"] + [f"{mode['mode']}, tokens/s" for mode in summary["modes"]], lines)
 
 
-TABLES = {"modes": mode_table, "operations": operation_table, "depths": depth_table}
+def quality_table(summary):
+    def measured(mode, measures):
+        return ["reference" if mode["mode"] == "full" else text(mode) for text in measures]
+    measures = [lambda m: f"{m['kld']['mean']:.6f} ± {m['kld']['stderr']:.6f}", lambda m: f"{100 * m['kld']['same_top1']:.1f} %",
+                lambda m: f"{m['rouge']['f']:.2f} ± {m['rouge']['f_stderr']:.2f}",
+                lambda m: f"{m['rouge']['n_same']} of {m['rouge']['n']}"]
+    modes = summary["quality"]["modes"]
+    lines = [[mode["mode"], f"{mode['ppl']:.4f} ± {mode['ppl_stderr']:.4f}"] + measured(mode, measures) for mode in modes]
+    return markdown(["mode", "perplexity", "divergence, nats", "same most likely token", "ROUGE-L against full", "same texts"], lines)
+
+
+TABLES = {"quality": quality_table, "modes": mode_table, "operations": operation_table, "depths": depth_table}
 
 
 def main():
