@@ -3,6 +3,7 @@ draw it. See plot.py."""
 
 import json
 import math
+import re
 import sys
 
 from plot_style import BOTH_THEMES, MARKERS, legend_above, new_figure, plt
@@ -32,8 +33,8 @@ def draw_speed(results, theme):
     for i, rows in enumerate(series.values()):
         mode = rows[0]["mode"]
         label = mode if mode == "full" else f"{mode} ({'dropped' if mode == 'compressed' else codec_of(rows[0]['policy'])})"
-        style = {"marker": MARKERS[i], "color": theme.colours[MODES.get(mode, 3 + i)], "linewidth": 2, "clip_on": False,
-                 "zorder": 3}
+        style = {"marker": MARKERS[i % 8], "color": theme.colours[MODES.get(mode, 3 + i) % 8], "linewidth": 2,
+                 "clip_on": False, "zorder": 3}
         depths = [row["depth"] for row in rows]
         memory.plot(depths, [row["kv_bytes_per_token"] / MB for row in rows], **style, label=label)
         speed.plot(depths, [row["decode_tokens_per_second"] for row in rows], **style)
@@ -67,11 +68,14 @@ def is_rotated(mode):
 def draw_divergence(results, theme):
     """Mean KL divergence from the full cache by bits of an old element; a line joins a codec with its rotated form."""
     figure, axes = new_figure(4.4)
-    codecs = {}
+    policies = {}
     for mode in modes_of(results):
         if "kld" in mode and mode["bits_per_old_element"] > 0:
-            codecs.setdefault(codec_of(mode["policy"]), {}).setdefault(is_rotated(mode), mode)
-    for codec, forms in codecs.items():
+            policies.setdefault(re.sub(r"rotate=\w+,", "", mode["policy"]), {})[is_rotated(mode)] = mode
+    if not policies:
+        return None
+    for policy, forms in policies.items():
+        codec = codec_of(policy)
         family = family_of(codec)
         colour, dodge, above = theme.colours[family], *FAMILIES[family][2:]
         points = [(mode["bits_per_old_element"] + dodge, mode["kld"]["mean"], mode["kld"]["stderr"], rotated)
@@ -150,8 +154,8 @@ def draw_by_policy(axes, series, bits, theme):
         shown = [policy for policy in policies if policy in points]
         places = [policies.index(policy) + 0.14 * (i - (len(series) - 1) / 2) for policy in shown]
         axes.errorbar(places, [points[policy][0] for policy in shown],
-                      yerr=list(zip(*(points[policy][1] for policy in shown))), fmt=MARKERS[i], color=theme.colours[i],
-                      linewidth=1.5, markersize=6, label=label)
+                      yerr=list(zip(*(points[policy][1] for policy in shown))), fmt=MARKERS[i % 8],
+                      color=theme.colours[i % 8], linewidth=1.5, markersize=6, label=label)
     axes.set_xticks(range(len(policies)), [policy_label(policy, bits[policy]) for policy in policies], fontsize=9)
     axes.grid(True, axis="y", linewidth=0.6)
     axes.legend(fontsize=9, loc="lower right")
@@ -163,6 +167,8 @@ def draw_recall(results, theme):
     panels = [("random tokens: log-likelihood less full's, nats", distance_series(distances)),
               ("needles: share that was found", needle_series(needles))]
     panels = [panel for panel in panels if panel[1]]
+    if not panels:
+        return None
     figure, axes = new_figure(3.6, columns=len(panels))
     for panel, (title, series) in zip([axes] if len(panels) == 1 else axes, panels):
         draw_by_policy(panel, series, bits_of(results), theme)
@@ -203,5 +209,8 @@ def draw(stem, paths):
     for theme in BOTH_THEMES:
         with plt.rc_context({**theme.parameters(), "svg.fonttype": "none"}):  # the reader's fonts: half the size
             figure = PICTURES[min(kinds)][1](results, theme)
+            if figure is None:
+                sys.exit(f"plot.py: error: {', '.join(map(str, paths))}: nothing in them is compared with a full cache; measure with "
+                         "--compare or several --kv_policy")
             figure.savefig(f"{stem}-{theme.name}.svg", metadata={"Date": None})
             plt.close(figure)

@@ -46,7 +46,9 @@ def check_pictures(folder):
 
 def check_errors(folder):
     (folder / "other.json").write_text(json.dumps({"text": ""}))
-    for files, message in (([folder / "missing.json"], "No such file"), ([ROOT / "README.md"], "README.md"),
+    (folder / "alone.json").write_text(json.dumps({"task": "distance", "modes": [
+        {"mode": "full", "policy": "f16:*", "points": [{"distance": 64, "n": 1, "log_likelihood": -1}]}]}))
+    for files, message in (([folder / "alone.json"], "nothing in them is compared"), ([folder / "missing.json"], "No such file"), ([ROOT / "README.md"], "README.md"),
                            ([folder / "other.json"], "nothing is drawn of this"),
                            ([DATA / "speed.json", DATA / "recall-near.json"], "not of one kind")):
         error = run(folder / "none", *files)
