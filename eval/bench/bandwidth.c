@@ -3,15 +3,13 @@
 
 #include "base/checked.h"
 #include "base/machine/clock.h"
+#include "base/machine/memory.h"
 #include "base/machine/pages.h"
 #include "base/machine/thread_pool.h"
 #include "eval/bench/bandwidth_sum.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdio.h>
-#include <string.h>
-#include <unistd.h>
 
 #define MIB          ((size_t)1 << 20)
 #define PIECE_FLOATS (MIB / sizeof(float)) /* ones; their sum is exact in F32 */
@@ -27,64 +25,8 @@ typedef struct Reading {
     atomic_bool wrong; /* a sum was not what it must be */
 } Reading;
 
-/* ---- The machine */
-
-/* Reads the number that a small file of the kernel's begins with. */
-static bool read_number(const char *path, size_t *out) {
-    FILE *file = fopen(path, "r");
-    if (file == NULL)
-        return false;
-    bool found = fscanf(file, "%zu", out) == 1;
-    fclose(file);
-    return found;
-}
-
-/* Bytes of a processor's cache `index` if it is of the highest level and this processor is the first that shares it,
- * so that each cache counts once. Raises *level. */
-static size_t cache_of_cpu(size_t cpu, int index, size_t *level) {
-    char path[128];
-    size_t own_level, first, kib;
-    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/cache/index%d/level", cpu, index);
-    if (!read_number(path, &own_level) || own_level < *level)
-        return 0;
-    *level = own_level;
-    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/cache/index%d/shared_cpu_list", cpu, index);
-    if (!read_number(path, &first) || first != cpu)
-        return 0;
-    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/cache/index%d/size", cpu, index);
-    return read_number(path, &kib) ? kib * 1024 : 0; /* "32768K" */
-}
-
-static size_t last_level_caches(void) {
-    size_t sum = 0, level = 0;
-    long n_cpus = sysconf(_SC_NPROCESSORS_CONF);
-    for (size_t cpu = 0; (long)cpu < n_cpus; cpu++)
-        for (int index = 0; index < 8; index++) {
-            size_t before = level, bytes = cache_of_cpu(cpu, index, &level);
-            sum = level > before ? bytes : sum + bytes;
-        }
-    return sum;
-}
-
-/* What can be taken without swapping, and within a container's limit. */
-static size_t available_memory(void) {
-    size_t available = (size_t)sysconf(_SC_PHYS_PAGES) / 2 * (size_t)sysconf(_SC_PAGESIZE), limit, used;
-    FILE *file = fopen("/proc/meminfo", "r");
-    char line[128];
-    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
-        size_t kib;
-        if (sscanf(line, "MemAvailable: %zu", &kib) == 1)
-            available = kib * 1024;
-    }
-    if (file != NULL)
-        fclose(file);
-    if (read_number("/sys/fs/cgroup/memory.max", &limit) && read_number("/sys/fs/cgroup/memory.current", &used))
-        available = at_most(limit > used ? limit - used : 0, available);
-    return available;
-}
-
 static size_t choose_pieces(size_t cache_bytes) {
-    size_t wanted = CACHE_TIMES * cache_bytes / MIB, most = available_memory() / 4 / MIB;
+    size_t wanted = CACHE_TIMES * cache_bytes / MIB, most = memory_available() / 4 / MIB;
     return at_least(at_most(at_least(wanted, SMALLEST_MIB), most), 1);
 }
 
@@ -148,7 +90,7 @@ static int measure(Reading *r, Bandwidth *out, Error *error) {
 
 int bandwidth_measure(int n_threads, SimdLevel level, Bandwidth *out, Error *error) {
     static BandwidthSum *const SUMS[SIMD_LEVEL_COUNT] = SIMD_TABLE(bandwidth_sum);
-    *out = (Bandwidth){.n_threads = n_threads, .cache_bytes = last_level_caches()};
+    *out = (Bandwidth){.n_threads = n_threads, .cache_bytes = memory_cache_bytes()};
     Reading reading = {.n_pieces = choose_pieces(out->cache_bytes), .sum = SUMS[level]};
     out->buffer_bytes = reading.n_pieces * MIB;
     void *memory = mmap(NULL, out->buffer_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
