@@ -182,14 +182,14 @@ static void rotate_heads(const CpuBackend *b, float *x, size_t n_tokens, size_t 
 typedef struct HeadsJob {
     KvCache *cache;
     size_t layer, n_tokens;
-    const float *k, *v; /* for append_heads() */
+    const KvRows *rows; /* for append_heads() */
 } HeadsJob;
 
 static void append_heads(void *context, size_t begin, size_t end, int thread) {
     const HeadsJob *job = context;
     (void)thread;
     for (size_t kv_head = begin; kv_head < end; kv_head++)
-        kvcache_append(job->cache, job->layer, kv_head, job->n_tokens, job->k, job->v);
+        kvcache_append(job->cache, job->layer, kv_head, job->n_tokens, job->rows);
 }
 
 static void commit_heads(void *context, size_t begin, size_t end, int thread) {
@@ -271,7 +271,7 @@ static void cpu_append(Backend *backend, KvCache *cache, size_t layer, size_t n_
         rotate_heads(cpu(backend), q, n_tokens, n_heads, shape->head_dim, pairing, rotation);
         rotate_heads(cpu(backend), k, n_tokens, shape->n_kv_heads, shape->head_dim, pairing, rotation);
     }
-    spread_heads(cpu(backend), &(HeadsJob){cache, layer, n_tokens, k, v}, append_heads);
+    spread_heads(cpu(backend), &(HeadsJob){cache, layer, n_tokens, &(KvRows){k, v, q, n_heads}}, append_heads);
 }
 
 typedef struct AttentionJob {

@@ -4,6 +4,7 @@
 #include "base/checked.h"
 #include "base/half.h"
 #include "base/machine/pages.h"
+#include "kvcache/codec/query_moments.h"
 
 #include <stdlib.h>
 
@@ -34,22 +35,6 @@ const KvCounters *kvcache_counters(const KvCache *cache, size_t layer) {
     return &cache->counters[layer];
 }
 
-void kvcache_clear(KvCache *cache) {
-    cache->n_tokens = 0;
-    if (cache->collect != NULL)
-        cache->collect(cache);
-    memset(cache->counters, 0, cache->layout.shape.n_layers * sizeof *cache->counters);
-}
-
-bool kvcache_has_room(const KvCache *cache, size_t n_tokens) {
-    return cache->layout.streams || n_tokens <= cache->layout.shape.n_ctx - cache->n_tokens;
-}
-
-size_t kvcache_dropped(const KvCache *cache, size_t layer, size_t position) {
-    KvPlan plan = kvcache_layer_plan(&cache->layout, layer, position + 1);
-    return kv_plan_dropped(&plan);
-}
-
 static const KvStore *store_of(const KvCache *cache, size_t layer, size_t store) {
     return &cache->layout.layers[layer].stores[store];
 }
@@ -60,6 +45,34 @@ static uint8_t *slot_at(const KvCache *cache, const KvArray *array, size_t kv_he
 
 static uint16_t *rows_at(const KvCache *cache, const KvArray *array, size_t kv_head, size_t slot) {
     return (uint16_t *)(void *)slot_at(cache, array, kv_head, slot);
+}
+
+/* Whether the layer's keys are rounded with an eye to the queries. */
+static bool is_aware(const KvCache *cache, size_t layer) {
+    return cache->layout.layers[layer].moments.n_slots > 0;
+}
+
+static float *moments_of(const KvCache *cache, size_t layer, size_t kv_head) {
+    return (float *)(void *)slot_at(cache, &cache->layout.layers[layer].moments, kv_head, 0);
+}
+
+void kvcache_clear(KvCache *cache) {
+    cache->n_tokens = 0;
+    if (cache->collect != NULL)
+        cache->collect(cache);
+    memset(cache->counters, 0, cache->layout.shape.n_layers * sizeof *cache->counters);
+    for (size_t layer = 0; layer < cache->layout.shape.n_layers && cache->memory != NULL; layer++)
+        for (size_t kv_head = 0; kv_head < cache->layout.shape.n_kv_heads && is_aware(cache, layer); kv_head++)
+            memset(moments_of(cache, layer, kv_head), 0, cache->layout.layers[layer].moments.slot_bytes);
+}
+
+bool kvcache_has_room(const KvCache *cache, size_t n_tokens) {
+    return cache->layout.streams || n_tokens <= cache->layout.shape.n_ctx - cache->n_tokens;
+}
+
+size_t kvcache_dropped(const KvCache *cache, size_t layer, size_t position) {
+    KvPlan plan = kvcache_layer_plan(&cache->layout, layer, position + 1);
+    return kv_plan_dropped(&plan);
 }
 
 /* ---- Touching */
@@ -137,6 +150,24 @@ static void load_record(const KvCache *cache, size_t layer, size_t kv_head, size
         kv_rotate(out, encoding->group.n_tokens, encoding->group.head_dim);
 }
 
+/* `values` are rotated already, in place. */
+static void encode_group(KvCache *cache, size_t layer, size_t kv_head, const KvEncoding *encoding, KvSide side,
+                         const float *values, uint8_t *record) {
+    const KvCodec *codec = kv_codec(encoding->codec);
+    KvGroup group = encoding->group;
+    size_t head_dim = cache->layout.shape.head_dim, row_dim = cache->layout.row_dim;
+    if (side == KV_KEYS && is_aware(cache, layer) && kv_codec_rounds_aware(codec)) {
+        float *factor = (float *)(void *)slot_at(cache, &cache->layout.aware, kv_head, 0);
+        if (kv_moments_factor(cache->level, moments_of(cache, layer, kv_head), head_dim, row_dim, group.rotated,
+                              factor)) {
+            kv_codec_encode_aware(codec, cache->level, &group, factor, values, factor + row_dim * row_dim, record);
+            return;
+        }
+    }
+    group.rotated = false;
+    kv_codec_encode(codec, cache->level, side, &group, values, NULL, record);
+}
+
 static void encode_side(KvCache *cache, size_t layer, size_t kv_head, size_t tier, size_t index, KvSide side) {
     const KvEncoding *encoding = &store_of(cache, layer, KV_TIER(tier))->side[side];
     KvGroup group = encoding->group;
@@ -149,8 +180,7 @@ static void encode_side(KvCache *cache, size_t layer, size_t kv_head, size_t tie
     kv_codec_pad(kv_codec(encoding->codec), &group, cache->layout.shape.head_dim, values);
     if (group.rotated)
         kv_rotate(values, group.n_tokens, group.head_dim);
-    group.rotated = false; /* `values` are rotated already, in place */
-    kv_codec_encode(kv_codec(encoding->codec), cache->level, side, &group, values, NULL, record);
+    encode_group(cache, layer, kv_head, encoding, side, values, record);
     cache->layout.form->store(encoding->codec, side, &encoding->group, record,
                               record_at(cache, layer, KV_TIER(tier), side, kv_head, index));
 }
@@ -169,16 +199,42 @@ static void encode_entering(KvCache *cache, size_t layer, size_t kv_head, size_t
     }
 }
 
-void kvcache_append(KvCache *cache, size_t layer, size_t kv_head, size_t n_tokens, const float *keys,
-                    const float *values) {
-    take_batch(cache, kv_head, n_tokens, KV_KEYS, keys);
-    take_batch(cache, kv_head, n_tokens, KV_VALUES, values);
-    KvPlan before = kvcache_layer_plan(&cache->layout, layer, cache->n_tokens);
-    KvPlan after = kvcache_layer_plan(&cache->layout, layer, cache->n_tokens + n_tokens);
+static void add_queries(KvCache *cache, size_t layer, size_t kv_head, size_t begin, size_t end, const KvRows *rows) {
+    const KvShape *shape = &cache->layout.shape;
+    size_t n_heads = rows->n_heads / shape->n_kv_heads, stride = rows->n_heads * shape->head_dim;
+    kv_moments_add(cache->level, moments_of(cache, layer, kv_head), shape->head_dim, n_heads, end - begin, stride,
+                   rows->queries + begin * stride + kv_head * n_heads * shape->head_dim);
+}
+
+/* Where the step that begins at token `begin` of the batch ends: behind the token at which the next group leaves the
+ * first tier, since no later query may have a say in it. All that leaves another tier leaves it then, too. */
+static size_t step_end(const KvCache *cache, size_t layer, size_t begin, size_t n_tokens) {
+    const KvLayerPolicy *policy = kvcache_layer_policy(&cache->layout, layer);
+    KvPlan plan = kvcache_layer_plan(&cache->layout, layer, cache->n_tokens + begin);
+    size_t next = policy->sink + policy->tiers[0].capacity + plan.entered[1] + cache->layout.policy.group;
+    return is_aware(cache, layer) ? at_most(next - cache->n_tokens, n_tokens) : n_tokens;
+}
+
+static void encode_due(KvCache *cache, size_t layer, size_t kv_head, size_t begin, size_t end) {
+    KvPlan before = kvcache_layer_plan(&cache->layout, layer, cache->n_tokens + begin);
+    KvPlan after = kvcache_layer_plan(&cache->layout, layer, cache->n_tokens + end);
     count_encoded(cache, layer, KV_SINK, after.n_sink - before.n_sink);
     count_encoded(cache, layer, KV_TIER(0), after.entered[0] - before.entered[0]);
     for (size_t tier = 1; tier < after.n_tiers; tier++)
         encode_entering(cache, layer, kv_head, tier, before.entered[tier], after.entered[tier]);
+    if (is_aware(cache, layer) && after.entered[1] > before.entered[1])
+        kv_moments_fade(moments_of(cache, layer, kv_head), cache->layout.shape.head_dim, KV_MOMENTS_MEMORY);
+}
+
+void kvcache_append(KvCache *cache, size_t layer, size_t kv_head, size_t n_tokens, const KvRows *rows) {
+    take_batch(cache, kv_head, n_tokens, KV_KEYS, rows->keys);
+    take_batch(cache, kv_head, n_tokens, KV_VALUES, rows->values);
+    for (size_t begin = 0, end; begin < n_tokens; begin = end) {
+        end = step_end(cache, layer, begin, n_tokens);
+        if (is_aware(cache, layer))
+            add_queries(cache, layer, kv_head, begin, end, rows);
+        encode_due(cache, layer, kv_head, begin, end);
+    }
 }
 
 /* ---- Views */

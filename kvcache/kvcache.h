@@ -4,7 +4,7 @@
  *
  * A batch of tokens goes through each layer in three steps, and through the cache in one more:
  *
- *     kvcache_append(cache, layer, kv_head, n_tokens, k, v);    // each KV head: rounds to FP16, encodes what is due
+ *     kvcache_append(cache, layer, kv_head, n_tokens, &rows);   // each KV head: rounds to FP16, encodes what is due
  *     n = kvcache_view(cache, layer, kv_head, position, spans); // each query: what it sees
  *     kvcache_commit(cache, layer, kv_head, n_tokens);          // the batch becomes part of the tail
  *     kvcache_advance(cache, n_tokens);                         // once, when all layers are through
@@ -78,12 +78,18 @@ void kvcache_clear(KvCache *cache);
 /* Whether n_tokens more may come: always where the policy streams, else up to n_ctx in all. */
 bool kvcache_has_room(const KvCache *cache, size_t n_tokens);
 
+/* A batch as attention computes it, F32, keys and queries behind RoPE. */
+typedef struct KvRows {
+    const float *keys, *values; /* (n_tokens, n_kv_heads, head_dim) */
+    const float *queries;       /* (n_tokens, n_heads, head_dim); NULL will do where the layout has no moments */
+    size_t n_heads;
+} KvRows;
+
 /* Takes one KV head of a batch, of at most n_batch tokens, into a layer, and encodes every group that leaves a tier
- * within it. Finite values beyond FP16's range are stored as its largest finite value, so that an outlier does not
- * become an infinity that poisons every later token. Different KV heads may be appended by different threads. */
-void kvcache_append(KvCache *cache, size_t layer, size_t kv_head, size_t n_tokens,
-                    const float *keys,    // (n_tokens, n_kv_heads, head_dim) F32
-                    const float *values); // (n_tokens, n_kv_heads, head_dim) F32
+ * within it: a group's keys are rounded with the queries up to the token at which it leaves. Finite values beyond
+ * FP16's range are stored as its largest finite value, so that an outlier does not become an infinity that poisons
+ * every later token. Different KV heads may be appended by different threads. */
+void kvcache_append(KvCache *cache, size_t layer, size_t kv_head, size_t n_tokens, const KvRows *rows);
 
 /* What the batch's query at the absolute `position` sees, oldest tokens first: fills `spans` and returns how many. */
 size_t kvcache_view(const KvCache *cache, size_t layer, size_t kv_head, size_t position, KvSpan spans[KV_MAX_SPANS]);

@@ -2,6 +2,7 @@
 #include "kvcache/layout.h"
 
 #include "base/checked.h"
+#include "kvcache/codec/query_moments.h"
 
 #include <stdlib.h>
 
@@ -82,6 +83,21 @@ static void lay_out_layer(const KvCacheLayout *layout, const KvLayerPolicy *poli
     }
 }
 
+/* Whether the layer's keys, or some tiers' of them, are rounded with an eye to the queries. */
+static bool is_aware(const KvCacheLayout *layout, const KvLayerPolicy *policy) {
+    for (size_t t = 1; t < policy->n_tiers && layout->form->takes_queries; t++)
+        if (kv_policy_rounds_aware(&layout->policy, policy->tiers[t].k))
+            return true;
+    return false;
+}
+
+static void lay_out_moments(const KvCacheLayout *layout, const KvLayerPolicy *policy, Arena *arena,
+                            KvLayerLayout *out) {
+    size_t start = arena->used, n_slots = is_aware(layout, policy) ? 1 : 0;
+    out->moments = carve(arena, &layout->shape, n_slots, kv_moments_floats(layout->shape.head_dim) * sizeof(float));
+    out->moments_bytes = arena->used - start;
+}
+
 static size_t rule_of_layer(const KvPolicy *policy, size_t layer) {
     const KvLayerPolicy *own = kv_policy_of_layer(policy, layer);
     size_t rule = 0;
@@ -92,21 +108,30 @@ static size_t rule_of_layer(const KvPolicy *policy, size_t layer) {
 
 static Arena lay_out(KvCacheLayout *layout) {
     const KvShape *shape = &layout->shape;
+    const KvGroup group = {.n_tokens = layout->policy.group, .head_dim = layout->row_dim};
     Arena arena = {0};
+    bool any_aware = false;
     for (size_t i = 0; i < shape->n_layers; i++) {
         layout->layers[i].rule = rule_of_layer(&layout->policy, i);
         lay_out_layer(layout, kvcache_layer_policy(layout, i), &arena, &layout->layers[i]);
+        lay_out_moments(layout, kvcache_layer_policy(layout, i), &arena, &layout->layers[i]);
+        any_aware = any_aware || layout->layers[i].moments.n_slots > 0;
     }
     layout->kept_bytes = arena.used;
     for (KvSide side = 0; side < KV_SIDES; side++)
         layout->batch[side] = carve(&arena, shape, shape->n_batch, layout->row_dim * sizeof(uint16_t));
     layout->scratch = carve(&arena, shape, 2, layout->policy.group * layout->row_dim * sizeof(float));
+    layout->aware = carve(&arena, shape, any_aware ? 1 : 0,
+                          (layout->row_dim * layout->row_dim + kv_aware_floats(&group)) * sizeof(float));
     layout->working_bytes = arena.used - layout->kept_bytes;
     return arena;
 }
 
 int kvcache_layout_open(KvCacheLayout *layout, const KvShape *shape, const KvPolicy *policy, const KvRecordForm *form,
                         Error *error) {
+    if (policy->rounding == KV_ROUND_AWARE && !form->takes_queries)
+        return error_set(error, ERROR_UNSUPPORTED,
+                         "this device rounds keys to nearest; use --kv_rounding nearest, or --device cpu");
     *layout = (KvCacheLayout){.shape = *shape,
                               .policy = *policy,
                               .row_dim = kv_policy_row_dim(policy, shape->head_dim),

@@ -60,6 +60,9 @@ typedef struct KvLayerLayout {
     size_t rule; /* index into KvPolicy.rules */
     size_t n_stores;
     KvStore stores[KV_MAX_STORES];
+    KvArray moments; /* of the queries, a slot a KV head (codec/query_moments.h); without slots where keys are rounded
+                      * without them */
+    size_t moments_bytes;
 } KvLayerLayout;
 
 typedef struct KvCacheLayout {
@@ -70,7 +73,8 @@ typedef struct KvCacheLayout {
     KvLayerLayout *layers;    /* (n_layers), owned */
     KvArray batch[KV_SIDES];  /* of one layer; a slot for each token, in FP16 */
     KvArray scratch;          /* two slots of a group in F32 */
-    size_t kept_bytes;        /* of all stores */
+    KvArray aware;            /* a slot for kvcache_append(): the moments' factor, and scratch of the encoder */
+    size_t kept_bytes;        /* of all stores and moments */
     size_t working_bytes;     /* behind them: the batch and scratch */
     bool streams;             /* tokens may come for ever */
 } KvCacheLayout;

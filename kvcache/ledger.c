@@ -27,6 +27,8 @@ static void add_layer(const KvCacheLayout *layout, size_t layer, size_t n_tokens
     const KvShape *shape = &layout->shape;
     const KvLayerLayout *l = &layout->layers[layer];
     KvPlan plan = kvcache_layer_plan(layout, layer, n_tokens);
+    ledger->moments_bytes += l->moments_bytes;
+    ledger->bytes += l->moments_bytes;
     bool has_sink = kvcache_layer_policy(layout, layer)->sink > 0; /* without one, no row for it */
     for (size_t s = has_sink ? KV_SINK : KV_TIER(0); s < l->n_stores; s++) {
         const KvStore *store = &l->stores[s];

@@ -27,7 +27,8 @@ typedef struct KvLedgerRow {
 typedef struct KvLedger {
     KvLedgerRow rows[KV_MAX_RULES * KV_MAX_STORES];
     size_t n_rows;
-    size_t bytes;         /* of all rows: what the cache takes */
+    size_t bytes;         /* of all rows and moments: what the cache takes */
+    size_t moments_bytes; /* of the queries' moments that keys are rounded with; 0: to nearest */
     size_t working_bytes; /* of the batch under way */
     size_t bytes_full;    /* that an FP16 cache of n_ctx tokens takes */
     size_t head_dim;      /* of the layout */

@@ -103,6 +103,10 @@ bool kv_policy_rotates(const KvPolicy *policy, KvSide side, KvCodecId codec, siz
            policy->rotation == (side == KV_KEYS ? KV_ROTATE_KEYS : KV_ROTATE_VALUES);
 }
 
+bool kv_policy_rounds_aware(const KvPolicy *policy, KvCodecId codec) {
+    return policy->rounding != KV_ROUND_NEAREST && kv_codec_rounds_aware(kv_codec(codec));
+}
+
 bool kv_policy_is_full(const KvPolicy *policy) {
     for (size_t i = 0; i < policy->n_rules; i++)
         if (policy->rules[i].policy.tiers[0].capacity != KV_UNLIMITED)

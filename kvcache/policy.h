@@ -36,11 +36,20 @@ typedef enum KvRotation {
     KV_ROTATION_COUNT
 } KvRotation;
 
+/* How keys by channel are rounded (codec.h). */
+typedef enum KvRounding {
+    KV_ROUND_AUTO,    /* with an eye to the queries, where codec and backend can */
+    KV_ROUND_NEAREST, /* each number for itself */
+    KV_ROUND_AWARE,   /* as auto, and an error where they cannot */
+    KV_ROUNDING_COUNT
+} KvRounding;
+
 typedef struct KvPolicy {
     size_t n_rules;
     KvRule rules[KV_MAX_RULES];
     size_t group;        /* tokens that move between tiers together, and elements of a block: 32 or 64 */
     KvRotation rotation; /* Hadamard rotation of encoded tiers */
+    KvRounding rounding; /* of the keys of encoded tiers */
 } KvPolicy;
 
 /* The presets of the user's modes, with one rule for all layers, groups of 64 and rotation auto. */
@@ -76,5 +85,8 @@ size_t kv_policy_row_dim(const KvPolicy *policy, size_t head_dim);
 /* Whether a tier's side is rotated: by KvPolicy.rotation, the codec's bits, and kv_policy_row_dim() (auto leaves rows
  * whose length is no power of two unrotated). */
 bool kv_policy_rotates(const KvPolicy *policy, KvSide side, KvCodecId codec, size_t row_dim);
+
+/* Whether keys in this codec are rounded with an eye to the queries, on a backend that can. */
+bool kv_policy_rounds_aware(const KvPolicy *policy, KvCodecId codec);
 
 #endif

@@ -67,6 +67,11 @@ static int check_rule(const KvPolicy *policy, const KvRule *rule, size_t row_dim
     for (size_t t = 1; t < rule->policy.n_tiers; t++) {
         const KvTier *tier = &rule->policy.tiers[t];
         int status = check_codec(policy, KV_KEYS, tier->k, where, row_dim, error);
+        if (status == 0 && policy->rounding == KV_ROUND_AWARE && !kv_codec_rounds_aware(kv_codec(tier->k)))
+            status = error_set(error, ERROR_ARGUMENT,
+                               "%skeys in %s cannot be rounded with an eye to the queries; use --kv_rounding auto, "
+                               "which rounds them to nearest",
+                               where, kv_codec_name(kv_codec(tier->k)));
         if (status == 0)
             status = check_codec(policy, KV_VALUES, tier->v, where, row_dim, error);
         if (status < 0)

@@ -30,15 +30,14 @@ static int check_flags(const PolicyOptions *options, Error *error) {
     return 0;
 }
 
-static int parse_rotation(const char *text, KvRotation *out, Error *error) {
-    const char *const *names = kv_rotation_names();
-    for (int i = 0; names[i] != NULL; i++)
-        if (strcmp(text, names[i]) == 0) {
-            *out = (KvRotation)i;
+/* The index of `text` among `names`. */
+static int parse_name(const char *flag, const char *text, const char *const *names, const char *takes, int *out,
+                      Error *error) {
+    for (*out = 0; names[*out] != NULL; ++*out)
+        if (strcmp(text, names[*out]) == 0)
             return 0;
-        }
-    return error_set(error, ERROR_USAGE, "--kv_rotate %s: unknown; did you mean %s? It takes auto, on, off, k or v",
-                     text, nearest_name(text, names));
+    return error_set(error, ERROR_USAGE, "%s %s: unknown; did you mean %s? It takes %s", flag, text,
+                     nearest_name(text, names), takes);
 }
 
 /* The policy of the flags, and of `text` where it is not NULL. */
@@ -51,8 +50,14 @@ static int make_policy(const PolicyOptions *options, const char *text, KvPolicy 
               : options->compress ? kv_policy_compressed(sink, window)
                                   : kv_policy_full();
     policy->group = options->block;
-    if (parse_rotation(options->rotate, &policy->rotation, error) < 0)
+    int rotation, rounding;
+    if (parse_name("--kv_rotate", options->rotate, kv_rotation_names(), "auto, on, off, k or v", &rotation, error) <
+            0 ||
+        parse_name("--kv_rounding", options->rounding, kv_rounding_names(), "auto, nearest or aware", &rounding,
+                   error) < 0)
         return error->code;
+    policy->rotation = (KvRotation)rotation;
+    policy->rounding = (KvRounding)rounding;
     return text != NULL ? kv_policy_parse(text, policy, error) : 0;
 }
 

@@ -17,7 +17,7 @@
 typedef struct PolicyOptions {
     bool compress, quantize;
     size_t sink, window; /* OPTION_UNSET: the default */
-    const char *codec, *rotate;
+    const char *codec, *rotate, *rounding;
     StringList policies;
     size_t block; /* 32 or 64 */
 } PolicyOptions;
@@ -26,7 +26,7 @@ typedef struct PolicyOptions {
 #define KV_DEFAULT_WINDOW 32
 
 /* clang-format off */
-#define POLICY_DEFAULTS {.sink = OPTION_UNSET, .window = OPTION_UNSET, .rotate = "auto", .block = 64}
+#define POLICY_DEFAULTS {.sink = OPTION_UNSET, .window = OPTION_UNSET, .rotate = "auto", .rounding = "auto", .block = 64}
 
 #define POLICY_OPTIONS(o)                                                                                              \
     {"Cache (full FP16 unless one of the first three is given)", OPTION_HEADING, NULL, NULL, NULL, 0, 0},              \
@@ -39,7 +39,9 @@ typedef struct PolicyOptions {
     {"kv_codec", OPTION_STRING, &(o).codec, "CODEC", "for --quantize_kv: int8, or k=int8,v=q4_0; default int8", 0, 0}, \
     {"kv_block_size", OPTION_SIZE, &(o).block, "N", "tokens a group, elements a block: 32 or 64; default 64", 32, 64}, \
     {"kv_rotate", OPTION_STRING, &(o).rotate, "WHEN",                                                                  \
-     "Hadamard rotation: auto (codecs below 8 bits), on, off, k or v (that side alone); default auto", 0, 0}
+     "Hadamard rotation: auto (codecs below 8 bits), on, off, k or v (that side alone); default auto", 0, 0},         \
+    {"kv_rounding", OPTION_STRING, &(o).rounding, "HOW",                                                               \
+     "keys in codes: nearest, aware of the queries, or auto: aware where it can be; default auto", 0, 0}
 /* clang-format on */
 
 /* Whether a flag chooses a policy; without one it is the full cache. */

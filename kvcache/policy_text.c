@@ -1,7 +1,8 @@
 /* The text form of policies in both directions; see policy_text.h. The grammar, with white space allowed between its
  * symbols:
  *
- *     policy = {"rotate=" ("auto" | "on" | "off" | "k" | "v") "," | "block=" ("32" | "64") ","} rule {";" rule}
+ *     policy = {"rotate=" ("auto" | "on" | "off" | "k" | "v") "," | "block=" ("32" | "64") "," |
+ *               "rounding=" ("auto" | "nearest" | "aware") ","} rule {";" rule}
  *     rule   = ["@" layers ":"] ["sink=" N ","] tier {"," tier}
  *     layers = "*" | N | N "-" N | N "-" "*"
  *     tier   = codec ["/" codec] ":" (N | "*") */
@@ -22,6 +23,14 @@ const char *const *kv_rotation_names(void) {
     static const char *const NAMES[KV_ROTATION_COUNT + 1] = {
         [KV_ROTATE_AUTO] = "auto", [KV_ROTATE_ON] = "on",    [KV_ROTATE_OFF] = "off",
         [KV_ROTATE_KEYS] = "k",    [KV_ROTATE_VALUES] = "v", [KV_ROTATION_COUNT] = NULL};
+    return NAMES;
+}
+
+const char *const *kv_rounding_names(void) {
+    static const char *const NAMES[KV_ROUNDING_COUNT + 1] = {[KV_ROUND_AUTO] = "auto",
+                                                             [KV_ROUND_NEAREST] = "nearest",
+                                                             [KV_ROUND_AWARE] = "aware",
+                                                             [KV_ROUNDING_COUNT] = NULL};
     return NAMES;
 }
 
@@ -74,6 +83,8 @@ size_t kv_policy_print(const KvPolicy *policy, char *text, size_t size) {
     const KvPolicy preset = kv_policy_full();
     if (policy->rotation != preset.rotation)
         write_text(&writer, "rotate=%s,", kv_rotation_names()[policy->rotation]);
+    if (policy->rounding != preset.rounding)
+        write_text(&writer, "rounding=%s,", kv_rounding_names()[policy->rounding]);
     if (policy->group != preset.group)
         write_text(&writer, "block=%zu,", policy->group);
     for (size_t i = 0; i < policy->n_rules; i++) {
@@ -272,36 +283,60 @@ static int parse_rule(Parser *parser, KvPolicy *policy) {
     return 0;
 }
 
-static int parse_rotation(Parser *parser, KvRotation *rotation) {
+/* One of `names`, as its index. */
+static int parse_name(Parser *parser, const char *const *names, const char *what, int *index) {
     StringView name = peek_name(parser);
-    for (int i = 0; i < KV_ROTATION_COUNT; i++)
-        if (sv_is(name, kv_rotation_names()[i])) {
+    for (int i = 0; names[i] != NULL; i++)
+        if (sv_is(name, names[i])) {
             parser->at += name.length;
-            *rotation = (KvRotation)i;
+            *index = i;
             return 0;
         }
-    return expected(parser, "auto, on, off, k or v");
+    return expected(parser, what);
 }
 
-static int parse_block(Parser *parser, size_t *block) {
+static int parse_rotation(Parser *parser, KvPolicy *policy) {
+    int index = 0;
+    if (parse_name(parser, kv_rotation_names(), "auto, on, off, k or v", &index) < 0)
+        return ERROR_USAGE;
+    policy->rotation = (KvRotation)index;
+    return 0;
+}
+
+static int parse_rounding(Parser *parser, KvPolicy *policy) {
+    int index = 0;
+    if (parse_name(parser, kv_rounding_names(), "auto, nearest or aware", &index) < 0)
+        return ERROR_USAGE;
+    policy->rounding = (KvRounding)index;
+    return 0;
+}
+
+static int parse_block(Parser *parser, KvPolicy *policy) {
     peek(parser);
     const char *start = parser->at;
-    if (parse_number(parser, "32 or 64", block) < 0)
+    if (parse_number(parser, "32 or 64", &policy->group) < 0)
         return ERROR_USAGE;
-    return kv_is_group_size(*block) ? 0 : fail_at(parser, start, "expected 32 or 64, not %zu", *block);
+    return kv_is_group_size(policy->group) ? 0 : fail_at(parser, start, "expected 32 or 64, not %zu", policy->group);
 }
 
 /* The settings in front of all rules, which hold for all of them. */
 static int parse_settings(Parser *parser, KvPolicy *policy) {
+    static const struct {
+        const char *name;
+        int (*parse)(Parser *parser, KvPolicy *policy);
+    } SETTINGS[] = {{"rotate", parse_rotation}, {"rounding", parse_rounding}, {"block", parse_block}};
+    const size_t n_settings = sizeof SETTINGS / sizeof *SETTINGS;
     for (;;) {
         StringView name = peek_name(parser);
-        bool rotate = sv_is(name, "rotate");
-        if (!rotate && !sv_is(name, "block"))
+        size_t i = 0;
+        while (i < n_settings && !sv_is(name, SETTINGS[i].name))
+            i++;
+        if (i == n_settings)
             return 0;
         parser->at += name.length;
         if (!accept(parser, '='))
             return expected(parser, "'=', as in rotate=off or block=32");
-        if ((rotate ? parse_rotation(parser, &policy->rotation) : parse_block(parser, &policy->group)) < 0)
+        if (SETTINGS[i].parse(parser, policy) < 0)
             return ERROR_USAGE;
         if (!accept(parser, ','))
             return expected(parser, "',' and a tier as codec:capacity");
@@ -310,7 +345,7 @@ static int parse_settings(Parser *parser, KvPolicy *policy) {
 
 int kv_policy_parse(const char *text, KvPolicy *policy, Error *error) {
     Parser parser = {.flag = "--kv_policy", .text = text, .at = text, .error = error};
-    KvPolicy parsed = {.group = policy->group, .rotation = policy->rotation};
+    KvPolicy parsed = {.group = policy->group, .rotation = policy->rotation, .rounding = policy->rounding};
     if (parse_settings(&parser, &parsed) < 0)
         return ERROR_USAGE;
     do {

@@ -33,5 +33,6 @@ void kv_rule_print_layers(const KvRule *rule, char text[KV_LAYERS_TEXT]);
 
 /* "auto", "on", "off", "k" or "v"; the names end with NULL. */
 const char *const *kv_rotation_names(void);
+const char *const *kv_rounding_names(void);
 
 #endif

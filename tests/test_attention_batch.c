@@ -166,7 +166,8 @@ static void check_case(const Case *c) {
         n = n < N_TOKENS - first ? n : N_TOKENS - first;
         for (size_t layer = 0; layer < N_LAYERS; layer++) {
             for (size_t kv_head = 0; kv_head < c->n_kv_heads; kv_head++)
-                kvcache_append(&cache, layer, kv_head, n, keys + first * row, values + first * row);
+                kvcache_append(&cache, layer, kv_head, n,
+                           &(KvRows){.keys = keys + first * row, .values = values + first * row});
             for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level))
                 check_batch(c, &cache, level, layer, n);
             for (size_t kv_head = 0; kv_head < c->n_kv_heads; kv_head++)
@@ -235,7 +236,7 @@ static void check_nonfinite(const Case *c) {
     for (; cache.n_tokens < TOKENS; kvcache_advance(&cache, 1)) {
         size_t at = cache.n_tokens * c->head_dim;
         for (size_t layer = 0; layer < N_LAYERS; layer++)
-            kvcache_append(&cache, layer, 0, 1, keys + at, values + at);
+            kvcache_append(&cache, layer, 0, 1, &(KvRows){.keys = keys + at, .values = values + at});
         for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT && cache.n_tokens + 1 == TOKENS;
              level = cpu_next_level(level)) {
             attend_alone(attention_kernels(level), &batch, 0, 0);

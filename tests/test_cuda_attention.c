@@ -103,7 +103,8 @@ static void end_case(Bench *bench) {
 static void append(Bench *bench, size_t n) {
     size_t row = bench->c.n_kv_heads * bench->c.head_dim, first = bench->s.cache.n_tokens * row;
     for (size_t kv_head = 0; kv_head < bench->c.n_kv_heads; kv_head++)
-        kvcache_append(&bench->s.cache, LAYER, kv_head, n, bench->keys + first, bench->values + first);
+        kvcache_append(&bench->s.cache, LAYER, kv_head, n,
+                       &(KvRows){.keys = bench->keys + first, .values = bench->values + first});
 }
 
 static void commit(Bench *bench, size_t n) {

@@ -4,6 +4,7 @@
 #include "base/half.h"
 #include "base/simd/detect.h"
 #include "cpu/backend.h"
+#include "kvcache/codec/query_moments.h"
 #include "kvcache/codec/weave.h"
 #include "kvcache/ledger.h"
 #include "kvcache/policy_check.h"
@@ -19,9 +20,10 @@
 
 #include <cmocka.h>
 
-enum { DIM = 64, N_TOKENS = 400, N_KV_HEADS = 2, MAX_VIEW = N_TOKENS };
+enum { DIM = 64, N_TOKENS = 400, N_KV_HEADS = 2, N_HEADS = 3 * N_KV_HEADS, MAX_VIEW = N_TOKENS };
 
 static float fresh_keys[N_TOKENS][N_KV_HEADS][DIM], fresh_values[N_TOKENS][N_KV_HEADS][DIM];
+static float fresh_queries[N_TOKENS][N_HEADS][DIM];
 
 static uint64_t random_state = 1;
 
@@ -37,6 +39,10 @@ static void random_ids(int32_t *ids, size_t n) {
 
 static void fill_tokens(void) {
     for (size_t t = 0; t < N_TOKENS; t++)
+        for (size_t h = 0; h < N_HEADS; h++)
+            for (size_t d = 0; d < DIM; d++) /* each token's in few directions: rounding differs from token to token */
+                fresh_queries[t][h][d] = d % 8 == t % 8 ? (float)random_below(20001) / 1e4f - 1 : 0.01f;
+    for (size_t t = 0; t < N_TOKENS; t++)
         for (size_t h = 0; h < N_KV_HEADS; h++)
             for (size_t d = 0; d < DIM; d++) {
                 fresh_keys[t][h][d] = (float)random_below(20001) / 1e4f - 1;
@@ -49,21 +55,56 @@ typedef struct Forms {
     float keys[KV_MAX_TIERS][N_TOKENS][DIM], values[KV_MAX_TIERS][N_TOKENS][DIM];
 } Forms;
 
-/* Encodes a group from `rows` and decodes it into `out`, then turns `rows` into what the next tier starts from. */
-static void pass_through(const KvPolicy *policy, KvCodecId id, KvSide side, float *rows, float *out) {
-    static float scratch[64 * DIM];
+/* Encodes a group from `rows` and decodes it into `out`, then turns `rows` into what the next tier starts from. Keys
+ * are rounded with `moments`, if not NULL. */
+static void pass_through(const KvPolicy *policy, KvCodecId id, KvSide side, const float *moments, float *rows,
+                         float *out) {
+    static float scratch[64 * DIM * 2], factor[DIM * DIM];
     static uint8_t record[64 * DIM * 4];
+    const KvCodec *codec = kv_codec(id);
     KvGroup group = {policy->group, DIM, policy->group, kv_policy_rotates(policy, side, id, DIM)};
-    kv_codec_encode(kv_codec(id), SIMD_SCALAR, side, &group, rows, scratch, record);
-    kv_codec_decoder(kv_codec(id), SIMD_SCALAR)(side, &group, record, 0, group.n_tokens, out);
+    if (moments != NULL && side == KV_KEYS && kv_codec_rounds_aware(codec)) {
+        assert_true(kv_moments_factor(SIMD_SCALAR, moments, DIM, DIM, group.rotated, factor));
+        if (group.rotated)
+            kv_rotate(rows, group.n_tokens, DIM);
+        kv_codec_encode_aware(codec, SIMD_SCALAR, &group, factor, rows, scratch, record);
+    } else
+        kv_codec_encode(codec, SIMD_SCALAR, side, &group, rows, scratch, record);
+    kv_codec_decoder(codec, SIMD_SCALAR)(side, &group, record, 0, group.n_tokens, out);
     memcpy(rows, out, group.n_tokens * DIM * sizeof *rows);
     if (group.rotated)
         kv_rotate(rows, group.n_tokens, DIM);
 }
 
-static void compute_forms(const KvPolicy *policy, size_t head, Forms *forms) {
+/* moments[n]: of the queries of n tokens that came one by one, as a group finds them that the last one pushes out. */
+static const float *moments_by_token(const KvPolicy *policy, size_t head) {
+    enum { FLOATS = DIM / 16 * (DIM / 16 + 1) / 2 * 256, HEADS = N_HEADS / N_KV_HEADS };
+    static float moments[N_TOKENS + 1][FLOATS];
+    assert_int_equal(kv_moments_floats(DIM), FLOATS);
+    memset(moments[0], 0, sizeof moments[0]);
+    for (size_t n = 1; n <= N_TOKENS; n++) {
+        const KvLayerPolicy *layer = &policy->rules[0].policy;
+        memcpy(moments[n], moments[n - 1], sizeof moments[n]);
+        if (n > 1 && kv_plan(layer, policy->group, n - 1).entered[1] > kv_plan(layer, policy->group, n - 2).entered[1])
+            kv_moments_fade(moments[n], DIM, KV_MOMENTS_MEMORY);
+        kv_moments_add(SIMD_SCALAR, moments[n], DIM, HEADS, 1, N_HEADS * DIM, fresh_queries[n - 1][head * HEADS]);
+    }
+    return moments[0];
+}
+
+/* How many tokens have come when the group that begins at `first` enters the tier. */
+static size_t arrival(const KvPolicy *policy, size_t tier, size_t first) {
+    const KvLayerPolicy *layer = &policy->rules[0].policy;
+    size_t n = 0;
+    while (n < N_TOKENS && kv_plan(layer, policy->group, n).entered[tier] < first - layer->sink + policy->group)
+        n++;
+    return n;
+}
+
+static void compute_forms(const KvPolicy *policy, bool takes_queries, size_t head, Forms *forms) {
     const KvLayerPolicy *layer = &policy->rules[0].policy;
     static float keys[N_TOKENS][DIM], values[N_TOKENS][DIM];
+    const float *moments = takes_queries ? moments_by_token(policy, head) : NULL;
     for (size_t t = 0; t < N_TOKENS; t++)
         for (size_t d = 0; d < DIM; d++) {
             keys[t][d] = forms->keys[0][t][d] = half_to_float(half_from_float(fresh_keys[t][head][d]));
@@ -71,8 +112,11 @@ static void compute_forms(const KvPolicy *policy, size_t head, Forms *forms) {
         }
     for (size_t tier = 1; tier < layer->n_tiers; tier++)
         for (size_t first = layer->sink; first + policy->group <= N_TOKENS; first += policy->group) {
-            pass_through(policy, layer->tiers[tier].k, KV_KEYS, keys[first], forms->keys[tier][first]);
-            pass_through(policy, layer->tiers[tier].v, KV_VALUES, values[first], forms->values[tier][first]);
+            const float *seen = moments;
+            if (seen != NULL)
+                seen += arrival(policy, tier, first) * kv_moments_floats(DIM);
+            pass_through(policy, layer->tiers[tier].k, KV_KEYS, seen, keys[first], forms->keys[tier][first]);
+            pass_through(policy, layer->tiers[tier].v, KV_VALUES, seen, values[first], forms->values[tier][first]);
         }
 }
 
@@ -171,15 +215,17 @@ static void check_policy(const char *text, size_t group, size_t n_batch, const K
         fail_msg("%s", error.message);
     void *memory = cache_memory(&cache);
     kvcache_set_memory(&cache, memory);
+    kvcache_clear(&cache);               /* zeroes what must be */
     cache.level = cpu_best_simd_level(); /* what is expected comes from the scalar one */
     memset(decoded, 0, sizeof decoded);
     for (size_t head = 0; head < N_KV_HEADS; head++)
-        compute_forms(&policy, head, &forms[head]);
+        compute_forms(&policy, form->takes_queries && policy.rounding != KV_ROUND_NEAREST, head, &forms[head]);
     for (size_t first = 0; first < N_TOKENS;) {
         size_t n = 1 + random_below(n_batch);
         n = n < N_TOKENS - first ? n : N_TOKENS - first;
         for (size_t head = 0; head < N_KV_HEADS; head++) {
-            kvcache_append(&cache, 0, head, n, fresh_keys[first][0], fresh_values[first][0]);
+            kvcache_append(&cache, 0, head, n,
+                           &(KvRows){fresh_keys[first][0], fresh_values[first][0], fresh_queries[first][0], N_HEADS});
             for (size_t t = 0; t < n; t++)
                 check_view(&cache, &forms[head], head, first + t);
             kvcache_commit(&cache, 0, head, n);
@@ -216,7 +262,9 @@ static void test_views(void **state) {
                                     "sink=0,f16:1,f16:64,int2:0,binary:*",
                                     "sink=1,f16:64,f16/int4:10",
                                     "sink=400,f16:*",
-                                    "f16:0,q4_1:*"};
+                                    "f16:0,q4_1:*",
+                                    "sink=7,f16:20,int3:90,int2:*",
+                                    "rounding=nearest,sink=4,f16:32,int4:*"};
     const size_t batches[] = {1, 7, 64, 128, 400};
     for (size_t i = 0; i < sizeof policies / sizeof *policies; i++)
         for (size_t j = 0; j < sizeof batches / sizeof *batches; j++) {
@@ -252,7 +300,7 @@ static void load_reversed(KvCodecId id, KvSide side, const KvGroup *group, const
 /* The storage neither knows the form of records nor their size. */
 static void test_another_form(void **state) {
     (void)state;
-    const KvRecordForm reversed = {reversed_bytes, store_reversed, load_reversed};
+    const KvRecordForm reversed = {reversed_bytes, store_reversed, load_reversed, true};
     fill_tokens();
     check_policy("sink=5,f16:7,int8:70,q4_0:100,nf4:*", 64, 128, &reversed);
     check_policy("sink=16,f16:32,f16/int8g:64,q5_1:64", 32, 50, &reversed);

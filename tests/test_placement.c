@@ -70,7 +70,7 @@ static void feed(KvCache *cache, size_t n_tokens) {
     for (; cache->n_tokens < n_tokens; kvcache_advance(cache, 1))
         for (size_t layer = 0; layer < N_LAYERS; layer++)
             for (size_t head = 0; head < N_KV_HEADS; head++) {
-                kvcache_append(cache, layer, head, 1, rows[0], rows[0]);
+                kvcache_append(cache, layer, head, 1, &(KvRows){.keys = rows[0], .values = rows[0]});
                 kvcache_commit(cache, layer, head, 1);
             }
 }

@@ -159,6 +159,17 @@ void kv_codec_encode(const KvCodec *codec, SimdLevel level, KvSide side, const K
     encoder_of(format_of(codec), level)(format_of(codec), side, group, values, record);
 }
 
+bool kv_codec_rounds_aware(const KvCodec *codec) {
+    const KvFormat *format = format_of(codec);
+    return format->keys_by_channel && (format->kind == KV_CODE_SIGNED || format->kind == KV_CODE_UNSIGNED);
+}
+
+void kv_codec_encode_aware(const KvCodec *codec, SimdLevel level, const KvGroup *group, const float *factor,
+                           const float *values, float *scratch, uint8_t *record) {
+    static KvEncodeAware *const AWARE[SIMD_LEVEL_COUNT] = SIMD_TABLE(kv_encode_aware);
+    AWARE[level](format_of(codec), group, factor, values, scratch, record);
+}
+
 KvDecode *kv_codec_decoder(const KvCodec *codec, SimdLevel level) {
     static KvDecode *const *const DECODERS[SIMD_LEVEL_COUNT] = SIMD_TABLE(kv_decoders);
     return DECODERS[level][kv_codec_id(codec)];

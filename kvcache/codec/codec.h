@@ -52,6 +52,25 @@ void kv_codec_encode(const KvCodec *codec, SimdLevel level, KvSide side, const K
                      float *scratch,      // (n_tokens, head_dim); NULL where not group->rotated
                      uint8_t *record);    // (kv_codec_bytes)
 
+/* Whether keys can be rounded with an eye to the queries: codecs of a linear code with scales by channel. */
+bool kv_codec_rounds_aware(const KvCodec *codec);
+
+/* Encodes a group of keys, rotated already where they are to be, channel after channel: each one is corrected for the
+ * errors of those before it, so that scores lose little of what queries look at (query_moments.h; the method is that of
+ * Frantar et al. 2022, GPTQ, and Chee et al. 2023, LDLQ, which round weights with the moments of a calibration text).
+ * The record is one of kv_codec_encode(): with a factor of zeros, the same bits. Of codecs that
+ * kv_codec_rounds_aware(). Every level gives the same bits. */
+void kv_codec_encode_aware(const KvCodec *codec, SimdLevel level, const KvGroup *group,
+                           const float *factor, // (head_dim, head_dim) kv_moments_factor()
+                           const float *values, // (n_tokens, head_dim)
+                           float *scratch,      // (kv_aware_floats())
+                           uint8_t *record);    // (kv_codec_bytes)
+
+/* Floats of scratch memory for it: errors, and codes in bytes. */
+static inline size_t kv_aware_floats(const KvGroup *group) {
+    return group->n_tokens * group->head_dim * 5 / 4;
+}
+
 KvDecode *kv_codec_decoder(const KvCodec *codec, SimdLevel level);
 
 /* The orthonormal Walsh-Hadamard transform of rows (n_rows, n), in place; its own inverse. n must be a power of two. */

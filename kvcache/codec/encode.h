@@ -11,9 +11,17 @@ typedef void KvEncode(const KvFormat *format, KvSide side, const KvGroup *group,
                       const float *values, // (n_tokens, head_dim)
                       uint8_t *record);
 
-SIMD_DECLARE(KvEncode, kv_encode_tensor, ); /* tensor.c */
-SIMD_DECLARE(KvEncode, kv_encode_scaled, ); /* scaled.c */
-SIMD_DECLARE(KvEncode, kv_encode_nf4, );    /* nf4.c */
+/* See kv_codec_encode_aware(). */
+typedef void KvEncodeAware(const KvFormat *format, const KvGroup *group,
+                           const float *factor, // (head_dim, head_dim)
+                           const float *values, // (n_tokens, head_dim)
+                           float *errors,       // (kv_aware_floats()) scratch
+                           uint8_t *record);
+
+SIMD_DECLARE(KvEncodeAware, kv_encode_aware, ); /* scaled.c */
+SIMD_DECLARE(KvEncode, kv_encode_tensor, );     /* tensor.c */
+SIMD_DECLARE(KvEncode, kv_encode_scaled, );     /* scaled.c */
+SIMD_DECLARE(KvEncode, kv_encode_nf4, );        /* nf4.c */
 
 /* n codes below 2^bits to n * bits / 8 bytes, the first code in the lowest bits. Widths that divide 8 have a
  * loop that vectorizes. */

@@ -23,6 +23,8 @@ typedef struct KvGroup {
     bool rotated;    /* transformed by kv_rotate() before encoding */
 } KvGroup;
 
+#define KV_MAX_GROUP 64
+
 static inline bool kv_is_group_size(size_t n) {
     return n == 32 || n == 64;
 }

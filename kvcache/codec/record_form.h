@@ -17,6 +17,8 @@ typedef struct KvRecordForm {
     void (*load)(KvCodecId id, KvSide side, const KvGroup *group,
                  const uint8_t *stored, // (stored_bytes)
                  uint8_t *record);      // (kv_codec_bytes)
+
+    bool takes_queries; /* whether the backend's encoders get the queries, so that keys can be rounded with them */
 } KvRecordForm;
 
 /* Records as codecs write them. */

@@ -113,6 +113,52 @@ static void encode_piece(const KvFormat *format, const KvRecordLayout *layout, c
     }
 }
 
+/* ---- Keys by channel, each channel corrected for the errors of those before it */
+
+/* The channel's numbers as they are to be rounded: its own, and its shares of the errors so far. */
+static void correct_channel(const float *shares, size_t channel, size_t n_tokens, const float *errors, float *x) {
+    for (size_t j = 0; j < channel; j++, errors += n_tokens)
+        for (size_t t = 0; t < n_tokens; t++)
+            x[t] += shares[j] * errors[t];
+}
+
+/* What the channel's true numbers lose; none is passed on where one of them is not finite. */
+static void channel_errors(const KvFormat *format, const float *values, size_t stride, size_t n_tokens,
+                           const KvSteps *steps, const uint8_t *codes, float *errors) {
+    float taint = 0.0f;
+    for (size_t t = 0; t < n_tokens; t++) {
+        float code = format->kind == KV_CODE_SIGNED ? (float)(int8_t)codes[t] : (float)codes[t];
+        errors[t] = values[t * stride] - (steps->scale[0] * code + steps->minimum[0]);
+        taint += errors[t] - errors[t];
+    }
+    for (size_t t = 0; t < n_tokens && taint != 0.0f; t++)
+        errors[t] = 0.0f;
+}
+
+void SIMD_NAME(kv_encode_aware)(const KvFormat *format, const KvGroup *group, const float *factor, const float *values,
+                                float *errors, uint8_t *record) {
+    KvRecordLayout layout = kv_record_layout(format, KV_KEYS, group);
+    size_t n_tokens = group->n_tokens, head_dim = group->head_dim;
+    uint8_t codes[KV_MAX_GROUP], *by_token = (uint8_t *)(errors + head_dim * n_tokens);
+    float x[KV_MAX_GROUP];
+    for (size_t c = 0; c < head_dim; c++) {
+        KvSteps steps;
+        Ranges ranges;
+        for (size_t t = 0; t < n_tokens; t++)
+            x[t] = values[t * head_dim + c];
+        correct_channel(factor + c * head_dim, c, n_tokens, errors, x);
+        measure_run(x, n_tokens, &ranges);
+        store_fit(format, &layout, c, fit_column(format, &ranges, 0, n_tokens), record);
+        load_step(format, &layout, record, c, 0, n_tokens, &steps);
+        choose_codes(format, x, n_tokens, &steps, codes);
+        channel_errors(format, values + c, head_dim, n_tokens, &steps, codes, errors + c * n_tokens);
+        for (size_t t = 0; t < n_tokens; t++)
+            by_token[t * head_dim + c] = codes[t];
+    }
+    for (size_t t = 0; t < n_tokens; t++)
+        pack_codes(by_token + t * head_dim, head_dim, format->bits, record + layout.codes + t * layout.token_bytes);
+}
+
 void SIMD_NAME(kv_encode_scaled)(const KvFormat *format, KvSide side, const KvGroup *group, const float *values,
                                  uint8_t *record) {
     KvRecordLayout layout = kv_record_layout(format, side, group);
