@@ -13,21 +13,38 @@
 
 #include <cmocka.h>
 
-/* The linker sends encoders through here; a broken one multiplies what it encodes by `encoder_factor`. */
+/* The linker sends encoders through here; broken ones multiply what they encode by `encoder_factor`. */
 void __real_kv_codec_encode(const KvCodec *codec, SimdLevel level, KvSide side, const KvGroup *group,
                             const float *values, float *scratch, uint8_t *record);
 void __wrap_kv_codec_encode(const KvCodec *codec, SimdLevel level, KvSide side, const KvGroup *group,
                             const float *values, float *scratch, uint8_t *record);
+void __real_kv_codec_encode_aware(const KvCodec *codec, SimdLevel level, const KvGroup *group, const float *factor,
+                                  const float *values, float *scratch, uint8_t *record);
+void __wrap_kv_codec_encode_aware(const KvCodec *codec, SimdLevel level, const KvGroup *group, const float *factor,
+                                  const float *values, float *scratch, uint8_t *record);
 
 static float encoder_factor = 1;
 
-void __wrap_kv_codec_encode(const KvCodec *codec, SimdLevel level, KvSide side, const KvGroup *group,
-                            const float *values, float *scratch, uint8_t *record) {
+/* malloc'd */
+static float *scaled_values(const KvGroup *group, const float *values) {
     size_t n = group->n_tokens * group->head_dim;
     float *scaled = malloc(n * sizeof *scaled);
     for (size_t i = 0; i < n; i++)
         scaled[i] = encoder_factor * values[i];
+    return scaled;
+}
+
+void __wrap_kv_codec_encode(const KvCodec *codec, SimdLevel level, KvSide side, const KvGroup *group,
+                            const float *values, float *scratch, uint8_t *record) {
+    float *scaled = scaled_values(group, values);
     __real_kv_codec_encode(codec, level, side, group, scaled, scratch, record);
+    free(scaled);
+}
+
+void __wrap_kv_codec_encode_aware(const KvCodec *codec, SimdLevel level, const KvGroup *group, const float *factor,
+                                  const float *values, float *scratch, uint8_t *record) {
+    float *scaled = scaled_values(group, values);
+    __real_kv_codec_encode_aware(codec, level, group, factor, scaled, scratch, record);
     free(scaled);
 }
 
