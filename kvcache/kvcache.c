@@ -156,7 +156,7 @@ static void encode_group(KvCache *cache, size_t layer, size_t kv_head, const KvE
     const KvCodec *codec = kv_codec(encoding->codec);
     KvGroup group = encoding->group;
     size_t head_dim = cache->layout.shape.head_dim, row_dim = cache->layout.row_dim;
-    if (side == KV_KEYS && is_aware(cache, layer) && kv_codec_rounds_aware(codec)) {
+    if (side == KV_KEYS && kvcache_rounds_aware(&cache->layout, encoding->codec)) {
         float *factor = (float *)(void *)slot_at(cache, &cache->layout.aware, kv_head, 0);
         if (kv_moments_factor(cache->level, moments_of(cache, layer, kv_head), head_dim, row_dim, group.rotated,
                               factor)) {

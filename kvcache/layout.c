@@ -83,17 +83,16 @@ static void lay_out_layer(const KvCacheLayout *layout, const KvLayerPolicy *poli
     }
 }
 
-/* Whether the layer's keys, or some tiers' of them, are rounded with an eye to the queries. */
-static bool is_aware(const KvCacheLayout *layout, const KvLayerPolicy *policy) {
-    for (size_t t = 1; t < policy->n_tiers && layout->form->takes_queries; t++)
-        if (kv_policy_rounds_aware(&layout->policy, policy->tiers[t].k))
+static bool any_tier_rounds_aware(const KvCacheLayout *layout, const KvLayerPolicy *policy) {
+    for (size_t t = 1; t < policy->n_tiers; t++)
+        if (kvcache_rounds_aware(layout, policy->tiers[t].k))
             return true;
     return false;
 }
 
 static void lay_out_moments(const KvCacheLayout *layout, const KvLayerPolicy *policy, Arena *arena,
                             KvLayerLayout *out) {
-    size_t start = arena->used, n_slots = is_aware(layout, policy) ? 1 : 0;
+    size_t start = arena->used, n_slots = any_tier_rounds_aware(layout, policy) ? 1 : 0;
     out->moments = carve(arena, &layout->shape, n_slots, kv_moments_floats(layout->shape.head_dim) * sizeof(float));
     out->moments_bytes = arena->used - start;
 }

@@ -89,6 +89,11 @@ static HOST_DEVICE inline const KvLayerPolicy *kvcache_layer_policy(const KvCach
     return &layout->policy.rules[layout->layers[layer].rule].policy;
 }
 
+/* Whether keys in this codec are rounded with the queries' moments. */
+static inline bool kvcache_rounds_aware(const KvCacheLayout *layout, KvCodecId codec) {
+    return layout->form->takes_queries && kv_policy_rounds_aware(&layout->policy, codec);
+}
+
 /* The plan of a layer once n_tokens have come. */
 static HOST_DEVICE inline KvPlan kvcache_layer_plan(const KvCacheLayout *layout, size_t layer, size_t n_tokens) {
     return kv_plan(kvcache_layer_policy(layout, layer), layout->policy.group, n_tokens);

@@ -3,7 +3,9 @@
 
 #include <stdio.h>
 
-static KvLedgerRow *find_row(KvLedger *ledger, size_t rule, size_t store, const KvStore *of) {
+static KvLedgerRow *find_row(KvLedger *ledger, const KvCacheLayout *layout, size_t layer, size_t store) {
+    size_t rule = layout->layers[layer].rule;
+    const KvStore *of = &layout->layers[layer].stores[store];
     for (size_t i = 0; i < ledger->n_rows; i++)
         if (ledger->rows[i].rule == rule && ledger->rows[i].store == store)
             return &ledger->rows[i];
@@ -13,7 +15,8 @@ static KvLedgerRow *find_row(KvLedger *ledger, size_t rule, size_t store, const 
                            .k = of->side[KV_KEYS].codec,
                            .v = of->side[KV_VALUES].codec,
                            .rotated_k = of->side[KV_KEYS].group.rotated,
-                           .rotated_v = of->side[KV_VALUES].group.rotated};
+                           .rotated_v = of->side[KV_VALUES].group.rotated,
+                           .aware_k = kvcache_rounds_aware(layout, of->side[KV_KEYS].codec)};
     return added;
 }
 
@@ -32,7 +35,7 @@ static void add_layer(const KvCacheLayout *layout, size_t layer, size_t n_tokens
     bool has_sink = kvcache_layer_policy(layout, layer)->sink > 0; /* without one, no row for it */
     for (size_t s = has_sink ? KV_SINK : KV_TIER(0); s < l->n_stores; s++) {
         const KvStore *store = &l->stores[s];
-        KvLedgerRow *row = find_row(ledger, l->rule, s, store);
+        KvLedgerRow *row = find_row(ledger, layout, layer, s);
         size_t slot_bytes = store->array[KV_KEYS].slot_bytes + store->array[KV_VALUES].slot_bytes;
         row->n_layers++;
         row->bytes += store->bytes;

@@ -22,6 +22,7 @@ typedef struct KvLedgerRow {
     size_t tokens_encoded; /* that have entered so far, in each of those layers */
     double bits;           /* an element, scales counted */
     bool rotated_k, rotated_v;
+    bool aware_k; /* keys are rounded with an eye to the queries */
 } KvLedgerRow;
 
 typedef struct KvLedger {

@@ -66,6 +66,7 @@ cJSON *ledger_json(const KvLedger *ledger) {
         cJSON_AddStringToObject(tier, "codec_v", kv_codec_name(kv_codec(row->v)));
         cJSON_AddNumberToObject(tier, "bits_per_element", row->bits);
         cJSON_AddBoolToObject(tier, "rotated_k", row->rotated_k);
+        cJSON_AddBoolToObject(tier, "aware_k", row->aware_k);
         cJSON_AddBoolToObject(tier, "rotated_v", row->rotated_v);
         cJSON_AddNumberToObject(tier, "layers", (double)row->n_layers);
         cJSON_AddNumberToObject(tier, "tokens", (double)row->tokens);
@@ -144,6 +145,7 @@ cJSON *run_report_json(const Generation *run, const char *model_path) {
     cJSON_AddNumberToObject(root, "prefill_tokens_per_second", rate(&run->prefill));
     cJSON_AddNumberToObject(root, "decode_tokens_per_second", rate(&run->decode));
     cJSON_AddNumberToObject(root, "kv_bytes", (double)ledger.bytes);
+    cJSON_AddNumberToObject(root, "moments_bytes", (double)ledger.moments_bytes);
     cJSON_AddNumberToObject(root, "kv_bytes_full", (double)ledger.bytes_full);
     cJSON_AddNumberToObject(root, "weights_bytes", (double)model->checkpoint.weights_bytes);
     cJSON_AddItemToObject(root, "tiers", ledger_json(&ledger));
@@ -182,9 +184,11 @@ void ledger_print(const KvLedger *ledger, FILE *stream) {
                                : row->rotated_k                 ? "  K rotated"
                                : row->rotated_v                 ? "  V rotated"
                                                                 : "";
-        fprintf(stream, "%-16s %8zu %10.3f %10zu %14zu %14zu%s\n", kv_ledger_row_name(row, text), row->n_layers,
-                row->bits, row->tokens, row->bytes_held, row->bytes, rotation);
+        fprintf(stream, "%-16s %8zu %10.3f %10zu %14zu %14zu%s%s\n", kv_ledger_row_name(row, text), row->n_layers,
+                row->bits, row->tokens, row->bytes_held, row->bytes, rotation, row->aware_k ? "  K rounded aware" : "");
     }
+    if (ledger->moments_bytes > 0)
+        fprintf(stream, "%-16s %62zu  of queries, to round keys with\n", "moments", ledger->moments_bytes);
     if (ledger->row_dim > ledger->head_dim)
         fprintf(stream, "note: rows of %zu are padded to %zu, as the codecs need; bits count that\n", ledger->head_dim,
                 ledger->row_dim);
