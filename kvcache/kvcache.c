@@ -57,13 +57,17 @@ static float *moments_of(const KvCache *cache, size_t layer, size_t kv_head) {
 }
 
 void kvcache_clear(KvCache *cache) {
-    cache->n_tokens = 0;
-    if (cache->collect != NULL)
-        cache->collect(cache);
-    memset(cache->counters, 0, cache->layout.shape.n_layers * sizeof *cache->counters);
     for (size_t layer = 0; layer < cache->layout.shape.n_layers && cache->memory != NULL; layer++)
         for (size_t kv_head = 0; kv_head < cache->layout.shape.n_kv_heads && is_aware(cache, layer); kv_head++)
             memset(moments_of(cache, layer, kv_head), 0, cache->layout.layers[layer].moments.slot_bytes);
+    kvcache_resume(cache, 0);
+}
+
+void kvcache_resume(KvCache *cache, size_t n_tokens) {
+    cache->n_tokens = n_tokens;
+    if (cache->collect != NULL)
+        cache->collect(cache);
+    memset(cache->counters, 0, cache->layout.shape.n_layers * sizeof *cache->counters);
 }
 
 bool kvcache_has_room(const KvCache *cache, size_t n_tokens) {
@@ -211,8 +215,10 @@ static void add_queries(KvCache *cache, size_t layer, size_t kv_head, size_t beg
 static size_t step_end(const KvCache *cache, size_t layer, size_t begin, size_t n_tokens) {
     const KvLayerPolicy *policy = kvcache_layer_policy(&cache->layout, layer);
     KvPlan plan = kvcache_layer_plan(&cache->layout, layer, cache->n_tokens + begin);
-    size_t next = policy->sink + policy->tiers[0].capacity + plan.entered[1] + cache->layout.policy.group;
-    return is_aware(cache, layer) ? at_most(next - cache->n_tokens, n_tokens) : n_tokens;
+    size_t group = cache->layout.policy.group;
+    return is_aware(cache, layer)
+               ? at_most(kv_plan_arrival(policy, group, 1, plan.entered[1] + group) - cache->n_tokens, n_tokens)
+               : n_tokens;
 }
 
 static void encode_due(KvCache *cache, size_t layer, size_t kv_head, size_t begin, size_t end) {

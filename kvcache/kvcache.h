@@ -75,6 +75,9 @@ void kvcache_touch(KvCache *cache, size_t kv_head, size_t begin, size_t end);
 /* Forgets all tokens and counters. */
 void kvcache_clear(KvCache *cache);
 
+/* The state of n_tokens has been put into the cache's memory (snapshot.h): goes on behind them, with no counters. */
+void kvcache_resume(KvCache *cache, size_t n_tokens);
+
 /* Whether n_tokens more may come: always where the policy streams, else up to n_ctx in all. */
 bool kvcache_has_room(const KvCache *cache, size_t n_tokens);
 

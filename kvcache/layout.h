@@ -55,6 +55,7 @@ typedef struct KvStore {
 #define KV_TIER(tier)    ((tier) + 1)
 #define KV_MAX_STORES    KV_TIER(KV_MAX_TIERS)
 #define KV_FIRST_ENCODED KV_TIER(1)
+#define KV_MOMENTS       KV_MAX_STORES /* in a list of stores: none of them, but the layer's moments */
 
 typedef struct KvLayerLayout {
     size_t rule; /* index into KvPolicy.rules */

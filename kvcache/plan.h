@@ -10,6 +10,7 @@
 #ifndef STOWKV_PLAN_H
 #define STOWKV_PLAN_H
 
+#include "base/checked.h"
 #include "base/host_device.h"
 #include "kvcache/policy.h"
 
@@ -36,6 +37,18 @@ static HOST_DEVICE inline KvPlan kv_plan(const KvLayerPolicy *policy, size_t gro
     for (size_t t = 0; t < policy->n_tiers; t++)
         plan.entered[t + 1] = kv_plan_left(&policy->tiers[t], group, plan.entered[t]);
     return plan;
+}
+
+/* How many tokens must come for `entered` of them, whole groups, to have entered a tier that no unlimited one precedes:
+ * the smallest n_tokens for which kv_plan() says so. */
+static HOST_DEVICE inline size_t kv_plan_arrival(const KvLayerPolicy *policy, size_t group, size_t tier,
+                                                 size_t entered) {
+    while (tier-- > 0) {
+        entered += policy->tiers[tier].capacity;
+        if (tier > 0)
+            entered = round_up(entered, group);
+    }
+    return policy->sink + entered;
 }
 
 static HOST_DEVICE inline size_t kv_plan_held(const KvPlan *plan, size_t tier) {

@@ -5,12 +5,13 @@
  *     kv_piece_save(&cache, &pieces[i], &memory, bytes, &error);               // each of them: pieces[i].size_bytes
  *
  *     kv_piece_load(&other, n_tokens, &pieces[i], &memory, bytes, &error);     // into a cache of the same policy
- *     kv_snapshot_resume(&other, n_tokens);                                    // goes on behind n_tokens
+ *     kvcache_resume(&other, n_tokens);                                        // goes on behind n_tokens
  *
  * A piece holds the tokens of one store in all layers that share a rule: a group of an encoded tier, or as many rows of
- * FP16, cut at the same positions. What is in it follows from the tokens up to its end and from its place alone, so
- * states of longer prefixes consist of the same pieces and a few more. It does not depend on n_ctx, nor on the batches
- * where the backend's sums do not. */
+ * FP16, cut at the same positions. What is in it follows from its place and from the first n_decisive tokens alone, so
+ * states of longer prefixes consist of the same pieces and a few more. Where keys are rounded with queries, their
+ * moments are a piece, too, and a group is decided by the tokens up to that which has it encoded. It does not depend on
+ * n_ctx, nor on the batches where the backend's sums do not. */
 #ifndef STOWKV_SNAPSHOT_H
 #define STOWKV_SNAPSHOT_H
 
@@ -18,8 +19,9 @@
 
 typedef struct KvPiece {
     size_t rule;       /* index into KvPolicy.rules: all layers that it holds for */
-    size_t store;      /* KV_SINK, KV_TIER(t) */
+    size_t store;      /* KV_SINK, KV_TIER(t), or KV_MOMENTS */
     size_t begin, end; /* positions */
+    size_t n_decisive; /* tokens, from the first on, that decide what is in it: `end`, or some more */
     size_t size_bytes;
 } KvPiece;
 
@@ -37,12 +39,9 @@ size_t kv_pieces(const KvCacheLayout *layout, size_t n_tokens, KvPiece *pieces);
 int kv_piece_save(const KvCache *cache, const KvPiece *piece, const KvMemory *memory, uint8_t *bytes, Error *error);
 
 /* Puts a piece of the state after n_tokens where it belongs; whatever the cache held counts for nothing until
- * kv_snapshot_resume(). */
+ * kvcache_resume(). */
 int kv_piece_load(KvCache *cache, size_t n_tokens, const KvPiece *piece, const KvMemory *memory, const uint8_t *bytes,
                   Error *error);
-
-/* All pieces are there: the cache holds n_tokens, of which none were read or encoded here. */
-void kv_snapshot_resume(KvCache *cache, size_t n_tokens);
 
 /* Of the bits of a state: raised whenever a codec, a backend's form of records or the order within a piece changes, for
  * states outlive the program. tests/test_snapshot.c notices. */

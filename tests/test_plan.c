@@ -203,6 +203,13 @@ static void test_invariants(void **state) {
                 assert_true(plan.entered[t + 1] == 0 || held >= capacity);
                 assert_true(capacity == KV_UNLIMITED || held < capacity + group);
             }
+            for (size_t t = 1; t <= policy.n_tiers && n_tokens < SIZE_MAX / 4; t++) {
+                size_t arrival = kv_plan_arrival(&policy, group, t, plan.entered[t]);
+                if (plan.entered[t] == 0)
+                    continue;
+                assert_true(kv_plan(&policy, group, arrival).entered[t] == plan.entered[t]);
+                assert_true(kv_plan(&policy, group, arrival - 1).entered[t] < plan.entered[t]);
+            }
             assert_true(kv_plan_dropped(&plan) >= kv_plan_dropped(&before));
             assert_int_equal(sum, n_tokens);
             before = plan;
