@@ -315,6 +315,14 @@ static int cuda_read_best(Backend *backend, int32_t *token, Error *error) {
     return 0;
 }
 
+static void cuda_mark_op(Backend *backend, size_t index) {
+    cuda_batch_mark(&cuda(backend)->batches, index);
+}
+
+static int cuda_elapsed_op(Backend *backend, size_t from, size_t to, double *seconds, Error *error) {
+    return cuda_batch_elapsed(&cuda(backend)->batches, from, to, seconds, error);
+}
+
 static int cuda_measure_copies_op(Backend *backend, CopyBandwidth *out, Error *error) {
     return cuda_measure_copies(&cuda(backend)->device, out, error);
 }
@@ -345,6 +353,8 @@ static const BackendOps CUDA_OPS = {
     .matmul_add = cuda_matmul_add,
     .find_best = cuda_find_best_op,
     .read_best = cuda_read_best,
+    .mark = cuda_mark_op,
+    .elapsed = cuda_elapsed_op,
     .measure_copies = cuda_measure_copies_op,
 };
 

@@ -1,6 +1,8 @@
 /* See step.h. */
 #include "cuda/step.h"
 
+#include "base/array.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,6 +40,9 @@ void cuda_batches_close(CudaBatches *batches) {
         cudaFreeHost(batches->host_best);
     if (batches->copied != NULL)
         cudaEventDestroy(batches->copied);
+    for (size_t i = 0; i < batches->n_marks; i++)
+        cudaEventDestroy(batches->marks[i]);
+    free(batches->marks);
     *batches = (CudaBatches){0};
 }
 
@@ -130,6 +135,42 @@ void cuda_batch_end(CudaBatches *batches) {
     if (status == cudaSuccess)
         status = cudaEventRecord(batches->copied, batches->stream);
     note(batches, status);
+}
+
+static bool make_marks(CudaBatches *batches, size_t n) {
+    Error error;
+    while (batches->n_marks < n) {
+        cudaEvent_t *marks =
+            array_for_one_more(batches->marks, batches->n_marks, sizeof *marks, "marks of a step", &error);
+        cudaError_t status = marks != NULL ? cudaSuccess : cudaErrorMemoryAllocation;
+        batches->marks = marks != NULL ? marks : batches->marks;
+        if (status == cudaSuccess)
+            status = cudaEventCreate(&batches->marks[batches->n_marks]);
+        note(batches, status);
+        if (status != cudaSuccess)
+            return false;
+        batches->n_marks++;
+    }
+    return true;
+}
+
+/* Without that flag an event of a recording is an order of its parts, and no time. */
+void cuda_batch_mark(CudaBatches *batches, size_t index) {
+    if (!make_marks(batches, index + 1))
+        return;
+    unsigned flags = batches->record != NULL ? cudaEventRecordExternal : cudaEventRecordDefault;
+    note(batches, cudaEventRecordWithFlags(batches->marks[index], batches->stream, flags));
+}
+
+int cuda_batch_elapsed(CudaBatches *batches, size_t from, size_t to, double *seconds, Error *error) {
+    float ms = 0;
+    if (from >= batches->n_marks || to >= batches->n_marks)
+        return error_set(error, ERROR_ARGUMENT, "marks %zu and %zu of %zu that were set", from, to, batches->n_marks);
+    cudaError_t status = cudaEventSynchronize(batches->marks[to]);
+    if (status == cudaSuccess)
+        status = cudaEventElapsedTime(&ms, batches->marks[from], batches->marks[to]);
+    *seconds = ms * 1e-3;
+    return cuda_check(status, "timing the GPU", error);
 }
 
 void cuda_step_close(BackendStep *step) {

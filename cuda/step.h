@@ -34,6 +34,8 @@ typedef struct CudaBatches {
     CudaBest *best;      /* device, owned */
     CudaBest *host_best; /* pinned, owned: its copy */
     BackendStep *record; /* under way; NULL: none */
+    cudaEvent_t *marks;  /* (n_marks) of cuda_batch_mark(), owned; none unless somebody times calls */
+    size_t n_marks;
     cudaError_t failure; /* the first of the functions that cannot tell */
 } CudaBatches;
 
@@ -51,6 +53,11 @@ void cuda_batch_end(CudaBatches *batches);
 /* Before the batch ends: the most likely of n tokens, by their logits in device memory. It is on its way to the host,
  * and once the stream is through *host_best has it. */
 void cuda_batch_find_best(CudaBatches *batches, const float *logits, size_t n);
+
+/* Has the stream note when it has come here, in a recorded step each time; and the seconds between two such times, once
+ * the second has come. */
+void cuda_batch_mark(CudaBatches *batches, size_t index);
+int cuda_batch_elapsed(CudaBatches *batches, size_t from, size_t to, double *seconds, Error *error);
 
 void cuda_step_close(BackendStep *step); /* NULL is fine */
 

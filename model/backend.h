@@ -133,6 +133,12 @@ typedef struct BackendOps {
     void (*find_best)(Backend *backend, const float *logits, size_t n);
     int (*read_best)(Backend *backend, int32_t *token, Error *error);
 
+    /* A device's clock, for who times the calls; both NULL where a call is through when it returns. mark() has the device
+     * note, under this index (from 0 on, few), when all calls so far are through; within a recorded step it does so each
+     * time that the step is done. elapsed() waits for mark `to` and tells the seconds since mark `from`. */
+    void (*mark)(Backend *backend, size_t index);
+    int (*elapsed)(Backend *backend, size_t from, size_t to, double *seconds, Error *error);
+
     /* Of a device; NULL where the host's threads read the backend's memory, whose speed they can measure. */
     int (*measure_copies)(Backend *backend, CopyBandwidth *out, Error *error);
 } BackendOps;

@@ -5,6 +5,7 @@
 #include "cpu/backend.h"
 #include "cuda/backend.h"
 #include "eval/bench/report.h"
+#include "eval/profile/timed_backend.h"
 #include "eval/proof.h"
 #include "kvcache/policy_check.h"
 #include "kvcache/policy_text.h"
@@ -245,6 +246,76 @@ static void test_recorded_step(void **state) {
             fail_msg("step %zu makes %ld calls of the runtime", t, n_calls);
     }
     close_run(&run);
+}
+
+/* Calls of one step: those of begin(), RoPE's angles, the embedding, six a layer, the logits. */
+static void check_profile(const Profile *profile, const ModelConfig *config, size_t n_decoded) {
+    const ProfilePhase *decode = &profile->phases[PROFILE_DECODE];
+    static const ProfileOp ONCE[] = {PROFILE_BEGIN, PROFILE_ANGLES, PROFILE_EMBED, PROFILE_LOGITS, PROFILE_READ};
+    static const ProfileOp OF_LAYER[] = {PROFILE_QKV,         PROFILE_APPEND,  PROFILE_ATTENTION,
+                                         PROFILE_ATTN_OUTPUT, PROFILE_GATE_UP, PROFILE_FFN_DOWN};
+    assert_int_equal(decode->n_steps, n_decoded);
+    assert_int_equal(profile->phases[PROFILE_PROMPT].n_steps, 2);
+    for (size_t i = 0; i < sizeof ONCE / sizeof *ONCE; i++)
+        assert_int_equal(decode->ops[ONCE[i]].calls, n_decoded);
+    for (size_t i = 0; i < sizeof OF_LAYER / sizeof *OF_LAYER; i++)
+        assert_int_equal(decode->ops[OF_LAYER[i]].calls, n_decoded * config->n_layers);
+    double counted = profile_counted_seconds(profile), wall = profile_wall_seconds(profile);
+    if (counted < 0.95 * wall || counted > 1.001 * wall)
+        fail_msg("%.6f s of %.6f s are counted", counted, wall);
+}
+
+/* Each call is within its step: marks of a recorded step are set anew each time. */
+static void check_events(const Profile *profile) {
+    size_t step = 0;
+    for (size_t i = 0; i < profile->n_events; i++) {
+        const ProfileEvent *event = &profile->events[i];
+        if (event->op == PROFILE_CLOCK || event->op == PROFILE_BETWEEN) {
+            step += event->op == PROFILE_BETWEEN;
+            continue;
+        }
+        const ProfileStep *s = &profile->steps[step];
+        if (event->seconds < 0 || event->begin < s->begin - 1e-5 || event->begin + event->seconds > s->end + 1e-5)
+            fail_msg("step %zu, %.6f to %.6f s: %s from %.6f s on takes %.6f s", step, s->begin, s->end,
+                     profile_op_name((ProfileOp)event->op), event->begin, event->seconds);
+    }
+    assert_int_equal(step, profile->n_steps - 1);
+}
+
+/* A device times its own calls, a prompt's and those of a recorded step, and the step stays a recording: beside the
+ * marks and what reading each of them takes it makes the same few calls of the runtime. */
+static void test_profiled_steps(void **state) {
+    (void)state;
+    Error error = {0};
+    Run plain, run;
+    Backend *backend = open_cuda(), *timed;
+    Profile profile = {0};
+    assert_int_equal(timed_backend_open(&timed, backend, &profile, &error), 0);
+    open_run(&plain, open_cuda(), "models/f32.gguf", "sink=4,f16:0,int8:*", 0);
+    open_run(&run, timed, "models/f32.gguf", "sink=4,f16:0,int8:*", 0);
+    profile_start(&profile);
+    const int32_t *tokens = random_windows();
+    size_t n_layers = run.model.checkpoint.config.n_layers, n_marks = 2 + 3 + 6 * n_layers;
+    for (size_t t = 0; t < 40; t += 20) { /* results that nobody reads */
+        assert_int_equal(forward(&plain.context, tokens + t, 20, LOGITS_NONE, &error), 0);
+        assert_int_equal(forward(&run.context, tokens + t, 20, LOGITS_NONE, &error), 0);
+    }
+    for (size_t t = 0; t < FEW; t++) {
+        step(&plain, tokens + 40 + t, 1);
+        CudaShimCounts before = cuda_shim_counts();
+        step(&run, tokens + 40 + t, 1);
+        CudaShimCounts after = cuda_shim_counts();
+        long n_calls = after.calls - before.calls - (after.launches - before.launches);
+        if (t >= 2 && n_calls > (long)(9 + 2 * n_marks))
+            fail_msg("step %zu makes %ld calls of the runtime", t, n_calls);
+        assert_memory_equal(plain.context.logits, run.context.logits,
+                            run.model.checkpoint.config.n_vocab * sizeof *run.context.logits);
+    }
+    check_profile(&profile, &run.model.checkpoint.config, FEW);
+    check_events(&profile);
+    close_run(&plain);
+    close_run(&run);
+    profile_free(&profile);
 }
 
 /* Norms, SiLU and residuals are in the launches of products: a layer is six of them, q, k and v, append, attention, its
@@ -563,6 +634,7 @@ int main(void) {
         cmocka_unit_test(test_repeats),
         cmocka_unit_test(test_memory),
         cmocka_unit_test(test_recorded_step),
+        cmocka_unit_test(test_profiled_steps),
         cmocka_unit_test(test_launches),
         cmocka_unit_test(test_evaluation),
         cmocka_unit_test(test_bench),

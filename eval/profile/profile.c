@@ -61,15 +61,22 @@ static void settle_phase(Profile *profile, const KvCache *cache) {
     profile->ledger = now;
 }
 
-void profile_count(Profile *profile, ProfileOp op, size_t layer, double begin, double bytes, double flops) {
-    double seconds = clock_seconds() - begin;
-    ProfileSum *sum = &profile->phases[profile->phase].ops[op];
+void profile_add(Profile *profile, const ProfileCall *call, double begin, double seconds) {
+    ProfileSum *sum = &profile->phases[profile->phase].ops[call->op];
     sum->calls++;
     sum->seconds += seconds;
-    sum->bytes += bytes;
-    sum->flops += flops;
-    add_event(profile, (ProfileEvent){begin - profile->start, seconds, (uint32_t)profile->n_steps, (uint16_t)layer,
-                                      (uint16_t)op});
+    sum->bytes += call->bytes;
+    sum->flops += call->flops;
+    add_event(profile, (ProfileEvent){begin - profile->start, seconds, (uint16_t)call->layer, (uint16_t)call->op});
+}
+
+void profile_count(Profile *profile, const ProfileCall *call, double begin) {
+    double now = clock_seconds();
+    profile_add(profile, call, begin, now - begin);
+    if (call->op == PROFILE_CLOCK || call->op == PROFILE_BETWEEN) { /* the others are in a step */
+        profile->phases[profile->phase].seconds += now - begin;
+        profile->counted = now - profile->start;
+    }
 }
 
 void profile_step_begin(Profile *profile, const KvCache *cache, size_t n_tokens) {
@@ -77,11 +84,8 @@ void profile_step_begin(Profile *profile, const KvCache *cache, size_t n_tokens)
     if (profile->n_steps == 0) {
         kv_ledger(cache, &profile->ledger);
         profile->phase = phase;
-    } else {
-        double end = profile->start + profile->steps[profile->n_steps - 1].end, now = clock_seconds();
-        profile_count(profile, PROFILE_BETWEEN, 0, end, 0, 0);
-        profile->phases[profile->phase].seconds += now - end;
-    }
+    } else
+        profile_count(profile, &(ProfileCall){.op = PROFILE_BETWEEN}, profile->start + profile->counted);
     if (phase != profile->phase) {
         settle_phase(profile, cache);
         profile->phase = phase;
@@ -107,6 +111,7 @@ void profile_step_end(Profile *profile) {
     double end = clock_seconds() - profile->start;
     profile->phases[profile->phase].seconds += end - step->end;
     step->end = end;
+    profile->counted = end;
 }
 
 /* A row's tokens were read in its encoding by each KV head, for n_heads / n_kv_heads queries: a product with the key
@@ -134,7 +139,7 @@ void profile_finish(Profile *profile, const KvCache *cache, const ModelConfig *c
 }
 
 double profile_wall_seconds(const Profile *profile) {
-    return profile->n_steps == 0 ? 0 : profile->steps[profile->n_steps - 1].end - profile->steps[0].begin;
+    return profile->n_steps == 0 ? 0 : profile->counted - profile->steps[0].begin;
 }
 
 double profile_counted_seconds(const Profile *profile) {

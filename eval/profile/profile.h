@@ -19,6 +19,7 @@
 
 /* clang-format off */
 #define PROFILE_OPS(DO)                                                                                                \
+    DO(BEGIN,       "batch to the device")                                                                             \
     DO(EMBED,       "embedding")                                                                                       \
     DO(ANGLES,      "RoPE angles")                                                                                     \
     DO(QKV,         "norm, Q K V products")                                                                            \
@@ -28,7 +29,8 @@
     DO(GATE_UP,     "norm, gate, up, SiLU")                                                                            \
     DO(FFN_DOWN,    "down")                                                                                            \
     DO(LOGITS,      "norm, logits product")                                                                            \
-    DO(READ,        "logits or token to the host")                                                                              \
+    DO(READ,        "result to the host; launching")                                                                   \
+    DO(CLOCK,       "reading the device's clock, for this")                                                            \
     DO(BETWEEN,     "between steps: sampling, text")
 /* clang-format on */
 
@@ -67,7 +69,6 @@ typedef struct ProfileStep {
 /* A call, for the trace. */
 typedef struct ProfileEvent {
     double begin, seconds;
-    uint32_t step;
     uint16_t layer;
     uint16_t op; /* ProfileOp */
 } ProfileEvent;
@@ -83,6 +84,7 @@ typedef struct Profile {
     bool out_of_memory; /* steps or events are missing */
 
     double start;    /* of clock_seconds() */
+    double counted;  /* until then, since the start, time has been counted */
     KvLedger ledger; /* when the current phase began */
     ProfilePhaseId phase;
 } Profile;
@@ -97,14 +99,22 @@ void profile_step_begin(Profile *profile, const KvCache *cache, size_t n_tokens)
 /* The batch's last call has returned; again where its logits are read behind it. */
 void profile_step_end(Profile *profile);
 
-/* A call of `op` from `begin` (of clock_seconds()) to now. */
-void profile_count(Profile *profile, ProfileOp op, size_t layer, double begin, double bytes, double flops);
+/* What a call is about, beside its time. */
+typedef struct ProfileCall {
+    ProfileOp op;
+    size_t layer;
+    double bytes, flops;
+} ProfileCall;
+
+/* A call from `begin` on (of clock_seconds()), and how long it took; or that is through now. */
+void profile_add(Profile *profile, const ProfileCall *call, double begin, double seconds);
+void profile_count(Profile *profile, const ProfileCall *call, double begin);
 
 /* Takes what attention read and what was encoded in the last phase from the cache's counters. The profile is complete
  * then. */
 void profile_finish(Profile *profile, const KvCache *cache, const ModelConfig *config);
 
-/* Seconds from the first step's begin to the last one's end, and those of them that operations account for. */
+/* Seconds from the first step's begin to the end of all that follows the last one, and those of them that operations account for. */
 double profile_wall_seconds(const Profile *profile);
 double profile_counted_seconds(const Profile *profile);
 

@@ -1,21 +1,42 @@
 /* See timed_backend.h. */
 #include "eval/profile/timed_backend.h"
 
+#include "base/array.h"
 #include "base/machine/clock.h"
 
+#include <math.h>
 #include <stdlib.h>
+
+/* The calls of a step, in order. Mark 0 is set before the step, 1 behind what begin() does, and one behind each call.
+ */
+typedef struct CallList {
+    ProfileCall *items;
+    size_t count;
+} CallList;
+
+/* What a recorded step does when it is done again. */
+typedef struct Recording {
+    BackendStep *step;
+    CallList calls;
+    struct Recording *next;
+} Recording;
 
 typedef struct TimedBackend {
     Backend base;
     BackendOps ops;
     Backend *inner;
     Profile *profile;
-    float *marker; /* memory of a device, which is read to wait for it; NULL: calls return when they are done */
-    size_t layer;  /* that calls are in: append() and attention() tell, the feed-forward network ends it */
+    size_t layer; /* that calls are in: append() and attention() tell, the feed-forward network ends it */
+
+    /* Of a device. */
+    bool has_marks;
+    Recording *recordings; /* owned */
+    CallList unrecorded;   /* of a step that is not recorded */
+    CallList *calls;       /* of the step under way, or of the one whose marks are not read; NULL: none */
 } TimedBackend;
 
 /* What is forgotten here would be called with the wrong backend. */
-#define N_OPS 26
+#define N_OPS 28
 _Static_assert(sizeof(BackendOps) == N_OPS * sizeof(void (*)(void)), "a new operation needs a function here");
 
 static TimedBackend *timed(Backend *backend) {
@@ -26,13 +47,68 @@ static const Backend *inner_of(const Backend *backend) {
     return ((const TimedBackend *)backend)->inner;
 }
 
-/* A device's work goes on behind the call: the time of an operation is that until it is through. */
-static void settle(TimedBackend *t) {
+/* ---- A device's marks */
+
+static void add_call(TimedBackend *t, const ProfileCall *call) {
     Error error;
-    float value;
-    if (t->marker != NULL)
-        t->inner->ops->read(t->inner, &value, t->marker, sizeof value,
-                            &error); /* a device that fails tells the caller */
+    ProfileCall *items =
+        array_for_one_more(t->calls->items, t->calls->count, sizeof *items, "the calls of a step", &error);
+    if (items == NULL) {
+        t->profile->out_of_memory = true;
+        return;
+    }
+    t->calls->items = items;
+    t->calls->items[t->calls->count++] = *call;
+    t->inner->ops->mark(t->inner, t->calls->count);
+}
+
+/* The list of a step that the backend keeps a recording of, or will. */
+static CallList *calls_of(TimedBackend *t, BackendStep *step) {
+    Recording *r = t->recordings;
+    while (r != NULL && r->step != step)
+        r = r->next;
+    if (r != NULL || step == NULL)
+        return r != NULL ? &r->calls : &t->unrecorded;
+    r = calloc(1, sizeof *r);
+    if (r == NULL) {
+        t->profile->out_of_memory = true;
+        return &t->unrecorded;
+    }
+    *r = (Recording){.step = step, .next = t->recordings};
+    t->recordings = r;
+    return &r->calls;
+}
+
+/* Reads the marks of the step that is through. What the host has waited beyond them is launching, and reading. A device
+ * that fails tells the caller. */
+static void collect(TimedBackend *t) {
+    if (t->calls == NULL)
+        return;
+    const CallList *calls = t->calls;
+    Error error;
+    double begin = clock_seconds(), before = 0, after;
+    const ProfileStep *step = &t->profile->steps[t->profile->n_steps - 1];
+    double start = t->profile->start + step->begin;
+    t->calls = NULL;
+    for (size_t i = 0; i < calls->count; i++, before = after) {
+        if (t->inner->ops->elapsed(t->inner, 0, i + 1, &after, &error) < 0)
+            return;
+        profile_add(t->profile, &calls->items[i], start + before, after - before);
+    }
+    profile_add(t->profile, &(ProfileCall){.op = PROFILE_READ}, start + before,
+                fmax(0, step->end - step->begin - before));
+    profile_count(t->profile, &(ProfileCall){.op = PROFILE_CLOCK}, begin);
+}
+
+/* ---- Calls */
+
+/* A call from `begin` on was made. */
+static void count(TimedBackend *t, ProfileOp op, size_t layer, double begin, double bytes, double flops) {
+    ProfileCall call = {op, layer, bytes, flops};
+    if (t->has_marks && t->calls != NULL)
+        add_call(t, &call);
+    else
+        profile_count(t->profile, &call, begin);
 }
 
 /* ---- Handed on */
@@ -90,8 +166,16 @@ static int timed_write(Backend *backend, void *to, const void *host, size_t size
 }
 
 static void timed_release_step(Backend *backend, BackendStep *step) {
-    Backend *inner = timed(backend)->inner;
-    inner->ops->release_step(inner, step);
+    TimedBackend *t = timed(backend);
+    for (Recording **r = &t->recordings; *r != NULL && step != NULL; r = &(*r)->next)
+        if ((*r)->step == step) {
+            Recording *gone = *r;
+            *r = gone->next;
+            free(gone->calls.items);
+            free(gone);
+            break;
+        }
+    t->inner->ops->release_step(t->inner, step);
 }
 
 static int timed_measure_copies(Backend *backend, CopyBandwidth *out, Error *error) {
@@ -101,13 +185,28 @@ static int timed_measure_copies(Backend *backend, CopyBandwidth *out, Error *err
 
 /* ---- Timed */
 
-/* A step is never played from a recording: its calls could not be told apart. */
 static bool timed_begin(Backend *backend, KvCache *cache, const int32_t *tokens, size_t n_tokens, BackendStep **step) {
     TimedBackend *t = timed(backend);
-    (void)step;
+    if (t->calls != NULL) { /* whose result nobody wanted */
+        double seconds;
+        Error error;
+        t->inner->ops->elapsed(t->inner, 0, t->calls->count, &seconds, &error);
+        profile_step_end(t->profile);
+        collect(t);
+    }
     t->layer = 0;
     profile_step_begin(t->profile, cache, n_tokens);
-    return t->inner->ops->begin(t->inner, cache, tokens, n_tokens, NULL);
+    if (t->has_marks)
+        t->inner->ops->mark(t->inner, 0);
+    bool is_done = t->inner->ops->begin(t->inner, cache, tokens, n_tokens, step);
+    if (!t->has_marks)
+        return is_done;
+    t->calls = calls_of(t, step != NULL ? *step : NULL);
+    if (!is_done) {
+        t->calls->count = 0;
+        add_call(t, &(ProfileCall){.op = PROFILE_BEGIN});
+    }
+    return is_done;
 }
 
 static void timed_end(Backend *backend) {
@@ -116,12 +215,19 @@ static void timed_end(Backend *backend) {
     profile_step_end(t->profile);
 }
 
+/* A result was read: the step is through. */
+static void count_result(TimedBackend *t, double begin, size_t size_bytes) {
+    if (t->calls == NULL)
+        profile_count(t->profile, &(ProfileCall){PROFILE_READ, 0, 2.0 * (double)size_bytes, 0}, begin);
+    profile_step_end(t->profile);
+    collect(t);
+}
+
 static int timed_read(Backend *backend, void *host, const void *from, size_t size_bytes, Error *error) {
     TimedBackend *t = timed(backend);
     double begin = clock_seconds();
     int status = t->inner->ops->read(t->inner, host, from, size_bytes, error);
-    profile_count(t->profile, PROFILE_READ, 0, begin, 2.0 * (double)size_bytes, 0);
-    profile_step_end(t->profile);
+    count_result(t, begin, size_bytes);
     return status;
 }
 
@@ -130,8 +236,7 @@ static void timed_turns(Backend *backend, const double *frequencies, size_t head
     TimedBackend *t = timed(backend);
     double begin = clock_seconds();
     t->inner->ops->turns(t->inner, frequencies, head_dim, n_tokens, rotation);
-    settle(t);
-    profile_count(t->profile, PROFILE_ANGLES, 0, begin, (double)(n_tokens * head_dim * sizeof *rotation), 0);
+    count(t, PROFILE_ANGLES, 0, begin, (double)(n_tokens * head_dim * sizeof *rotation), 0);
 }
 
 static void timed_turns_back(Backend *backend, const KvCache *cache, size_t layer, const double *frequencies,
@@ -139,8 +244,7 @@ static void timed_turns_back(Backend *backend, const KvCache *cache, size_t laye
     TimedBackend *t = timed(backend);
     double begin = clock_seconds(), head_dim = (double)cache->layout.shape.head_dim;
     t->inner->ops->turns_back(t->inner, cache, layer, frequencies, n_tokens, rotation);
-    settle(t);
-    profile_count(t->profile, PROFILE_ANGLES, layer, begin, (double)n_tokens * head_dim * sizeof *rotation, 0);
+    count(t, PROFILE_ANGLES, layer, begin, (double)n_tokens * head_dim * sizeof *rotation, 0);
 }
 
 static void timed_embed(Backend *backend, const Tensor *embedding, size_t n_tokens, float *x) {
@@ -148,8 +252,7 @@ static void timed_embed(Backend *backend, const Tensor *embedding, size_t n_toke
     double begin = clock_seconds(), n_embd = (double)embedding->shape[0];
     double row_bytes = (double)embedding->size_bytes / (double)tensor_n_rows(embedding);
     t->inner->ops->embed(t->inner, embedding, n_tokens, x);
-    settle(t);
-    profile_count(t->profile, PROFILE_EMBED, 0, begin, (double)n_tokens * (row_bytes + n_embd * sizeof *x), 0);
+    count(t, PROFILE_EMBED, 0, begin, (double)n_tokens * (row_bytes + n_embd * sizeof *x), 0);
 }
 
 /* Weights, what goes in and what comes out. */
@@ -162,7 +265,7 @@ static void count_product(TimedBackend *t, ProfileOp op, double begin, const Wei
         bytes += (double)w->size_bytes + (double)n_tokens * n_rows * sizeof(float);
         flops += 2 * (double)n_tokens * n_rows * (double)w->shape[0];
     }
-    profile_count(t->profile, op, t->layer, begin, bytes, flops);
+    count(t, op, t->layer, begin, bytes, flops);
 }
 
 static void timed_matmul(Backend *backend, const WeightProduct *products, size_t n_products, RmsNorm norm,
@@ -170,7 +273,6 @@ static void timed_matmul(Backend *backend, const WeightProduct *products, size_t
     TimedBackend *t = timed(backend);
     double begin = clock_seconds();
     t->inner->ops->matmul(t->inner, products, n_products, norm, x, n_tokens);
-    settle(t);
     t->layer = n_products > 1 ? t->layer : 0; /* the logits belong to none */
     count_product(t, n_products > 1 ? PROFILE_QKV : PROFILE_LOGITS, begin, products, n_products, n_tokens);
 }
@@ -180,7 +282,6 @@ static void timed_matmul_swiglu(Backend *backend, const WeightProduct gate_up[2]
     TimedBackend *t = timed(backend);
     double begin = clock_seconds();
     t->inner->ops->matmul_swiglu(t->inner, gate_up, norm, x, n_tokens);
-    settle(t);
     count_product(t, PROFILE_GATE_UP, begin, gate_up, 2, n_tokens);
 }
 
@@ -190,7 +291,6 @@ static void timed_matmul_add(Backend *backend, const WeightProduct *product, con
     bool ends_layer = sv_find(product->w->name, sv("ffn_down"), 0) < product->w->name.length;
     double begin = clock_seconds();
     t->inner->ops->matmul_add(t->inner, product, x, n_tokens);
-    settle(t);
     count_product(t, ends_layer ? PROFILE_FFN_DOWN : PROFILE_ATTN_OUTPUT, begin, product, 1, n_tokens);
     t->layer += ends_layer;
 }
@@ -200,8 +300,7 @@ static void timed_append(Backend *backend, KvCache *cache, size_t layer, size_t 
     TimedBackend *t = timed(backend);
     double begin = clock_seconds(), q_elements = (double)(n_tokens * n_heads * cache->layout.shape.head_dim);
     t->inner->ops->append(t->inner, cache, layer, n_tokens, n_heads, pairing, rotation, q, k, v);
-    settle(t);
-    profile_count(t->profile, PROFILE_APPEND, layer, begin, 2 * q_elements * sizeof *q, 0); /* what is stored: later */
+    count(t, PROFILE_APPEND, layer, begin, 2 * q_elements * sizeof *q, 0); /* what is stored: later */
 }
 
 static void timed_attention(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
@@ -209,24 +308,21 @@ static void timed_attention(Backend *backend, KvCache *cache, size_t layer, size
     TimedBackend *t = timed(backend);
     double begin = clock_seconds(), q_elements = (double)(n_tokens * n_heads * cache->layout.shape.head_dim);
     t->inner->ops->attention(t->inner, cache, layer, n_tokens, n_heads, pairing, q, shift_rotation, out);
-    settle(t);
-    profile_count(t->profile, PROFILE_ATTENTION, layer, begin, 2 * q_elements * sizeof *q, 0); /* what is read: later */
+    count(t, PROFILE_ATTENTION, layer, begin, 2 * q_elements * sizeof *q, 0); /* what is read: later */
 }
 
 static void timed_find_best(Backend *backend, const float *logits, size_t n) {
     TimedBackend *t = timed(backend);
     double begin = clock_seconds();
     t->inner->ops->find_best(t->inner, logits, n);
-    settle(t);
-    profile_count(t->profile, PROFILE_READ, 0, begin, (double)(n * sizeof *logits), 0);
+    count(t, PROFILE_READ, 0, begin, (double)(n * sizeof *logits), 0);
 }
 
 static int timed_read_best(Backend *backend, int32_t *token, Error *error) {
     TimedBackend *t = timed(backend);
     double begin = clock_seconds();
     int status = t->inner->ops->read_best(t->inner, token, error);
-    profile_count(t->profile, PROFILE_READ, 0, begin, sizeof *token, 0);
-    profile_step_end(t->profile);
+    count_result(t, begin, sizeof *token);
     return status;
 }
 
@@ -265,7 +361,7 @@ static const BackendOps TIMED_OPS = {
     .attention = timed_attention,
     .find_best = timed_find_best,
     .read_best = timed_read_best,
-    .measure_copies = timed_measure_copies,
+    .measure_copies = timed_measure_copies, /* no marks: nobody times this */
 };
 
 /* What the other one lacks, this one lacks too. */
@@ -284,16 +380,10 @@ int timed_backend_open(Backend **out, Backend *inner, Profile *profile, Error *e
     TimedBackend *t = malloc(sizeof *t);
     if (t == NULL)
         return error_memory(error, "the profiler", sizeof *t);
-    *t = (TimedBackend){.base = *inner, .ops = TIMED_OPS, .inner = inner, .profile = profile};
+    *t = (TimedBackend){
+        .base = *inner, .ops = TIMED_OPS, .inner = inner, .profile = profile, .has_marks = inner->ops->mark != NULL};
     t->base.ops = &t->ops;
     leave_out(&t->ops, inner->ops);
-    if (inner->ops->measure_copies != NULL) {
-        t->marker = inner->ops->allocate(inner, sizeof *t->marker, "the profiler", error);
-        if (t->marker == NULL) {
-            free(t);
-            return error->code;
-        }
-    }
     *out = &t->base;
     return 0;
 }
@@ -303,7 +393,13 @@ Backend *timed_backend_close(Backend *backend) {
         return NULL;
     TimedBackend *t = timed(backend);
     Backend *inner = t->inner;
-    inner->ops->release(inner, t->marker, sizeof *t->marker);
+    while (t->recordings != NULL) { /* of contexts that are open still */
+        Recording *next = t->recordings->next;
+        free(t->recordings->calls.items);
+        free(t->recordings);
+        t->recordings = next;
+    }
+    free(t->unrecorded.items);
     free(t);
     return inner;
 }

@@ -422,14 +422,33 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
     return *event ? cudaSuccess : cuda_shim_fail(cudaErrorMemoryAllocation);
 }
 
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+/* The stream's work is done when it is given, so an event has come when it is recorded. */
+static void come(void *data, cudaStream_t stream) {
+    cudaEvent_t event = *(cudaEvent_t *)data;
+    (void)stream;
+    clock_gettime(CLOCK_MONOTONIC, &event->when);
+    event->is_recorded = true;
+}
+
+/* In a capture a plain event orders its nodes, and an external one is a node; outside there is nothing to be external
+ * to. */
+cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags) {
     cudaError_t error = cuda_shim_count_call();
     check_stream(stream);
     if (error != cudaSuccess)
         return error;
-    clock_gettime(CLOCK_MONOTONIC, &event->when);
-    event->is_recorded = true;
+    bool is_captured = cuda_shim_is_captured(stream), is_external = (flags & cudaEventRecordExternal) != 0;
+    if (is_external && !is_captured)
+        return cuda_shim_fail(cudaErrorInvalidValue);
+    if (!is_captured)
+        come(&event, stream);
+    else if (is_external)
+        cuda_shim_capture(stream, come, &event, sizeof event);
     return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+    return cudaEventRecordWithFlags(event, stream, cudaEventRecordDefault);
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
