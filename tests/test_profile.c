@@ -81,6 +81,25 @@ static void test_changes_nothing(void **state) {
     run_close(&timed);
 }
 
+/* Without the profiler nothing knows of it: the model calls the backend's own table, which the timed one has a copy of
+ * beside it. */
+static void test_off(void **state) {
+    (void)state;
+    Error error = {0};
+    Profile profile = {0};
+    Backend *backend, *timed;
+    assert_int_equal(cpu_backend_open(&backend, cpu_best_simd_level(), 1, &error), 0);
+    const BackendOps *own = backend->ops;
+    const BackendOps before = *own;
+    assert_int_equal(timed_backend_open(&timed, backend, &profile, &error), 0);
+    assert_ptr_not_equal(timed->ops, own);
+    assert_ptr_equal(backend->ops, own);
+    assert_memory_equal(own, &before, sizeof before);
+    assert_ptr_equal(timed_backend_close(timed), backend);
+    assert_ptr_equal(backend->ops, own);
+    backend->ops->close(backend);
+}
+
 static void assert_near(double value, double expected) {
     if (fabs(value - expected) > 1e-9 * fabs(expected))
         fail_msg("%.17g; expected %.17g", value, expected);
@@ -277,8 +296,8 @@ static void test_sweep_depths(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_changes_nothing), cmocka_unit_test(test_counts),       cmocka_unit_test(test_sums),
-        cmocka_unit_test(test_files),           cmocka_unit_test(test_sweep_depths),
+        cmocka_unit_test(test_off),  cmocka_unit_test(test_changes_nothing), cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_sums), cmocka_unit_test(test_files),           cmocka_unit_test(test_sweep_depths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
