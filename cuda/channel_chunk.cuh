@@ -4,7 +4,7 @@
 #define STOWKV_CUDA_CHANNEL_CHUNK_CUH
 
 #include "channel_int8/code.h"
-#include "cuda/channel_kernels.h"
+#include "cuda/channel_steps.h"
 #include "cuda/primitives.cuh"
 
 namespace {
@@ -29,34 +29,23 @@ __device__ __forceinline__ void set_element(uint16_t *to, float x) {
     *to = f32_to_half(x);
 }
 
-/* channel_code() without a branch and without double: the product with 1 / scale finds the code or, near half way
- * between two, perhaps its neighbour; the remainder x - code * scale is exact there, and tells. Scales of which floats
- * are few, or whose inverse is infinite, are multiplied by 2^64 first, and so is x: that leaves the quotient as it is.
- */
+/* channel_code() of a channel, without a branch and without double: the product with 1 / scale finds the code or, near
+ * half way between two, perhaps its neighbour; the remainder x - code * scale is exact there, and tells. */
 struct ChannelCoder {
-    float factor, scale, inverse;
+    float scale, inverse;
 
-    ChannelCoder() = default;
-
-    __device__ __forceinline__ explicit ChannelCoder(float channel_scale) {
-        factor = channel_scale < 0x1p-60f ? 0x1p64f : 1.0f;
-        scale = channel_scale * factor;
-        inverse = channel_inverse(scale);
-    }
+    /* Else, for scales of which few bits are left and those that make all codes 0, code() is not for it. */
+    __device__ __forceinline__ bool is_usual() const { return scale >= 0x1p-60f; }
 
     /* In the lowest byte; the others are anything. */
     __device__ __forceinline__ uint32_t code(float x) const {
         constexpr float shift = 12582912.0f; /* 1.5 * 2^23: a float beside it has an integer in its lowest bits */
-        x *= factor;
         float shifted = fmaf(x, inverse, shift), remainder = fmaf(shift - shifted, scale, x);
-        uint32_t bits = f32_bits(shifted), even = ~bits & 1;
-        int nearest = (int)(bits - f32_bits(shift));
-        /* Twice the remainder above the scale, or as large and the code odd: the neighbour's. */
-        if ((f32_bits(remainder + remainder) & 0x7fffffff) >= f32_bits(scale) + even)
-            nearest += remainder > 0 ? 1 : -1;
-        nearest = nearest < CHANNEL_LEVELS ? nearest : CHANNEL_LEVELS;
-        nearest = nearest > -CHANNEL_LEVELS ? nearest : -CHANNEL_LEVELS;
-        return inverse > 0 ? (uint32_t)nearest : 0;
+        uint32_t code = f32_bits(shifted), sign = f32_bits(remainder) >> 31;
+        /* More than half of the scale is the neighbour's; so is half of it where the code is odd. */
+        if (fabsf(remainder) >= f32_from_bits(f32_bits(scale * 0.5f) + 1 - (code & 1)))
+            code += 1 - 2 * sign;
+        return code;
     }
 };
 
@@ -183,6 +172,16 @@ template <typename Element, bool aligned> struct Channels {
                 if (has(i))
                     row[at(i)] = (int8_t)codes[i];
         }
+    }
+
+    /* The same for channels of any scales: those of the thread are scales[0], scales[step] … */
+    __device__ __forceinline__ void store_unusual_codes(int8_t *row, const Element *keys, const float *scales) const {
+#pragma unroll 1
+        for (int i = 0; i < width; i++)
+            if (has(i)) {
+                float scale = scales[i * step];
+                row[at(i)] = channel_code(to_f32(keys[at(i)]), scale, channel_inverse(scale));
+            }
     }
 
     __device__ __forceinline__ PackedCodes<width> load_codes(const int8_t *row) const {

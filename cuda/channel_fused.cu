@@ -1,4 +1,4 @@
-/* Scales and codes in one launch that reads keys from memory once; see channel_kernels.h. No code is known before the
+/* Scales and codes in one launch that reads keys from memory once; see channel_steps.h. No code is known before the
  * whole channel was seen, and a channel of many tokens fits no block of threads. But a strip of channels, all tokens of
  * it, fits the L2 cache: so the matrix is cut into strips, strips into units of some tokens, and while one strip is
  * read for its largest magnitudes, another one is read again, from L2, for its codes.
@@ -12,7 +12,7 @@
  * Strips are as wide as lets all that is between the two readings fit half of the L2 cache, and 32 bytes a row at
  * least. Where not even these fit (from some 500,000 tokens on for 50 MB), the second reading is from memory too, and
  * 9 bytes an element move instead of 5. */
-#include "cuda/channel_kernels.h"
+#include "cuda/channel_steps.h"
 
 #include "cuda/channel_chunk.cuh"
 
@@ -85,11 +85,38 @@ template <typename Element> __device__ __forceinline__ size_t own_channel(const 
     return threadIdx.x < n && d < m.n_channels ? d : m.n_channels;
 }
 
+/* From the scales of the strip's channels. */
+template <typename Element, bool aligned>
+__device__ __forceinline__ void code_unit(const Matrix<Element> &m, const Unit<Element, aligned> &unit,
+                                          const float *scales, const float *inverses) {
+    constexpr int width = Chunk<Element>::width;
+    ChannelCoder coders[width];
+    bool is_usual = true;
+#pragma unroll
+    for (int i = 0; i < width; i++) {
+        int at = unit.channels.in_column(i);
+        coders[i] = {scales[at], inverses[at]};
+        is_usual = is_usual && (!unit.channels.has(i) || coders[i].is_usual());
+    }
+    if (!is_usual) {
+#pragma unroll 1
+        for (int row = 0; row < thread_rows; row++)
+            if (unit.at(row) < m.n_tokens)
+                unit.channels.store_unusual_codes(m.codes + unit.at(row) * m.n_channels,
+                                                  m.keys + unit.at(row) * m.n_channels, scales + unit.channels.from);
+        return;
+    }
+#pragma unroll
+    for (int row = 0; row < thread_rows; row++)
+        if (unit.at(row) < m.n_tokens)
+            unit.channels.store_codes(m.codes + unit.at(row) * m.n_channels, unit.chunks[row], coders);
+}
+
 template <typename Element, bool aligned>
 __global__ void __launch_bounds__(n_threads, blocks_each) fused(Matrix<Element> m, Cut cut, Meeting meeting) {
-    constexpr int width = Chunk<Element>::width;
     CUDA_SHARED(uint32_t, of_warps, [n_warps][most_channels]);
-    CUDA_SHARED(ChannelCoder, coders, [most_channels]);
+    CUDA_SHARED(float, scales, [most_channels]);
+    CUDA_SHARED(float, inverses, [most_channels]);
     CUDA_SHARED(unsigned, next_ticket);
     unsigned next = 0;
     if (threadIdx.x == 0)
@@ -130,20 +157,13 @@ __global__ void __launch_bounds__(n_threads, blocks_each) fused(Matrix<Element> 
         __syncthreads();
         d = own_channel(m, coded.strip);
         if (d < m.n_channels) {
-            float scale = channel_scale(atomicMax(meeting.largest + d, 0));
-            coders[threadIdx.x] = ChannelCoder(scale);
+            scales[threadIdx.x] = channel_scale(atomicMax(meeting.largest + d, 0));
+            inverses[threadIdx.x] = channel_inverse(scales[threadIdx.x]);
             if ((ticket - cut.lag) % cut.n_units == 0)
-                m.scales[d] = scale;
+                m.scales[d] = scales[threadIdx.x];
         }
         __syncthreads();
-        ChannelCoder own[width];
-#pragma unroll
-        for (int i = 0; i < width; i++)
-            own[i] = coders[coded.channels.in_column(i)];
-#pragma unroll
-        for (int row = 0; row < thread_rows; row++)
-            if (coded.at(row) < m.n_tokens)
-                coded.channels.store_codes(m.codes + coded.at(row) * m.n_channels, coded.chunks[row], own);
+        code_unit(m, coded, scales, inverses);
     }
 }
 

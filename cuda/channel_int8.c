@@ -1,11 +1,11 @@
-/* See channel_int8.h. What a variant is: channel_kernels.h. */
+/* See channel_int8.h. What a variant is: channel_steps.h. */
 #include "cuda/channel_int8.h"
 
 #include "base/checked.h"
 #include "base/machine/clock.h"
 #include "channel_int8/code.h"
 #include "cuda/bandwidth.h"
-#include "cuda/channel_kernels.h"
+#include "cuda/channel_steps.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -25,7 +25,7 @@ FILES = {
     "cuda/dequantize.cu": BOTH,
     "cuda/elements.cu": NEWEST,
     "cuda/cache.cu": BOTH,
-    "cuda/channel_kernels.cu": BOTH,
+    "cuda/channel_steps.cu": BOTH,
     "cuda/channel_fused.cu": BOTH,
     "cuda/attend_fused.cu": NEWEST,
     "cuda/attend_prefill.cu": NEWEST,

@@ -4,7 +4,7 @@
 #include "base/half.h"
 #include "channel_int8/reference.h"
 #include "cuda/channel_int8.h"
-#include "cuda/channel_kernels.h"
+#include "cuda/channel_steps.h"
 #include "tests/cuda_fixture.h"
 
 #include <float.h>

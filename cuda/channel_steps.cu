@@ -1,7 +1,7 @@
-/* The textbook's four ways to quantize, and scales; see channel_kernels.h. Each element is read once and none is used
+/* The textbook's four ways to quantize, and scales; see channel_steps.h. Each element is read once and none is used
  * twice, so that shared memory has nothing to save: what differs is how many bytes a thread has under way. Blocks are
  * numbered along the channels first, and neighbours read what lies side by side. */
-#include "cuda/channel_kernels.h"
+#include "cuda/channel_steps.h"
 
 #include "cuda/channel_chunk.cuh"
 
@@ -95,8 +95,8 @@ template <typename Element> __global__ void __launch_bounds__(n_threads) codes_n
     size_t t = place.token + own_warp(), d = place.column * warp_lanes + own_lane_of_warp();
     if (t >= m.n_tokens || d >= m.n_channels)
         return;
-    ChannelCoder coder(m.scales[d]);
-    m.codes[t * m.n_channels + d] = (int8_t)coder.code(to_f32(m.keys[t * m.n_channels + d]));
+    float scale = m.scales[d];
+    m.codes[t * m.n_channels + d] = channel_code(to_f32(m.keys[t * m.n_channels + d]), scale, channel_inverse(scale));
 }
 
 /* Rows of the tile are read by one warp and coded by another: else there would be nothing to share. */
@@ -114,10 +114,10 @@ template <typename Element> __global__ void __launch_bounds__(n_threads) codes_t
     __syncthreads();
     if (d >= m.n_channels)
         return;
-    ChannelCoder coder(scales[lane]);
+    float scale = scales[lane], inverse = channel_inverse(scale);
     for (int row = n_warps - 1 - own_warp(); row < tile; row += n_warps)
         if (place.token + row < m.n_tokens)
-            m.codes[(place.token + row) * m.n_channels + d] = (int8_t)coder.code(to_f32(elements[row][lane]));
+            m.codes[(place.token + row) * m.n_channels + d] = channel_code(to_f32(elements[row][lane]), scale, inverse);
 }
 
 /* All loads come before the first store, which might change what they read for all that the compiler knows. */
@@ -136,7 +136,8 @@ template <typename Element> __global__ void __launch_bounds__(n_threads) codes_c
 #pragma unroll
     for (int i = 0; i < coarse; i++)
         if (first + i * warp_lanes < m.n_channels)
-            m.codes[t * m.n_channels + first + i * warp_lanes] = (int8_t)ChannelCoder(scales[i]).code(x[i]);
+            m.codes[t * m.n_channels + first + i * warp_lanes] =
+                channel_code(x[i], scales[i], channel_inverse(scales[i]));
 }
 
 /* A thread's rows, in kernels that read chunks: rows have as many lanes as they need, so that narrow matrices leave
@@ -156,7 +157,17 @@ __device__ __forceinline__ RowPlace own_rows(unsigned n_columns, int lanes) {
 }
 
 template <typename Element, bool aligned>
-__global__ void __launch_bounds__(n_threads) codes_vectorized(Matrix<Element> m) {
+__device__ __forceinline__ void code_unusual(const Matrix<Element> &m, const RowPlace &place,
+                                             const Channels<Element, aligned> &channels) {
+#pragma unroll 1
+    for (int row = 0; row < chunk_rows; row++)
+        if (place.at(row) < m.n_tokens)
+            channels.store_unusual_codes(m.codes + place.at(row) * m.n_channels, m.keys + place.at(row) * m.n_channels,
+                                         m.scales + channels.first);
+}
+
+template <typename Element, bool aligned>
+__global__ void __launch_bounds__(n_threads, 2) codes_vectorized(Matrix<Element> m) {
     constexpr int width = Chunk<Element>::width;
     RowPlace place = own_rows(m.n_columns, m.lanes);
     Channels<Element, aligned> channels(place.column, place.lane, m.lanes, m.n_channels);
@@ -166,9 +177,17 @@ __global__ void __launch_bounds__(n_threads) codes_vectorized(Matrix<Element> m)
     for (int row = 0; row < chunk_rows; row++)
         if (place.at(row) < m.n_tokens)
             chunks[row] = channels.load(m.keys + place.at(row) * m.n_channels);
+    bool is_usual = true;
 #pragma unroll
-    for (int i = 0; i < width; i++)
-        coders[i] = ChannelCoder(channels.has(i) ? m.scales[channels.at(i)] : 0);
+    for (int i = 0; i < width; i++) {
+        float scale = channels.has(i) ? m.scales[channels.at(i)] : 1;
+        coders[i] = {scale, channel_inverse(scale)};
+        is_usual = is_usual && coders[i].is_usual();
+    }
+    if (!is_usual) {
+        code_unusual(m, place, channels);
+        return;
+    }
 #pragma unroll
     for (int row = 0; row < chunk_rows; row++)
         if (place.at(row) < m.n_tokens)

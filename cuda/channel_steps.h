@@ -1,8 +1,8 @@
 /* Kernels of per-channel INT8 (channel_int8/code.h): what each step of each variant launches. Matrices lie in device
  * memory, rows of tokens, in pieces that are aligned to 16 bytes; any number of channels will do. Times and memory are
  * the business of channel_int8.c. */
-#ifndef STOWKV_CUDA_CHANNEL_KERNELS_H
-#define STOWKV_CUDA_CHANNEL_KERNELS_H
+#ifndef STOWKV_CUDA_CHANNEL_STEPS_H
+#define STOWKV_CUDA_CHANNEL_STEPS_H
 
 #include <cuda_runtime_api.h>
 #include <stdbool.h>
