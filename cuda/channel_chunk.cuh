@@ -4,7 +4,7 @@
 #define STOWKV_CUDA_CHANNEL_CHUNK_CUH
 
 #include "channel_int8/code.h"
-#include "cuda/channel_steps.h"
+#include "cuda/channel_job.h"
 #include "cuda/primitives.cuh"
 
 namespace {

@@ -4,25 +4,13 @@
 #ifndef STOWKV_CUDA_CHANNEL_STEPS_H
 #define STOWKV_CUDA_CHANNEL_STEPS_H
 
+#include "cuda/channel_job.h"
+
 #include <cuda_runtime_api.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-typedef struct CudaChannelJob {
-    bool half_keys; /* keys and what is decoded are FP16, else F32 */
-    size_t n_tokens, n_channels;
-    const void *keys;                      // (n_tokens, n_channels)
-    float *scales;                         // (n_channels)
-    int8_t *codes;                         // (n_tokens, n_channels)
-    void *decoded;                         // (n_tokens, n_channels)
-    void *work;                            // (cuda_channel_work_bytes(n_channels))
-    size_t cache_bytes, n_multiprocessors; /* of the device: a fused variant is cut accordingly */
-} CudaChannelJob;
 
 typedef void CudaChannelLaunch(const CudaChannelJob *job, cudaStream_t stream);
 
