@@ -26,7 +26,8 @@ ROOMS = {
     "tokenizer": BASE,
     "jinja": BASE + ["tokenizer/utf8.h"],
     "kvcache/codec": BASE,
-    "kvcache": BASE + ["kvcache/codec"],
+    "kvcache/prefix": BASE,
+    "kvcache": BASE + ["kvcache/codec", "kvcache/prefix"],
     "attention": BASE + CACHE,
     "channel_int8": BASE,
     "checkpoints": BASE + ["tokenizer/vocabulary.h"],
@@ -41,8 +42,8 @@ ROOMS = {
     "eval/recall": EVAL + ["eval/perplexity"],  # a sequence is a window of an evaluation
     "eval/rouge": EVAL,
     ".": SESSION + ["eval/profile"],
-    "tests": EVAL + ["eval/bench", "eval/perplexity", "eval/profile", "eval/recall", "eval/rouge", "cuda",
-                     "channel_int8", "tests/cuda_shim"],
+    "tests": EVAL + ["kvcache/prefix", "eval/bench", "eval/perplexity", "eval/profile", "eval/recall", "eval/rouge",
+                     "cuda", "channel_int8", "tests/cuda_shim"],
     "tests/cuda_shim": ["base", "cuda/blas_library.h"],
     "tests/gpu": MODEL + ["channel_int8", "cpu", "cuda"],
 }
