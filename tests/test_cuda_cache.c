@@ -159,7 +159,7 @@ static void append_both(Pair *pair, size_t layer, size_t n) {
     assert_memory_equal(k, host_k, n_numbers * sizeof *k);
     assert_memory_equal(q, host_q, n_numbers * Q_PER_KV * sizeof *q);
     for (size_t head = 0; head < N_KV_HEADS; head++) {
-        kvcache_append(&pair->host, layer, head, n, host_k, v);
+        kvcache_append(&pair->host, layer, head, n, &(KvRows){.keys = host_k, .values = v});
         kvcache_commit(&pair->host, layer, head, n);
     }
     float *const all[] = {k, v, q, host_k, host_q, rotation};

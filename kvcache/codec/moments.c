@@ -2,7 +2,6 @@
 #include "kvcache/codec/moments.h"
 
 #include "base/simd/vectors.h"
-#include "kvcache/codec/query_moments.h"
 
 #include <math.h>
 

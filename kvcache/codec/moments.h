@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#define KV_MOMENTS_TILE 16
+
 /* Adds q q^T of each row, one row after the other, to the lower triangle in tiles. */
 typedef void KvMomentsAdd(float *moments, size_t n_tiles,
                           const float *rows, // (n_rows, n_tiles * KV_MOMENTS_TILE)

@@ -12,12 +12,11 @@
 #ifndef STOWKV_CODEC_QUERY_MOMENTS_H
 #define STOWKV_CODEC_QUERY_MOMENTS_H
 
-#include "base/simd/levels.h"
+#include "kvcache/codec/moments.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 
-#define KV_MOMENTS_TILE 16
 #define KV_MAX_HEAD_DIM 512
 
 /* How much a group's queries count once the next group has been encoded. */
