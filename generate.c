@@ -3,6 +3,7 @@
 #include "base/output_file.h"
 #include "base/text_file.h"
 #include "eval/profile/profiler.h"
+#include "eval/progress.h"
 #include "session/memory_plan.h"
 #include "session/program.h"
 #include "session/prompt.h"
@@ -27,15 +28,6 @@ typedef struct Settings {
     StringList stops;
 } Settings;
 
-static void print_progress(void *user, size_t n_read, size_t n_prompt) {
-    (void)user;
-    if (n_prompt <= DEFAULT_BATCH || !isatty(STDERR_FILENO))
-        return;
-    fprintf(stderr, "\rreading the prompt: %zu of %zu tokens", n_read, n_prompt);
-    if (n_read == n_prompt)
-        fprintf(stderr, "\r\033[K");
-}
-
 /* What main() has open, so that every way out closes the same things. */
 typedef struct Program {
     Settings settings;
@@ -44,6 +36,7 @@ typedef struct Program {
     Generation run;
     ChatTemplate *chat;
     Conversation talk; /* --interactive */
+    Progress progress; /* of reading a prompt, then of a text that goes to no terminal */
     OutputFile json;
     Profiler profiler;
     Error no_profile;     /* why there is none though it was asked for */
@@ -52,10 +45,17 @@ typedef struct Program {
     size_t n_lines; /* of stdin that were read */
 } Program;
 
+static void show_reading(void *user, size_t n_read, size_t n_prompt) {
+    const Program *program = user;
+    (void)n_prompt;
+    progress_show(&program->progress, n_read, "");
+}
+
 /* With --json - the report alone is on stdout, so that it can be parsed. This does not go through stdio, which drops
  * text when Ctrl-C ends its wait for the reader. */
 static int print_text(void *user, StringView text, Error *error) {
     const Program *program = user;
+    progress_show(&program->progress, program->run.generated.count, "");
     if (program->json.stream == stdout)
         return 0;
     for (size_t done = 0; done < text.length;) {
@@ -125,9 +125,16 @@ static void print_cut(const Program *program) {
 static int answer(Program *program, const TokenList *tokens, Error *error) {
     const Settings *s = &program->settings;
     GenerationOptions options = {s->max_new_tokens, s->ignore_eos, &s->stops};
-    if (generation_read(&program->run, tokens->ids, tokens->count, error) < 0)
-        return error->code;
-    int status = generation_continue(&program->run, &options, error);
+    bool is_long = tokens->count > DEFAULT_BATCH;
+    bool is_seen = s->interactive || (isatty(STDOUT_FILENO) && program->json.stream != stdout);
+    program->progress = progress_begin("reading the prompt", is_long ? tokens->count : 0, "tokens");
+    int status = generation_read(&program->run, tokens->ids, tokens->count, error);
+    progress_end(&program->progress);
+    if (status == 0) {
+        program->progress = progress_begin("generating", is_seen ? 0 : s->max_new_tokens, "tokens");
+        status = generation_continue(&program->run, &options, error);
+        progress_end(&program->progress);
+    }
     if (status == 0)
         print_cut(program);
     return status;
@@ -232,7 +239,7 @@ static int start_run(Program *program, const KvPolicy *policy, Error *error) {
                                 .sampler = &program->sampler,
                                 .user = program,
                                 .on_text = print_text,
-                                .on_progress = print_progress,
+                                .on_progress = show_reading,
                                 .interrupted = &program_interrupted};
     sampler_reset(&program->sampler);
     return session_set_policy(&program->session, &s->session, policy, error);

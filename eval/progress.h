@@ -1,7 +1,7 @@
-/* A line on stderr that tells how far a long evaluation is and how long it will take; it is not shown where stderr is
- * no terminal. progress_tell() prints a line above it that stays, and that a log has too.
+/* A line on stderr that tells how far long work is, how fast, and how long it will take; it is not shown where stderr
+ * is no terminal. progress_tell() prints a line above it that stays, and that a log has too.
  *
- *     Progress progress = progress_begin("perplexity", n_tokens);
+ *     Progress progress = progress_begin("perplexity", n_tokens, "tokens");
  *     progress_show(&progress, n_done, "PPL 12.9560");
  *     progress_tell(&progress, "depth 0, full: 812.35 tokens/s");
  *     progress_end(&progress);
@@ -14,14 +14,15 @@
 
 typedef struct Progress {
     const char *what;
-    size_t total;
+    size_t total;     /* 0: nothing is shown */
+    const char *unit; /* of the total, for the speed; NULL: it is not told */
     double begin;
     bool visible;
 } Progress;
 
-Progress progress_begin(const char *what, size_t total);
+Progress progress_begin(const char *what, size_t total, const char *unit);
 void progress_show(const Progress *progress, size_t done, const char *note); /* the note may be "" */
 void progress_tell(const Progress *progress, const char *line);              /* without its newline */
-void progress_end(const Progress *progress);                                 /* clears the line */
+void progress_end(Progress *progress); /* clears the line; nothing is shown then */
 
 #endif

@@ -41,7 +41,7 @@ ROOMS = {
     "eval/profile": EVAL + ["eval/bench", "eval/perplexity", "eval/rouge"],
     "eval/recall": EVAL + ["eval/perplexity"],  # a sequence is a window of an evaluation
     "eval/rouge": EVAL,
-    ".": SESSION + ["eval/profile"],
+    ".": SESSION + ["eval", "eval/profile"],
     "tests": EVAL + ["kvcache/prefix", "eval/bench", "eval/perplexity", "eval/profile", "eval/recall", "eval/rouge",
                      "cuda", "channel_int8", "tests/cuda_shim"],
     "tests/cuda_shim": ["base", "cuda/blas_library.h"],

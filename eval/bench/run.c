@@ -286,7 +286,7 @@ int bench_run(Bench *bench, Error *error) {
     size_t at_depth = DECODE_WORK * bench->n_generate + bench->n_prompt;
     size_t work = bench->n_repetitions * bench->n_modes * (n_filled + bench->depths.count * at_depth);
     int status = 0;
-    bench->progress = progress_begin("measuring", work);
+    bench->progress = progress_begin("measuring", work, NULL);
     bench->work_done = 0;
     for (size_t repetition = 0; repetition < bench->n_repetitions && status == 0; repetition++)
         status = run_repetition(bench, repetition, error);

@@ -130,7 +130,7 @@ static void show_progress(const Evaluation *e, size_t n_tokens) {
 int evaluation_run(Evaluation *e, Error *error) {
     int status = 0;
     size_t n_tokens = 0;
-    e->progress = progress_begin(e->what != NULL ? e->what : "perplexity", e->windows.n_tokens);
+    e->progress = progress_begin(e->what != NULL ? e->what : "perplexity", e->windows.n_tokens, "tokens");
     for (size_t w = 0; w < e->windows.count && status == 0; w++) {
         const PplWindow *window = &e->windows.items[w];
         size_t length = window->end - window->begin;

@@ -77,6 +77,7 @@ static int write_file(const ProfileFiles *files, const char *name, WriteFile *wr
     return status;
 }
 
+/* Where one cannot be written, the others are. */
 static int write_files(const ProfileFiles *files, Error *error) {
     static const struct {
         const char *name;
@@ -87,10 +88,12 @@ static int write_files(const ProfileFiles *files, Error *error) {
                  {"report.html", write_html}};
     if (files->text == NULL || files->summary == NULL)
         return error_memory(error, "the summary", 0);
-    int status = 0;
-    for (size_t i = 0; i < sizeof FILES / sizeof *FILES && status == 0; i++)
-        status = write_file(files, FILES[i].name, FILES[i].write, error);
-    return status;
+    for (size_t i = 0; i < sizeof FILES / sizeof *FILES; i++) {
+        Error failure = {0};
+        write_file(files, FILES[i].name, FILES[i].write, &failure);
+        error_keep_first(error, &failure);
+    }
+    return error->code;
 }
 
 int profiler_write(const Profiler *profiler, const char *cut, Error *error) {

@@ -35,7 +35,7 @@ static int say_own_text(const QualityTask *task, OwnText *own, TokenList *tokens
     size_t n_prompt = task->prompt->count, n_least = n_prompt + QUALITY_OWN_TOKENS / 4;
     size_t n_new = at_least(QUALITY_OWN_TOKENS, n_least) - n_prompt;
     GenerationOptions options = {n_new, true, &(StringList){.count = 0}};
-    own->progress = progress_begin("quality, the model's own text", n_new);
+    own->progress = progress_begin("quality, the model's own text", n_new, "tokens");
     int status = generation_read(&own->run, task->prompt->ids, n_prompt, error);
     if (status == 0)
         status = generation_continue(&own->run, &options, error);
@@ -185,7 +185,7 @@ static int compare_texts(RougeWork *work, RougeSamples *pieces, const QualityTas
 
 static int run_rouge(const QualityTask *task, RougeSamples *pieces, size_t n_ctx, cJSON *modes, Error *error) {
     size_t n = pieces->count, n_texts = n * task->policies->count;
-    Progress progress = progress_begin("quality, ROUGE-L", n_texts);
+    Progress progress = progress_begin("quality, ROUGE-L", n_texts, NULL);
     RougeWork work = {.session = task->session,
                       .options = task->options,
                       .samples = pieces,

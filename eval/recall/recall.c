@@ -147,7 +147,7 @@ static int run_needles(Program *p, Error *error) {
     size_t n_tokens = 0;
     for (size_t i = 0; i < p->settings.sizes.count; i++)
         n_tokens += p->settings.sizes.items[i] * p->settings.positions * p->settings.samples * p->policies.count;
-    Progress progress = progress_begin("needles", n_tokens);
+    Progress progress = progress_begin("needles", n_tokens, "tokens");
     p->needles.on_answer = show_progress;
     p->needles.user = &progress;
     int status = needle_run(&p->needles, p->modes, p->n_modes, error);

@@ -188,7 +188,7 @@ static void show_progress(const RougeWork *work, const char *mode) {
 static int run_policies(Program *program, Error *error) {
     RougeWork *work = &program->work;
     size_t n_saved = count_saved(program), n_all = program->policies.count * program->samples.count;
-    Progress progress = progress_begin("rouge", n_all - n_saved);
+    Progress progress = progress_begin("rouge", n_all - n_saved, NULL);
     work->on_text = show_progress;
     work->user = &progress;
     if (n_saved > 0)
