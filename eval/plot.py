@@ -24,39 +24,42 @@ from plot_style import BOTH_THEMES, MARKERS, legend_above, new_figure, plt  # no
 MB = 1e6
 
 
-def tier_names(summary):
-    names = []
-    for mode in summary["modes"]:
-        names += [t["name"] for t in mode["tiers"] if t["name"] not in names]
-    return names
-
-
 def labels_of(summary):
     """A mode's name, with its policy where several modes have that name."""
     modes = [m["mode"] for m in summary["modes"]]
     return [m["mode"] if modes.count(m["mode"]) == 1 else m["policy"] for m in summary["modes"]]
 
 
-def draw_memory(summary, theme):
-    """Weights and what each tier takes for the whole context, a mode under the other."""
-    figure, axes = new_figure(1.5 + 0.55 * len(summary["modes"]))
-    labels, colours = labels_of(summary), dict(zip(tier_names(summary), theme.colours[1:] + theme.colours[1:]))
-    used = set()
-    for row, mode in enumerate(summary["modes"]):
-        left = mode["weights_bytes"] / MB
-        axes.barh(row, left, 0.6, color=theme.colours[0], label="weights" if row == 0 else None)
-        for tier in mode["tiers"]:
-            name, width = tier["name"], tier["bytes"] / MB
-            axes.barh(row, width, 0.6, left=left, color=colours[name], label=None if name in used else f"cache: {name}")
-            used.add(name)
-            left += width
-        axes.text(left, row, f"  {left:,.0f} MB", va="center")
+def draw_bars(rows, labels, theme, unit, columns):
+    """A bar for each label, of the (name, value) parts of its row one behind the other, with their sum; the same name has
+    the same colour in all of them."""
+    figure, axes = new_figure(1.7 + 0.55 * len(rows))
+    names = list(dict.fromkeys(name for row in rows for name, _ in row))
+    styles = {}
+    for i, name in enumerate(names):
+        again = {"hatch": "///", "edgecolor": theme.ink} if i >= len(theme.colours) else {"edgecolor": "none"}
+        styles[name] = {"color": theme.colours[i % len(theme.colours)], "linewidth": 0, **again}
+        axes.barh(0, 0, **styles[name], label=name)  # for the legend, in this order
+    for at, row in enumerate(rows):
+        left = 0.0
+        for name, value in row:
+            axes.barh(at, value, 0.6, left=left, **styles[name])
+            left += value
+        axes.text(left, at, f"  {left:,.0f} {unit}" if left >= 50 else f"  {left:.2f} {unit}", va="center")
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
     axes.margins(x=0.14)
     axes.set_xlim(left=0)
+    legend_above(figure, columns)
+    return figure, axes
+
+
+def draw_memory(summary, theme):
+    """Weights and what each tier takes for the whole context, a mode under the other."""
+    rows = [[("weights", m["weights_bytes"] / MB)] + [(f"cache: {t['name']}", t["bytes"] / MB) for t in m["tiers"]]
+            for m in summary["modes"]]
+    figure, axes = draw_bars(rows, labels_of(summary), theme, "MB", 4)
     axes.set_xlabel(f"MB for a context of {summary['modes'][0]['n_ctx']:,} tokens")
-    legend_above(figure, 4)
     return figure
 
 
@@ -114,32 +117,20 @@ def phase_of(mode, name):
 
 
 def draw_operations(summary, theme):
-    """Milliseconds of a generated token by operation, a mode under the other."""
+    """Milliseconds of a generated token by operation, a mode under the other; those that are 1 % nowhere are one part."""
     modes = [(m, label) for m, label in zip(summary["modes"], labels_of(summary)) if phase_of(m, "decode")]
     if not modes:
         return None
-    figure, axes = new_figure(2.2 + 0.55 * len(modes))
-    operations = []
-    for mode, _ in modes:
-        operations += [o["operation"] for o in phase_of(mode, "decode")["operations"]
-                       if o["operation"] not in operations and o["share"] >= 0.01]
-    for row, (mode, _) in enumerate(modes):
-        phase, left = phase_of(mode, "decode"), 0.0
-        seconds = {o["operation"]: o["seconds"] for o in phase["operations"]}
-        parts = [(name, seconds.pop(name, 0)) for name in operations]
-        parts.append(("all else", sum(seconds.values()) + phase["unaccounted_seconds"]))
-        for i, (name, value) in enumerate(parts):
-            ms = 1e3 * value / phase["tokens"]
-            axes.barh(row, ms, 0.6, left=left, color=theme.colours[i % 8], hatch="///" if i >= 8 else None,
-                      edgecolor=theme.ink if i >= 8 else "none", linewidth=0, label=name if row == 0 else None)
-            left += ms
-        axes.text(left, row, f"  {left:.2f} ms", va="center")
-    axes.set_yticks(range(len(modes)), [label for _, label in modes])
-    axes.invert_yaxis()
-    axes.margins(x=0.14)
-    axes.set_xlim(left=0)
+    phases = [phase_of(m, "decode") for m, _ in modes]
+    shown = {o["operation"] for phase in phases for o in phase["operations"] if o["share"] >= 0.01}
+    rows = []
+    for phase in phases:
+        ms = 1e3 / phase["tokens"]
+        row = [(o["operation"], o["seconds"] * ms) for o in phase["operations"] if o["operation"] in shown]
+        rest = sum(o["seconds"] for o in phase["operations"] if o["operation"] not in shown)
+        rows.append(row + [("all else", (rest + phase["unaccounted_seconds"]) * ms)])
+    figure, axes = draw_bars(rows, [label for _, label in modes], theme, "ms", 3)
     axes.set_xlabel("milliseconds of a generated token")
-    legend_above(figure, 3)
     return figure
 
 

@@ -1,5 +1,5 @@
-"""eval/plot.py on results: pictures of what docs/data records, with their words and points, and what is no result.
-Needs matplotlib; without it the test is skipped (77)."""
+"""eval/plot.py on results: pictures of what docs/data records, with their words and points, and what is no result; and on
+profiles: bars and points where the data has them, the report's places filled for both kinds of screen, or left. Needs matplotlib; without it the test is skipped (77)."""
 
 import importlib.util
 import json
@@ -64,6 +64,88 @@ def check_intervals():
         assert abs(right / n - below - low) < 5e-5 and abs(right / n + above - high) < 5e-5, (right, n, below, above)
 
 
+# ---- Profiles
+
+
+def mode_of(name, policy, cache, perplexity, divergence):
+    """A run with so many bytes of cache, and a step of 4 ms of which one operation is under 1 %."""
+    operations = [{"operation": o, "share": ms / 4, "seconds": ms * 1e-2} for o, ms in (("attention", 1.0), ("down", 2.9), ("embedding", 0.03))]
+    phase = {"phase": "decode", "tokens": 10, "operations": operations, "unaccounted_seconds": 0.07e-2}
+    run = {"mode": name, "policy": policy, "n_ctx": 512, "weights_bytes": 100e6, "profile": {"phases": [phase]},
+           "tiers": [{"name": "f16", "bytes": cache}], "growth": [{"tokens": n, "bytes_held": n * cache / 512} for n in (0, 512)]}
+    quality = {"mode": name, "policy": policy, "ppl": perplexity, "ppl_stderr": 0.5}
+    if divergence:
+        quality |= {"kld": {"mean": divergence, "stderr": divergence / 10, "same_top1": 0.9}, "rouge": {"f": 0.8, "f_stderr": 0.1}}
+    return run, quality
+
+
+def make_summary():
+    pairs = [mode_of("full", "f16:*", 40e6, 20.0, 0), mode_of("compressed", "f16:32", 2e6, 40.0, 0.5),
+             mode_of("quantized", "f16:32,int8:*", 20e6, 20.1, 1e-4)]
+    rows = [{"mode": m["mode"], "policy": m["policy"], "depth": d, "decode_tokens_per_second": 100 - d / 10}
+            for m, _ in pairs for d in (0, 400)]
+    return {"modes": [m for m, _ in pairs], "quality": {"modes": [q for _, q in pairs]},
+            "depths": {"results": rows, "break_even": {"f16:32": 200, "f16:32,int8:*": None}}}
+
+
+def check_bars(figure, sums):
+    """The bars of each row end where its sum is, without gaps."""
+    bars = [bar for bar in figure.axes[0].patches if bar.get_width() > 0]
+    for row, expected in enumerate(sums):
+        ends = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars if round(bar.get_y() + 0.3) == row)
+        assert ends[0][0] == 0 and all(abs(a[1] - b[0]) < 1e-9 for a, b in zip(ends, ends[1:])), ends
+        assert abs(ends[-1][1] - expected) < 1e-6, (row, ends, expected)
+
+
+def check_points(axes, values, errors):
+    """Points, and how far their bars reach to each side."""
+    for container, value, error in zip(axes.containers, values, errors):
+        point, _, (bar,) = container
+        assert list(point.get_xdata()) == [value]
+        low, high = bar.get_segments()[0][:, 0]
+        assert abs(value - low - error) < 1e-9 and abs(high - value - error) < 1e-9, (value, low, high)
+    assert len(axes.containers) == len(values)
+
+
+def check_figures():
+    import plot
+    from plot_style import BOTH_THEMES
+    summary = make_summary()
+    for theme in BOTH_THEMES:
+        assert len(set(theme.colours)) == 8
+        check_bars(plot.draw_memory(summary, theme), [140, 102, 120])
+        check_bars(plot.draw_operations(summary, theme), [4, 4, 4])
+        quality = plot.draw_quality(summary, theme)
+        check_points(quality.axes[0], [20, 40, 20.1], [0.5, 0.5, 0.5])
+        check_points(quality.axes[1], [0.5, 1e-4], [0.05, 1e-5])
+        assert quality.axes[1].get_xscale() == "log" and quality.axes[0].get_xscale() == "linear"
+        check_points(quality.axes[3], [0.8, 0.8], [0.1, 0.1])
+        plot.plt.close("all")
+
+
+def draw_profile(folder, summary):
+    folder.mkdir()
+    (folder / "summary.json").write_text(json.dumps(summary))
+    names = ("memory", "growth", "depth", "quality", "operations")
+    (folder / "report.html").write_text("".join(f"<p>{name}<!--figure {name}-->" for name in names))
+    assert run(folder) is None
+    return {name for name in names if f"<!--figure {name}-->" not in (folder / "report.html").read_text()}
+
+
+def check_profiles(folder):
+    """What the data does not have is no picture, and its place in the report stays."""
+    summary = make_summary()
+    assert draw_profile(folder / "all", summary) == {"memory", "growth", "depth", "quality", "operations"}
+    html = (folder / "all" / "report.html").read_text()
+    assert html.count("data:image/svg+xml;base64,") == 10 and html.count('media="(prefers-color-scheme: dark)"') == 5
+    assert sorted(p.name for p in (folder / "all").glob("*.png"))[0] == "depth.png" and len(list((folder / "all").glob("*.svg"))) == 5
+    del summary["quality"], summary["depths"]
+    assert draw_profile(folder / "runs", summary) == {"memory", "growth", "operations"}
+    assert draw_profile(folder / "none", {"modes": []}) == set()
+    error = run(folder / "nowhere")
+    assert error.startswith("plot.py: error: ") and "must be a folder" in error, error
+
+
 def main():
     if importlib.util.find_spec("matplotlib") is None:
         print("skipped: no matplotlib")
@@ -71,6 +153,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         check_pictures(pathlib.Path(folder))
         check_errors(pathlib.Path(folder))
+        check_profiles(pathlib.Path(folder))
+    check_figures()
     check_intervals()
 
 

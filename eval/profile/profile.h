@@ -114,7 +114,8 @@ void profile_count(Profile *profile, const ProfileCall *call, double begin);
  * then. */
 void profile_finish(Profile *profile, const KvCache *cache, const ModelConfig *config);
 
-/* Seconds from the first step's begin to the end of all that follows the last one, and those of them that operations account for. */
+/* Seconds from the first step's begin to the end of all that follows the last one, and those of them that operations
+ * account for. */
 double profile_wall_seconds(const Profile *profile);
 double profile_counted_seconds(const Profile *profile);
 

@@ -1,8 +1,8 @@
 /* A backend in front of another one, that times each call and hands it on: the profiler's place is the seam, not the
- * operations. What a call must move and compute follows from its arguments. Where calls are through when they return, the
- * host's clock tells how long they took. A device tells itself, by marks between them, in a recorded step too: a call's
- * time is then that since the one before it was through, with what the device has waited for its launch. Marks are read
- * when a step's result is, or else before the next step, which so waits for this one.
+ * operations. What a call must move and compute follows from its arguments. Where calls are through when they return,
+ * the host's clock tells how long they took. A device tells itself, by marks between them, in a recorded step too: a
+ * call's time is then that since the one before it was through, with what the device has waited for its launch. Marks
+ * are read when a step's result is, or else before the next step, which so waits for this one.
  *
  *     Profile profile = {0};
  *     if (timed_backend_open(&timed, model.backend, &profile, &error) < 0) …
