@@ -14,6 +14,10 @@ bool policy_changes_query(const KvCache *cache, size_t n_tokens);
  * for n_tokens that went through an empty cache. */
 int proof_check(const KvCache *cache, size_t n_tokens, Error *error);
 
+/* The same of those tokens that came behind n_before, where the cache was given the state of n_before tokens with
+ * counters at 0 (kvcache_resume()). */
+int proof_check_behind(const KvCache *cache, size_t n_before, Error *error);
+
 /* What attention has read of each tier, as lines of a table; below its heading, where that is wanted. */
 void proof_print(const KvLedger *ledger, const KvPolicy *policy, bool heading, FILE *stream);
 

@@ -2,6 +2,7 @@
 #include "eval/bench/run.h"
 
 #include "base/machine/clock.h"
+#include "base/machine/memory.h"
 #include "eval/bench/roofs.h"
 #include "eval/proof.h"
 #include "eval/statistics.h"
@@ -70,6 +71,18 @@ static int open_mode(Bench *bench, BenchMode *mode, const KvPolicy *policy, size
     return 0;
 }
 
+/* States take no more than the caches. */
+static bool can_keep_states(const Bench *bench) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < bench->n_modes; i++) {
+        const KvCache *cache = &bench->modes[i].context.cache;
+        if (!cache_states_possible(cache))
+            return false;
+        bytes += 2 * kvcache_bytes(cache); /* memory that was opened counts as available until it is used */
+    }
+    return bench->n_repetitions > 1 && bytes <= memory_available();
+}
+
 int bench_open(Bench *bench, const KvPolicy *policies, size_t n_policies, size_t n_ctx, Error *error) {
     size_t n_reads = bench->depths.count * bench->n_repetitions, rates_of_mode = BENCH_RATES * n_reads;
     bench->weights_bytes = weights_bytes_per_token(&bench->model->weights, &bench->model->checkpoint.config);
@@ -86,10 +99,19 @@ int bench_open(Bench *bench, const KvPolicy *policies, size_t n_policies, size_t
     for (size_t i = 0; i < n_policies; i++)
         if (open_mode(bench, &bench->modes[i], &policies[i], n_ctx, bench->rates + i * rates_of_mode, error) < 0)
             return error->code;
+    bench->keeps_states = can_keep_states(bench);
     return 0;
 }
 
+static void free_states(Bench *bench) {
+    for (size_t i = 0; i < bench->n_modes; i++)
+        cache_states_free(&bench->modes[i].states);
+    bench->keeps_states = false;
+}
+
 void bench_close(Bench *bench) {
+    if (bench->modes != NULL)
+        free_states(bench);
     for (size_t i = 0; bench->modes != NULL && i < bench->n_modes; i++) {
         context_close(&bench->modes[i].context);
         free(bench->modes[i].points);
@@ -168,8 +190,28 @@ static void show_progress(Bench *bench, const BenchMode *mode, size_t repetition
     progress_show(&bench->progress, bench->work_done, note);
 }
 
+static void empty(BenchMode *mode) {
+    context_clear(&mode->context);
+    mode->n_restored = 0;
+}
+
+static int check_counters(const BenchMode *mode, Error *error) {
+    return proof_check_behind(&mode->context.cache, mode->n_restored, error);
+}
+
+/* Counters begin again, so those of the depth before are compared first. */
+static int restore(BenchMode *mode, size_t depth, Error *error) {
+    if (check_counters(mode, error) < 0 || cache_states_restore(&mode->states, &mode->context.cache, depth, error) < 0)
+        return error->code;
+    mode->n_restored = depth;
+    return 0;
+}
+
 static int fill(Bench *bench, BenchMode *mode, size_t repetition, size_t depth, Error *error) {
     Context *context = &mode->context;
+    Error no_memory;
+    if (bench->keeps_states && repetition > 0 && restore(mode, depth, error) < 0)
+        return error->code;
     while (context->cache.n_tokens < depth) {
         size_t n = context_batch(context, depth - context->cache.n_tokens);
         show_progress(bench, mode, repetition, depth);
@@ -178,6 +220,8 @@ static int fill(Bench *bench, BenchMode *mode, size_t repetition, size_t depth, 
         bench->work_done += n;
     }
     show_progress(bench, mode, repetition, depth);
+    if (bench->keeps_states && repetition == 0 && cache_states_keep(&mode->states, &context->cache, &no_memory) < 0)
+        free_states(bench);
     return 0;
 }
 
@@ -243,11 +287,11 @@ static int measure_point(Bench *bench, BenchMode *mode, size_t repetition, size_
 static int warm_up(Bench *bench, Error *error) {
     for (size_t i = 0; i < bench->n_modes; i++) {
         Context *context = &bench->modes[i].context;
-        context_clear(context);
+        empty(&bench->modes[i]);
         size_t n = WARM_UP_TOKENS < bench_measured(bench) ? WARM_UP_TOKENS : bench_measured(bench) - 1;
         if (read_tokens(bench, context, n, error) < 0 || read_tokens(bench, context, 1, error) < 0)
             return error->code;
-        context_clear(context);
+        empty(&bench->modes[i]);
     }
     return 0;
 }
@@ -270,9 +314,8 @@ static int run_repetition(Bench *bench, size_t repetition, Error *error) {
     if (status < 0 && status != ERROR_INTERRUPTED)
         return status;
     for (size_t i = 0; i < bench->n_modes; i++) {
-        const KvCache *cache = &bench->modes[i].context.cache;
         Error failure;
-        if (proof_check(cache, cache->n_tokens, &failure) < 0) {
+        if (check_counters(&bench->modes[i], &failure) < 0) {
             *error = failure;
             return failure.code;
         }
@@ -284,7 +327,8 @@ int bench_run(Bench *bench, Error *error) {
     size_t deepest = bench->depths.items[bench->depths.count - 1];
     size_t n_filled = deepest - (bench->depths.count - 1) * bench_measured(bench);
     size_t at_depth = DECODE_WORK * bench->n_generate + bench->n_prompt;
-    size_t work = bench->n_repetitions * bench->n_modes * (n_filled + bench->depths.count * at_depth);
+    size_t n_fills = bench->keeps_states ? 1 : bench->n_repetitions;
+    size_t work = bench->n_modes * (n_fills * n_filled + bench->n_repetitions * bench->depths.count * at_depth);
     int status = 0;
     bench->progress = progress_begin("measuring", work, NULL);
     bench->work_done = 0;

@@ -7,16 +7,18 @@
  *     BenchSummary decode = bench_summarise(bench.modes[0].points[0].decode_rates, bench.modes[0].points[0].n);
  *     bench_close(&bench);
  *
- * Encoded tokens cannot be taken back, so a repetition begins with empty caches and goes down through the depths: each
- * policy reads on up to the depth, generates n_generate tokens, and reads n_prompt more; then the next policy does,
- * then all go to the next depth. So a slow moment of the machine hits all policies, and no figure is from a cache that
- * was filled by anything but the model. Policies take turns in being the first. What memory can give is measured each
- * time before tokens are generated. */
+ * A repetition goes down through the depths: each policy reads on up to the depth, generates n_generate tokens, and
+ * reads n_prompt more; then the next policy does, then all go to the next depth. So a slow moment of the machine hits
+ * all policies. They take turns in being the first. Encoded tokens cannot be taken back: the first repetition keeps
+ * what the caches hold at each depth (states.h), and the others begin there; they read from the beginning where that
+ * cannot be, on a device or for want of memory. What memory can give is measured each time before tokens are generated.
+ */
 #ifndef STOWKV_BENCH_RUN_H
 #define STOWKV_BENCH_RUN_H
 
 #include "eval/bench/bandwidth.h"
 #include "eval/bench/depths.h"
+#include "eval/bench/states.h"
 #include "eval/progress.h"
 #include "model/model.h"
 #include "tokenizer/tokenizer.h"
@@ -40,6 +42,8 @@ typedef struct BenchMode {
     KvPolicy policy;
     Context context;
     BenchPoint *points; /* (depths.count) */
+    CacheStates states; /* at the depths, where the bench keeps them */
+    size_t n_restored;  /* tokens that the cache had not read when its counters began */
 } BenchMode;
 
 typedef struct Bench {
@@ -64,6 +68,7 @@ typedef struct Bench {
     double *rates;   /* (n_modes, depths.count, BENCH_RATES, n_repetitions) */
     int32_t *tokens; /* (n_batch) on their way */
     double *ms;      /* (n_generate) of each token of a measurement */
+    bool keeps_states;
     Progress progress;
     size_t work_done;
 } Bench;
