@@ -183,10 +183,13 @@ int bench_first_token(Bench *bench, const Tokenizer *tokenizer, double program_s
 
 /* ---- Measuring */
 
-static void show_progress(Bench *bench, const BenchMode *mode, size_t repetition, size_t depth) {
-    char note[96];
-    snprintf(note, sizeof note, "repetition %zu of %zu, %s to depth %zu", repetition + 1, bench->n_repetitions,
-             kv_policy_mode(&mode->policy), depth);
+/* While a cache is filled: how far all is, and how fast this is. */
+static void show_progress(Bench *bench, const BenchMode *mode, size_t repetition, size_t depth, double rate) {
+    char note[128];
+    int n = snprintf(note, sizeof note, "repetition %zu of %zu, %s to depth %zu", repetition + 1, bench->n_repetitions,
+                     kv_policy_mode(&mode->policy), depth);
+    if (rate > 0)
+        snprintf(note + n, sizeof note - (size_t)n, ", %.0f tokens/s", rate);
     progress_show(&bench->progress, bench->work_done, note);
 }
 
@@ -212,14 +215,16 @@ static int fill(Bench *bench, BenchMode *mode, size_t repetition, size_t depth, 
     Error no_memory;
     if (bench->keeps_states && repetition > 0 && restore(mode, depth, error) < 0)
         return error->code;
-    while (context->cache.n_tokens < depth) {
+    double begin = clock_seconds();
+    show_progress(bench, mode, repetition, depth, 0);
+    for (size_t n_before = context->cache.n_tokens; context->cache.n_tokens < depth;) {
         size_t n = context_batch(context, depth - context->cache.n_tokens);
-        show_progress(bench, mode, repetition, depth);
         if (read_batch(bench, context, n, LOGITS_NONE, error) < 0)
             return error->code;
         bench->work_done += n;
+        show_progress(bench, mode, repetition, depth,
+                      (double)(context->cache.n_tokens - n_before) / (clock_seconds() - begin));
     }
-    show_progress(bench, mode, repetition, depth);
     if (bench->keeps_states && repetition == 0 && cache_states_keep(&mode->states, &context->cache, &no_memory) < 0)
         free_states(bench);
     return 0;
