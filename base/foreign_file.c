@@ -67,7 +67,7 @@ static const Words BEGINNINGS[] = {
     {"<script", "a web page", "fetch the file itself"},
     {"<?xml", "an XML document, as servers send for errors", AGAIN},
     {"<error", "an XML document, as servers send for errors", AGAIN},
-    {"iq== 0", "a tiktoken vocabulary, as Llama 3 has one", "use a model in GGUF, which has its tokenizer in it"},
+    {"iq== 0", "a tiktoken vocabulary, as Llama 3 has one", "name the model itself, and this with --tokenizer_path"},
     {"from ", "a Modelfile of Ollama", "name the model that its line FROM names"},
 };
 

@@ -1,6 +1,8 @@
 /* See checkpoint.h. */
 #include "checkpoints/checkpoint.h"
 
+#include "tokenizer/vocabulary_file.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,6 +52,19 @@ int checkpoint_note(Checkpoint *checkpoint, Error *error, const char *format, ..
     return 0;
 }
 
+int checkpoint_read_tokenizer(Checkpoint *checkpoint, const char *folder, Error *error) {
+    VocabularyFile *file;
+    if (vocabulary_folder_open(&file, folder, checkpoint->config.n_vocab, &checkpoint->tokenizer_error) < 0 ||
+        file == NULL)
+        return 0;
+    checkpoint->vocabulary_file = file;
+    checkpoint->vocabulary = file->vocabulary;
+    for (size_t i = 0; i < file->n_notes; i++)
+        if (checkpoint_note(checkpoint, error, "%s", file->notes[i]) < 0)
+            return error->code;
+    return 0;
+}
+
 Tensor *checkpoint_add_tensors(Checkpoint *checkpoint, size_t count, Error *error) {
     Tensor *tensors = realloc(checkpoint->tensors, (checkpoint->n_tensors + count) * sizeof *tensors);
     if (tensors == NULL) {
@@ -73,6 +88,7 @@ void checkpoint_close(Checkpoint *checkpoint) {
         mapped_file_close(&checkpoint->files[i]);
     for (size_t i = 0; i < checkpoint->n_allocations; i++)
         free(checkpoint->allocations[i]);
+    vocabulary_file_free(checkpoint->vocabulary_file);
     free(checkpoint->files);
     free(checkpoint->allocations);
     free(checkpoint->tensors);

@@ -14,7 +14,8 @@
 typedef struct Checkpoint {
     ModelConfig config;
     Vocabulary vocabulary;
-    Tensor *tensors; /* (n_tensors) */
+    Error tokenizer_error; /* why the tokenizer beside the weights could not be read; the vocabulary is none then */
+    Tensor *tensors;       /* (n_tensors) */
     size_t n_tensors;
     size_t weights_bytes;                /* of all tensors, as the files encode them */
     const char *notes[CHECKPOINT_NOTES]; /* (n_notes) what had to be guessed, or is left out: lines for the user */
@@ -25,6 +26,7 @@ typedef struct Checkpoint {
     size_t n_files;
     void **allocations; /* (n_allocations), each freed on close */
     size_t n_allocations;
+    struct VocabularyFile *vocabulary_file; /* NULL where the vocabulary is the container's */
 } Checkpoint;
 
 void checkpoint_close(Checkpoint *checkpoint); /* closing twice is fine */
@@ -45,6 +47,11 @@ const MappedFile *checkpoint_map(Checkpoint *checkpoint, const char *path, Error
 
 /* Memory that lives as long as the checkpoint, zeroed; NULL on failure. */
 void *checkpoint_allocate(Checkpoint *checkpoint, size_t count, size_t size, const char *what, Error *error);
+
+/* The vocabulary of a container that has none in it: the tokenizer in `folder` (vocabulary_folder_open()), for the
+ * model of config.n_vocab tokens. What is wrong with it goes to tokenizer_error, for a run may name another tokenizer.
+ */
+int checkpoint_read_tokenizer(Checkpoint *checkpoint, const char *folder, Error *error);
 
 /* Adds a note, "what; cure" as in errors. */
 int checkpoint_note(Checkpoint *checkpoint, Error *error, const char *format, ...)

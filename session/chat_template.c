@@ -179,8 +179,8 @@ static int render(const ChatTemplate *chat, const Tokenizer *tokenizer, const Ch
 
 static int encode_from(const Tokenizer *tokenizer, const JinjaOutput *text, size_t begin, TokenList *out,
                        Error *error) {
-    return tokenizer_encode_marked(tokenizer, (StringView){text->bytes + begin, text->length - begin},
-                                   text->from_message + begin, out, error);
+    return tokenizer_encode_marked(tokenizer, (StringView){text->bytes, text->length}, text->from_message, begin, out,
+                                   error);
 }
 
 int chat_encode(const ChatTemplate *chat, const Tokenizer *tokenizer, const ChatMessage *messages, size_t n_messages,

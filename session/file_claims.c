@@ -139,6 +139,16 @@ static bool is_of_folder(const char *name) {
     return strncmp(name, "pytorch_model", strlen("pytorch_model")) == 0;
 }
 
+/* What a tokenizer may consist of, or be beside a checkpoint. */
+static bool is_of_tokenizer(const char *name) {
+    static const char *const NAMES[] = {"tokenizer.json",         "tokenizer_config.json", "special_tokens_map.json",
+                                        "generation_config.json", "chat_template.jinja",   "config.json"};
+    for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
+        if (strcmp(name, NAMES[i]) == 0)
+            return true;
+    return strncmp(name, "tok", 3) == 0 && ends_with(name, ".model");
+}
+
 /* Whether opening the checkpoint called `name`, empty where it is the folder, may open its neighbour too. */
 static bool comes_along(const char *name, const char *neighbour, bool with_tokenizers) {
     size_t stem = part_stem(name);
@@ -146,7 +156,7 @@ static bool comes_along(const char *name, const char *neighbour, bool with_token
         return true;
     if ((name[0] == '\0' || is_of_folder(name)) && is_of_folder(neighbour))
         return true;
-    return with_tokenizers && strncmp(neighbour, "tok", 3) == 0 && ends_with(neighbour, ".model");
+    return with_tokenizers && is_of_tokenizer(neighbour);
 }
 
 static int check_neighbour(const Claims *claims, const char *folder, const char *name, Error *error) {
@@ -163,14 +173,15 @@ static int check_neighbour(const Claims *claims, const char *folder, const char 
     return status;
 }
 
-static int check_neighbours(const Claims *claims, const SessionOptions *session, Error *error) {
-    const char *path = session->checkpoint_path;
+/* What lies beside `path`, a checkpoint's or else a tokenizer's. */
+static int check_neighbours(const Claims *claims, const char *path, bool is_checkpoint, bool with_tokenizers,
+                            Error *error) {
     size_t length = path == NULL ? 0 : path_is_folder(path) ? strlen(path) : path_folder_length(path);
     char *folder = path == NULL ? NULL : length == 0 ? strdup(".") : strndup(path, length);
     DIR *entries = folder == NULL ? NULL : opendir(folder);
     int status = 0;
     for (struct dirent *entry; status == 0 && entries != NULL && (entry = readdir(entries)) != NULL;)
-        if (comes_along(path + length, entry->d_name, session->tokenizer_path == NULL))
+        if (is_checkpoint ? comes_along(path + length, entry->d_name, with_tokenizers) : is_of_tokenizer(entry->d_name))
             status = check_neighbour(claims, folder, entry->d_name, error);
     if (entries != NULL)
         closedir(entries);
@@ -203,5 +214,9 @@ int file_claims_check(const Option *options, const SessionOptions *session, Erro
             return error->code;
     if (claims.count == 0)
         return 0;
-    return check_standard_streams(&claims, error) < 0 ? error->code : check_neighbours(&claims, session, error);
+    const char *tokenizer = session->tokenizer_path;
+    if (check_standard_streams(&claims, error) < 0 ||
+        check_neighbours(&claims, session->checkpoint_path, true, tokenizer == NULL, error) < 0)
+        return error->code;
+    return check_neighbours(&claims, tokenizer, false, true, error);
 }

@@ -4,6 +4,7 @@
 #include "base/file_identity.h"
 #include "base/simd/detect.h"
 #include "session/devices.h"
+#include "tokenizer/vocabulary_file.h"
 
 #include <stdio.h>
 
@@ -17,20 +18,35 @@ static int open_backend(Backend **out, const SessionOptions *options, Error *err
     return 0;
 }
 
+/* A tokenizer of its own may bring a chat template, for a checkpoint that has none. */
+static int open_tokenizer_file(Session *session, const char *path, Error *error) {
+    Checkpoint *checkpoint = &session->model.checkpoint;
+    if (tokenizer_open_file(&session->tokenizer, path, checkpoint->config.n_vocab, error) < 0)
+        return error->code;
+    if (checkpoint->vocabulary.chat_template.length == 0)
+        checkpoint->vocabulary.chat_template = tokenizer_file(session->tokenizer)->vocabulary.chat_template;
+    return 0;
+}
+
 /* llama2.c calls a tokenizer "tokenizer.model", or "tok512.model" by its vocabulary's size. */
 static int open_tokenizer(Session *session, const SessionOptions *options, Error *error) {
     const Checkpoint *checkpoint = &session->model.checkpoint;
     char beside[4096], sized[32];
+    const char *const names[] = {"tokenizer.model", sized, "tokenizer.json"};
     snprintf(sized, sizeof sized, "tok%zu.model", checkpoint->config.n_vocab);
     if (options->tokenizer_path != NULL)
-        return tokenizer_open_file(&session->tokenizer, options->tokenizer_path, error);
+        return open_tokenizer_file(session, options->tokenizer_path, error);
     if (checkpoint->vocabulary.kind != VOCABULARY_NONE)
         return tokenizer_open_vocabulary(&session->tokenizer, &checkpoint->vocabulary, error);
-    if (path_beside(options->checkpoint_path, "tokenizer.model", beside, sizeof beside) ||
-        path_beside(options->checkpoint_path, sized, beside, sizeof beside))
-        return tokenizer_open_file(&session->tokenizer, beside, error);
+    if (checkpoint->tokenizer_error.code < 0) {
+        *error = checkpoint->tokenizer_error;
+        return error->code;
+    }
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (path_beside(options->checkpoint_path, names[i], beside, sizeof beside))
+            return open_tokenizer_file(session, beside, error);
     return error_set(error, ERROR_ARGUMENT,
-                     "%s carries no tokenizer, and neither tokenizer.model nor %s is beside it; "
+                     "%s carries no tokenizer, and none of tokenizer.model, %s and tokenizer.json is beside it; "
                      "name one with --tokenizer_path",
                      options->checkpoint_path, sized);
 }
@@ -54,9 +70,13 @@ static int check_options(const Session *session, const SessionOptions *options, 
     return session_n_ctx(options, config, &n_ctx, error);
 }
 
-static void print_notes(const Checkpoint *checkpoint) {
+static void print_notes(const Session *session) {
+    const Checkpoint *checkpoint = &session->model.checkpoint;
+    const VocabularyFile *file = tokenizer_file(session->tokenizer);
     for (size_t i = 0; i < checkpoint->n_notes; i++)
         fprintf(stderr, "warning: %s\n", checkpoint->notes[i]);
+    for (size_t i = 0; file != NULL && i < file->n_notes; i++)
+        fprintf(stderr, "warning: %s\n", file->notes[i]);
 }
 
 int session_open(Session *session, const SessionOptions *options, Error *error) {
@@ -71,7 +91,7 @@ int session_open(Session *session, const SessionOptions *options, Error *error) 
     if (status == 0)
         status = check_options(session, options, error);
     if (status == 0)
-        print_notes(&session->model.checkpoint);
+        print_notes(session);
     if (status < 0)
         session_close(session);
     return status;

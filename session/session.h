@@ -28,7 +28,7 @@ typedef struct SessionOptions {
     {"Model", OPTION_HEADING, NULL, NULL, NULL, 0, 0},                                                                 \
     {"checkpoint_path", OPTION_INPUT, &(o).checkpoint_path, "PATH", "a GGUF file, a folder of Hugging Face, or a llama2.c .bin; required", 0, 0},\
     {"tokenizer_path", OPTION_INPUT, &(o).tokenizer_path, "PATH",                                                     \
-     "a SentencePiece .model; default: in the checkpoint or beside it", 0, 0},                                         \
+     "tokenizer.json, SentencePiece's or tiktoken's .model; default: in the checkpoint or beside it", 0, 0},                                         \
     {"device", OPTION_STRING, &(o).device, "NAME",                                                                     \
      "cpu, cuda, or auto: a GPU that works, else the CPU; default auto", 0, 0},                                        \
     {"n_ctx", OPTION_SIZE, &(o).n_ctx, "N", "capacity of the cache in tokens; default: the model's", 1, 1 << 28},      \

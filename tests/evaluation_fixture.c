@@ -80,7 +80,7 @@ int32_t *wiki_tokens_of_stories(size_t n_tokens) {
     TokenList list = {0};
     Error error = {0};
     char *text = fixture_load(fixture_path("STOWKV_DATA", "wiki.test.raw"), &size);
-    if (tokenizer_open_file(&tokenizer, fixture_path("STOWKV_DATA", "tok512.model"), &error) < 0)
+    if (tokenizer_open_file(&tokenizer, fixture_path("STOWKV_DATA", "tok512.model"), 0, &error) < 0)
         fail_msg("%s", error.message);
     size_t length = 4 * n_tokens < size ? 4 * n_tokens : size; /* its tokens have fewer than four bytes on average */
     while (length > 0 && (text[length] & 0xC0) == 0x80)

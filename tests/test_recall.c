@@ -440,7 +440,7 @@ static void test_answers(void **state) {
     KvPolicy policy = kv_policy_full();
     assert_int_equal(cpu_backend_open(&backend, cpu_best_simd_level(), 1, &error), 0);
     if (model_open(&session.model, fixture_path("STOWKV_DATA", "stories260K.bin"), backend, &error) < 0 ||
-        tokenizer_open_file(&session.tokenizer, fixture_path("STOWKV_DATA", "tok512.model"), &error) < 0 ||
+        tokenizer_open_file(&session.tokenizer, fixture_path("STOWKV_DATA", "tok512.model"), 0, &error) < 0 ||
         session_set_policy(&session, &(SessionOptions)SESSION_DEFAULTS, &policy, &error) < 0 ||
         sampler_open(&sampler, &greedy, session.model.checkpoint.config.n_vocab, SIMD_SCALAR, &error) < 0 ||
         prompt_encode(&session, &(PromptOptions){.chat = NULL}, sv("Once upon a time"), &prompt, &error) < 0)

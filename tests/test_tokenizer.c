@@ -53,7 +53,7 @@ static void check_cases(const char *name) {
             skip();
         }
         char *path = join_path(data, model->valuestring);
-        if (tokenizer_open_file(&tokenizer, path, &error) < 0)
+        if (tokenizer_open_file(&tokenizer, path, 0, &error) < 0)
             fail_msg("%s", error.message);
         free(path);
     } else {
@@ -179,6 +179,39 @@ static void test_smollm2_cases(void **state) {
     check_cases("smollm2.qwen2.cases.json");
 }
 
+/* A case names another file of cases, or has its own. */
+static void check_file(const char *directory, const char *folder, const cJSON *item) {
+    const char *name = cJSON_GetObjectItemCaseSensitive(item, "file")->valuestring;
+    const cJSON *others = cJSON_GetObjectItemCaseSensitive(item, "cases");
+    cJSON *json = cJSON_IsString(others) ? read_json(directory, others->valuestring) : NULL;
+    const cJSON *cases = json != NULL ? cJSON_GetObjectItemCaseSensitive(json, "cases")
+                                      : cJSON_GetObjectItemCaseSensitive(item, "inline");
+    char *path = join_path(folder, name);
+    Tokenizer *tokenizer;
+    Error error = {0};
+    if (tokenizer_open_file(&tokenizer, path, 0, &error) < 0)
+        fail_msg("%s", error.message);
+    const cJSON *one;
+    cJSON_ArrayForEach(one, cases) check_case(tokenizer, name, one);
+    tokenizer_free(tokenizer);
+    free(path);
+    cJSON_Delete(json);
+}
+
+/* tokenizer.json as the library writes it, against the library; tiktoken's ranks against tiktoken. */
+static void test_files(void **state) {
+    (void)state;
+    const char *directory = fixture_directory();
+    if (directory == NULL)
+        skip();
+    char *folder = join_path(directory, "files");
+    cJSON *json = read_json(folder, "cases.json");
+    const cJSON *item;
+    cJSON_ArrayForEach(item, json) check_file(directory, folder, item);
+    cJSON_Delete(json);
+    free(folder);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gpt2_cases),
@@ -191,6 +224,7 @@ int main(void) {
         cmocka_unit_test(test_sentencepiece_file_cases),
         cmocka_unit_test(test_sentencepiece_rebuilt_cases),
         cmocka_unit_test(test_smollm2_cases),
+        cmocka_unit_test(test_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

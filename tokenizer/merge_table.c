@@ -1,7 +1,15 @@
 /* See merge_table.h. Linear probing at a load of at most one half. */
 #include "tokenizer/merge_table.h"
 
+#include "base/array.h"
+#include "base/checked.h"
+
 #include <stdlib.h>
+
+typedef struct MergeList {
+    Merge *items; /* (n) */
+    size_t n;
+} MergeList;
 
 /* The slot that holds the pair, or the empty one where it belongs. */
 static Merge *find_slot(const MergeTable *table, int32_t left, int32_t right) {
@@ -44,38 +52,68 @@ static int parse_merge(StringView text, size_t rank, const TokenTable *tokens, c
     return 0;
 }
 
-static int fill(MergeTable *table, const Vocabulary *vocabulary, const TokenTable *tokens, char *joined, Error *error) {
-    for (size_t i = 0; i < vocabulary->n_merges; i++) {
-        Merge merge;
-        int status = parse_merge(vocabulary->merges[i], i, tokens, joined, &merge, error);
-        if (status < 0)
-            return status;
-        /* Of two ranks for one pair the later counts, as in Hugging Face's tokenizers. */
-        *find_slot(table, merge.left, merge.right) = merge;
+/* The vocabulary's list, as ids. */
+static int read_merges(MergeList *list, const Vocabulary *vocabulary, const TokenTable *tokens, Error *error) {
+    size_t longest = 0;
+    for (size_t i = 0; i < vocabulary->n_merges; i++)
+        longest = at_least(vocabulary->merges[i].length, longest);
+    char *joined = malloc(longest + 1);
+    list->items = malloc((vocabulary->n_merges + 1) * sizeof *list->items);
+    int status = joined == NULL || list->items == NULL
+                     ? error_memory(error, "the merges", vocabulary->n_merges * sizeof *list->items)
+                     : 0;
+    for (size_t i = 0; i < vocabulary->n_merges && status == 0; i++)
+        status = parse_merge(vocabulary->merges[i], i, tokens, joined, &list->items[list->n++], error);
+    free(joined);
+    return status;
+}
+
+/* Every way in which a token falls into two, cut between characters of the byte alphabet. */
+static int find_merges(MergeList *list, const Vocabulary *vocabulary, const TokenTable *tokens, Error *error) {
+    for (size_t id = 0; id < vocabulary->n_tokens; id++) {
+        StringView token = vocabulary->tokens[id];
+        if (vocabulary->types != NULL && vocabulary->types[id] != TOKEN_NORMAL)
+            continue;
+        for (size_t cut = 1; cut < token.length; cut++) {
+            if (((unsigned char)token.bytes[cut] & 0xC0) == 0x80)
+                continue;
+            int32_t left = token_table_find(tokens, (StringView){token.bytes, cut});
+            int32_t right = token_table_find(tokens, (StringView){token.bytes + cut, token.length - cut});
+            if (left < 0 || right < 0)
+                continue;
+            Merge *items = array_for_one_more(list->items, list->n, sizeof *items, "the merges", error);
+            if (items == NULL)
+                return ERROR_MEMORY;
+            list->items = items;
+            items[list->n++] = (Merge){left, right, (int32_t)id, (uint32_t)id};
+        }
     }
     return 0;
 }
 
-int merge_table_build(MergeTable *table, const Vocabulary *vocabulary, const TokenTable *tokens, Error *error) {
-    size_t n_slots = 16, longest = 0;
-    while (n_slots / 2 < vocabulary->n_merges)
+static int fill(MergeTable *table, const MergeList *list, Error *error) {
+    size_t n_slots = 16;
+    while (n_slots / 2 < list->n)
         n_slots *= 2;
-    for (size_t i = 0; i < vocabulary->n_merges; i++)
-        if (vocabulary->merges[i].length > longest)
-            longest = vocabulary->merges[i].length;
-    char *joined = malloc(longest + 1);
     *table = (MergeTable){malloc(n_slots * sizeof *table->slots), n_slots - 1};
-    int status = 0;
-    if (table->slots == NULL || joined == NULL) {
-        status = error_memory(error, "the merge table", n_slots * sizeof *table->slots);
-    } else {
-        for (size_t i = 0; i < n_slots; i++)
-            table->slots[i].joined = -1;
-        status = fill(table, vocabulary, tokens, joined, error);
-    }
-    free(joined);
-    if (status < 0)
-        merge_table_free(table);
+    if (table->slots == NULL)
+        return error_memory(error, "the merge table", n_slots * sizeof *table->slots);
+    for (size_t i = 0; i < n_slots; i++)
+        table->slots[i].joined = -1;
+    /* Of two ranks for one pair the later counts, as in Hugging Face's tokenizers. */
+    for (size_t i = 0; i < list->n; i++)
+        *find_slot(table, list->items[i].left, list->items[i].right) = list->items[i];
+    return 0;
+}
+
+int merge_table_build(MergeTable *table, const Vocabulary *vocabulary, const TokenTable *tokens, Error *error) {
+    MergeList list = {0};
+    *table = (MergeTable){0};
+    int status = vocabulary->merges_by_id ? find_merges(&list, vocabulary, tokens, error)
+                                          : read_merges(&list, vocabulary, tokens, error);
+    if (status == 0)
+        status = fill(table, &list, error);
+    free(list.items);
     return status;
 }
 

@@ -16,7 +16,7 @@
 typedef struct Merge {
     int32_t left, right; /* token ids */
     int32_t joined;      /* the id of both, joined; -1 in an empty slot */
-    uint32_t rank;       /* position in the vocabulary's list */
+    uint32_t rank;       /* position in the vocabulary's list; the joined id where that is the rank */
 } Merge;
 
 typedef struct MergeTable {

@@ -2,6 +2,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "tokenizer/pre_tokenizer.h"
 
+#include "base/checked.h"
 #include "base/name_list.h"
 #include "tokenizer/pre_tokenizer_rows.h"
 
@@ -11,13 +12,21 @@
 
 enum {
     JIT_STACK_START = 32 << 10, /* bytes; the stack grows on demand up to JIT_STACK_MAX */
-    JIT_STACK_MAX = 16 << 20
+    JIT_STACK_MAX = 16 << 20,
+    MAX_SPLIT_PATTERNS = 16,
+    FOREIGN_STEPS = 1000 /* of a match of a file's own pattern, for each byte of the text */
 };
 
+typedef struct CompiledPattern {
+    pcre2_code *code;
+    bool drops_rest; /* what lies between two matches is no word */
+} CompiledPattern;
+
 struct PreTokenizer {
-    const PreTokenizerRow *row;
-    pcre2_code *patterns[PRE_TOKENIZER_PATTERNS]; /* (n_patterns) */
+    CompiledPattern patterns[MAX_SPLIT_PATTERNS]; /* (n_patterns) */
     size_t n_patterns;
+    bool nfc, ignores_merges, adds_bos;
+    bool from_file; /* patterns that this program does not know */
 };
 
 /* What one split needs beside the compiled patterns. */
@@ -38,7 +47,7 @@ static const PreTokenizerRow *find_row(StringView name) {
     return NULL;
 }
 
-static pcre2_code *compile(const char *pattern, Error *error) {
+static pcre2_code *compile(const char *pattern, bool from_file, Error *error) {
     int code;
     PCRE2_SIZE offset;
     pcre2_code *compiled =
@@ -46,9 +55,9 @@ static pcre2_code *compile(const char *pattern, Error *error) {
     if (compiled == NULL) {
         char reason[128];
         pcre2_get_error_message(code, (PCRE2_UCHAR *)reason, sizeof reason);
-        error_set(error, ERROR_UNSUPPORTED,
-                  "PCRE2 cannot compile a pre-tokenizer pattern (%s at offset %zu); PCRE2 10.40 or newer is needed",
-                  reason, (size_t)offset);
+        error_set(error, ERROR_UNSUPPORTED, "PCRE2 cannot compile a pre-tokenizer pattern (%s at offset %zu); %s",
+                  reason, (size_t)offset,
+                  from_file ? "use a checkpoint in GGUF, which names its pattern" : "PCRE2 10.40 or newer is needed");
         return NULL;
     }
     /* Where there is no JIT for this machine, pcre2_match interprets: slower, same matches. */
@@ -67,6 +76,14 @@ static int unknown_name(StringView name, Error *error) {
         SV_ARGS(name), known.text);
 }
 
+static int add_pattern(PreTokenizer *pre, const char *regex, bool drops_rest, Error *error) {
+    pcre2_code *code = compile(regex, pre->from_file, error);
+    if (code == NULL)
+        return ERROR_UNSUPPORTED;
+    pre->patterns[pre->n_patterns++] = (CompiledPattern){code, drops_rest};
+    return 0;
+}
+
 int pre_tokenizer_open(PreTokenizer **out, StringView name, Error *error) {
     *out = NULL;
     const PreTokenizerRow *row = find_row(name);
@@ -75,14 +92,36 @@ int pre_tokenizer_open(PreTokenizer **out, StringView name, Error *error) {
     PreTokenizer *pre = calloc(1, sizeof *pre);
     if (pre == NULL)
         return error_memory(error, "the pre-tokenizer", sizeof *pre);
-    pre->row = row;
-    for (size_t i = 0; i < PRE_TOKENIZER_PATTERNS && row->patterns[i] != NULL; i++) {
-        pre->patterns[i] = compile(row->patterns[i], error);
-        if (pre->patterns[i] == NULL) {
+    pre->nfc = row->nfc;
+    pre->ignores_merges = row->ignores_merges;
+    pre->adds_bos = row->adds_bos;
+    for (size_t i = 0; i < PRE_TOKENIZER_PATTERNS && row->patterns[i] != NULL; i++)
+        if (add_pattern(pre, row->patterns[i], false, error) < 0) {
             pre_tokenizer_free(pre);
             return ERROR_UNSUPPORTED;
         }
-        pre->n_patterns++;
+    *out = pre;
+    return 0;
+}
+
+int pre_tokenizer_open_rules(PreTokenizer **out, const TextRules *rules, Error *error) {
+    *out = NULL;
+    PreTokenizer *pre = calloc(1, sizeof *pre);
+    if (pre == NULL)
+        return error_memory(error, "the pre-tokenizer", sizeof *pre);
+    pre->nfc = rules->nfc;
+    pre->ignores_merges = rules->ignores_merges;
+    pre->from_file = true;
+    int status = rules->n_patterns > MAX_SPLIT_PATTERNS
+                     ? error_set(error, ERROR_UNSUPPORTED,
+                                 "%zu patterns that split a text, and %d is the limit; use a checkpoint in GGUF",
+                                 rules->n_patterns, MAX_SPLIT_PATTERNS)
+                     : 0;
+    for (size_t i = 0; i < rules->n_patterns && status == 0; i++)
+        status = add_pattern(pre, rules->patterns[i].regex, rules->patterns[i].drops_rest, error);
+    if (status < 0) {
+        pre_tokenizer_free(pre);
+        return status;
     }
     *out = pre;
     return 0;
@@ -92,16 +131,16 @@ void pre_tokenizer_free(PreTokenizer *pre) {
     if (pre == NULL)
         return;
     for (size_t i = 0; i < pre->n_patterns; i++)
-        pcre2_code_free(pre->patterns[i]);
+        pcre2_code_free(pre->patterns[i].code);
     free(pre);
 }
 
 bool pre_tokenizer_ignores_merges(const PreTokenizer *pre) {
-    return pre->row->ignores_merges;
+    return pre->ignores_merges;
 }
 
 bool pre_tokenizer_adds_bos(const PreTokenizer *pre) {
-    return pre->row->adds_bos;
+    return pre->adds_bos;
 }
 
 /* Finds the first match at or after *start: 1, 0 where there is none, or a negative error code. */
@@ -132,12 +171,14 @@ static int split_by(Split *split, size_t i, StringView text, Error *error) {
         return split->on_word(split->context, text, error);
     for (size_t at = 0; at < text.length;) {
         size_t start = at, end = at;
-        int status = next_match(split, split->pre->patterns[i], text, &start, &end, error);
+        int status = next_match(split, split->pre->patterns[i].code, text, &start, &end, error);
         if (status < 0)
             return status;
         if (status == 0)
             start = end = text.length;
-        status = split_by(split, i + 1, (StringView){text.bytes + at, start - at}, error);
+        status = split->pre->patterns[i].drops_rest
+                     ? 0
+                     : split_by(split, i + 1, (StringView){text.bytes + at, start - at}, error);
         if (status == 0)
             status = split_by(split, i + 1, (StringView){text.bytes + start, end - start}, error);
         if (status < 0)
@@ -172,7 +213,7 @@ int pre_tokenizer_split(const PreTokenizer *pre, StringView text, PreTokenFuncti
                         Error *error) {
     int status = 0;
     char *normal = NULL;
-    if (pre->row->nfc && (normal = normalize(text, &text.length, &status, error)) != NULL)
+    if (pre->nfc && (normal = normalize(text, &text.length, &status, error)) != NULL)
         text.bytes = normal;
     Split split = {.pre = pre, .on_word = on_word, .context = context};
     split.match = pcre2_match_data_create(1, NULL);
@@ -182,8 +223,10 @@ int pre_tokenizer_split(const PreTokenizer *pre, StringView text, PreTokenFuncti
         status = error_memory(error, "the pre-tokenizer's matcher", JIT_STACK_MAX);
     if (status == 0) {
         pcre2_jit_stack_assign(split.limits, NULL, split.stack);
-        /* A run of spaces may backtrack once for each of them; the default limit is ten million. */
-        pcre2_set_match_limit(split.limits, UINT32_MAX);
+        /* A run of spaces may backtrack once for each of them; the default limit is ten million. A stranger's pattern
+         * may do so some hundred times, and not for ever. */
+        size_t steps = text.length < UINT32_MAX / FOREIGN_STEPS ? FOREIGN_STEPS * (text.length + 1) : UINT32_MAX;
+        pcre2_set_match_limit(split.limits, pre->from_file ? (uint32_t)at_most(steps, UINT32_MAX) : UINT32_MAX);
         status = split_by(&split, 0, text, error);
     }
     pcre2_jit_stack_free(split.stack);

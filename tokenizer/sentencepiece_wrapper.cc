@@ -1,19 +1,14 @@
 /* See sentencepiece_wrapper.h. Models are checked by sentencepiece_model.h before the library parses them. */
 #include <sentencepiece_processor.h>
 
-#include <cerrno>
 #include <cstdint>
-#include <cstdio>
-#include <cstring>
 #include <exception>
 #include <memory>
 #include <new>
 #include <string>
-#include <sys/stat.h>
 #include <vector>
 
 extern "C" {
-#include "base/foreign_file.h"
 #include "tokenizer/sentencepiece_model.h"
 #include "tokenizer/sentencepiece_wrapper.h"
 }
@@ -33,7 +28,6 @@ struct SentencePiece {
 namespace {
 
 constexpr int LOG_LEVEL_FATAL = 3;
-constexpr size_t MAX_MODEL_BYTES = size_t(256) << 20;
 
 /* Runs `body`, which returns 0 or an error code, and turns an exception into one. */
 template <typename Body> int guard(const char *name, Error *error, Body body) {
@@ -49,33 +43,6 @@ template <typename Body> int guard(const char *name, Error *error, Body body) {
         return error_set(error, ERROR_FORMAT,
                          "%s: SentencePiece failed; use the tokenizer that came with the checkpoint", name);
     }
-}
-
-int read_failed(const char *path, Error *error) {
-    return error_set(error, ERROR_IO, "%s: cannot be read (%s); check the path and its permissions", path,
-                     std::strerror(errno));
-}
-
-int read_file(const char *path, std::string *content, Error *error) {
-    std::unique_ptr<FILE, int (*)(FILE *)> file(std::fopen(path, "rb"), std::fclose);
-    struct stat status;
-    if (file == nullptr || fstat(fileno(file.get()), &status) < 0)
-        return read_failed(path, error);
-    if (S_ISDIR(status.st_mode))
-        return error_set(error, ERROR_IO, "%s: is a directory; give the SentencePiece .model file in it", path);
-    char buffer[1 << 14];
-    for (size_t n; (n = std::fread(buffer, 1, sizeof buffer, file.get())) > 0;) {
-        content->append(buffer, n);
-        if (content->size() > MAX_MODEL_BYTES)
-            return error_set(error, ERROR_FORMAT,
-                             "%s: more than %zu MB, so not a SentencePiece model; give the tokenizer.model file", path,
-                             MAX_MODEL_BYTES >> 20);
-    }
-    if (std::ferror(file.get()))
-        return read_failed(path, error);
-    if (content->empty())
-        return error_set(error, ERROR_FORMAT, "%s: an empty file; fetch or copy the tokenizer again", path);
-    return 0;
 }
 
 int load(SentencePiece **out, StringView proto, const char *name, Error *error) {
@@ -97,22 +64,6 @@ int load(SentencePiece **out, StringView proto, const char *name, Error *error) 
 }
 
 } // namespace
-
-int sentencepiece_open_file(SentencePiece **out, const char *path, Error *error) {
-    *out = nullptr;
-    return guard(path, error, [&] {
-        std::string content;
-        int code = read_file(path, &content, error);
-        StringView bytes{content.data(), content.size()};
-        if (code == 0)
-            code = load(out, bytes, path, error);
-        /* A model begins with a newline: the tag of its first piece. */
-        if (code == ERROR_FORMAT && content.size() > 0 && content[0] != '\n' &&
-            foreign_file_refuse(bytes, path, "a SentencePiece model", error) < 0)
-            error->code = code;
-        return code;
-    });
-}
 
 int sentencepiece_open_proto(SentencePiece **out, StringView proto, const char *name, Error *error) {
     *out = nullptr;

@@ -1,7 +1,7 @@
 /* The SentencePiece library behind a C interface: no exception and no log line of its own gets out.
  *
  *     SentencePiece *sp;
- *     if (sentencepiece_open_file(&sp, "tok512.model", &error) < 0) …
+ *     if (sentencepiece_open_proto(&sp, bytes, "tok512.model", &error) < 0) …
  *     sentencepiece_encode(sp, sv("Once upon a time"), &tokens, &error);
  *     sentencepiece_free(sp);
  */
@@ -17,10 +17,7 @@ extern "C" {
 
 typedef struct SentencePiece SentencePiece;
 
-/* ERROR_IO where the file cannot be read, ERROR_FORMAT where it is not a whole model. */
-int sentencepiece_open_file(SentencePiece **out, const char *path, Error *error);
-
-/* From a serialized ModelProto, which is copied; `name` is for messages. */
+/* From a serialized ModelProto, which is copied; `name` is for messages. ERROR_FORMAT where it is not a whole one. */
 int sentencepiece_open_proto(SentencePiece **out, StringView proto, const char *name, Error *error);
 
 void sentencepiece_free(SentencePiece *sp); /* NULL is fine */

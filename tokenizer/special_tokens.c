@@ -5,14 +5,14 @@
 
 #include <stdlib.h>
 
-int special_tokens_add(SpecialTokens *special, StringView text, int32_t id, int class, Error *error) {
-    if (text.length == 0)
+int special_tokens_add(SpecialTokens *special, SpecialToken token, Error *error) {
+    if (token.text.length == 0)
         return 0;
     SpecialToken *items = array_for_one_more(special->items, special->n, sizeof *items, "the special tokens", error);
     if (items == NULL)
         return ERROR_MEMORY;
     special->items = items;
-    special->items[special->n++] = (SpecialToken){text, id, class};
+    special->items[special->n++] = token;
     return 0;
 }
 

@@ -2,7 +2,8 @@
  * user-defined ("added") tokens always, the longest at each place first, as Hugging Face's tokenizers do.
  *
  *     size_t at = 0;
- *     const SpecialToken *token = special_tokens_find(&special, text, NULL, SPECIAL_USER_DEFINED, &at);   // NULL: no more
+ *     const SpecialToken *token = special_tokens_find(&special, text, NULL, SPECIAL_USER_DEFINED, &at);   // NULL: no
+ * more
  */
 #ifndef STOWKV_SPECIAL_TOKENS_H
 #define STOWKV_SPECIAL_TOKENS_H
@@ -17,7 +18,8 @@ enum { SPECIAL_CONTROL = 1, SPECIAL_USER_DEFINED = 2 };
 typedef struct SpecialToken {
     StringView text; /* the vocabulary's */
     int32_t id;
-    int class; /* SPECIAL_CONTROL or SPECIAL_USER_DEFINED */
+    int class;      /* SPECIAL_CONTROL or SPECIAL_USER_DEFINED */
+    uint8_t strips; /* TOKEN_STRIPS_* of vocabulary.h */
 } SpecialToken;
 
 typedef struct SpecialTokens {
@@ -27,7 +29,7 @@ typedef struct SpecialTokens {
 } SpecialTokens;
 
 /* `special` starts as {0}; sort it after the last token and before a search. Tokens without text are left out. */
-int special_tokens_add(SpecialTokens *special, StringView text, int32_t id, int class, Error *error);
+int special_tokens_add(SpecialTokens *special, SpecialToken token, Error *error);
 void special_tokens_sort(SpecialTokens *special);
 void special_tokens_free(SpecialTokens *special);
 

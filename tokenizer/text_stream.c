@@ -6,8 +6,7 @@
 
 #include <stdlib.h>
 
-#define WORD_BOUNDARY "\xE2\x96\x81"   /* U+2581: SentencePiece's spelling of a space */
-#define UNKNOWN_TEXT  " \xE2\x81\x87 " /* U+2047: SentencePiece's text for the unknown piece */
+#define UNKNOWN_TEXT " \xE2\x81\x87 " /* U+2047: SentencePiece's text for the unknown piece */
 
 static bool is_control(const Tokenizer *tokenizer, int32_t id) {
     return id < 0 || (size_t)id >= tokenizer_n_tokens(tokenizer) || tokenizer_type(tokenizer, id) == TOKEN_CONTROL;
@@ -42,7 +41,7 @@ static size_t append(char *out, size_t n, const char *bytes, size_t length) {
 
 /* Writes a piece's bytes with boundaries as spaces; never longer than the piece. */
 static size_t write_piece(TextStream *stream, StringView piece, char *out) {
-    StringView boundary = sv(WORD_BOUNDARY);
+    StringView boundary = sv(PIECE_SPACE);
     size_t n = 0, from = stream->strip_space && sv_starts_with(piece, boundary) ? boundary.length : 0;
     while (from < piece.length) {
         size_t at = sv_find(piece, boundary, from);

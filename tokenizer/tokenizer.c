@@ -3,19 +3,21 @@
 #include "tokenizer/tokenizer.h"
 
 #include "base/checked.h"
-#include "tokenizer/byte_level_bpe.h"
+#include "tokenizer/bpe.h"
 #include "tokenizer/marks.h"
 #include "tokenizer/sentencepiece_model.h"
 #include "tokenizer/sentencepiece_wrapper.h"
 #include "tokenizer/special_tokens.h"
 #include "tokenizer/utf8.h"
+#include "tokenizer/vocabulary_file.h"
 
 #include <stdlib.h>
 
 struct Tokenizer {
     SentencePiece *sp; /* this one or `bpe`; the other is NULL */
-    ByteLevelBpe *bpe;
-    const Vocabulary *vocabulary; /* NULL for a .model file */
+    Bpe *bpe;
+    VocabularyFile *file; /* what `vocabulary` is of, or NULL: the caller's */
+    const Vocabulary *vocabulary;
     size_t n_tokens;
     size_t longest_token; /* in bytes */
     uint8_t *types;       /* (n_tokens) TokenType */
@@ -46,7 +48,7 @@ static int mark_named_ends(Tokenizer *tokenizer, Error *error) {
     for (size_t i = 0; i < sizeof named / sizeof *named; i++)
         if (named[i] >= 0)
             tokenizer->ends[named[i]] = true;
-    for (size_t i = 0; vocabulary != NULL && i < vocabulary->n_end_ids; i++) {
+    for (size_t i = 0; i < vocabulary->n_end_ids; i++) {
         int64_t id = vocabulary->end_ids[i];
         if (id < 0 || (uint64_t)id >= tokenizer->n_tokens)
             return error_set(error, ERROR_FORMAT,
@@ -108,7 +110,9 @@ static int add_special_tokens(Tokenizer *tokenizer, Error *error) {
         if (type != TOKEN_CONTROL && type != TOKEN_UNKNOWN && type != TOKEN_USER_DEFINED)
             continue;
         int class = type == TOKEN_USER_DEFINED ? SPECIAL_USER_DEFINED : SPECIAL_CONTROL;
-        int status = special_tokens_add(&tokenizer->special, token, (int32_t)id, class, error);
+        const uint8_t *strips = tokenizer->vocabulary->strips;
+        SpecialToken special = {token, (int32_t)id, class, strips != NULL ? strips[id] : 0};
+        int status = special_tokens_add(&tokenizer->special, special, error);
         if (status < 0)
             return status;
     }
@@ -116,20 +120,23 @@ static int add_special_tokens(Tokenizer *tokenizer, Error *error) {
     return 0;
 }
 
-static int open_file(Tokenizer *tokenizer, const char *path, Error *error) {
-    int status = sentencepiece_open_file(&tokenizer->sp, path, error);
+static int allocate_types(Tokenizer *tokenizer, Error *error) {
+    tokenizer->types = malloc(tokenizer->n_tokens);
+    return tokenizer->types != NULL ? 0 : error_memory(error, "the tokenizer", tokenizer->n_tokens);
+}
+
+/* A .model file has ids, types and rules of its own; the files beside it may say otherwise. */
+static int open_model_file(Tokenizer *tokenizer, const Vocabulary *vocabulary, Error *error) {
+    int status = sentencepiece_open_proto(&tokenizer->sp, vocabulary->model, vocabulary->name, error);
     if (status < 0)
         return status;
     tokenizer->n_tokens = sentencepiece_n_pieces(tokenizer->sp);
     tokenizer->bos = sentencepiece_bos(tokenizer->sp);
     tokenizer->eos = sentencepiece_eos(tokenizer->sp);
     tokenizer->eot = -1;
-    tokenizer->adds_bos = tokenizer->bos >= 0;
+    tokenizer->adds_bos = vocabulary->add_bos != 0;
     tokenizer->adds_space = sentencepiece_adds_dummy_prefix(tokenizer->sp);
-    tokenizer->types = malloc(tokenizer->n_tokens);
-    if (tokenizer->types == NULL)
-        return error_memory(error, "the tokenizer", tokenizer->n_tokens);
-    if (mark_named_ends(tokenizer, error) < 0)
+    if (allocate_types(tokenizer, error) < 0 || mark_named_ends(tokenizer, error) < 0)
         return error->code;
     for (size_t id = 0; id < tokenizer->n_tokens; id++) {
         TokenType type = sentencepiece_type(tokenizer->sp, (int32_t)id);
@@ -152,11 +159,11 @@ static int open_sentencepiece(Tokenizer *tokenizer, const Vocabulary *vocabulary
     return status;
 }
 
-static int open_byte_level_bpe(Tokenizer *tokenizer, const Vocabulary *vocabulary, Error *error) {
-    int status = byte_level_bpe_open(&tokenizer->bpe, vocabulary, error);
+static int open_bpe(Tokenizer *tokenizer, const Vocabulary *vocabulary, Error *error) {
+    int status = bpe_open(&tokenizer->bpe, vocabulary, error);
     if (status == 0)
-        tokenizer->adds_bos =
-            vocabulary->add_bos < 0 ? byte_level_bpe_adds_bos(tokenizer->bpe) : vocabulary->add_bos != 0;
+        tokenizer->adds_bos = vocabulary->add_bos < 0 ? bpe_adds_bos(tokenizer->bpe) : vocabulary->add_bos != 0;
+    tokenizer->adds_space = vocabulary->rules != NULL && vocabulary->rules->prefix != SPACE_PREFIX_NONE;
     return status;
 }
 
@@ -164,17 +171,18 @@ static int open_byte_level_bpe(Tokenizer *tokenizer, const Vocabulary *vocabular
 static int open_vocabulary(Tokenizer *tokenizer, const Vocabulary *vocabulary, Error *error) {
     bool sentencepiece = vocabulary->kind == VOCABULARY_SENTENCEPIECE;
     int32_t unknown = -1;
-    if (vocabulary->kind != VOCABULARY_SENTENCEPIECE && vocabulary->kind != VOCABULARY_BYTE_LEVEL_BPE)
+    tokenizer->vocabulary = vocabulary;
+    if (vocabulary->kind == VOCABULARY_MODEL_FILE)
+        return open_model_file(tokenizer, vocabulary, error);
+    if (vocabulary->kind == VOCABULARY_NONE)
         return error_set(error, ERROR_UNSUPPORTED,
                          "the checkpoint carries no tokenizer; name one with --tokenizer_path");
     if (vocabulary->n_tokens == 0 || vocabulary->n_tokens > INT32_MAX / 2)
         return error_set(error, ERROR_FORMAT, "vocabulary: %zu tokens; convert the checkpoint again",
                          vocabulary->n_tokens);
-    tokenizer->vocabulary = vocabulary;
     tokenizer->n_tokens = vocabulary->n_tokens;
-    tokenizer->types = malloc(vocabulary->n_tokens);
-    if (tokenizer->types == NULL)
-        return error_memory(error, "the tokenizer", vocabulary->n_tokens);
+    if (allocate_types(tokenizer, error) < 0)
+        return error->code;
     int status = read_id(vocabulary, "BOS", vocabulary->bos_id, sentencepiece ? 1 : -1, &tokenizer->bos, error);
     if (status == 0)
         status = read_id(vocabulary, "EOS", vocabulary->eos_id, sentencepiece ? 2 : -1, &tokenizer->eos, error);
@@ -187,39 +195,52 @@ static int open_vocabulary(Tokenizer *tokenizer, const Vocabulary *vocabulary, E
     if (status == 0)
         status = read_types(tokenizer, vocabulary, unknown, error);
     if (status == 0)
-        status = sentencepiece ? open_sentencepiece(tokenizer, vocabulary, error)
-                               : open_byte_level_bpe(tokenizer, vocabulary, error);
+        status =
+            sentencepiece ? open_sentencepiece(tokenizer, vocabulary, error) : open_bpe(tokenizer, vocabulary, error);
     return status == 0 ? add_special_tokens(tokenizer, error) : status;
 }
 
-/* Opens from a file where `path` is given, else from a vocabulary. */
-static int open_either(Tokenizer **out, const char *path, const Vocabulary *vocabulary, Error *error) {
-    *out = NULL;
-    Tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
-    if (tokenizer == NULL)
+/* From `vocabulary`, of `file` where that is not NULL: the tokenizer owns it then, and frees it on failure too. */
+static int open_from(Tokenizer **out, VocabularyFile *file, const Vocabulary *vocabulary, Error *error) {
+    Tokenizer *tokenizer = *out = calloc(1, sizeof *tokenizer);
+    if (tokenizer == NULL) {
+        vocabulary_file_free(file);
         return error_memory(error, "the tokenizer", sizeof *tokenizer);
-    int status = path != NULL ? open_file(tokenizer, path, error) : open_vocabulary(tokenizer, vocabulary, error);
+    }
+    tokenizer->file = file;
+    int status = open_vocabulary(tokenizer, vocabulary, error);
     if (status < 0) {
         tokenizer_free(tokenizer);
-        return status;
+        *out = NULL;
     }
-    *out = tokenizer;
-    return 0;
+    return status;
 }
 
-int tokenizer_open_file(Tokenizer **out, const char *path, Error *error) {
-    return open_either(out, path, NULL, error);
+int tokenizer_open_file(Tokenizer **out, const char *path, size_t n_vocab, Error *error) {
+    VocabularyFile *file;
+    *out = NULL;
+    if (vocabulary_file_open(&file, path, n_vocab, error) < 0)
+        return error->code;
+    int status = open_from(out, file, &file->vocabulary, error);
+    if (status < 0)
+        vocabulary_name_file(path, error);
+    return status;
 }
 
 int tokenizer_open_vocabulary(Tokenizer **out, const Vocabulary *vocabulary, Error *error) {
-    return open_either(out, NULL, vocabulary, error);
+    return open_from(out, NULL, vocabulary, error);
+}
+
+const VocabularyFile *tokenizer_file(const Tokenizer *tokenizer) {
+    return tokenizer->file;
 }
 
 void tokenizer_free(Tokenizer *tokenizer) {
     if (tokenizer == NULL)
         return;
     sentencepiece_free(tokenizer->sp);
-    byte_level_bpe_free(tokenizer->bpe);
+    bpe_free(tokenizer->bpe);
+    vocabulary_file_free(tokenizer->file);
     special_tokens_free(&tokenizer->special);
     free(tokenizer->types);
     free(tokenizer->ends);
@@ -227,7 +248,8 @@ void tokenizer_free(Tokenizer *tokenizer) {
 }
 
 StringView tokenizer_token(const Tokenizer *tokenizer, int32_t id) {
-    return tokenizer->vocabulary != NULL ? tokenizer->vocabulary->tokens[id] : sentencepiece_piece(tokenizer->sp, id);
+    const StringView *tokens = tokenizer->vocabulary->tokens;
+    return tokens != NULL ? tokens[id] : sentencepiece_piece(tokenizer->sp, id);
 }
 
 TokenType tokenizer_type(const Tokenizer *tokenizer, int32_t id) {
@@ -235,7 +257,7 @@ TokenType tokenizer_type(const Tokenizer *tokenizer, int32_t id) {
 }
 
 bool tokenizer_is_byte_level(const Tokenizer *tokenizer) {
-    return tokenizer->bpe != NULL;
+    return tokenizer->vocabulary->kind == VOCABULARY_BYTE_LEVEL_BPE;
 }
 
 bool tokenizer_adds_space(const Tokenizer *tokenizer) {
@@ -273,32 +295,56 @@ int32_t tokenizer_special(const Tokenizer *tokenizer, StringView text) {
     return -1;
 }
 
-/* Text without special tokens. */
-static int encode_plain(const Tokenizer *tokenizer, StringView text, TokenList *out, Error *error) {
+/* Text without special tokens; `first`: nothing stands in front of it. */
+static int encode_plain(const Tokenizer *tokenizer, StringView text, bool first, TokenList *out, Error *error) {
     if (text.length == 0)
         return 0;
     return tokenizer->sp != NULL ? sentencepiece_encode(tokenizer->sp, text, out, error)
-                                 : byte_level_bpe_encode(tokenizer->bpe, text, out, error);
+                                 : bpe_encode(tokenizer->bpe, text, first, out, error);
 }
 
-/* Valid text, split at special tokens. SentencePiece looks for its user-defined pieces itself. */
-static int encode_valid(const Tokenizer *tokenizer, StringView text, const unsigned char *plain, unsigned flags,
-                        TokenList *out, Error *error) {
+/* Takes white space off the end of the text from byte `from` on, for a token that takes what stands before it. */
+static size_t strip_before(StringView text, size_t from, size_t end) {
+    for (size_t i = from, length, n_blank = 0; i < end; i += length) {
+        if (!utf8_starts_with_white_space((StringView){text.bytes + i, end - i}, &length))
+            n_blank = 0;
+        else
+            n_blank += length;
+        if (i + length >= end)
+            return end - n_blank;
+    }
+    return end;
+}
+
+static size_t strip_behind(StringView text, size_t at) {
+    size_t length;
+    while (at < text.length && utf8_starts_with_white_space((StringView){text.bytes + at, text.length - at}, &length))
+        at += length;
+    return at;
+}
+
+/* Valid text from byte `begin` on, split at special tokens. SentencePiece looks for its user-defined pieces itself. */
+static int encode_valid(const Tokenizer *tokenizer, StringView text, const unsigned char *plain, size_t begin,
+                        unsigned flags, TokenList *out, Error *error) {
     int classes =
         (flags & TOKENIZE_PARSE_SPECIAL ? SPECIAL_CONTROL : 0) | (tokenizer->sp == NULL ? SPECIAL_USER_DEFINED : 0);
-    size_t at = 0;
+    size_t at = begin;
     for (;;) {
         size_t found = at;
         const SpecialToken *token =
             classes != 0 ? special_tokens_find(&tokenizer->special, text, plain, classes, &found) : NULL;
-        size_t end = token != NULL ? found : text.length;
-        int status = encode_plain(tokenizer, (StringView){text.bytes + at, end - at}, out, error);
+        size_t end = token == NULL                       ? text.length
+                     : token->strips & TOKEN_STRIPS_LEFT ? strip_before(text, at, found)
+                                                         : found;
+        int status = encode_plain(tokenizer, (StringView){text.bytes + at, end - at}, at == 0, out, error);
         if (status < 0 || token == NULL)
             return status;
         status = token_list_append(out, token->id, error);
         if (status < 0)
             return status;
-        at = end + token->text.length;
+        at = found + token->text.length;
+        if (token->strips & TOKEN_STRIPS_RIGHT)
+            at = strip_behind(text, at);
     }
 }
 
@@ -316,17 +362,17 @@ int tokenizer_encode(const Tokenizer *tokenizer, StringView text, unsigned flags
     if ((flags & TOKENIZE_ADD_BOS) && tokenizer_adds_bos(tokenizer))
         status = token_list_append(out, tokenizer->bos, error);
     if (status == 0)
-        status = encode_valid(tokenizer, text, NULL, flags, out, error);
+        status = encode_valid(tokenizer, text, NULL, 0, flags, out, error);
     free(repaired);
     if (status < 0)
         out->count = n_before;
     return status;
 }
 
-int tokenizer_encode_marked(const Tokenizer *tokenizer, StringView text, const unsigned char *plain, TokenList *out,
-                            Error *error) {
+int tokenizer_encode_marked(const Tokenizer *tokenizer, StringView text, const unsigned char *plain, size_t begin,
+                            TokenList *out, Error *error) {
     size_t n_before = out->count;
-    int status = encode_valid(tokenizer, text, plain, TOKENIZE_PARSE_SPECIAL, out, error);
+    int status = encode_valid(tokenizer, text, plain, begin, TOKENIZE_PARSE_SPECIAL, out, error);
     if (status < 0)
         out->count = n_before;
     return status;

@@ -1,8 +1,8 @@
-/* Text to token ids, for SentencePiece models and byte-level BPE vocabularies. The way back is text_stream.h.
+/* Text to token ids, for SentencePiece models and byte-pair encoding of bytes or pieces. The way back is text_stream.h.
  *
  *     Tokenizer *tokenizer;
  *     TokenList tokens = {0};
- *     if (tokenizer_open_file(&tokenizer, "tok512.model", &error) < 0) …
+ *     if (tokenizer_open_file(&tokenizer, "tok512.model", 0, &error) < 0) …
  *     if (tokenizer_encode(tokenizer, sv("Once upon a time"), TOKENIZE_ADD_BOS, &tokens, &error) < 0) …
  *     token_list_free(&tokens);
  *     tokenizer_free(tokenizer);
@@ -15,13 +15,17 @@
 
 typedef struct Tokenizer Tokenizer;
 
-/* Opens a SentencePiece .model file (ERROR_FORMAT where it is not one). */
-int tokenizer_open_file(Tokenizer **out, const char *path, Error *error);
+/* Opens a tokenizer's file: SentencePiece's .model, tokenizer.json, tiktoken's ranks (vocabulary_file.h; n_vocab:
+ * tokens of the model, or 0). ERROR_FORMAT where it is none of these. */
+int tokenizer_open_file(Tokenizer **out, const char *path, size_t n_vocab, Error *error);
 
 /* Builds a tokenizer from a checkpoint's vocabulary, which must outlive it. */
 int tokenizer_open_vocabulary(Tokenizer **out, const Vocabulary *vocabulary, Error *error);
 
 void tokenizer_free(Tokenizer *tokenizer); /* NULL is fine */
+
+/* What tokenizer_open_file() has read, with its notes and chat template; NULL after tokenizer_open_vocabulary(). */
+const struct VocabularyFile *tokenizer_file(const Tokenizer *tokenizer);
 
 size_t tokenizer_n_tokens(const Tokenizer *tokenizer);
 int32_t tokenizer_bos(const Tokenizer *tokenizer); /* -1: none */
@@ -61,9 +65,10 @@ enum {
  * (as Python's errors="replace" and the WHATWG decoder do). */
 int tokenizer_encode(const Tokenizer *tokenizer, StringView text, unsigned flags, TokenList *out, Error *error);
 
-/* The same for text between markup, as a chat template writes it. plain: (text.length), set where a byte is text: control
- * tokens are read where all of a spelling is markup. The text must be valid UTF-8. */
-int tokenizer_encode_marked(const Tokenizer *tokenizer, StringView text, const unsigned char *plain, TokenList *out,
-                            Error *error);
+/* The same for text between markup, as a chat template writes it, from byte `begin` on, where a character begins. plain:
+ * (text.length), set where a byte is text: control tokens are read where all of a spelling is markup. The text must be
+ * valid UTF-8. */
+int tokenizer_encode_marked(const Tokenizer *tokenizer, StringView text, const unsigned char *plain, size_t begin,
+                            TokenList *out, Error *error);
 
 #endif

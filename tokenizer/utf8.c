@@ -75,3 +75,8 @@ bool utf8_starts_with_space(StringView text, size_t *length) {
     utf8proc_category_t category = utf8proc_category(c);
     return category == UTF8PROC_CATEGORY_ZS || category == UTF8PROC_CATEGORY_ZL || category == UTF8PROC_CATEGORY_ZP;
 }
+
+bool utf8_starts_with_white_space(StringView text, size_t *length) {
+    bool separator = text.length > 0 && text.bytes[0] >= 0x1C && text.bytes[0] <= 0x1F;
+    return utf8_starts_with_space(text, length) && !separator;
+}

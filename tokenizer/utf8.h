@@ -14,6 +14,7 @@
 #include "base/string_view.h"
 
 #define UTF8_REPLACEMENT "\xEF\xBF\xBD" /* U+FFFD */
+#define PIECE_SPACE      "\xE2\x96\x81" /* U+2581: how SentencePiece's pieces spell a space */
 
 typedef enum Utf8Status { UTF8_VALID, UTF8_INVALID, UTF8_INCOMPLETE } Utf8Status;
 
@@ -29,7 +30,10 @@ size_t utf8_first_invalid(StringView text);
 /* Copies `text` to `out` (3 * text.length bytes suffice), U+FFFD for each maximal invalid part; returns the length. */
 size_t utf8_repair(StringView text, char *out);
 
-/* Whether a character that Python's str.strip() removes starts at `text`; *length is its length then. */
+/* Whether a character that Python's str.strip() removes starts at `text`; *length is the character's length. */
 bool utf8_starts_with_space(StringView text, size_t *length);
+
+/* The same for Unicode's property White_Space, which separators of information (U+001C to U+001F) do not have. */
+bool utf8_starts_with_white_space(StringView text, size_t *length);
 
 #endif

@@ -18,10 +18,40 @@ typedef enum TokenType {
 } TokenType;
 
 typedef enum VocabularyKind {
-    VOCABULARY_NONE = 0,      /* the checkpoint carries no tokenizer (llama2.c) */
-    VOCABULARY_SENTENCEPIECE, /* tokenizer.ggml.model "llama": pieces, scores, types */
-    VOCABULARY_BYTE_LEVEL_BPE /* tokenizer.ggml.model "gpt2": tokens in GPT-2's byte alphabet, merges, pre-tokenizer */
+    VOCABULARY_NONE = 0,       /* the checkpoint carries no tokenizer (llama2.c) */
+    VOCABULARY_SENTENCEPIECE,  /* tokenizer.ggml.model "llama": pieces, scores, types */
+    VOCABULARY_BYTE_LEVEL_BPE, /* tokenizer.ggml.model "gpt2": tokens in GPT-2's byte alphabet, merges, pre-tokenizer */
+    VOCABULARY_PIECE_BPE,      /* tokenizer.json: pieces as SentencePiece spells them, put together by merges; rules */
+    VOCABULARY_MODEL_FILE      /* all of it is in `model`, a SentencePiece .model; no tokens here */
 } VocabularyKind;
+
+/* What a text is read with in front of it, spelled U+2581 as every space of a piece. */
+typedef enum SpacePrefix {
+    SPACE_PREFIX_NONE,
+    SPACE_PREFIX_ALWAYS,       /* in front of each stretch between special tokens */
+    SPACE_PREFIX_UNLESS_SPACE, /* the same, but for stretches that begin with a space */
+    SPACE_PREFIX_FIRST         /* the same, where no special token stands in front */
+} SpacePrefix;
+
+typedef struct SplitPattern {
+    const char *regex; /* PCRE2's syntax */
+    bool drops_rest;   /* what lies between two matches is no part of the text */
+} SplitPattern;
+
+/* How tokenizer.json says that a text is taken apart. */
+typedef struct TextRules {
+    const SplitPattern *patterns; /* (n_patterns) one after the other; none: a text is one word */
+    size_t n_patterns;
+    bool nfc;
+    bool ignores_merges; /* a word that is a token as a whole is taken as that */
+    SpacePrefix prefix;  /* of pieces */
+    bool byte_fallback;  /* of pieces: a character without a token is its bytes' tokens, <0x00> to <0xFF> */
+    bool fuses_unknown;  /* several characters without tokens are one unknown token */
+    int64_t unknown_id;  /* of a character without any token; -1: it is left out */
+} TextRules;
+
+/* White space that belongs to a special token, before and behind it. */
+enum { TOKEN_STRIPS_LEFT = 1, TOKEN_STRIPS_RIGHT = 2 };
 
 typedef struct Vocabulary {
     VocabularyKind kind;
@@ -32,6 +62,11 @@ typedef struct Vocabulary {
     const int32_t *types;     /* (n_tokens) TokenType, or NULL: all normal */
     size_t n_merges;
     const StringView *merges;                   /* (n_merges) "left right", most frequent first */
+    bool merges_by_id;                          /* no merges: two tokens become any that they spell, lowest id first */
+    const TextRules *rules;                     /* NULL: the pre-tokenizer's */
+    const uint8_t *strips;                      /* (n_tokens) TOKEN_STRIPS_* of special tokens, or NULL */
+    StringView model;                           /* of VOCABULARY_MODEL_FILE: the file */
+    const char *name;                           /* of VOCABULARY_MODEL_FILE: its path, for messages */
     int64_t bos_id, eos_id, eot_id, unknown_id; /* -1 where the file does not say */
     size_t n_end_ids;
     const int64_t *end_ids;                 /* (n_end_ids) further ids that end a text: end of message, … */
