@@ -119,7 +119,9 @@ static int read_all(const Folder *folder, const char *weights, Error *error) {
     bool tied_output = false;
     if (read_config(folder, &tied_output, error) < 0 || add_weights(folder, weights, error) < 0)
         return error->code;
-    return tensor_names_adopt(folder->checkpoint, tied_output, folder->path, error);
+    if (tensor_names_adopt(folder->checkpoint, tied_output, folder->path, error) < 0)
+        return error->code;
+    return checkpoint_read_tokenizer(folder->checkpoint, folder->prefix, error);
 }
 
 int folder_read(Checkpoint *checkpoint, const char *path, Error *error) {
