@@ -34,7 +34,7 @@
 
 /* How far x * (1 / scale) may be from an integer to have surely the same nearest one as x / scale: inverse and product
  * are off by 2^-24 each, which for quotients up to 127.5 is less than 2^-16. */
-#define CHANNEL_SURE (0.5f - 0x1p-15f)
+#define CHANNEL_SURE (0.5f - 0x1p-16f)
 
 static HOST_DEVICE inline uint32_t channel_magnitude(float x) {
     return float_to_bits(x) & 0x7fffffffu;
@@ -66,7 +66,7 @@ static HOST_DEVICE inline int8_t channel_code_exact(float x, float scale) {
     return (int8_t)(quotient > -127.0 ? quotient : -127.0);
 }
 
-/* The code, by a product nearly always (all but one in 16,000). The scale is that of x's channel. */
+/* The code, by a product nearly always (all but one in 30,000). The scale is that of x's channel. */
 static HOST_DEVICE inline int8_t channel_code(float x, float scale, float inverse) {
     float quotient = x * inverse, nearest = rintf(quotient);
     if (fabsf(quotient - nearest) < CHANNEL_SURE && fabsf(nearest) < 128.0f) /* neither of NaN */

@@ -40,11 +40,10 @@ typedef struct ChannelVariant {
     const char *name; /* on the command line, among all devices' variants: "row_major", "cuda_vectorized" */
     const char *what; /* for people: "a thread, row after row" */
     bool is_baseline; /* others are compared with it */
-    bool half_keys;   /* reads keys that load() has rounded to FP16; codes are those of the rounded keys */
+    bool half_keys; /* reads keys that load() has rounded to FP16, and decodes to FP16: codes are those of such keys */
     bool host_scales; /* of a GPU: CHANNEL_SCALES runs on the host, over the host's keys, and uploads them */
-    double
-        bytes[CHANNEL_STEP_COUNT]; /* that the step as it is written moves for an element; 0: there is no such step */
-    const void *kernels;           /* the device's own */
+    double bytes[CHANNEL_STEP_COUNT]; /* that a step as it is written moves for an element; 0: there is none */
+    const void *kernels;              /* the device's own */
 } ChannelVariant;
 
 /* K on the host; it outlives load() to unload(). */

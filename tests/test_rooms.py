@@ -37,13 +37,14 @@ ROOMS = {
     "session": SESSION,
     "eval": SESSION,
     "eval/bench": EVAL,
+    "eval/kv_quant": EVAL + ["channel_int8"],
     "eval/perplexity": EVAL,
     "eval/profile": EVAL + ["eval/bench", "eval/perplexity", "eval/rouge"],
     "eval/recall": EVAL + ["eval/perplexity"],  # a sequence is a window of an evaluation
     "eval/rouge": EVAL,
     ".": SESSION + ["eval", "eval/profile"],
     "tests": EVAL + ["kvcache/prefix", "eval/bench", "eval/perplexity", "eval/profile", "eval/recall", "eval/rouge",
-                     "cuda", "channel_int8", "tests/cuda_shim"],
+                     "cuda", "channel_int8", "eval/kv_quant", "tests/cuda_shim"],
     "tests/cuda_shim": ["base", "cuda/blas_library.h"],
     "tests/gpu": MODEL + ["channel_int8", "cpu", "cuda"],
 }
