@@ -68,7 +68,7 @@ static HOST_DEVICE inline int8_t channel_code_exact(float x, float scale) {
 
 /* The code, by a product nearly always (all but one in 30,000). The scale is that of x's channel. */
 static HOST_DEVICE inline int8_t channel_code(float x, float scale, float inverse) {
-    float quotient = x * inverse, nearest = rintf(quotient);
+    float quotient = x * inverse, nearest = (quotient + 12582912.0f) - 12582912.0f; /* ties to even below 2^22 */
     if (fabsf(quotient - nearest) < CHANNEL_SURE && fabsf(nearest) < 128.0f) /* neither of NaN */
         return (int8_t)nearest;
     return channel_code_exact(x, scale);

@@ -1,0 +1,147 @@
+/* The program: per-channel INT8 of large matrices by every variant of the CPU and of a GPU, timed and compared. The
+ * table goes to stdout, progress to stderr. Only main() picks the exit status. */
+#include "base/machine/cpu.h"
+#include "base/output_file.h"
+#include "eval/kv_quant/report.h"
+#include "session/program.h"
+#include "session/run_report.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char USAGE[] =
+    "Usage: kv_quant_bench [flags]\n"
+    "Quantizes K, tokens x channels, to INT8 with a scale for each channel, and back: milliseconds, GB/s, errors.\n"
+    "Without flags: the ten published shapes by all variants of this machine; minutes, and 7 GiB for the largest.\n";
+
+typedef struct Settings {
+    SessionOptions session; /* threads, device */
+    StringList shapes;
+    const char *variants, *json, *csv;
+    size_t repetitions;
+    uint64_t seed;
+    double time_limit;
+} Settings;
+
+/* What main() has open, so that every way out closes the same things. */
+typedef struct Program {
+    Settings settings;
+    QuantBench bench;
+    char *names; /* the list of variants, cut up */
+    OutputFile json, csv;
+} Program;
+
+static void close_program(void *state) {
+    Program *p = state;
+    quant_bench_close(&p->bench);
+    free(p->names);
+    output_file_discard(&p->json);
+    output_file_discard(&p->csv);
+}
+
+/* "a,b" as two items. */
+static int split_names(Program *p, Error *error) {
+    StringList *names = &p->bench.names;
+    const char *text = p->settings.variants;
+    if (text == NULL)
+        return 0;
+    p->names = strdup(text);
+    if (p->names == NULL)
+        return error_memory(error, "names of variants", strlen(text) + 1);
+    char *rest = p->names;
+    for (char *name = strtok_r(rest, ",", &rest); name != NULL; name = strtok_r(NULL, ",", &rest)) {
+        if (names->count == STRING_LIST_MAX)
+            return error_set(error, ERROR_USAGE, "--variants: more than %d of them", STRING_LIST_MAX);
+        names->items[names->count++] = name;
+    }
+    return names->count > 0 ? 0 : error_set(error, ERROR_USAGE, "--variants: no name; give some with commas between");
+}
+
+/* All that the command line alone can be wrong about. */
+static int check_program(void *state, Error *error) {
+    Program *p = state;
+    const Settings *s = &p->settings;
+    QuantBench *bench = &p->bench;
+    bench->seed = s->seed;
+    bench->repetitions = s->repetitions;
+    bench->time_limit = s->time_limit;
+    bench->interrupted = &program_interrupted;
+    bench->shapes = quant_shapes_published();
+    if (s->shapes.count > 0 && quant_shapes_parse(&s->shapes, &bench->shapes, error) < 0)
+        return error->code;
+    return split_names(p, error);
+}
+
+static int open_outputs(Program *p, Error *error) {
+    const Settings *s = &p->settings;
+    if ((s->json != NULL && output_file_open(&p->json, s->json, error) < 0) ||
+        (s->csv != NULL && output_file_open(&p->csv, s->csv, error) < 0))
+        return error->code;
+    return 0;
+}
+
+/* Files first: nobody can close them as a reader closes stdout. Whatever fails, the others are tried. */
+static int report(Program *p, Error *error) {
+    bool stdout_is_taken = p->json.stream == stdout || p->csv.stream == stdout;
+    Error failure = {0};
+    if (p->settings.json != NULL)
+        json_commit(quant_bench_json(&p->bench), &p->json, error);
+    if (p->settings.csv != NULL) {
+        quant_bench_csv(&p->bench, p->csv.stream);
+        output_file_commit(&p->csv, &failure);
+        error_keep_first(error, &failure);
+    }
+    if (!stdout_is_taken) {
+        quant_bench_print(&p->bench, stdout);
+        program_flush_stdout(&failure);
+        error_keep_first(error, &failure);
+    }
+    quant_bench_verdict(&p->bench, &failure);
+    return error_keep_first(error, &failure);
+}
+
+static int run_program(void *state, Error *error) {
+    Program *p = state;
+    const Settings *s = &p->settings;
+    int n_threads = s->session.threads > 0 ? (int)s->session.threads : cpu_physical_cores();
+    if (open_outputs(p, error) < 0 || quant_bench_open(&p->bench, n_threads, s->session.device, error) < 0)
+        return error->code;
+    int status = quant_bench_run(&p->bench, error);
+    if (status < 0 && (status != ERROR_INTERRUPTED || p->bench.n_rows == 0))
+        return status;
+    if (status < 0)
+        fprintf(stderr, "interrupted: the figures are those of the variants that were through\n");
+    Error failure = {0};
+    if (report(p, &failure) < 0)
+        *error = failure;
+    return failure.code < 0 ? failure.code : status;
+}
+
+int main(int argc, char **argv) {
+    static Program program = {.settings = {.session = SESSION_DEFAULTS, .repetitions = 3, .seed = 1, .time_limit = 90}};
+    static Settings *const s = &program.settings;
+    static ProgramFlags flags;
+    /* clang-format off */
+    const Option options[] = {
+        {"Measuring", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
+        {"shape", OPTION_LIST, &s->shapes, "TxD", "tokens x channels, repeatable; default: the ten published shapes", 0, 0},
+        {"variants", OPTION_STRING, &s->variants, "A,B", "those to run; default: all that this machine runs", 0, 0},
+        {"repetitions", OPTION_SIZE, &s->repetitions, "N", "timed runs behind one to warm up; the median counts; default 3",
+         1, QUANT_MAX_REPETITIONS},
+        {"seed", OPTION_SEED, &s->seed, "N", "of the random numbers; default 1", 0, 0},
+        {"time_limit", OPTION_NUMBER, &s->time_limit, "SECONDS",
+         "a variant whose run would take longer is left out, and the table says so; default 90", 0, 1e6},
+        {"device", OPTION_STRING, &s->session.device, "NAME",
+         "cpu, cuda, or auto: a GPU's variants too where there is one; default auto", 0, 0},
+        {"threads", OPTION_SIZE, &s->session.threads, "N", "CPU threads; default: physical cores", 1, 1024},
+        {"Output", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
+        {"json", OPTION_OUTPUT, &s->json, "FILE", "write the result as JSON; - is stdout, instead of the table", 0, 0},
+        {"csv", OPTION_OUTPUT, &s->csv, "FILE", "the same figures as a table of comma-separated values", 0, 0},
+        PROGRAM_OPTIONS(flags),
+        {0},
+    };
+    /* clang-format on */
+    const ProgramMain steps = {"kv_quant_bench", USAGE,         options,     &flags,
+                               &s->session,      check_program, run_program, close_program};
+    return program_main(argc, argv, &steps, &program);
+}
