@@ -37,7 +37,7 @@ struct Meeting {
     uint32_t *largest; /* of each channel, so far */
 };
 
-/* A unit that some thread has its rows of. */
+/* A unit, and the rows of it that a thread has. */
 template <typename Element, bool aligned> struct Unit {
     unsigned strip;
     size_t token; /* the thread's first */
@@ -112,20 +112,60 @@ __device__ __forceinline__ void code_unit(const Matrix<Element> &m, const Unit<E
             unit.channels.store_codes(m.codes + unit.at(row) * m.n_channels, unit.chunks[row], coders);
 }
 
+/* A thread for each channel of the strip: the largest magnitude of its warps', to where all blocks meet. */
+template <typename Element>
+__device__ __forceinline__ void publish_largest(const Matrix<Element> &m, unsigned strip,
+                                                const uint32_t of_warps[n_warps][most_channels], uint32_t *largest) {
+    size_t d = own_channel(m, strip);
+    uint32_t found = 0;
+    if (d == m.n_channels)
+        return;
+    for (int warp = 0; warp < n_warps; warp++)
+        found = channel_larger(found, of_warps[warp][threadIdx.x]);
+    atomicMax(largest + d, found);
+    __threadfence(); /* it is there before the unit counts as looked at */
+}
+
+/* Until all units of the strip have been looked at. By one thread; what others read behind a barrier is theirs. */
+__device__ __forceinline__ void wait_for_strip(unsigned *arrived, unsigned n_units) {
+    while (atomicAdd(arrived, 0) < n_units)
+        continue;
+    __threadfence();
+}
+
+/* Scales of a strip that has been looked at, into shared memory, and where they belong too. */
+template <typename Element>
+__device__ __forceinline__ void take_scales(const Matrix<Element> &m, unsigned strip, uint32_t *largest, bool keeps,
+                                            float *scales, float *inverses) {
+    size_t d = own_channel(m, strip);
+    if (d == m.n_channels)
+        return;
+    float scale = channel_scale(atomicMax(largest + d, 0)); /* past the L1 cache */
+    scales[threadIdx.x] = scale;
+    inverses[threadIdx.x] = channel_inverse(scale);
+    if (keeps)
+        m.scales[d] = scale;
+}
+
+/* All loads of a ticket are on their way before anything is waited for, and so is the next ticket. Rows that are not
+ * aligned take more registers. */
 template <typename Element, bool aligned>
-__global__ void __launch_bounds__(n_threads, blocks_each) fused(Matrix<Element> m, Cut cut, Meeting meeting) {
+__global__ void __launch_bounds__(n_threads, aligned ? blocks_each : 2)
+    fused(Matrix<Element> m, Cut cut, Meeting meeting) {
     CUDA_SHARED(uint32_t, of_warps, [n_warps][most_channels]);
     CUDA_SHARED(float, scales, [most_channels]);
     CUDA_SHARED(float, inverses, [most_channels]);
     CUDA_SHARED(unsigned, next_ticket);
+    bool is_first = threadIdx.x == 0;
     unsigned next = 0;
-    if (threadIdx.x == 0)
+    if (is_first)
         next_ticket = atomicAdd(meeting.ticket, 1);
     __syncthreads();
     for (unsigned ticket = next_ticket; ticket < cut.n_all + cut.lag; ticket = next_ticket) {
         bool looks = ticket < cut.n_all, codes = ticket >= cut.lag;
-        Unit<Element, aligned> seen(m, cut, looks ? ticket : 0), coded(m, cut, codes ? ticket - cut.lag : 0);
-        if (threadIdx.x == 0)
+        unsigned coded_number = codes ? ticket - cut.lag : 0;
+        Unit<Element, aligned> seen(m, cut, looks ? ticket : 0), coded(m, cut, coded_number);
+        if (is_first)
             next = atomicAdd(meeting.ticket, 1);
         if (looks)
             seen.template load<false>(m);
@@ -134,34 +174,19 @@ __global__ void __launch_bounds__(n_threads, blocks_each) fused(Matrix<Element> 
         if (looks)
             reduce_warp(seen, m.lanes, of_warps[threadIdx.x / warp_lanes]);
         __syncthreads();
-        if (threadIdx.x == 0)
+        if (is_first)
             next_ticket = next;
-        size_t d = own_channel(m, seen.strip);
-        if (looks && d < m.n_channels) {
-            uint32_t found = 0;
-            for (int warp = 0; warp < n_warps; warp++)
-                found = channel_larger(found, of_warps[warp][threadIdx.x]);
-            atomicMax(meeting.largest + d, found);
-            __threadfence();
-        }
+        if (looks)
+            publish_largest(m, seen.strip, of_warps, meeting.largest);
         __syncthreads();
-        if (threadIdx.x == 0 && looks)
+        if (is_first && looks)
             atomicAdd(meeting.arrived + seen.strip, 1);
         if (!codes)
             continue;
-        if (threadIdx.x == 0) {
-            while (atomicAdd(meeting.arrived + coded.strip, 0) < cut.n_units)
-                continue;
-            __threadfence();
-        }
+        if (is_first)
+            wait_for_strip(meeting.arrived + coded.strip, cut.n_units);
         __syncthreads();
-        d = own_channel(m, coded.strip);
-        if (d < m.n_channels) {
-            scales[threadIdx.x] = channel_scale(atomicMax(meeting.largest + d, 0));
-            inverses[threadIdx.x] = channel_inverse(scales[threadIdx.x]);
-            if ((ticket - cut.lag) % cut.n_units == 0)
-                m.scales[d] = scales[threadIdx.x];
-        }
+        take_scales(m, coded.strip, meeting.largest, coded_number % cut.n_units == 0, scales, inverses);
         __syncthreads();
         code_unit(m, coded, scales, inverses);
     }
@@ -176,11 +201,12 @@ size_t units_of(const CudaChannelJob *job, int lanes) {
 
 /* Strips whose units, and those that are under way meanwhile, fit half of the cache. */
 int strip_lanes(const CudaChannelJob *job) {
-    size_t under_way = job->n_multiprocessors * blocks_each, least = row_lanes(job) < least_lanes ? 1 : least_lanes;
-    for (int lanes = row_lanes(job); lanes >= (int)least; lanes /= 2)
+    int most = row_lanes(job), least = most < least_lanes ? most : least_lanes;
+    size_t under_way = job->n_multiprocessors * blocks_each;
+    for (int lanes = most; lanes >= least; lanes /= 2)
         if ((units_of(job, lanes) + under_way) * unit_bytes <= job->cache_bytes / 2)
             return lanes;
-    return row_lanes(job) < unfit_lanes ? row_lanes(job) : unfit_lanes;
+    return most < unfit_lanes ? most : unfit_lanes;
 }
 
 /* A strip is coded when another one and what is under way has been looked at, so that nobody has to wait; or when
