@@ -18,13 +18,13 @@ import json, os, re, shutil, subprocess, sys
 folder, build = sys.argv[1:]
 r = json.load(open(f"{folder}/results.json", encoding="utf-8"))
 status = {s["name"]: s["status"] for s in r["stages"]}
-stages = ("machine copy parity perplexity_cuda perplexity_cpu attention model_f16 torch_attention bench poisoned model_q4_0 "
-          "memcheck_attention memcheck_model racecheck_attention racecheck_model initcheck_attention initcheck_model "
-          "synccheck_attention synccheck_model").split()
+stages = ("machine copy parity perplexity_cuda perplexity_cpu attention model_f16 torch_attention bench kv_quant poisoned "
+          "model_q4_0").split()
+stages += [f"{tool}check_{of}" for tool in ("mem", "race", "init", "sync") for of in ("attention", "model", "kv_quant")]
 assert list(status) == stages, list(status)
 assert status["perplexity_cpu"] == "passed", status
 has_gpu = subprocess.run(["nvidia-smi"], capture_output=True).returncode == 0 if shutil.which("nvidia-smi") else False
-ours = ["copy", "parity", "attention", "model_f16", "poisoned", "model_q4_0"]
+ours = ["copy", "parity", "attention", "model_f16", "kv_quant", "poisoned", "model_q4_0"]
 if has_gpu:
     assert all(status[name] == "passed" for name in ours), status
 else:
@@ -32,11 +32,13 @@ else:
     assert all(status[name] == ("skipped" if built else "not there") for name in ours), status
     for name in ours if built else []:
         error = next(s["error"] for s in r["stages"] if s["name"] == name)
-        assert re.search(r"^gpu_[a-z]+: error: there is no NVIDIA GPU with a driver on this machine; ", error), error
+        why = r"^(gpu_[a-z]+|kv_quant_bench): error: there is no NVIDIA GPU with a driver on this machine; "
+        assert re.search(why, error), error
     assert r["device_name"] is None and all(c["holds"] is None for c in r["checks"]), r["checks"]
-for key in "machine copy stages checks parity perplexity attention torch_attention products model bench poisoned".split():
+for key in ("machine copy stages checks parity perplexity attention torch_attention products model bench kv_quant "
+            "poisoned").split():
     assert key in r, key
-assert len(r["checks"]) >= 10 and len(r["perplexity"]["cpu"]["modes"]) == 3
+assert len(r["checks"]) >= 12 and len(r["perplexity"]["cpu"]["modes"]) == 3
 table = open(f"{folder}/results.md", encoding="utf-8").read()
 assert all(f"| {name} |" in table for name in stages), table
 assert os.path.getsize(f"{folder}/logs.tar.gz") > 0

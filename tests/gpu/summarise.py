@@ -121,6 +121,23 @@ def target_checks(attention, torch, products, models):
     ]
 
 
+def quant_rows(quant):
+    """Rows of the GPU that have figures, with what the codes of one take of the copies' speed."""
+    rows = [x for x in (quant or {}).get("results", []) if x["device"] == "cuda" and "skipped" not in x]
+    for x in rows:
+        bytes_ = x["n_tokens"] * x["n_channels"] * (3 if x["variant"].endswith("_f16") else 5)
+        x["codes_share"] = bytes_ / (x["codes_ms"] * 1e-3) / x["copy_bandwidth"] if x["codes_ms"] > 0 else None
+    return rows
+
+
+def quant_checks(rows):
+    n_wrong = sum(x["n_wrong"] for x in rows)
+    fused = of(rows, variant="cuda_fused", n_tokens=131072, n_channels=1024)
+    return [check("per-channel INT8, numbers that are not the reference's", str(n_wrong) if rows else None, "0",
+                  n_wrong == 0 if rows else None),
+            target("per-channel INT8 131072x1024, fused, share of copies", fused and fused["codes_share"], 0.85)]
+
+
 # ---- The table
 
 def table(head, rows):
@@ -154,6 +171,11 @@ def markdown(r):
                        [(x["depth"], x["policy"], f"{x['decode_tokens_per_second']:.1f}",
                          f"{x['prefill_tokens_per_second']:.0f}", f"{100 * x['bandwidth_share']:.0f}%")
                         for x in r["bench"]["results"]])
+    rows = [(f"{x['n_tokens']} x {x['n_channels']}", x["variant"], f"{x['scales_ms']:.3f}", f"{x['codes_ms']:.3f}",
+             f"{x['dequantize_ms']:.3f}", f"{100 * (x['codes_share'] or 0):.0f}%", "from cache" if x["from_cache"] else "")
+            for x in r["kv_quant"]]
+    if rows:
+        lines += table(["per-channel INT8", "variant", "scales ms", "codes ms", "decoded ms", "codes of copies", ""], rows)
     lines += table(["stage", "status", "seconds", "of", "error"],
                    [(s["name"], s["status"], f"{s['seconds']:.1f}", s["limit_seconds"], s["error"].replace("|", "\\|"))
                     for s in r["stages"]])
@@ -171,9 +193,10 @@ def collect(folder):
          "attention": lines["attention"], "torch_attention": lines["torch_attention"],
          "products": [x for x in models if x["test"] == "products"],
          "model": [x for x in models if x["test"] == "model"],
-         "bench": whole_json(read(folder, "bench.out")), "poisoned": lines["poisoned"]}
+         "bench": whole_json(read(folder, "bench.out")), "poisoned": lines["poisoned"],
+         "kv_quant": quant_rows(whole_json(read(folder, "kv_quant.out")))}
     r["checks"] = parity_checks(r["parity"]) + perplexity_checks(cuda, cpu) + \
-        target_checks(r["attention"], r["torch_attention"], r["products"], r["model"])
+        target_checks(r["attention"], r["torch_attention"], r["products"], r["model"]) + quant_checks(r["kv_quant"])
     return r
 
 
