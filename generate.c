@@ -25,8 +25,13 @@ typedef struct Settings {
     bool chat, interactive, parse_special, ignore_eos, compare, plan_memory, profile_quality;
     size_t max_new_tokens;
     SamplerOptions sampler;
+    PrefixReuseOptions prefix;
     StringList stops;
 } Settings;
+
+static bool has_prompt(const Settings *s) {
+    return s->prompt != NULL || s->prompt_file != NULL || s->interactive;
+}
 
 /* What main() has open, so that every way out closes the same things. */
 typedef struct Program {
@@ -34,6 +39,7 @@ typedef struct Program {
     Session session;
     Sampler sampler;
     Generation run;
+    PrefixReuse reuse; /* --prefix_cache */
     ChatTemplate *chat;
     Conversation talk; /* --interactive */
     Progress progress; /* of reading a prompt, then of a text that goes to no terminal */
@@ -242,7 +248,12 @@ static int start_run(Program *program, const KvPolicy *policy, Error *error) {
                                 .on_progress = show_reading,
                                 .interrupted = &program_interrupted};
     sampler_reset(&program->sampler);
-    return session_set_policy(&program->session, &s->session, policy, error);
+    if (session_set_policy(&program->session, &s->session, policy, error) < 0)
+        return error->code;
+    if (s->prefix.folder == NULL)
+        return 0;
+    program->run.reuse = &program->reuse;
+    return prefix_reuse_attach(&program->reuse, &program->session, error);
 }
 
 static void close_program(void *state) {
@@ -251,6 +262,7 @@ static void close_program(void *state) {
     conversation_free(&program->talk);
     chat_template_free(program->chat);
     sampler_close(&program->sampler);
+    prefix_reuse_close(&program->reuse);
     profiler_close(&program->profiler);
     ppl_text_free(&program->profile_text);
     session_close(&program->session);
@@ -271,6 +283,8 @@ static int report(Program *program, Error *error) {
         fputc('\n', stderr);
     run_report_print(&program->run, stderr);
     print_seed(s);
+    if (s->prefix.stats)
+        prefix_reuse_print_stats(&program->reuse, stderr);
     if (s->json == NULL)
         return 0;
     return json_commit(run_report_json(&program->run, s->session.checkpoint_path), &program->json, error);
@@ -360,8 +374,19 @@ static int compare(Program *program, StringView prompt, Error *error) {
     return status;
 }
 
+/* --prefix_stats and --prefix_clear need neither model nor prompt. */
+static int look_at_prefixes(Program *program, Error *error) {
+    prefix_reuse_print_stats(&program->reuse, stdout);
+    return program_flush_stdout(error);
+}
+
 static int run_program(Program *program, Error *error) {
     StringView prompt;
+    if (program->settings.prefix.folder != NULL &&
+        prefix_reuse_open(&program->reuse, &program->settings.prefix, error) < 0)
+        return error->code;
+    if (!has_prompt(&program->settings))
+        return look_at_prefixes(program, error);
     if (get_prompt(program, &prompt, error) < 0 || open_program(program, error) < 0)
         return error->code;
     const Settings *s = &program->settings;
@@ -407,11 +432,27 @@ static int check_modes(const Settings *s, Error *error) {
     return 0;
 }
 
+static int check_prefix(const Settings *s, Error *error) {
+    if (s->prefix.folder == NULL && (s->prefix.stats || s->prefix.clear))
+        return error_set(error, ERROR_USAGE, "--prefix_stats and --prefix_clear are about --prefix_cache DIR; name it");
+    if (s->prefix.folder != NULL && (s->compare || s->plan_memory))
+        return error_set(error, ERROR_USAGE,
+                         "--prefix_cache would spare %s what it is to measure; leave one of them out",
+                         s->plan_memory       ? "--plan_memory"
+                         : s->profile != NULL ? "--profile"
+                                              : "--compare");
+    return 0;
+}
+
 static int check_program(void *state, Error *error) {
     Settings *s = &((Program *)state)->settings;
     s->compare = s->compare || (s->profile != NULL && !policy_options_choose(&s->session.kv));
     if (check_modes(s, error) < 0)
         return error->code;
+    if (check_prefix(s, error) < 0)
+        return error->code;
+    if (s->prefix.folder != NULL && !has_prompt(s) && (s->prefix.stats || s->prefix.clear))
+        return 0;
     if (s->session.checkpoint_path == NULL && s->shape == NULL)
         return error_set(error, ERROR_USAGE, "--checkpoint_path is required; checkpoints/fetch.sh fetches a model");
     if (s->plan_memory)
@@ -446,6 +487,7 @@ static int run(void *state, Error *error) {
 int main(int argc, char **argv) {
     static Program program = {.settings = {.session = SESSION_DEFAULTS,
                                            .max_new_tokens = 200,
+                                           .prefix = PREFIX_REUSE_DEFAULTS,
                                            .sampler = {0.8, 200, 1.0, 0.0, 0, {1, 0, 0, 64}}}};
     static Settings *const s = &program.settings;
     static ProgramFlags flags;
@@ -483,6 +525,7 @@ int main(int argc, char **argv) {
          "penalties look at the last N tokens, prompt included; default 64, 0: off, -1: all", -1, 1 << 30},
         {"ignore_eos", OPTION_FLAG, &s->ignore_eos, NULL, "go on behind the end of the text", 0, 0},
         {"stop", OPTION_LIST, &s->stops, "TEXT", "end before this text; may be given several times", 0, 0},
+        PREFIX_REUSE_OPTIONS(s->prefix),
         {"Output", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
         {"compare", OPTION_FLAG, &s->compare, NULL, "the same prompt in full, compressed and quantized mode", 0, 0},
         {"plan_memory", OPTION_FLAG, &s->plan_memory, NULL, "print the cache's byte ledger; no weights are loaded", 0,

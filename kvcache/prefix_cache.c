@@ -298,6 +298,7 @@ size_t prefix_cache_restore(PrefixCache *prefixes, const char *identity, KvCache
         kv_snapshot_resume(cache, n);
         count_restored(prefixes, &r, start);
         out->n_tokens = n;
+        out->seconds = r.seconds;
         out->has_logits = out->has_logits && n == n_tokens;
         return n;
     }

@@ -59,6 +59,7 @@ const char *prefix_miss_name(PrefixMiss reason); /* "expired" */
 typedef struct PrefixRestored {
     size_t n_tokens;  /* 0: a miss */
     bool has_logits;  /* of the last token; n_tokens may be all there are, then */
+    double seconds;   /* that computing them took once */
     PrefixMiss miss;  /* of a miss, or of longer prefixes that did not come */
     char reason[256]; /* the same for people, in words */
 } PrefixRestored;

@@ -29,6 +29,31 @@ static int32_t next_token(const Generation *run) {
     return context->best >= 0 ? context->best : sampler_next(run->sampler, context->logits);
 }
 
+static int take_prompt(Generation *run, const int32_t *tokens, size_t n, Error *error) {
+    for (size_t i = 0; i < n; i++)
+        if (token_list_append(&run->prompt, tokens[i], error) < 0 || sampler_accept(run->sampler, tokens[i], error) < 0)
+            return error->code;
+    return 0;
+}
+
+static int read_batch(Generation *run, const int32_t *tokens, size_t n, bool last, Error *error) {
+    Context *context = &run->session->context;
+    double start = clock_seconds();
+    if (forward(context, tokens, n, last ? logits_for_token(run) : LOGITS_NONE, error) < 0)
+        return error->code;
+    add_speed(&run->prefill, start, n, context->cache.n_tokens);
+    if (take_prompt(run, tokens, n, error) < 0)
+        return error->code;
+    if (run->reuse == NULL)
+        return 0;
+    run->reuse->n_computed += n;
+    if (prefix_reuse_computed(run->reuse, context, tokens, n, clock_seconds() - start, error) < 0)
+        return error->code;
+    if (last)
+        prefix_reuse_save(run->reuse, context, true);
+    return 0;
+}
+
 int generation_read(Generation *run, const int32_t *tokens, size_t n_tokens, Error *error) {
     Context *context = &run->session->context;
     char cure[CONTEXT_CURE_TEXT];
@@ -36,20 +61,19 @@ int generation_read(Generation *run, const int32_t *tokens, size_t n_tokens, Err
         return error_set(error, ERROR_ARGUMENT,
                          "the prompt has %zu tokens, the context room for %zu of %zu; shorten it or %s", n_tokens,
                          context->n_ctx - context->cache.n_tokens, context->n_ctx, generation_context_cure(run, cure));
-    for (size_t done = 0; done < n_tokens;) {
+    size_t done = 0;
+    if (run->reuse != NULL && context->cache.n_tokens == 0) {
+        done = prefix_reuse_restore(run->reuse, context, tokens, n_tokens);
+        if (take_prompt(run, tokens, done, error) < 0)
+            return error->code;
+    }
+    while (done < n_tokens) {
         if (interrupted(run))
             return error_set(error, ERROR_INTERRUPTED, "interrupted");
-        double start = clock_seconds();
         size_t n = context_batch(context, n_tokens - done);
-        LogitsWanted wanted = done + n == n_tokens ? logits_for_token(run) : LOGITS_NONE;
-        if (forward(context, tokens + done, n, wanted, error) < 0)
+        if (read_batch(run, tokens + done, n, done + n == n_tokens, error) < 0)
             return error->code;
-        for (size_t i = 0; i < n; i++)
-            if (token_list_append(&run->prompt, tokens[done + i], error) < 0 ||
-                sampler_accept(run->sampler, tokens[done + i], error) < 0)
-                return error->code;
         done += n;
-        add_speed(&run->prefill, start, n, context->cache.n_tokens);
         if (run->on_progress != NULL)
             run->on_progress(run->user, done, n_tokens);
     }
@@ -122,6 +146,9 @@ static int run_loop(Generation *run, const GenerationOptions *options, Streams *
             forward(context, &token, 1, logits_for_token(run), error) < 0)
             return error->code;
         add_speed(&run->decode, start, 1, context->cache.n_tokens);
+        if (run->reuse != NULL &&
+            prefix_reuse_computed(run->reuse, context, &token, 1, clock_seconds() - start, error) < 0)
+            return error->code;
     }
     return 0;
 }
@@ -141,6 +168,8 @@ int generation_continue(Generation *run, const GenerationOptions *options, Error
         if (status == 0 && !stopped)
             status = generation_say(run, stop_strings_finish(&streams.stops), error);
     }
+    if (status == 0 && run->reuse != NULL)
+        prefix_reuse_save(run->reuse, &run->session->context, false);
     text_stream_free(&streams.text);
     stop_strings_free(&streams.stops);
     return status;

@@ -8,6 +8,7 @@
 #ifndef STOWKV_GENERATION_H
 #define STOWKV_GENERATION_H
 
+#include "session/prefix_reuse.h"
 #include "session/sampler.h"
 #include "session/session.h"
 
@@ -38,6 +39,7 @@ typedef struct GenerationSpeed {
 typedef struct Generation {
     Session *session;                                                /* not owned */
     Sampler *sampler;                                                /* not owned */
+    PrefixReuse *reuse;                                              /* not owned; NULL: all is computed */
     void *user;                                                      /* for the callbacks */
     int (*on_text)(void *user, StringView text, Error *error);       /* text as it comes; may be NULL */
     void (*on_progress)(void *user, size_t n_read, size_t n_prompt); /* after each batch of a prompt; may be NULL */
@@ -53,7 +55,8 @@ typedef struct Generation {
     GenerationSpeed prefill, decode;
 } Generation;
 
-/* Reads tokens into the cache. ERROR_ARGUMENT: they do not fit; ERROR_INTERRUPTED: the caller asked to stop. */
+/* Reads tokens into the cache, those that `reuse` has for an empty one from there. ERROR_ARGUMENT: they do not fit;
+ * ERROR_INTERRUPTED: the caller asked to stop. */
 int generation_read(Generation *run, const int32_t *tokens, size_t n_tokens, Error *error);
 
 /* Generates from the logits that the generation_read() just before has left; run->end says why it stopped. */

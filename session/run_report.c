@@ -150,6 +150,8 @@ cJSON *run_report_json(const Generation *run, const char *model_path) {
     cJSON_AddNumberToObject(root, "weights_bytes", (double)model->checkpoint.weights_bytes);
     cJSON_AddItemToObject(root, "tiers", ledger_json(&ledger));
     cJSON_AddItemToObject(root, "kernels", kernels_json(model, &context->cache));
+    if (run->reuse != NULL)
+        prefix_reuse_json(run->reuse, root);
     return root;
 }
 
@@ -208,6 +210,8 @@ void run_report_print(const Generation *run, FILE *stream) {
     kv_policy_print(&cache->layout.policy, policy, sizeof policy);
     print_speed("prompt", &run->prefill, stream);
     print_speed("generation", &run->decode, stream);
+    if (run->reuse != NULL)
+        prefix_reuse_print(run->reuse, stream);
     fprintf(stream, "ended: %s%s%s\n", generation_end_name(run->end), run->end == END_CONTEXT_FULL ? "; " : "",
             run->end == END_CONTEXT_FULL ? generation_context_cure(run, cure) : "");
     fprintf(stream, "computed by: %s; weights %.1f MB\n", computed_by(model->backend, backend),
