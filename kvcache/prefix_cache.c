@@ -149,7 +149,7 @@ static PrefixKey head_key(const PrefixTokens *tokens, size_t n_tokens) {
 
 static PrefixKey piece_key(const PrefixTokens *tokens, const KvPiece *piece) {
     const uint64_t place[] = {piece->rule, piece->store, piece->begin, piece->end};
-    return prefix_key_of(KEY_PIECE, &tokens->keys[piece->end - 1], place, sizeof place / sizeof *place);
+    return prefix_key_of(KEY_PIECE, &tokens->keys[piece->n_decisive - 1], place, sizeof place / sizeof *place);
 }
 
 /* ---- Restoring */
@@ -295,7 +295,7 @@ size_t prefix_cache_restore(PrefixCache *prefixes, const char *identity, KvCache
         r.needs_logits = n == n_tokens;
         if (!kvcache_has_room(cache, n) || !try_length(&r, n, logits, n_logits, out))
             continue;
-        kv_snapshot_resume(cache, n);
+        kvcache_resume(cache, n);
         count_restored(prefixes, &r, start);
         out->n_tokens = n;
         out->seconds = r.seconds;

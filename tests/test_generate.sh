@@ -518,6 +518,50 @@ test_warnings() {
     check 'nothing is told where nothing was guessed' [ "$(grep -c '^warning' "$work/stderr")" -eq 0 ]
 }
 
+# ---- The prefix cache
+
+# prefixed ARGUMENT…: a prompt of 300 tokens or so, in two halves, with the prefix cache and a JSON file.
+prefixed() {
+    tell --max_new_tokens 20 --prefix_cache "$work/prefixes" --json "$work/json" "$@"
+}
+
+prefix_has() { # FIELD VALUE
+    grep -qE "\"$1\":[[:space:]]*$2" "$work/json"
+}
+
+test_prefix_cache() {
+    local expected codec
+    printf '%s and %s. ' "${golden:2:500}" "${golden:100:300}" >"$work/long"
+    for codec in '' --quantize_kv --compress_kv '--kv_policy=sink=4,f16:32,int8:64,q4_0:*'; do
+        tell --max_new_tokens 20 --prompt_file "$work/long" ${codec:+"$codec"}
+        expected=$(cat "$work/stdout")
+        prefixed --prompt_file "$work/long" ${codec:+"$codec"}
+        expect_stdout "the text with an empty prefix cache $codec" "$expected"
+        check 'nothing restored, and the reason' stderr_has 'nothing restored: '
+        check 'nothing restored, in JSON' prefix_has tokens_restored 0
+        prefixed --prompt_file "$work/long" ${codec:+"$codec"}
+        expect_stdout "the text from the prefix cache $codec" "$expected"
+        check 'all restored' prefix_has tokens_computed 0
+        (cat "$work/long" && printf 'Then she went') >"$work/longer"
+        tell --max_new_tokens 20 --prompt_file "$work/longer" ${codec:+"$codec"}
+        expected=$(cat "$work/stdout")
+        prefixed --prompt_file "$work/longer" ${codec:+"$codec"} --threads 3
+        expect_stdout 'a longer prompt' "$expected"
+        check 'most of it restored' prefix_has tokens_computed '[0-9]{1,2},'
+    done
+    check 'restoring is told' stderr_has 'tokens restored in '
+    prefixed --prompt_file "$work/long" --kv_block_size 32 --quantize_kv
+    check 'a miss names what differs' stderr_has 'nothing restored: what is stored is of policy '
+    run --prefix_cache "$work/prefixes" --prefix_stats
+    check 'statistics alone' grep -q 'on disk  *[1-9][0-9]* entries' "$work/stdout"
+    run --prefix_cache "$work/prefixes" --prefix_clear --prefix_stats
+    check 'an empty cache' grep -q 'on disk  *0 entries' "$work/stdout"
+    check 'is for its owner alone' [ "$(stat -c %a "$work"/prefixes/*.mdb)" = 600 ]
+    expect_error 2 'are about --prefix_cache DIR' --prompt a --prefix_stats
+    expect_error 2 'would spare --compare' --prompt a --prefix_cache "$work/prefixes" --compare
+    expect_error 1 "$work/long: " --prompt a --prefix_cache "$work/long"
+}
+
 if (($#)); then
     for test; do
         "$test"
@@ -548,5 +592,6 @@ test_help
 test_readme
 test_chat_templates
 test_conversation
+test_prefix_cache
 test_warnings
 finish

@@ -120,6 +120,7 @@ static void test_restored_runs(void **state) {
     (void)state;
     static const char *const POLICIES[] = {"f16:*", "sink=16,f16:32", "sink=4,f16:32,int8:*",
                                            "block=32,sink=16,f16:32,int8:64,q4_0:*",
+                                           "rounding=aware,sink=4,f16:32,int4:64,int2/nf4:*",
                                            "@0-0:f16:*;@*:sink=16,f16:16,nf4:*"};
     for (size_t i = 0; i < sizeof POLICIES / sizeof *POLICIES; i++) {
         check_restored(POLICIES[i], false);
