@@ -21,7 +21,8 @@ struct AttentionScratch {
     float forms[N_QUERY_FORMS][ATTENTION_Q_HEADS * ATTENTION_MAX_DIM];          /* (query heads, row_dim) */
     float totals[ATTENTION_Q_HEADS * PARTIAL_FLOATS(ATTENTION_MAX_DIM)];        /* partials of the tiles so far */
     float partials[SCORE_HEADS * PARTIAL_FLOATS(ATTENTION_MAX_DIM)];            /* of the tile under way */
-    size_t n_visible[ATTENTION_Q_HEADS];                                        /* tokens, of each query */
+    size_t n_visible[ATTENTION_Q_HEADS];                                        /* tokens in its view, of each query */
+    size_t n_hidden[ATTENTION_Q_HEADS]; /* the first of them, which it does not see */
 
     /* For attention_items(). */
     AttentionQuery queries[ATTENTION_Q_HEADS];

@@ -16,7 +16,8 @@ typedef struct QueryHeads {
     size_t n_queries, head, n_heads;
     size_t head_dim;   /* of queries and outputs */
     size_t row_dim;    /* of all between them */
-    float score_scale; /* of q . k: log2(e) / sqrt(head_dim), since weights are 2^(x log2(e)) for e^x */
+    float score_scale; /* of q . k: log2(e) / score_divisor(), since weights are 2^(x log2(e)) for e^x */
+    float score_cap;   /* of q . k, undivided; 0: none */
     RopePairing pairing;
     AttentionScratch *scratch;
 } QueryHeads;
@@ -30,7 +31,8 @@ static inline QueryHeads query_heads(const AttentionShape *shape, const Attentio
                         .n_heads = at_most(shape->q_per_kv - head, ATTENTION_Q_HEADS),
                         .head_dim = shape->head_dim,
                         .row_dim = row_dim_of(queries),
-                        .score_scale = LOG2_E / sqrtf((float)shape->head_dim),
+                        .score_scale = LOG2_E / score_divisor(shape),
+                        .score_cap = shape->scores.cap * score_divisor(shape),
                         .pairing = shape->pairing,
                         .scratch = scratch};
 }
@@ -52,6 +54,7 @@ static inline void begin_query(const QueryHeads *heads, size_t index) {
     const float *q = query->q + heads->head * head_dim;
     bool shifted = false, rotated = false;
     s->n_visible[index] = 0;
+    s->n_hidden[index] = query->n_hidden;
     for (size_t i = 0; i < query->n_spans; i++) {
         shifted = shifted || query->spans[i].shifted;
         rotated = rotated || query->spans[i].side[KV_KEYS].group.rotated;
@@ -123,6 +126,21 @@ static inline const float *query_form(const AttentionScratch *scratch, const KvS
 typedef void ScorePiece(const QueryHeads *heads, const TilePiece *piece, const float *q, size_t n);
 typedef void AddPiece(const QueryHeads *heads, const TilePiece *piece, const size_t *n_seen, size_t n, float *out);
 
+/* Of a tile's n tokens those at its beginning that are hidden, if n_hidden are of all. */
+static inline size_t hidden_in(size_t n_hidden, size_t tile_begin, size_t n) {
+    return n_hidden > tile_begin ? at_most(n_hidden - tile_begin, n) : 0;
+}
+
+/* A tile's scores become weights. What is hidden has none: its values are added as zeros, which changes no bit. */
+static inline void weigh(const QueryHeads *heads, float *scores, size_t n, size_t n_hidden, Partial partial) {
+    memset(scores, 0, n_hidden * sizeof *scores);
+    if (n_hidden == n)
+        return;
+    if (heads->score_cap > 0)
+        cap_scores(scores + n_hidden, n - n_hidden, heads->score_cap);
+    tile_softmax(scores + n_hidden, n - n_hidden, heads->score_scale, partial);
+}
+
 /* A tile's partials of n query heads from `first` on. Each sees the tile's first token, but perhaps not all of them. */
 INLINE void attend_tile(const QueryHeads *heads, const Tile *tile, size_t first, size_t n, ScorePiece *score,
                         AddPiece *add, float *partials) {
@@ -138,9 +156,10 @@ INLINE void attend_tile(const QueryHeads *heads, const Tile *tile, size_t first,
     }
     for (size_t i = 0; i < n; i++) {
         Partial partial = partial_at(partials, i, row_dim);
-        n_seen[i] = at_most(s->n_visible[(first + i) / heads->n_heads] - tile->begin, TILE_TOKENS);
+        size_t query = (first + i) / heads->n_heads;
+        n_seen[i] = at_most(s->n_visible[query] - tile->begin, TILE_TOKENS);
         partial_clear(partial, row_dim);
-        tile_softmax(s->scores[i], n_seen[i], heads->score_scale, partial);
+        weigh(heads, s->scores[i], n_seen[i], hidden_in(s->n_hidden[query], tile->begin, n_seen[i]), partial);
     }
     for (size_t p = 0; p < tile->n_pieces; p++) {
         const TilePiece *piece = &tile->pieces[p];

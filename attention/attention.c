@@ -24,7 +24,7 @@ size_t attention_partial_bytes(void) {
 
 static AttentionShape shape_of(const AttentionBatch *batch) {
     const KvShape *shape = &batch->cache->layout.shape;
-    return (AttentionShape){batch->n_heads / shape->n_kv_heads, shape->head_dim, batch->pairing};
+    return (AttentionShape){batch->n_heads / shape->n_kv_heads, shape->head_dim, batch->pairing, batch->scores};
 }
 
 /* Blocks of queries under each KV head: as few as their query heads allow. */
@@ -62,9 +62,15 @@ size_t attention_n_items(const AttentionBatch *batch) {
 static AttentionQuery query_at(const AttentionBatch *batch, size_t t, size_t kv_head, KvSpan spans[KV_MAX_SPANS]) {
     AttentionShape shape = shape_of(batch);
     size_t first = (t * batch->n_heads + kv_head * shape.q_per_kv) * shape.head_dim;
-    size_t n_spans = kvcache_view(batch->cache, batch->layer, kv_head, batch->cache->n_tokens + t, spans);
+    size_t position = batch->cache->n_tokens + t;
+    size_t n_spans = kvcache_view(batch->cache, batch->layer, kv_head, position, spans);
     const float *shift = batch->shift_rotation == NULL ? NULL : batch->shift_rotation + t * shape.head_dim;
-    return (AttentionQuery){batch->q + first, shift, spans, n_spans, batch->out + first};
+    return (AttentionQuery){batch->q + first,
+                            shift,
+                            spans,
+                            n_spans,
+                            batch->out + first,
+                            kvcache_hidden(batch->cache, batch->layer, position)};
 }
 
 static void attend_block(const AttentionBatch *batch, size_t index, const AttentionKernels *kernels,
@@ -75,7 +81,8 @@ static void attend_block(const AttentionBatch *batch, size_t index, const Attent
     size_t begin = index / n_kv_heads * block_tokens(batch), end = begin + block_tokens(batch), n = 0;
     for (size_t t = begin; t < end && t < batch->n_tokens; t++, n++) {
         scratch->queries[n] = query_at(batch, t, index % n_kv_heads, scratch->spans[n]);
-        kvcache_count_read(cache, batch->layer, scratch->spans[n], scratch->queries[n].n_spans);
+        kvcache_count_read(cache, batch->layer, scratch->spans[n], scratch->queries[n].n_spans,
+                           scratch->queries[n].n_hidden);
     }
     if (n == 1)
         kernels->one(&shape, scratch->queries, scratch);
@@ -93,7 +100,7 @@ static void attend_tiles(const AttentionBatch *batch, size_t kv_head, size_t beg
     AttentionShape shape = shape_of(batch);
     AttentionQuery query = query_at(batch, 0, kv_head, scratch->spans[0]);
     if (begin == 0)
-        kvcache_count_read(batch->cache, batch->layer, query.spans, query.n_spans);
+        kvcache_count_read(batch->cache, batch->layer, query.spans, query.n_spans, query.n_hidden);
     kernels->tiles(&shape, &query, begin, end, partials_of(batch, kv_head), tile_floats(batch), scratch);
 }
 

@@ -32,6 +32,7 @@ typedef struct AttentionBatch {
     const float *shift_rotation; /* (n_tokens, head_dim / 2, 2), or NULL */
     float *out;                  /* (n_tokens, n_heads, head_dim) */
     float *partials;             /* attention_partial_bytes() of memory, for the tiles of a query that is alone */
+    ScoreForm scores;
 } AttentionBatch;
 
 /* How attention with these kernels reads keys or values of a codec. */

@@ -9,23 +9,24 @@
 
 #define MAX_GROUP_TOKENS 64
 
-/* q . key / sqrt(head_dim) */
-static double score_of(const double *q, const double *key, size_t head_dim) {
-    double sum = 0;
+/* As ScoreForm says. */
+static double score_of(ScoreForm form, const double *q, const double *key, size_t head_dim) {
+    double sum = 0, cap = (double)form.cap;
     for (size_t d = 0; d < head_dim; d++)
         sum += q[d] * key[d];
-    return sum / sqrt((double)head_dim);
+    sum /= sqrt(form.divisor > 0 ? (double)form.divisor : (double)head_dim);
+    return cap > 0 ? cap * tanh(sum / cap) : sum;
 }
 
-void attention_plain(size_t n_tokens, size_t head_dim, const double *q, const double *keys, const double *values,
-                     double *out, double *magnitude) {
+void attention_plain(ScoreForm form, size_t n_tokens, size_t head_dim, const double *q, const double *keys,
+                     const double *values, double *out, double *magnitude) {
     double max = -INFINITY, sum = 0;
     for (size_t t = 0; t < n_tokens; t++)
-        max = fmax(max, score_of(q, keys + t * head_dim, head_dim));
+        max = fmax(max, score_of(form, q, keys + t * head_dim, head_dim));
     for (size_t d = 0; d < head_dim; d++)
         out[d] = magnitude[d] = 0;
     for (size_t t = 0; t < n_tokens; t++) {
-        double weight = exp(score_of(q, keys + t * head_dim, head_dim) - max);
+        double weight = exp(score_of(form, q, keys + t * head_dim, head_dim) - max);
         sum += weight;
         for (size_t d = 0; d < head_dim; d++) {
             out[d] += weight * values[t * head_dim + d];
@@ -116,7 +117,8 @@ int attention_reference(const AttentionShape *shape, const AttentionQuery *query
     for (size_t h = 0; h < shape->q_per_kv; h++) {
         for (size_t d = 0; d < dim; d++)
             q[d] = (double)query->q[h * dim + d];
-        attention_plain(n_tokens, dim, q, keys, values, out + h * dim, magnitude + h * dim);
+        attention_plain(shape->scores, n_tokens - query->n_hidden, dim, q, keys + query->n_hidden * dim,
+                        values + query->n_hidden * dim, out + h * dim, magnitude + h * dim);
     }
     free(keys);
     return 0;

@@ -1,6 +1,6 @@
 /* What attention computes, said plainly and in double precision; every kernel is held against it.
  *
- *     out = softmax(q K^T / sqrt(head_dim)) V
+ *     out = softmax(q K^T / sqrt(head_dim)) V, or with the scores that ScoreForm says
  *
  * K and V are what the codec's own decoder makes of a span's records, once their form and their rotation are undone.
  * A shifted span's keys are turned forward to where the query expects them (kernels turn the query back instead, which
@@ -12,7 +12,7 @@
 
 /* One query head over keys and values that are not encoded. An implementation in F32 makes errors relative to
  * `magnitude`, the same sum of absolute values. */
-void attention_plain(size_t n_tokens, size_t head_dim,
+void attention_plain(ScoreForm form, size_t n_tokens, size_t head_dim,
                      const double *q,      // (head_dim)
                      const double *keys,   // (n_tokens, head_dim)
                      const double *values, // (n_tokens, head_dim)

@@ -28,6 +28,17 @@ static inline float largest(const float *scores, size_t n) {
     return max;
 }
 
+/* score = cap * tanh(score / cap), by tanh(x) = 1 - 2 / (1 + e^(2 x)). */
+static inline void cap_scores(float *scores, size_t n, float cap) {
+    Vec one = vec_set1(1.0f), two = vec_set1(2.0f), most = vec_set1(88.0f), to_x = vec_set1(2.0f / cap);
+    for (size_t t = 0; t < n; t += VEC_LANES) {
+        size_t rest = n - t < VEC_LANES ? n - t : VEC_LANES;
+        Vec e = vec_exp(vec_min(most, vec_mul(to_x, vec_load_partial(scores + t, rest))));
+        Vec tanh = vec_sub(one, vec_div(two, vec_add(one, e)));
+        vec_store_partial(scores + t, vec_mul(vec_set1(cap), tanh), rest);
+    }
+}
+
 /* Scores become weights, 2^((score - max) * score_scale), and the partial takes their maximum and sum. */
 static inline void tile_softmax(float *scores, size_t n_tokens, float score_scale, Partial tile) {
     float max = largest(scores, n_tokens), rest = 0;
@@ -69,6 +80,8 @@ static inline void mix(float *to, float a, const float *from, float b, size_t n)
 /* Adds the next tile to those before it: both become relative to the larger maximum. n_floats: of `out` alone, or of
  * `rotated` too. */
 static inline void partial_merge(Partial total, Partial tile, float score_scale, size_t n_floats) {
+    if (*tile.sum == 0) /* all of it is hidden */
+        return;
     bool rises = *tile.max > *total.max;
     float difference = rises ? *total.max - *tile.max : *tile.max - *total.max;
     float factor = exp2f(difference * score_scale); /* 0 for the first tile */

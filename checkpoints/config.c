@@ -6,8 +6,39 @@
 #include <math.h>
 
 static const ModelFamily FAMILIES[] = {
-    {"llama", "Llama 1 to 3, TinyLlama, SmolLM, Mistral", ROPE_INTERLEAVED, false},
-    {"qwen2", "Qwen2, Qwen2.5", ROPE_HALVES, true},
+    {.name = "llama", .members = "Llama 1 to 3, TinyLlama, SmolLM, Mistral", .rope_pairing = ROPE_INTERLEAVED},
+    {.name = "qwen2", .members = "Qwen2, Qwen2.5", .rope_pairing = ROPE_HALVES, .qkv_bias = true, .window_period = 1},
+    {.name = "qwen3", .members = "Qwen3", .rope_pairing = ROPE_HALVES, .qk_norm = QK_NORM_HEADS, .window_period = 1},
+    {.name = "gemma2",
+     .members = "Gemma 2",
+     .rope_pairing = ROPE_HALVES,
+     .norms = NORMS_BOTH,
+     .activation = GATE_GELU,
+     .scales_embedding = true,
+     .window_period = 2,
+     .wide_layers = 46},
+    {.name = "gemma3",
+     .members = "Gemma 3",
+     .rope_pairing = ROPE_HALVES,
+     .norms = NORMS_BOTH,
+     .qk_norm = QK_NORM_HEADS,
+     .activation = GATE_GELU,
+     .scales_embedding = true,
+     .window_period = 6,
+     .local_rope_theta = 10000,
+     .wide_layers = 62},
+    {.name = "olmo2",
+     .members = "OLMo 2",
+     .rope_pairing = ROPE_HALVES,
+     .norms = NORMS_BEHIND,
+     .qk_norm = QK_NORM_ROWS,
+     .window_period = 4},
+    {.name = "smollm3",
+     .members = "SmolLM3",
+     .rope_pairing = ROPE_INTERLEAVED,
+     .no_rope_period = 4,
+     .window_period = 1},
+    {.name = "phi3", .members = "Phi-3", .rope_pairing = ROPE_HALVES, .fused = true},
 };
 
 const ModelFamily *model_family_at(size_t index) {
@@ -30,15 +61,38 @@ const ModelFamily *model_family_find(StringView name, const char *path, Error *e
     return NULL;
 }
 
+void model_config_complete(ModelConfig *config) {
+    const ModelFamily *family = config->family;
+    if (config->lookback > 0 && layer_set_is_empty(&config->local))
+        layer_set_add_periodic(&config->local, config->n_layers, family->window_period, false);
+    if (family->no_rope_period > 0 && layer_set_is_empty(&config->no_rope))
+        layer_set_add_periodic(&config->no_rope, config->n_layers, family->no_rope_period, true);
+    if (config->local_rope_theta == 0)
+        config->local_rope_theta = family->local_rope_theta;
+    if (family->scales_embedding && config->embedding_scale == 0)
+        config->embedding_scale = sqrtf((float)config->n_embd);
+    if (family->wide_layers == config->n_layers && config->n_heads > 0 && config->score_divisor == 0)
+        config->score_divisor = (float)(config->n_embd / config->n_heads);
+}
+
+bool model_config_sees_all(const ModelConfig *config, size_t n_ctx) {
+    return config->lookback == 0 || config->lookback >= n_ctx || layer_set_is_empty(&config->local);
+}
+
 /* Limits far beyond any model of today, small enough that no product of a few of them overflows. */
 typedef struct SizeLimit {
     const char *name;
     size_t value, limit;
 } SizeLimit;
 
+typedef struct RealLimit {
+    const char *name;
+    double value;
+} RealLimit;
+
 int model_config_check(const ModelConfig *config, const char *path, Error *error) {
     const SizeLimit limits[] = {
-        {"number of layers (block_count)", config->n_layers, 4096},
+        {"number of layers (block_count)", config->n_layers, LAYER_SET_MAX},
         {"embedding_length", config->n_embd, 1 << 20},
         {"feed_forward_length", config->n_ffn, 1 << 22},
         {"number of heads (head_count)", config->n_heads, 4096},
@@ -66,6 +120,15 @@ int model_config_check(const ModelConfig *config, const char *path, Error *error
         return error_set(error, ERROR_FORMAT,
                          "%s: RoPE base rope.freq_base is %g, expected above 0; the file is damaged", path,
                          config->rope_theta);
+    const RealLimit reals[] = {
+        {"rope.freq_base_swa", config->local_rope_theta},       {"embedding_scale", (double)config->embedding_scale},
+        {"attention.scale", (double)config->score_divisor},     {"attn_logit_softcapping", (double)config->score_cap},
+        {"final_logit_softcapping", (double)config->logit_cap},
+    };
+    for (size_t i = 0; i < sizeof reals / sizeof *reals; i++)
+        if (!isfinite(reals[i].value) || reals[i].value < 0)
+            return error_set(error, ERROR_FORMAT, "%s: %s gives %g, expected above 0; the file is damaged", path,
+                             reals[i].name, reals[i].value);
     if (!isfinite(config->rope_scale) || config->rope_scale <= 0)
         return error_set(error, ERROR_FORMAT, "%s: rope.scaling.factor is %g, expected above 0; the file is damaged",
                          path, config->rope_scale);

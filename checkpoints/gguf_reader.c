@@ -73,10 +73,13 @@ static int read_rope_scaling(const Gguf *gguf, ModelConfig *config, Error *error
 
 /* Lengths of heads of which 0 says that the file does not know. */
 static int read_head_dims(const Gguf *gguf, ModelConfig *config, Error *error) {
-    size_t key_length = 0, value_length = 0, rope_dims = 0;
+    size_t key_length = 0, value_length = 0, rope_dims = 0, local[3] = {0};
     if (get_size(gguf, config, "attention.key_length", false, &key_length, error) < 0 ||
         get_size(gguf, config, "attention.value_length", false, &value_length, error) < 0 ||
-        get_size(gguf, config, "rope.dimension_count", false, &rope_dims, error) < 0)
+        get_size(gguf, config, "rope.dimension_count", false, &rope_dims, error) < 0 ||
+        get_size(gguf, config, "attention.key_length_swa", false, &local[0], error) < 0 ||
+        get_size(gguf, config, "attention.value_length_swa", false, &local[1], error) < 0 ||
+        get_size(gguf, config, "rope.dimension_count_swa", false, &local[2], error) < 0)
         return error->code;
     config->head_dim = key_length > 0 ? key_length : config->n_heads > 0 ? config->n_embd / config->n_heads : 0;
     if (config->head_dim == 0)
@@ -87,37 +90,87 @@ static int read_head_dims(const Gguf *gguf, ModelConfig *config, Error *error) {
                          "supported; all three must be equal",
                          gguf->path, config->head_dim, rope_dims > 0 ? rope_dims : config->head_dim,
                          value_length > 0 ? value_length : config->head_dim);
+    for (size_t i = 0; i < 3; i++)
+        if (local[i] > 0 && local[i] != config->head_dim)
+            return error_set(error, ERROR_UNSUPPORTED,
+                             "%s: layers with a sliding window have heads of %zu, the others of %zu, which is not "
+                             "supported; use a checkpoint whose layers are alike",
+                             gguf->path, local[i], config->head_dim);
+    return 0;
+}
+
+/* Which layers have the window: by the family, or as the file says, by a period or a truth value for each. */
+static int read_window_pattern(const Gguf *gguf, ModelConfig *config, Error *error) {
+    char key[MAX_KEY];
+    size_t period = config->family->window_period;
+    const GgufValue *pattern = gguf_find(gguf, family_key(config, "attention.sliding_window_pattern", key));
+    if (pattern == NULL || pattern->type != GGUF_ARRAY) {
+        if (get_size(gguf, config, "attention.sliding_window_pattern", false, &period, error) < 0)
+            return error->code;
+        layer_set_add_periodic(&config->local, config->n_layers, period, false);
+        return 0;
+    }
+    for (size_t i = 0; i < config->n_layers; i++) {
+        double has = 0;
+        if (i >= pattern->count || !gguf_number(pattern, i, &has))
+            return error_set(error, ERROR_FORMAT,
+                             "%s: metadata %s has %zu values, expected a number for each of %zu layers; convert the "
+                             "checkpoint again",
+                             gguf->path, key, pattern->count, config->n_layers);
+        if (has != 0)
+            layer_set_add(&config->local, i);
+    }
+    return 0;
+}
+
+/* A window as long as the context is none. */
+static int read_window(const Gguf *gguf, ModelConfig *config, Error *error) {
+    size_t window = 0;
+    char key[MAX_KEY];
+    const GgufValue *value = gguf_find(gguf, family_key(config, "attention.sliding_window", key));
+    if (value != NULL && !gguf_is_placeholder(value) &&
+        get_size(gguf, config, "attention.sliding_window", false, &window, error) < 0)
+        return error->code;
+    if (window == 0 || window >= config->n_ctx_train)
+        return 0;
+    if (read_window_pattern(gguf, config, error) < 0 ||
+        get_double(gguf, config, "rope.freq_base_swa", false, &config->local_rope_theta, error) < 0)
+        return error->code;
+    if (layer_set_is_empty(&config->local))
+        return error_set(error, ERROR_UNSUPPORTED,
+                         "%s: attention.sliding_window: a window of %zu tokens, and no layer of a model of family '%s' "
+                         "has one; use a checkpoint without it",
+                         gguf->path, window, config->family->name);
+    config->lookback = window;
+    return 0;
+}
+
+/* Scores and logits. */
+static int read_scales(const Gguf *gguf, ModelConfig *config, Error *error) {
+    double scale = 0, score_cap = 0, logit_cap = 0;
+    if (get_double(gguf, config, "attention.scale", false, &scale, error) < 0 ||
+        get_double(gguf, config, "attn_logit_softcapping", false, &score_cap, error) < 0 ||
+        get_double(gguf, config, "final_logit_softcapping", false, &logit_cap, error) < 0)
+        return error->code;
+    double usual = config->head_dim > 0 ? 1 / sqrt((double)config->head_dim) : 0;
+    if (scale != 0 && !(fabs(scale - usual) <= 1e-4 * usual))
+        config->score_divisor = (float)(1 / (scale * scale));
+    config->score_cap = (float)score_cap;
+    config->logit_cap = (float)logit_cap;
     return 0;
 }
 
 /* Refuses metadata that would change the arithmetic in ways that the forward pass does not have: what depends on other
  * values here, the rest by the tables of metadata_rules.c. */
 static int refuse_unsupported(const Gguf *gguf, const ModelConfig *config, Error *error) {
-    size_t n_experts = 0, window = 0;
-    double scale = 0, usual = config->head_dim > 0 ? 1 / sqrt((double)config->head_dim) : 0;
-    char key[MAX_KEY];
-    const GgufValue *window_value = gguf_find(gguf, family_key(config, "attention.sliding_window", key));
-    if (get_size(gguf, config, "expert_count", false, &n_experts, error) < 0 ||
-        get_double(gguf, config, "attention.scale", false, &scale, error) < 0)
-        return error->code;
-    if (window_value != NULL && !gguf_is_placeholder(window_value) &&
-        get_size(gguf, config, "attention.sliding_window", false, &window, error) < 0)
+    size_t n_experts = 0;
+    if (get_size(gguf, config, "expert_count", false, &n_experts, error) < 0)
         return error->code;
     if (n_experts > 0)
         return error_set(
             error, ERROR_UNSUPPORTED,
             "%s: expert_count: a mixture of %zu experts is not supported; use a dense Llama-family checkpoint",
             gguf->path, n_experts);
-    if (window > 0 && window < config->n_ctx_train)
-        return error_set(error, ERROR_UNSUPPORTED,
-                         "%s: attention.sliding_window: a window of %zu tokens is not supported; use a "
-                         "checkpoint without one (Mistral from v0.2 on)",
-                         gguf->path, window);
-    if (scale != 0 && !(fabs(scale - usual) <= 1e-4 * usual))
-        return error_set(error, ERROR_UNSUPPORTED,
-                         "%s: attention.scale is %g, and only 1 / sqrt(head dimension) = %g is supported; use a "
-                         "checkpoint without it",
-                         gguf->path, scale, usual);
     return 0;
 }
 
@@ -143,7 +196,8 @@ static int read_config(const Gguf *gguf, ModelConfig *config, Error *error) {
     config->norm_eps = (float)norm_eps;
     config->n_kv_heads = config->n_heads;
     if (get_size(gguf, config, "attention.head_count_kv", false, &config->n_kv_heads, error) < 0 ||
-        read_head_dims(gguf, config, error) < 0 || read_rope_scaling(gguf, config, error) < 0)
+        read_head_dims(gguf, config, error) < 0 || read_rope_scaling(gguf, config, error) < 0 ||
+        read_window(gguf, config, error) < 0 || read_scales(gguf, config, error) < 0)
         return error->code;
     return refuse_unsupported(gguf, config, error);
 }

@@ -44,7 +44,6 @@ typedef struct Rule {
     { name, RULE_REFUSED, {0, 0}, {0}, about }
 
 #define EXPERTS "a mixture of experts"
-#define WINDOWS "it is about layers with a sliding window, which is refused"
 #define YARN    "it is about YaRN, which is refused"
 
 /* clang-format off */
@@ -54,6 +53,9 @@ static const Rule FAMILY_RULES[] = {
     READ("attention.value_length"), READ("attention.layer_norm_rms_epsilon"), READ("attention.sliding_window"),
     READ("attention.scale"), READ("rope.dimension_count"), READ("rope.freq_base"), READ("rope.scaling.type"),
     READ("rope.scaling.factor"), READ("rope.scale_linear"), READ("expert_count"),
+    READ("attention.sliding_window_pattern"), READ("rope.freq_base_swa"), READ("rope.dimension_count_swa"),
+    READ("attention.key_length_swa"), READ("attention.value_length_swa"), READ("final_logit_softcapping"),
+    READ("attn_logit_softcapping"),
 
     HARMLESS("vocab_size", "the embedding and the tokens say it"),
     HARMLESS("pooling_type", "it is about embeddings of texts, not about generation"),
@@ -61,11 +63,6 @@ static const Rule FAMILY_RULES[] = {
     HARMLESS("rope.scaling.original_context_length", YARN),
     HARMLESS("rope.scaling.yarn_beta_fast", YARN),
     HARMLESS("rope.scaling.yarn_beta_slow", YARN),
-    HARMLESS("rope.dimension_count_swa", WINDOWS),
-    HARMLESS("rope.freq_base_swa", WINDOWS),
-    HARMLESS("attention.key_length_swa", WINDOWS),
-    HARMLESS("attention.value_length_swa", WINDOWS),
-    HARMLESS("attention.sliding_window_pattern", WINDOWS),
     HARMLESS("attention.group_norm_groups", "it is about group norms, which no such model has"),
     HARMLESS("attention.group_norm_epsilon", "it is about group norms, which no such model has"),
 
@@ -84,8 +81,6 @@ static const Rule FAMILY_RULES[] = {
     NEUTRAL("logit_scale", 0, 1, "scaling logits"),
     NEUTRAL("embedding_scale", 0, 1, "scaling embeddings"),
     NEUTRAL("residual_scale", 0, 1, "scaling residuals"),
-    NEUTRAL("final_logit_softcapping", 0, 0, "soft-capping logits"),
-    NEUTRAL("attn_logit_softcapping", 0, 0, "soft-capping attention's scores"),
     NEUTRAL("router_logit_softcapping", 0, 0, EXPERTS),
     NEUTRAL("attention.clamp_kqv", 0, 0, "clamping q, k and v"),
     NEUTRAL("attention.max_alibi_bias", 0, 0, "ALiBi"),

@@ -7,6 +7,7 @@
 #include "base/name_list.h"
 #include "base/simd/detect.h"
 #include "checkpoints/folder_reader.h"
+#include "checkpoints/fused.h"
 #include "checkpoints/gguf_reader.h"
 #include "checkpoints/llama2c_reader.h"
 #include "checkpoints/roles.h"
@@ -107,7 +108,10 @@ static int read_container(Checkpoint *checkpoint, const char *path, Error *error
 static int read_checkpoint(Checkpoint *checkpoint, const char *path, Error *error) {
     if (read_container(checkpoint, path, error) < 0)
         return error->code;
+    model_config_complete(&checkpoint->config);
     if (model_config_check(&checkpoint->config, path, error) < 0)
+        return error->code;
+    if (checkpoint_split_fused(checkpoint, path, error) < 0)
         return error->code;
     for (size_t i = 0; i < checkpoint->n_tensors; i++)
         checkpoint->weights_bytes += checkpoint->tensors[i].size_bytes;

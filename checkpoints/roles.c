@@ -10,22 +10,26 @@
 /* clang-format off */
 const TensorRole TENSOR_ROLES[] = {
     /* name, field, {columns, rows}, use, product, presence, what serves otherwise */
-    {TOKEN_EMBD_NAME,      MODEL(token_embd),  LENGTH_EMBD,     LENGTH_VOCAB,    TENSOR_ROWS,   PRODUCT_NONE,        ROLE_ALWAYS,   NULL},
-    {"attn_norm.weight",   LAYER(attn_norm),   LENGTH_EMBD,     LENGTH_ONE,      TENSOR_VECTOR, PRODUCT_NONE,        ROLE_ALWAYS,   NULL},
-    {"attn_q.weight",      LAYER(attn_q),      LENGTH_EMBD,     LENGTH_HEADS,    TENSOR_MATRIX, PRODUCT_QKV,         ROLE_ALWAYS,   NULL},
-    {"attn_k.weight",      LAYER(attn_k),      LENGTH_EMBD,     LENGTH_KV_HEADS, TENSOR_MATRIX, PRODUCT_QKV,         ROLE_ALWAYS,   NULL},
-    {"attn_v.weight",      LAYER(attn_v),      LENGTH_EMBD,     LENGTH_KV_HEADS, TENSOR_MATRIX, PRODUCT_QKV,         ROLE_ALWAYS,   NULL},
-    {"attn_q.bias",        LAYER(attn_q_bias), LENGTH_HEADS,    LENGTH_ONE,      TENSOR_VECTOR, PRODUCT_QKV,         ROLE_QKV_BIAS, NULL},
-    {"attn_k.bias",        LAYER(attn_k_bias), LENGTH_KV_HEADS, LENGTH_ONE,      TENSOR_VECTOR, PRODUCT_QKV,         ROLE_QKV_BIAS, NULL},
-    {"attn_v.bias",        LAYER(attn_v_bias), LENGTH_KV_HEADS, LENGTH_ONE,      TENSOR_VECTOR, PRODUCT_QKV,         ROLE_QKV_BIAS, NULL},
-    {"attn_output.weight", LAYER(attn_output), LENGTH_HEADS,    LENGTH_EMBD,     TENSOR_MATRIX, PRODUCT_ATTN_OUTPUT, ROLE_ALWAYS,   NULL},
-    {"ffn_norm.weight",    LAYER(ffn_norm),    LENGTH_EMBD,     LENGTH_ONE,      TENSOR_VECTOR, PRODUCT_NONE,        ROLE_ALWAYS,   NULL},
-    {"ffn_gate.weight",    LAYER(ffn_gate),    LENGTH_EMBD,     LENGTH_FFN,      TENSOR_MATRIX, PRODUCT_GATE_UP,     ROLE_ALWAYS,   NULL},
-    {"ffn_up.weight",      LAYER(ffn_up),      LENGTH_EMBD,     LENGTH_FFN,      TENSOR_MATRIX, PRODUCT_GATE_UP,     ROLE_ALWAYS,   NULL},
-    {"ffn_down.weight",    LAYER(ffn_down),    LENGTH_FFN,      LENGTH_EMBD,     TENSOR_MATRIX, PRODUCT_FFN_DOWN,    ROLE_ALWAYS,   NULL},
-    {"output_norm.weight", MODEL(output_norm), LENGTH_EMBD,     LENGTH_ONE,      TENSOR_VECTOR, PRODUCT_NONE,        ROLE_ALWAYS,   NULL},
-    {"output.weight",      MODEL(output),      LENGTH_EMBD,     LENGTH_VOCAB,    TENSOR_MATRIX, PRODUCT_LOGITS,      ROLE_OPTIONAL, TOKEN_EMBD_NAME},
-    {"rope_freqs.weight",  MODEL(rope_freqs),  LENGTH_PAIRS,    LENGTH_ONE,      TENSOR_HOST,   PRODUCT_NONE,        ROLE_OPTIONAL, NULL},
+    {TOKEN_EMBD_NAME,              MODEL(token_embd),     LENGTH_EMBD,     LENGTH_VOCAB,    TENSOR_ROWS,   PRODUCT_NONE,        ROLE_ALWAYS,      NULL},
+    {"attn_norm.weight",           LAYER(attn_norm),      LENGTH_EMBD,     LENGTH_ONE,      TENSOR_VECTOR, PRODUCT_NONE,        ROLE_NORM_BEFORE, NULL},
+    {"attn_q.weight",              LAYER(attn_q),         LENGTH_EMBD,     LENGTH_HEADS,    TENSOR_MATRIX, PRODUCT_QKV,         ROLE_ALWAYS,      NULL},
+    {"attn_k.weight",              LAYER(attn_k),         LENGTH_EMBD,     LENGTH_KV_HEADS, TENSOR_MATRIX, PRODUCT_QKV,         ROLE_ALWAYS,      NULL},
+    {"attn_v.weight",              LAYER(attn_v),         LENGTH_EMBD,     LENGTH_KV_HEADS, TENSOR_MATRIX, PRODUCT_QKV,         ROLE_ALWAYS,      NULL},
+    {"attn_q.bias",                LAYER(attn_q_bias),    LENGTH_HEADS,    LENGTH_ONE,      TENSOR_VECTOR, PRODUCT_QKV,         ROLE_QKV_BIAS,    NULL},
+    {"attn_k.bias",                LAYER(attn_k_bias),    LENGTH_KV_HEADS, LENGTH_ONE,      TENSOR_VECTOR, PRODUCT_QKV,         ROLE_QKV_BIAS,    NULL},
+    {"attn_v.bias",                LAYER(attn_v_bias),    LENGTH_KV_HEADS, LENGTH_ONE,      TENSOR_VECTOR, PRODUCT_QKV,         ROLE_QKV_BIAS,    NULL},
+    {"attn_q_norm.weight",         LAYER(attn_q_norm),    LENGTH_Q_NORM,   LENGTH_ONE,      TENSOR_VECTOR, PRODUCT_NONE,        ROLE_QK_NORM,     NULL},
+    {"attn_k_norm.weight",         LAYER(attn_k_norm),    LENGTH_K_NORM,   LENGTH_ONE,      TENSOR_VECTOR, PRODUCT_NONE,        ROLE_QK_NORM,     NULL},
+    {"attn_output.weight",         LAYER(attn_output),    LENGTH_HEADS,    LENGTH_EMBD,     TENSOR_MATRIX, PRODUCT_ATTN_OUTPUT, ROLE_ALWAYS,      NULL},
+    {"post_attention_norm.weight", LAYER(attn_post_norm), LENGTH_EMBD,     LENGTH_ONE,      TENSOR_VECTOR, PRODUCT_NONE,        ROLE_NORM_BEHIND, NULL},
+    {"ffn_norm.weight",            LAYER(ffn_norm),       LENGTH_EMBD,     LENGTH_ONE,      TENSOR_VECTOR, PRODUCT_NONE,        ROLE_NORM_BEFORE, NULL},
+    {"ffn_gate.weight",            LAYER(ffn_gate),       LENGTH_EMBD,     LENGTH_FFN,      TENSOR_MATRIX, PRODUCT_GATE_UP,     ROLE_ALWAYS,      NULL},
+    {"ffn_up.weight",              LAYER(ffn_up),         LENGTH_EMBD,     LENGTH_FFN,      TENSOR_MATRIX, PRODUCT_GATE_UP,     ROLE_ALWAYS,      NULL},
+    {"ffn_down.weight",            LAYER(ffn_down),       LENGTH_FFN,      LENGTH_EMBD,     TENSOR_MATRIX, PRODUCT_FFN_DOWN,    ROLE_ALWAYS,      NULL},
+    {"post_ffw_norm.weight",       LAYER(ffn_post_norm),  LENGTH_EMBD,     LENGTH_ONE,      TENSOR_VECTOR, PRODUCT_NONE,        ROLE_NORM_BEHIND, NULL},
+    {"output_norm.weight",         MODEL(output_norm),    LENGTH_EMBD,     LENGTH_ONE,      TENSOR_VECTOR, PRODUCT_NONE,        ROLE_ALWAYS,      NULL},
+    {"output.weight",              MODEL(output),         LENGTH_EMBD,     LENGTH_VOCAB,    TENSOR_MATRIX, PRODUCT_LOGITS,      ROLE_OPTIONAL,    TOKEN_EMBD_NAME},
+    {"rope_freqs.weight",          MODEL(rope_freqs),     LENGTH_PAIRS,    LENGTH_ONE,      TENSOR_HOST,   PRODUCT_NONE,        ROLE_OPTIONAL,    NULL},
 };
 /* clang-format on */
 
@@ -82,6 +86,10 @@ size_t role_length(RoleLength length, const ModelConfig *config) {
         return config->n_heads * config->head_dim;
     case LENGTH_KV_HEADS:
         return config->n_kv_heads * config->head_dim;
+    case LENGTH_Q_NORM:
+        return config->family->qk_norm == QK_NORM_ROWS ? config->n_heads * config->head_dim : config->head_dim;
+    case LENGTH_K_NORM:
+        return config->family->qk_norm == QK_NORM_ROWS ? config->n_kv_heads * config->head_dim : config->head_dim;
     case LENGTH_PAIRS:
         return config->head_dim / 2;
     case LENGTH_VOCAB:
@@ -97,6 +105,12 @@ bool role_in_family(const TensorRole *role, const ModelFamily *family) {
         return true;
     case ROLE_QKV_BIAS:
         return family->qkv_bias;
+    case ROLE_QK_NORM:
+        return family->qk_norm != QK_NORM_NONE;
+    case ROLE_NORM_BEFORE:
+        return family->norms != NORMS_BEHIND;
+    case ROLE_NORM_BEHIND:
+        return family->norms != NORMS_BEFORE;
     }
     return false;
 }

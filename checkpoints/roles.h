@@ -15,18 +15,22 @@
 /* Shapes as GGUF writes them, {columns, rows}: y = W x has one output a row. `data` is NULL where there is no tensor.
  */
 typedef struct LayerWeights {
-    Tensor attn_norm;   /* {n_embd} */
-    Tensor attn_q;      /* {n_embd, n_heads * head_dim} */
-    Tensor attn_k;      /* {n_embd, n_kv_heads * head_dim} */
-    Tensor attn_v;      /* {n_embd, n_kv_heads * head_dim} */
-    Tensor attn_q_bias; /* {n_heads * head_dim}, where the family has biases */
-    Tensor attn_k_bias; /* {n_kv_heads * head_dim} */
-    Tensor attn_v_bias; /* {n_kv_heads * head_dim} */
-    Tensor attn_output; /* {n_heads * head_dim, n_embd} */
-    Tensor ffn_norm;    /* {n_embd} */
-    Tensor ffn_gate;    /* {n_embd, n_ffn} */
-    Tensor ffn_up;      /* {n_embd, n_ffn} */
-    Tensor ffn_down;    /* {n_ffn, n_embd} */
+    Tensor attn_norm;      /* {n_embd} of what goes into the block, where the family has such norms */
+    Tensor attn_q;         /* {n_embd, n_heads * head_dim} */
+    Tensor attn_k;         /* {n_embd, n_kv_heads * head_dim} */
+    Tensor attn_v;         /* {n_embd, n_kv_heads * head_dim} */
+    Tensor attn_q_bias;    /* {n_heads * head_dim}, where the family has biases */
+    Tensor attn_k_bias;    /* {n_kv_heads * head_dim} */
+    Tensor attn_v_bias;    /* {n_kv_heads * head_dim} */
+    Tensor attn_q_norm;    /* {head_dim} or {n_heads * head_dim}, where the family has norms of q and k */
+    Tensor attn_k_norm;    /* {head_dim} or {n_kv_heads * head_dim} */
+    Tensor attn_output;    /* {n_heads * head_dim, n_embd} */
+    Tensor attn_post_norm; /* {n_embd} of what comes out of the block, where the family has such norms */
+    Tensor ffn_norm;       /* {n_embd} as attn_norm */
+    Tensor ffn_gate;       /* {n_embd, n_ffn} */
+    Tensor ffn_up;         /* {n_embd, n_ffn} */
+    Tensor ffn_down;       /* {n_ffn, n_embd} */
+    Tensor ffn_post_norm;  /* {n_embd} as attn_post_norm */
 } LayerWeights;
 
 typedef struct Weights {
@@ -44,7 +48,9 @@ typedef enum RoleLength {
     LENGTH_FFN,
     LENGTH_HEADS,    /* n_heads * head_dim */
     LENGTH_KV_HEADS, /* n_kv_heads * head_dim */
-    LENGTH_PAIRS,    /* head_dim / 2 */
+    LENGTH_Q_NORM,   /* of one head, or of all, as the family's norms of q and k are */
+    LENGTH_K_NORM,
+    LENGTH_PAIRS, /* head_dim / 2 */
     LENGTH_VOCAB
 } RoleLength;
 
@@ -70,7 +76,10 @@ typedef enum Product {
 typedef enum RolePresence {
     ROLE_ALWAYS,
     ROLE_OPTIONAL,
-    ROLE_QKV_BIAS /* where the family's row says qkv_bias */
+    ROLE_QKV_BIAS,    /* where the family's row says so: qkv_bias, */
+    ROLE_QK_NORM,     /* qk_norm, */
+    ROLE_NORM_BEFORE, /* and norms */
+    ROLE_NORM_BEHIND
 } RolePresence;
 
 typedef struct TensorRole {

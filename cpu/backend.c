@@ -121,7 +121,7 @@ static int cpu_read(Backend *backend, void *host, const void *from, size_t size_
     return 0;
 }
 
-static void cpu_embed(Backend *backend, const Tensor *embedding, size_t n_tokens, float *x) {
+static void cpu_embed(Backend *backend, const Tensor *embedding, float scale, size_t n_tokens, float *x) {
     const int32_t *tokens = cpu(backend)->tokens;
     TensorDecode *decode = tensor_decoder(embedding->type, backend->level);
     size_t n_embd = embedding->shape[0];
@@ -130,6 +130,8 @@ static void cpu_embed(Backend *backend, const Tensor *embedding, size_t n_tokens
             packed_matrix_row(embedding->uploaded, (size_t)tokens[t], x);
         else
             decode(embedding, (size_t)tokens[t] * n_embd, n_embd, x);
+        for (size_t i = 0; i < n_embd && scale != 1; i++)
+            x[i] *= scale;
     }
 }
 
@@ -148,13 +150,25 @@ static void norm_tokens(void *context, size_t begin, size_t end, int thread) {
         job->b->kernels->rmsnorm(job->x + t * job->n, job->gains, job->eps, job->n, job->y + t * job->n);
 }
 
+/* n_rows of x to y, which may be x. */
+static void normalize_rows(const CpuBackend *b, RmsNorm norm, size_t n_rows, const float *x, float *y) {
+    const float *gains = (const float *)(const void *)norm.gain->data; /* F32, see model/weights.c */
+    size_t n = norm.gain->shape[0];
+    spread(b, n_rows, n_rows * n, norm_tokens, &(NormJob){b, x, gains, norm.eps, n, y});
+}
+
+static void cpu_normalize(Backend *backend, RmsNorm norm, size_t n_rows, float *x) {
+    normalize_rows(cpu(backend), norm, n_rows, x, x);
+}
+
 static void cpu_matmul(Backend *backend, const WeightProduct *products, size_t n_products, RmsNorm norm, const float *x,
                        size_t n_tokens) {
     CpuBackend *b = cpu(backend);
-    const float *gains = (const float *)(const void *)norm.gain->data; /* F32, see model/weights.c */
-    size_t n = norm.gain->shape[0];
-    spread(b, n_tokens, n_tokens * n, norm_tokens, &(NormJob){b, x, gains, norm.eps, n, b->scratch});
-    cpu_matmul_run(&b->matmul, products, n_products, b->scratch, n_tokens);
+    if (norm.gain != NULL) {
+        normalize_rows(b, norm, n_tokens, x, b->scratch);
+        x = b->scratch;
+    }
+    cpu_matmul_run(&b->matmul, products, n_products, x, n_tokens);
 }
 
 typedef struct RopeJob {
@@ -257,10 +271,10 @@ static void cpu_turns_back(Backend *backend, const KvCache *cache, size_t layer,
                            size_t n_tokens, float *rotation) {
     size_t head_dim = cache->layout.shape.head_dim, position = cache->n_tokens;
     (void)backend;
-    if (kvcache_dropped(cache, layer, position + n_tokens - 1) == 0)
+    if (kvcache_shift(cache, layer, position + n_tokens - 1) == 0)
         return;
     for (size_t t = 0; t < n_tokens; t++)
-        fill_turns(frequencies, head_dim / 2, -(double)kvcache_dropped(cache, layer, position + t),
+        fill_turns(frequencies, head_dim / 2, -(double)kvcache_shift(cache, layer, position + t),
                    rotation + t * head_dim);
 }
 
@@ -296,11 +310,12 @@ static void merge_heads(void *context, size_t begin, size_t end, int thread) {
 /* Query blocks are long enough to be claimed one by one; neighbouring tiles of a single query are claimed together,
  * because they share its view and its quantized heads. */
 static void cpu_attention(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
-                          RopePairing pairing, const float *q, const float *shift_rotation, float *out) {
+                          RopePairing pairing, ScoreForm scores, const float *q, const float *shift_rotation,
+                          float *out) {
     const CpuBackend *b = cpu(backend);
-    if (kvcache_dropped(cache, layer, cache->n_tokens + n_tokens - 1) == 0)
+    if (kvcache_shift(cache, layer, cache->n_tokens + n_tokens - 1) == 0)
         shift_rotation = NULL;
-    AttentionBatch batch = {cache, layer, n_tokens, n_heads, pairing, q, shift_rotation, out, b->partials};
+    AttentionBatch batch = {cache, layer, n_tokens, n_heads, pairing, q, shift_rotation, out, b->partials, scores};
     AttentionJob job = {b, &batch};
     size_t n_elements = (cache->n_tokens + n_tokens) * n_tokens * n_heads * cache->layout.shape.head_dim;
     if (n_tokens > 1 && n_elements > SMALL_WORK)
@@ -332,12 +347,13 @@ static void spread_elements(const CpuBackend *b, ElementsJob *job) {
     spread(b, (job->n + SMALL_WORK - 1) / SMALL_WORK, job->n, element_pieces, job);
 }
 
-static void cpu_matmul_swiglu(Backend *backend, const WeightProduct gate_up[2], RmsNorm norm, const float *x,
-                              size_t n_tokens) {
+static void cpu_matmul_gated(Backend *backend, const WeightProduct gate_up[2], GateActivation activation, RmsNorm norm,
+                             const float *x, size_t n_tokens) {
     const CpuBackend *b = cpu(backend);
     size_t n = n_tokens * tensor_n_rows(gate_up[0].w);
     cpu_matmul(backend, gate_up, 2, norm, x, n_tokens);
-    spread_elements(b, &(ElementsJob){b->kernels->swiglu, gate_up[0].y, gate_up[1].y, n});
+    spread_elements(b, &(ElementsJob){activation == GATE_SILU ? b->kernels->swiglu : b->kernels->geglu, gate_up[0].y,
+                                      gate_up[1].y, n});
 }
 
 static void add(float *x, const float *y, size_t n) {
@@ -345,11 +361,32 @@ static void add(float *x, const float *y, size_t n) {
         x[i] += y[i];
 }
 
-static void cpu_matmul_add(Backend *backend, const WeightProduct *product, const float *x, size_t n_tokens) {
+static void cpu_matmul_add(Backend *backend, const WeightProduct *product, RmsNorm norm, const float *x,
+                           size_t n_tokens) {
     CpuBackend *b = cpu(backend);
     size_t n = n_tokens * tensor_n_rows(product->w);
     cpu_matmul_run(&b->matmul, &(WeightProduct){product->w, b->scratch, product->bias}, 1, x, n_tokens);
+    if (norm.gain != NULL)
+        normalize_rows(b, norm, n_tokens, b->scratch, b->scratch);
     spread_elements(b, &(ElementsJob){add, product->y, b->scratch, n});
+}
+
+typedef struct CapJob {
+    const CpuBackend *b;
+    float *x, cap;
+    size_t n;
+} CapJob;
+
+static void cap_pieces(void *context, size_t begin, size_t end, int thread) {
+    const CapJob *job = context;
+    size_t first = begin * SMALL_WORK;
+    (void)thread;
+    job->b->kernels->soft_cap(job->x + first, job->cap, at_most(end * SMALL_WORK, job->n) - first);
+}
+
+static void cpu_soft_cap(Backend *backend, float cap, size_t n, float *x) {
+    const CpuBackend *b = cpu(backend);
+    spread(b, divide_up(n, SMALL_WORK), n, cap_pieces, &(CapJob){b, x, cap, n});
 }
 
 static const BackendOps CPU_OPS = {
@@ -370,11 +407,13 @@ static const BackendOps CPU_OPS = {
     .turns = cpu_turns,
     .turns_back = cpu_turns_back,
     .embed = cpu_embed,
+    .normalize = cpu_normalize,
     .matmul = cpu_matmul,
     .append = cpu_append,
     .attention = cpu_attention,
-    .matmul_swiglu = cpu_matmul_swiglu,
+    .matmul_gated = cpu_matmul_gated,
     .matmul_add = cpu_matmul_add,
+    .soft_cap = cpu_soft_cap,
 };
 
 const KvRecordForm *cpu_backend_records(void) {

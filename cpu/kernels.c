@@ -32,13 +32,41 @@ INLINE Vec silu_times(Vec z, Vec up) {
     return vec_mul(vec_div(z, vec_add(vec_set1(1.0f), e)), up);
 }
 
-static void swiglu(float *gate, const float *up, size_t n) {
-    size_t whole = n / VEC_LANES * VEC_LANES, rest = n - whole;
-    for (size_t i = 0; i < whole; i += VEC_LANES)
-        vec_store(gate + i, silu_times(vec_load(gate + i), vec_load(up + i)));
-    if (rest > 0)
-        vec_store_partial(gate + whole,
-                          silu_times(vec_load_partial(gate + whole, rest), vec_load_partial(up + whole, rest)), rest);
+/* tanh(x) = 1 - 2 / (1 + e^(2 x)) */
+INLINE Vec tanh_of(Vec x) {
+    Vec one = vec_set1(1.0f), e = vec_exp(vec_min(vec_set1(88.0f), vec_add(x, x)));
+    return vec_sub(one, vec_div(vec_set1(2.0f), vec_add(one, e)));
 }
 
-const Kernels SIMD_NAME(model_kernels) = {rmsnorm, rope, swiglu};
+INLINE Vec gelu_times(Vec z, Vec up) {
+    Vec cubic = vec_mul(vec_mul(vec_set1(0.044715f), z), vec_mul(z, z));
+    Vec inner = vec_mul(vec_set1(0.7978845608f), vec_add(z, cubic));
+    return vec_mul(vec_mul(vec_mul(vec_set1(0.5f), z), vec_add(vec_set1(1.0f), tanh_of(inner))), up);
+}
+
+INLINE void gated(Vec (*times)(Vec z, Vec up), float *gate, const float *up, size_t n) {
+    size_t whole = n / VEC_LANES * VEC_LANES, rest = n - whole;
+    for (size_t i = 0; i < whole; i += VEC_LANES)
+        vec_store(gate + i, times(vec_load(gate + i), vec_load(up + i)));
+    if (rest > 0)
+        vec_store_partial(gate + whole, times(vec_load_partial(gate + whole, rest), vec_load_partial(up + whole, rest)),
+                          rest);
+}
+
+static void swiglu(float *gate, const float *up, size_t n) {
+    gated(silu_times, gate, up, n);
+}
+
+static void geglu(float *gate, const float *up, size_t n) {
+    gated(gelu_times, gate, up, n);
+}
+
+static void soft_cap(float *x, float cap, size_t n) {
+    for (size_t i = 0; i < n; i += VEC_LANES) {
+        size_t rest = n - i < VEC_LANES ? n - i : VEC_LANES;
+        Vec y = tanh_of(vec_mul(vec_load_partial(x + i, rest), vec_set1(1 / cap)));
+        vec_store_partial(x + i, vec_mul(vec_set1(cap), y), rest);
+    }
+}
+
+const Kernels SIMD_NAME(model_kernels) = {rmsnorm, rope, swiglu, geglu, soft_cap};

@@ -18,6 +18,12 @@ typedef struct Kernels {
 
     /* gate = silu(gate) * up, both (n), silu(z) = z / (1 + e^-z) (Shazeer 2020). */
     void (*swiglu)(float *gate, const float *up, size_t n);
+
+    /* The same with gelu(z) = z / 2 * (1 + tanh(sqrt(2 / pi) * (z + 0.044715 z^3))) (Hendrycks & Gimpel 2016). */
+    void (*geglu)(float *gate, const float *up, size_t n);
+
+    /* x = cap * tanh(x / cap), (n). */
+    void (*soft_cap)(float *x, float cap, size_t n);
 } Kernels;
 
 SIMD_DECLARE(const Kernels, model_kernels, );

@@ -68,6 +68,16 @@ static int cuda_upload(Backend *backend, Tensor *const *tensors, size_t n_tensor
     return cuda_weights_upload(&cuda(backend)->weights, tensors, n_tensors, use, error);
 }
 
+/* Attention's kernels see all that a plan shows, and know one kind of scores. */
+static const char *cuda_lacks(const ModelConfig *config) {
+    if (config->lookback > 0)
+        return "layers with a sliding window";
+    if (config->score_cap > 0)
+        return "soft-capped attention scores";
+    return config->score_divisor > 0 ? "attention scores that are not divided by the square root of the head dimension"
+                                     : NULL;
+}
+
 /* ---- Names */
 
 static void put_name(const Backend *backend, const char *operation, const char *type, const char *path, char *name) {
@@ -193,9 +203,24 @@ static void cuda_turns_back_op(Backend *backend, const KvCache *cache, size_t la
                     cuda(backend)->device.stream);
 }
 
-static void cuda_embed_op(Backend *backend, const Tensor *embedding, size_t n_tokens, float *x) {
+static void cuda_embed_op(Backend *backend, const Tensor *embedding, float scale, size_t n_tokens, float *x) {
     CudaBackend *b = cuda(backend);
     cuda_embed(embedding->uploaded, b->batches.input->tokens, n_tokens, x, b->device.stream);
+    if (scale != 1)
+        cuda_scale(x, scale, n_tokens * embedding->shape[0], b->device.stream);
+}
+
+/* Blocks of threads have read a row before they write it: y may be x. */
+static void normalize_rows(const CudaBackend *b, RmsNorm norm, size_t n_rows, const float *x, float *y) {
+    cuda_rmsnorm(x, norm.gain->uploaded, norm.eps, norm.gain->shape[0], n_rows, y, b->device.stream);
+}
+
+static void cuda_normalize(Backend *backend, RmsNorm norm, size_t n_rows, float *x) {
+    normalize_rows(cuda(backend), norm, n_rows, x, x);
+}
+
+static void cuda_soft_cap_op(Backend *backend, float cap, size_t n, float *x) {
+    cuda_soft_cap(x, cap, n, cuda(backend)->device.stream);
 }
 
 static CudaProduct product_of(const WeightProduct *product) {
@@ -205,10 +230,11 @@ static CudaProduct product_of(const WeightProduct *product) {
 
 /* The norm that products are to make of x; where they make none, x becomes the normalised copy. */
 static CudaNorm norm_of(CudaBackend *b, RmsNorm norm, const float **x, size_t n_tokens) {
-    size_t n = norm.gain->shape[0];
-    if (cuda_matvec_norms(n, n_tokens))
+    if (norm.gain == NULL)
+        return (CudaNorm){0};
+    if (cuda_matvec_norms(norm.gain->shape[0], n_tokens))
         return (CudaNorm){norm.gain->uploaded, norm.eps};
-    cuda_rmsnorm(*x, norm.gain->uploaded, norm.eps, n, n_tokens, b->scratch, b->device.stream);
+    normalize_rows(b, norm, n_tokens, *x, b->scratch);
     *x = b->scratch;
     return (CudaNorm){0};
 }
@@ -224,29 +250,34 @@ static void cuda_matmul(Backend *backend, const WeightProduct *products, size_t 
 }
 
 /* Few tokens in one launch, where the two matrices are alike. */
-static void cuda_matmul_swiglu(Backend *backend, const WeightProduct gate_up[2], RmsNorm norm, const float *x,
-                               size_t n_tokens) {
+static void cuda_matmul_gated(Backend *backend, const WeightProduct gate_up[2], GateActivation activation, RmsNorm norm,
+                              const float *x, size_t n_tokens) {
     CudaBackend *b = cuda(backend);
     const CudaProduct products[] = {product_of(&gate_up[0]), product_of(&gate_up[1])};
     CudaNorm left = norm_of(b, norm, &x, n_tokens);
-    if (n_tokens < CUDA_BLAS_TOKENS && cuda_matvec_gates(&products[0].w, &products[1].w)) {
+    bool silu = activation == GATE_SILU;
+    if (silu && n_tokens < CUDA_BLAS_TOKENS && cuda_matvec_gates(&products[0].w, &products[1].w)) {
         cuda_matvec_gate(products, left, x, n_tokens, b->device.stream);
         return;
     }
     cuda_products(&b->products, products, 2, left, x, n_tokens);
-    cuda_swiglu(gate_up[0].y, gate_up[1].y, n_tokens * products[0].w.n_rows, b->device.stream);
+    (silu ? cuda_swiglu : cuda_geglu)(gate_up[0].y, gate_up[1].y, n_tokens * products[0].w.n_rows, b->device.stream);
 }
 
-/* Kernels that sum in F32 add where they write; what cuBLAS makes is in parts, and is added as a whole. */
-static void cuda_matmul_add(Backend *backend, const WeightProduct *product, const float *x, size_t n_tokens) {
+/* Kernels that sum in F32 add where they write; what cuBLAS makes is in parts, and is added as a whole, and so is what
+ * is normalised first. */
+static void cuda_matmul_add(Backend *backend, const WeightProduct *product, RmsNorm norm, const float *x,
+                            size_t n_tokens) {
     CudaBackend *b = cuda(backend);
     CudaProduct launched = product_of(product);
-    if (n_tokens < CUDA_BLAS_TOKENS) {
+    if (n_tokens < CUDA_BLAS_TOKENS && norm.gain == NULL) {
         cuda_matvec_add(&launched, x, n_tokens, b->device.stream);
         return;
     }
     launched.y = b->scratch;
     cuda_products(&b->products, &launched, 1, (CudaNorm){0}, x, n_tokens);
+    if (norm.gain != NULL)
+        normalize_rows(b, norm, n_tokens, b->scratch, b->scratch);
     cuda_add(product->y, b->scratch, n_tokens * launched.w.n_rows, b->device.stream);
 }
 
@@ -277,8 +308,10 @@ static void cuda_append(Backend *backend, KvCache *cache, size_t layer, size_t n
 }
 
 static void cuda_attention(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
-                           RopePairing pairing, const float *q, const float *shift_rotation, float *out) {
+                           RopePairing pairing, ScoreForm scores, const float *q, const float *shift_rotation,
+                           float *out) {
     CudaBackend *b = cuda(backend);
+    (void)scores; /* the usual ones: cuda_lacks() */
     CudaBatch batch = batch_of(cache, layer, n_tokens, n_heads, pairing);
     CudaAttention attention = {.cache = batch.cache,
                                .layer = layer,
@@ -333,6 +366,7 @@ static const BackendOps CUDA_OPS = {
     .release = cuda_release,
     .announce = cuda_announce,
     .upload = cuda_upload,
+    .lacks = cuda_lacks,
     .name_matmul = cuda_name_matmul,
     .name_attention = cuda_name_attention,
     .open_cache = cuda_open_cache_op,
@@ -346,11 +380,13 @@ static const BackendOps CUDA_OPS = {
     .turns = cuda_turns_op,
     .turns_back = cuda_turns_back_op,
     .embed = cuda_embed_op,
+    .normalize = cuda_normalize,
     .matmul = cuda_matmul,
     .append = cuda_append,
     .attention = cuda_attention,
-    .matmul_swiglu = cuda_matmul_swiglu,
+    .matmul_gated = cuda_matmul_gated,
     .matmul_add = cuda_matmul_add,
+    .soft_cap = cuda_soft_cap_op,
     .find_best = cuda_find_best_op,
     .read_best = cuda_read_best,
     .mark = cuda_mark_op,

@@ -92,6 +92,27 @@ __global__ void __launch_bounds__(n_threads) gate_up(float *gate, const float *u
     gate[own_index()] = swiglu(gate[own_index()], up[own_index()]);
 }
 
+/* The tanh form of GELU, as the CPU's kernels have it (cpu/kernels.h). */
+__global__ void __launch_bounds__(n_threads) gate_gelu(float *gate, const float *up, size_t n) {
+    if (own_index() >= n)
+        return;
+    float z = gate[own_index()], inner = 0.7978845608f * (z + 0.044715f * z * (z * z));
+    float tanh = 1.0f - 2.0f / (1.0f + expf(fminf(88.0f, inner + inner)));
+    gate[own_index()] = 0.5f * z * (1.0f + tanh) * up[own_index()];
+}
+
+__global__ void __launch_bounds__(n_threads) scale_by(float *x, float scale, size_t n) {
+    if (own_index() < n)
+        x[own_index()] *= scale;
+}
+
+__global__ void __launch_bounds__(n_threads) cap_at(float *x, float cap, size_t n) {
+    if (own_index() >= n)
+        return;
+    float z = x[own_index()] / cap;
+    x[own_index()] = cap * (1.0f - 2.0f / (1.0f + expf(fminf(88.0f, z + z))));
+}
+
 __global__ void __launch_bounds__(n_threads) add_to(float *x, const float *y, size_t n) {
     if (own_index() < n)
         x[own_index()] += y[own_index()];
@@ -128,6 +149,18 @@ extern "C" void cuda_rmsnorm(const float *x, const float *gain, float eps, size_
 
 extern "C" void cuda_swiglu(float *gate, const float *up, size_t n, cudaStream_t stream) {
     CUDA_LAUNCH(gate_up, dim3(blocks_for(n)), dim3(n_threads), 0, stream, gate, up, n);
+}
+
+extern "C" void cuda_geglu(float *gate, const float *up, size_t n, cudaStream_t stream) {
+    CUDA_LAUNCH(gate_gelu, dim3(blocks_for(n)), dim3(n_threads), 0, stream, gate, up, n);
+}
+
+extern "C" void cuda_scale(float *x, float scale, size_t n, cudaStream_t stream) {
+    CUDA_LAUNCH(scale_by, dim3(blocks_for(n)), dim3(n_threads), 0, stream, x, scale, n);
+}
+
+extern "C" void cuda_soft_cap(float *x, float cap, size_t n, cudaStream_t stream) {
+    CUDA_LAUNCH(cap_at, dim3(blocks_for(n)), dim3(n_threads), 0, stream, x, cap, n);
 }
 
 extern "C" void cuda_add(float *x, const float *y, size_t n, cudaStream_t stream) {

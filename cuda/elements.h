@@ -23,6 +23,9 @@ void cuda_rmsnorm(const float *x,    // (n_tokens, n)
                   float *y, // (n_tokens, n)
                   cudaStream_t stream);
 
+void cuda_scale(float *x, float scale, size_t n, cudaStream_t stream);         /* x *= scale */
+void cuda_soft_cap(float *x, float cap, size_t n, cudaStream_t stream);        /* x = cap * tanh(x / cap) */
+void cuda_geglu(float *gate, const float *up, size_t n, cudaStream_t stream);  /* gate = gelu(gate) * up, by tanh */
 void cuda_swiglu(float *gate, const float *up, size_t n, cudaStream_t stream); /* gate = silu(gate) * up */
 void cuda_add(float *x, const float *y, size_t n, cudaStream_t stream);        /* x += y */
 

@@ -21,7 +21,8 @@ __global__ void __launch_bounds__(TURN_THREADS)
     turns_back(const CudaCache *cache, size_t layer, const double *frequencies, size_t head_dim, float *rotation) {
     size_t token = blockIdx.x;
     KvPlan plan = kvcache_layer_plan(&cache->layout, layer, cache->n_tokens + token + 1);
-    fill_turns(frequencies, -(double)kv_plan_dropped(&plan), head_dim, rotation + token * head_dim);
+    size_t shift = kv_plan_shift(kvcache_layer_policy(&cache->layout, layer), &plan);
+    fill_turns(frequencies, -(double)shift, head_dim, rotation + token * head_dim);
 }
 
 void cuda_turns(const double *frequencies, const size_t *position, size_t head_dim, size_t n_tokens, float *rotation,

@@ -5,8 +5,10 @@
 
 bool policy_changes_query(const KvCache *cache, size_t n_tokens) {
     for (size_t layer = 0; layer < cache->layout.shape.n_layers; layer++) {
+        const KvLayerPolicy *policy = &cache->layout.policy.rules[cache->layout.layers[layer].rule].policy;
         KvPlan plan = kvcache_layer_plan(&cache->layout, layer, n_tokens);
-        if (plan.entered[1] > 0)
+        bool in_sight = !cache->layout.layers[layer].local || policy->tiers[0].capacity < cache->layout.shape.lookback;
+        if (plan.entered[1] > 0 && in_sight)
             return true;
     }
     return false;

@@ -79,6 +79,16 @@ size_t kvcache_dropped(const KvCache *cache, size_t layer, size_t position) {
     return kv_plan_dropped(&plan);
 }
 
+size_t kvcache_hidden(const KvCache *cache, size_t layer, size_t position) {
+    KvPlan plan = kvcache_layer_plan(&cache->layout, layer, position + 1);
+    return kv_plan_hidden(kvcache_layer_policy(&cache->layout, layer), &plan);
+}
+
+size_t kvcache_shift(const KvCache *cache, size_t layer, size_t position) {
+    KvPlan plan = kvcache_layer_plan(&cache->layout, layer, position + 1);
+    return kv_plan_shift(kvcache_layer_policy(&cache->layout, layer), &plan);
+}
+
 /* ---- Touching */
 
 static void touch_slots(KvCache *cache, const KvArray *array, size_t kv_head, size_t begin, size_t end) {
@@ -260,15 +270,19 @@ size_t kvcache_view(const KvCache *cache, size_t layer, size_t kv_head, size_t p
 }
 
 /* In proportion to tokens: FP16 spans need not be whole groups. */
-static size_t span_bytes(const KvSpan *span) {
+static size_t span_bytes(const KvSpan *span, size_t n_hidden) {
     const KvEncoding *keys = &span->side[KV_KEYS], *values = &span->side[KV_VALUES];
-    return span->n_tokens * (keys->record_bytes + values->record_bytes) / keys->group.n_tokens;
+    size_t group = keys->group.n_tokens, unseen = at_most(n_hidden, span->n_tokens);
+    size_t unread = span->store < KV_FIRST_ENCODED ? unseen : unseen / group * group;
+    return (span->n_tokens - unread) * (keys->record_bytes + values->record_bytes) / group;
 }
 
-void kvcache_count_read(KvCache *cache, size_t layer, const KvSpan *spans, size_t n_spans) {
-    for (size_t s = 0; s < n_spans; s++)
-        atomic_fetch_add_explicit(&cache->counters[layer].bytes_read[spans[s].store], span_bytes(&spans[s]),
+void kvcache_count_read(KvCache *cache, size_t layer, const KvSpan *spans, size_t n_spans, size_t n_hidden) {
+    for (size_t s = 0; s < n_spans; s++) {
+        atomic_fetch_add_explicit(&cache->counters[layer].bytes_read[spans[s].store], span_bytes(&spans[s], n_hidden),
                                   memory_order_relaxed);
+        n_hidden -= at_most(n_hidden, spans[s].n_tokens);
+    }
 }
 
 /* ---- Committing */
@@ -304,7 +318,7 @@ void kv_ledger(const KvCache *cache, KvLedger *out) {
         const KvCounters *counters = kvcache_counters(cache, layer);
         for (size_t i = 0; i < out->n_rows; i++) {
             KvLedgerRow *row = &out->rows[i];
-            if (row->rule != cache->layout.layers[layer].rule)
+            if (row->rule != cache->layout.layers[layer].rule || row->local != cache->layout.layers[layer].local)
                 continue;
             row->bytes_read += counters->bytes_read[row->store];
             row->tokens_encoded = counters->tokens_encoded[row->store] / cache->layout.shape.n_kv_heads;

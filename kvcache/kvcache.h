@@ -94,11 +94,15 @@ typedef struct KvRows {
  * every later token. Different KV heads may be appended by different threads. */
 void kvcache_append(KvCache *cache, size_t layer, size_t kv_head, size_t n_tokens, const KvRows *rows);
 
-/* What the batch's query at the absolute `position` sees, oldest tokens first: fills `spans` and returns how many. */
+/* What the batch's query at the absolute `position` sees, oldest tokens first, behind kvcache_hidden() ones that it
+ * does not: fills `spans` and returns how many. */
 size_t kvcache_view(const KvCache *cache, size_t layer, size_t kv_head, size_t position, KvSpan spans[KV_MAX_SPANS]);
 
-/* Tokens that a query at `position` no longer sees in this layer. */
+/* Tokens that are gone from this layer for a query at `position`; of those in its view, the first ones that it does not
+ * see, since the layer does not look back so far; and the positions by which spans that are shifted are nearer. */
 size_t kvcache_dropped(const KvCache *cache, size_t layer, size_t position);
+size_t kvcache_hidden(const KvCache *cache, size_t layer, size_t position);
+size_t kvcache_shift(const KvCache *cache, size_t layer, size_t position);
 
 /* After the batch's last view: moves its n_tokens into the sink and the tail. Threads: as kvcache_append(). */
 void kvcache_commit(KvCache *cache, size_t layer, size_t kv_head, size_t n_tokens);
@@ -109,8 +113,9 @@ void kvcache_advance(KvCache *cache, size_t n_tokens);
 /* What has been read and encoded in a layer so far. */
 const KvCounters *kvcache_counters(const KvCache *cache, size_t layer);
 
-/* Adds the bytes of `spans`, which attention has read, to the layer's counters; from any thread. */
-void kvcache_count_read(KvCache *cache, size_t layer, const KvSpan *spans, size_t n_spans);
+/* Adds the bytes of `spans`, which attention has read, to the layer's counters; from any thread. Tokens and groups
+ * count that are not hidden altogether by the first n_hidden. */
+void kvcache_count_read(KvCache *cache, size_t layer, const KvSpan *spans, size_t n_spans, size_t n_hidden);
 
 /* What the cache takes and holds now, and what was counted. */
 void kv_ledger(const KvCache *cache, KvLedger *out);

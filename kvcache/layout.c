@@ -110,8 +110,11 @@ static Arena lay_out(KvCacheLayout *layout) {
     const KvGroup group = {.n_tokens = layout->policy.group, .head_dim = layout->row_dim};
     Arena arena = {0};
     bool any_aware = false;
+    for (size_t i = 0; i < layout->policy.n_rules; i++)
+        layout->within[i] = kv_layer_within(&layout->policy.rules[i].policy, shape->lookback);
     for (size_t i = 0; i < shape->n_layers; i++) {
         layout->layers[i].rule = rule_of_layer(&layout->policy, i);
+        layout->layers[i].local = shape->lookback > 0 && layer_set_has(&shape->local, i);
         lay_out_layer(layout, kvcache_layer_policy(layout, i), &arena, &layout->layers[i]);
         lay_out_moments(layout, kvcache_layer_policy(layout, i), &arena, &layout->layers[i]);
         any_aware = any_aware || layout->layers[i].moments.n_slots > 0;

@@ -12,6 +12,7 @@
 #ifndef STOWKV_LAYOUT_H
 #define STOWKV_LAYOUT_H
 
+#include "base/layer_set.h"
 #include "kvcache/codec/record_form.h"
 #include "kvcache/plan.h"
 
@@ -22,6 +23,8 @@ typedef struct KvShape {
     size_t head_dim; /* of the model; rows in the cache may be longer, see KvCacheLayout.row_dim */
     size_t n_ctx;    /* capacity in tokens, unless the policy streams */
     size_t n_batch;  /* the largest batch */
+    LayerSet local;  /* layers whose queries see the last `lookback` tokens alone, themselves among them */
+    size_t lookback; /* 0: no layer does */
 } KvShape;
 
 /* How keys, or values, of a tier are encoded. */
@@ -59,6 +62,7 @@ typedef struct KvStore {
 
 typedef struct KvLayerLayout {
     size_t rule; /* index into KvPolicy.rules */
+    bool local;  /* its policy is the rule's within the lookback */
     size_t n_stores;
     KvStore stores[KV_MAX_STORES];
     KvArray moments; /* of the queries, a slot a KV head (codec/query_moments.h); without slots where keys are rounded
@@ -69,6 +73,7 @@ typedef struct KvLayerLayout {
 typedef struct KvCacheLayout {
     KvShape shape;
     KvPolicy policy;
+    KvLayerPolicy within[KV_MAX_RULES]; /* the rules' policies, for local layers */
     size_t row_dim;           /* elements of each stored row: kv_policy_row_dim(); those from head_dim on are padding */
     const KvRecordForm *form; /* of encoded tiers */
     KvLayerLayout *layers;    /* (n_layers), owned */
@@ -87,7 +92,8 @@ int kvcache_layout_open(KvCacheLayout *layout, const KvShape *shape, const KvPol
 void kvcache_layout_close(KvCacheLayout *layout); /* closing twice is fine */
 
 static HOST_DEVICE inline const KvLayerPolicy *kvcache_layer_policy(const KvCacheLayout *layout, size_t layer) {
-    return &layout->policy.rules[layout->layers[layer].rule].policy;
+    const KvLayerLayout *l = &layout->layers[layer];
+    return l->local ? &layout->within[l->rule] : &layout->policy.rules[l->rule].policy;
 }
 
 /* Whether keys in this codec are rounded with the queries' moments. */
@@ -107,6 +113,15 @@ static HOST_DEVICE inline size_t kv_store_entered(const KvPlan *plan, size_t sto
 
 static HOST_DEVICE inline size_t kv_store_held(const KvPlan *plan, size_t store) {
     return store == KV_SINK ? plan->n_sink : kv_plan_held(plan, store - KV_TIER(0));
+}
+
+/* Tokens of a store that a query reads: all but the slots, tokens or whole groups, of which it sees nothing. */
+static HOST_DEVICE inline size_t kv_store_read(const KvLayerPolicy *policy, const KvPlan *plan, size_t store,
+                                               size_t slot_tokens) {
+    size_t hidden = kv_plan_hidden(policy, plan), held = kv_store_held(plan, store);
+    size_t older = store == KV_SINK ? 0 : plan->n_sink + plan->entered[store] - kv_plan_dropped(plan); /* held */
+    size_t unseen = hidden <= older ? 0 : hidden - older < held ? hidden - older : held;
+    return held - unseen / slot_tokens * slot_tokens;
 }
 
 /* The slot of a group of an encoded tier; groups are counted from the first that entered it. */

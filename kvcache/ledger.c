@@ -4,13 +4,15 @@
 #include <stdio.h>
 
 static KvLedgerRow *find_row(KvLedger *ledger, const KvCacheLayout *layout, size_t layer, size_t store) {
-    size_t rule = layout->layers[layer].rule;
-    const KvStore *of = &layout->layers[layer].stores[store];
+    const KvLayerLayout *l = &layout->layers[layer];
+    const KvStore *of = &l->stores[store];
     for (size_t i = 0; i < ledger->n_rows; i++)
-        if (ledger->rows[i].rule == rule && ledger->rows[i].store == store)
+        if (ledger->rows[i].rule == l->rule && ledger->rows[i].local == l->local && ledger->rows[i].store == store)
             return &ledger->rows[i];
     KvLedgerRow *added = &ledger->rows[ledger->n_rows++];
-    *added = (KvLedgerRow){.rule = rule,
+    *added = (KvLedgerRow){.rule = l->rule,
+                           .local = l->local,
+                           .lookback = l->local ? layout->shape.lookback : 0,
                            .store = store,
                            .k = of->side[KV_KEYS].codec,
                            .v = of->side[KV_VALUES].codec,
@@ -29,10 +31,11 @@ static bool is_unrotatable(const KvPolicy *policy, const KvLedgerRow *row) {
 static void add_layer(const KvCacheLayout *layout, size_t layer, size_t n_tokens, KvLedger *ledger) {
     const KvShape *shape = &layout->shape;
     const KvLayerLayout *l = &layout->layers[layer];
+    const KvLayerPolicy *policy = kvcache_layer_policy(layout, layer);
     KvPlan plan = kvcache_layer_plan(layout, layer, n_tokens);
     ledger->moments_bytes += l->moments_bytes;
     ledger->bytes += l->moments_bytes;
-    bool has_sink = kvcache_layer_policy(layout, layer)->sink > 0; /* without one, no row for it */
+    bool has_sink = policy->sink > 0; /* without one, no row for it */
     for (size_t s = has_sink ? KV_SINK : KV_TIER(0); s < l->n_stores; s++) {
         const KvStore *store = &l->stores[s];
         KvLedgerRow *row = find_row(ledger, layout, layer, s);
@@ -41,6 +44,8 @@ static void add_layer(const KvCacheLayout *layout, size_t layer, size_t n_tokens
         row->bytes += store->bytes;
         row->tokens = kv_store_held(&plan, s);
         row->bytes_held += row->tokens / store->slot_tokens * slot_bytes * shape->n_kv_heads;
+        row->bytes_next +=
+            kv_store_read(policy, &plan, s, store->slot_tokens) / store->slot_tokens * slot_bytes * shape->n_kv_heads;
         row->bits = 8.0 * (double)slot_bytes / (double)(2 * store->slot_tokens * shape->head_dim);
         ledger->bytes += store->bytes;
         if (is_unrotatable(&layout->policy, row))
@@ -62,11 +67,12 @@ void kv_ledger_predict(const KvCacheLayout *layout, size_t n_tokens, KvLedger *o
     for (size_t n = 1; n <= n_tokens; n++) {
         kv_ledger_at(layout, n, &step);
         for (size_t i = 0; i < out->n_rows; i++)
-            out->rows[i].bytes_read += step.rows[i].bytes_held;
+            out->rows[i].bytes_read += step.rows[i].bytes_next;
     }
     for (size_t i = 0; i < out->n_rows; i++) {
         KvLedgerRow *row = &out->rows[i];
-        KvPlan plan = kv_plan(&layout->policy.rules[row->rule].policy, layout->policy.group, n_tokens);
+        const KvLayerPolicy *policy = row->local ? &layout->within[row->rule] : &layout->policy.rules[row->rule].policy;
+        KvPlan plan = kv_plan(policy, layout->policy.group, n_tokens);
         row->tokens_encoded = kv_store_entered(&plan, row->store);
     }
 }
@@ -82,10 +88,10 @@ void kv_ledger_add(KvLedger *sum, const KvLedger *run) {
 
 const char *kv_ledger_row_name(const KvLedgerRow *row, char text[KV_ROW_NAME]) {
     const char *k = kv_codec_name(kv_codec(row->k)), *v = kv_codec_name(kv_codec(row->v));
-    if (row->store == KV_SINK)
-        return "sink";
-    if (row->k == row->v)
-        return k;
-    snprintf(text, KV_ROW_NAME, "%s/%s", k, v);
+    int n = row->store == KV_SINK ? snprintf(text, KV_ROW_NAME, "sink")
+            : row->k == row->v    ? snprintf(text, KV_ROW_NAME, "%s", k)
+                                  : snprintf(text, KV_ROW_NAME, "%s/%s", k, v);
+    if (row->local)
+        snprintf(text + n, KV_ROW_NAME - (size_t)n, " (%zu)", row->lookback);
     return text;
 }

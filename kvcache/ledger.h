@@ -9,15 +9,18 @@
 
 #include "kvcache/layout.h"
 
-/* The sink or one tier, of the layers that share a rule of the policy. */
+/* The sink or one tier, of the layers that share a rule of the policy and look back alike. */
 typedef struct KvLedgerRow {
-    size_t rule;  /* index into KvPolicy.rules */
-    size_t store; /* KV_SINK, KV_TIER(t) */
+    size_t rule;     /* index into KvPolicy.rules */
+    bool local;      /* of layers that look back on `lookback` tokens alone */
+    size_t lookback; /* 0: on all */
+    size_t store;    /* KV_SINK, KV_TIER(t) */
     KvCodecId k, v;
     size_t n_layers;
     size_t bytes;          /* allocated, over the rule's layers */
     size_t tokens;         /* held now, in each of those layers */
     size_t bytes_held;     /* by those tokens, over the rule's layers */
+    size_t bytes_next;     /* of them, what the newest token's query reads: less where its layers look back so far */
     size_t bytes_read;     /* by attention so far */
     size_t tokens_encoded; /* that have entered so far, in each of those layers */
     double bits;           /* an element, scales counted */
@@ -25,8 +28,10 @@ typedef struct KvLedgerRow {
     bool aware_k; /* keys are rounded with an eye to the queries */
 } KvLedgerRow;
 
+#define KV_LEDGER_ROWS (2 * KV_MAX_RULES * KV_MAX_STORES)
+
 typedef struct KvLedger {
-    KvLedgerRow rows[KV_MAX_RULES * KV_MAX_STORES];
+    KvLedgerRow rows[KV_LEDGER_ROWS];
     size_t n_rows;
     size_t bytes;         /* of all rows and moments: what the cache takes */
     size_t moments_bytes; /* of the queries' moments that keys are rounded with; 0: to nearest */
@@ -37,7 +42,7 @@ typedef struct KvLedger {
     size_t unrotatable;   /* row_dim, where it is no power of two and codecs would be rotated otherwise; else 0 */
 } KvLedger;
 
-/* Of a cache that holds n_tokens; counters are 0. bytes_held is what a query at position n_tokens - 1 reads. */
+/* Of a cache that holds n_tokens; counters are 0. */
 void kv_ledger_at(const KvCacheLayout *layout, size_t n_tokens, KvLedger *out);
 
 /* What the ledger must say of a cache that was empty, once n_tokens have gone through it and each has attended once:
@@ -47,8 +52,8 @@ void kv_ledger_predict(const KvCacheLayout *layout, size_t n_tokens, KvLedger *o
 /* Adds the counters of `run` to those of `sum`, of the same cache or of one laid out alike; what is held is `run`'s. */
 void kv_ledger_add(KvLedger *sum, const KvLedger *run);
 
-/* The name of a row: "sink", "f16", "int8/q4_0"; in `text` or a constant. */
-#define KV_ROW_NAME 32
+/* The name of a row: "sink", "f16", "int8/q4_0", of local layers "f16 (512)"; in `text` or a constant. */
+#define KV_ROW_NAME 48
 const char *kv_ledger_row_name(const KvLedgerRow *row, char text[KV_ROW_NAME]);
 
 #endif

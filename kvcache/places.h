@@ -74,14 +74,14 @@ static HOST_DEVICE inline size_t kvcache_layout_groups(const KvCacheLayout *layo
 }
 
 /* What a query at `position` sees, oldest tokens first, while the first n_tokens are in their stores and the others in
- * the batch. Returns how many runs there are. */
+ * the batch; the first kv_plan_hidden() of them are hidden from it. Returns how many runs there are. */
 static HOST_DEVICE inline size_t kvcache_layout_view(const KvCacheLayout *layout, size_t layer, size_t n_tokens,
                                                      size_t position, KvRun runs[KV_MAX_RUNS]) {
     KvPlan plan = kvcache_layer_plan(layout, layer, position + 1);
     size_t group = layout->policy.group;
     size_t n = kvcache_layout_rows(layout, layer, KV_SINK, n_tokens, 0, plan.n_sink, runs);
     for (size_t i = 0; i < n; i++)
-        runs[i].shifted = kv_plan_dropped(&plan) > 0;
+        runs[i].shifted = kv_plan_shift(kvcache_layer_policy(layout, layer), &plan) > 0;
     for (size_t tier = plan.n_tiers; tier-- > 1;)
         n += kvcache_layout_groups(layout, layer, KV_TIER(tier), plan.entered[tier + 1] / group,
                                    plan.entered[tier] / group, runs + n);

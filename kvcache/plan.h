@@ -6,7 +6,10 @@
  *     n_(t+1) = group * floor(max(0, n_t - capacity_t) / group)
  *
  * have left tier t for tier t + 1: whole groups only, so a tier holds at least its capacity (once filled) and less than
- * a group more. What has left the last tier is dropped. */
+ * a group more. What has left the last tier is dropped.
+ *
+ * A layer may look back on so many tokens only (a sliding window). Of what the sink and the tiers hold, the oldest are
+ * hidden from a query then: as many as are more than that. */
 #ifndef STOWKV_PLAN_H
 #define STOWKV_PLAN_H
 
@@ -57,6 +60,17 @@ static HOST_DEVICE inline size_t kv_plan_held(const KvPlan *plan, size_t tier) {
 
 static HOST_DEVICE inline size_t kv_plan_dropped(const KvPlan *plan) {
     return plan->entered[plan->n_tiers];
+}
+
+/* Tokens held in all that a query does not see, the oldest ones: those beyond the layer's lookback. */
+static HOST_DEVICE inline size_t kv_plan_hidden(const KvLayerPolicy *policy, const KvPlan *plan) {
+    size_t held = plan->n_sink + plan->entered[0] - kv_plan_dropped(plan);
+    return policy->lookback > 0 && held > policy->lookback ? held - policy->lookback : 0;
+}
+
+/* Positions by which the sink is nearer to a query than it was: tokens that the policy has dropped between them. */
+static HOST_DEVICE inline size_t kv_plan_shift(const KvLayerPolicy *policy, const KvPlan *plan) {
+    return kv_layer_shifts(policy) ? kv_plan_dropped(plan) : 0;
 }
 
 /* Positions [begin, end) of the tokens in a tier. */

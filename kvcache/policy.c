@@ -39,6 +39,19 @@ bool kv_layer_is_bounded(const KvLayerPolicy *layer) {
     return layer->tiers[layer->n_tiers - 1].capacity != KV_UNLIMITED;
 }
 
+KvLayerPolicy kv_layer_within(const KvLayerPolicy *layer, size_t lookback) {
+    KvLayerPolicy within = *layer;
+    size_t rest = lookback;
+    within.lookback = lookback;
+    for (size_t t = 0; t < within.n_tiers; t++) {
+        within.tiers[t].capacity = at_most(within.tiers[t].capacity, rest);
+        rest -= within.tiers[t].capacity;
+        if (rest == 0)
+            within.n_tiers = t + 1;
+    }
+    return within;
+}
+
 static const KvRule *rule_of_layer(const KvPolicy *policy, size_t layer) {
     for (size_t i = 0; i < policy->n_rules; i++)
         if (names_layer(&policy->rules[i], layer))

@@ -4,6 +4,7 @@
 #ifndef STOWKV_POLICY_H
 #define STOWKV_POLICY_H
 
+#include "base/host_device.h"
 #include "kvcache/codec/codec.h"
 
 #define KV_MAX_TIERS 8
@@ -20,6 +21,8 @@ typedef struct KvLayerPolicy {
     size_t sink; /* the first tokens, FP16 for ever */
     size_t n_tiers;
     KvTier tiers[KV_MAX_TIERS]; /* the first is f16 for K and V */
+    size_t lookback;            /* tokens that a query sees at most, itself among them: a layer's sliding window, which
+                                   the model has, not the user; 0: no bound */
 } KvLayerPolicy;
 
 typedef struct KvRule {
@@ -73,6 +76,24 @@ bool kv_rule_names_all_layers(const KvRule *rule);
 
 /* Whether tokens are dropped in the end: the last tier is not unlimited. */
 bool kv_layer_is_bounded(const KvLayerPolicy *layer);
+
+/* The policy where a layer looks back on so many tokens: its tiers together hold no more than those (and what completes
+ * a group), since no query would see the rest. */
+KvLayerPolicy kv_layer_within(const KvLayerPolicy *layer, size_t lookback);
+
+/* Whether the lookback ends before the tiers do: what leaves them is out of sight then, and the sink with it, so that
+ * positions stay as they are. */
+static HOST_DEVICE inline bool kv_layer_slides(const KvLayerPolicy *layer) {
+    size_t held = 0;
+    for (size_t t = 0; t < layer->n_tiers && held < layer->lookback; t++)
+        held += layer->tiers[t].capacity; /* of kv_layer_within(): no more than the lookback in all */
+    return layer->lookback > 0 && held >= layer->lookback;
+}
+
+/* Whether tokens that are dropped bring the sink nearer: the policy drops them, not the lookback. */
+static HOST_DEVICE inline bool kv_layer_shifts(const KvLayerPolicy *layer) {
+    return layer->tiers[layer->n_tiers - 1].capacity != KV_UNLIMITED && !kv_layer_slides(layer);
+}
 
 /* Whether generation can go on for ever in constant memory: every layer's sink and tiers are bounded and together no
  * larger than the context, so that a query never meets a position that the model was not trained for. */

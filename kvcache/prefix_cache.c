@@ -148,7 +148,7 @@ static PrefixKey head_key(const PrefixTokens *tokens, size_t n_tokens) {
 }
 
 static PrefixKey piece_key(const PrefixTokens *tokens, const KvPiece *piece) {
-    const uint64_t place[] = {piece->rule, piece->store, piece->begin, piece->end};
+    const uint64_t place[] = {piece->rule, piece->local, piece->store, piece->begin, piece->end};
     return prefix_key_of(KEY_PIECE, &tokens->keys[piece->n_decisive - 1], place, sizeof place / sizeof *place);
 }
 

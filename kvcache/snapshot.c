@@ -10,38 +10,40 @@
 
 /* ---- What a state consists of */
 
-/* A layer that the rule holds for; n_layers: there is none. */
-static size_t layer_of_rule(const KvCacheLayout *layout, size_t rule) {
+static bool is_in_layer(const KvCacheLayout *layout, size_t layer, const KvPiece *piece) {
+    return layout->layers[layer].rule == piece->rule && layout->layers[layer].local == piece->local;
+}
+
+/* The first layer that has the piece; n_layers: none has. */
+static size_t layer_of(const KvCacheLayout *layout, const KvPiece *piece) {
     size_t layer = 0;
-    while (layer < layout->shape.n_layers && layout->layers[layer].rule != rule)
+    while (layer < layout->shape.n_layers && !is_in_layer(layout, layer, piece))
         layer++;
     return layer;
 }
 
-static size_t moments_bytes(const KvCacheLayout *layout, size_t rule) {
-    size_t bytes = 0;
-    for (size_t layer = 0; layer < layout->shape.n_layers; layer++)
-        if (layout->layers[layer].rule == rule)
-            bytes += layout->layers[layer].moments.n_slots * layout->shape.n_kv_heads *
-                     layout->layers[layer].moments.slot_bytes;
-    return bytes;
+static size_t bytes_in_layer(const KvCacheLayout *layout, size_t layer, const KvPiece *piece) {
+    const KvLayerLayout *l = &layout->layers[layer];
+    if (piece->store == KV_MOMENTS)
+        return l->moments.n_slots * layout->shape.n_kv_heads * l->moments.slot_bytes;
+    const KvStore *store = &l->stores[piece->store];
+    return (piece->end - piece->begin) / store->slot_tokens * layout->shape.n_kv_heads *
+           (store->array[KV_KEYS].slot_bytes + store->array[KV_VALUES].slot_bytes);
 }
 
 static size_t piece_bytes(const KvCacheLayout *layout, const KvPiece *piece) {
     size_t bytes = 0;
-    for (size_t layer = 0; layer < layout->shape.n_layers; layer++) {
-        const KvStore *store = &layout->layers[layer].stores[piece->store];
-        if (layout->layers[layer].rule == piece->rule)
-            bytes += (piece->end - piece->begin) / store->slot_tokens * layout->shape.n_kv_heads *
-                     (store->array[KV_KEYS].slot_bytes + store->array[KV_VALUES].slot_bytes);
-    }
+    for (size_t layer = 0; layer < layout->shape.n_layers; layer++)
+        if (is_in_layer(layout, layer, piece))
+            bytes += bytes_in_layer(layout, layer, piece);
     return bytes;
 }
 
 /* Keys that are rounded with queries depend on those up to the token that has the group encoded. */
 static size_t decisive_tokens(const KvCacheLayout *layout, const KvPiece *piece) {
-    const KvLayerPolicy *policy = &layout->policy.rules[piece->rule].policy;
-    if (piece->store < KV_FIRST_ENCODED || moments_bytes(layout, piece->rule) == 0)
+    size_t layer = layer_of(layout, piece);
+    const KvLayerPolicy *policy = kvcache_layer_policy(layout, layer);
+    if (piece->store < KV_FIRST_ENCODED || layout->layers[layer].moments.n_slots == 0)
         return piece->end;
     return kv_plan_arrival(policy, layout->policy.group, piece->store - KV_TIER(0), piece->end - policy->sink);
 }
@@ -49,40 +51,46 @@ static size_t decisive_tokens(const KvCacheLayout *layout, const KvPiece *piece)
 /* Cuts positions [begin, end) of a store where groups behind the sink begin. */
 static size_t cut(const KvCacheLayout *layout, const KvPiece *whole, size_t sink, KvPiece *pieces) {
     size_t group = layout->policy.group, n = 0;
-    for (size_t begin = whole->begin, end; begin < whole->end; begin = end, n++) {
-        end = begin < sink ? sink : sink + ((begin - sink) / group + 1) * group;
-        KvPiece piece = {.rule = whole->rule, .store = whole->store, .begin = begin, .end = at_most(end, whole->end)};
+    KvPiece piece = *whole;
+    for (; piece.begin < whole->end; piece.begin = piece.end, n++) {
+        size_t next = piece.begin < sink ? sink : sink + ((piece.begin - sink) / group + 1) * group;
+        piece.end = at_most(next, whole->end);
         piece.n_decisive = decisive_tokens(layout, &piece);
         piece.size_bytes = piece_bytes(layout, &piece);
         if (pieces != NULL)
             pieces[n] = piece;
-        end = piece.end;
     }
     return n;
 }
 
-static size_t pieces_of_rule(const KvCacheLayout *layout, size_t rule, size_t n_tokens, KvPiece *pieces) {
-    const KvLayerPolicy *policy = &layout->policy.rules[rule].policy;
+/* The pieces of all layers that are like this one. */
+static size_t pieces_like(const KvCacheLayout *layout, const KvPiece *like, size_t n_tokens, KvPiece *pieces) {
+    const KvLayerPolicy *policy = kvcache_layer_policy(layout, layer_of(layout, like));
     KvPlan plan = kv_plan(policy, layout->policy.group, n_tokens);
-    KvPiece sink = {.rule = rule, .store = KV_SINK, .end = plan.n_sink};
-    size_t n = cut(layout, &sink, policy->sink, pieces);
+    KvPiece whole = *like;
+    whole.end = plan.n_sink;
+    size_t n = cut(layout, &whole, policy->sink, pieces);
     for (size_t tier = 0; tier < plan.n_tiers; tier++) {
-        KvPiece held = {
-            .rule = rule, .store = KV_TIER(tier), .begin = kv_plan_begin(&plan, tier), .end = kv_plan_end(&plan, tier)};
-        n += cut(layout, &held, policy->sink, pieces == NULL ? NULL : pieces + n);
+        whole.store = KV_TIER(tier);
+        whole.begin = kv_plan_begin(&plan, tier);
+        whole.end = kv_plan_end(&plan, tier);
+        n += cut(layout, &whole, policy->sink, pieces == NULL ? NULL : pieces + n);
     }
-    KvPiece moments = {rule, KV_MOMENTS, 0, n_tokens, n_tokens, moments_bytes(layout, rule)};
+    KvPiece moments = {
+        .rule = like->rule, .local = like->local, .store = KV_MOMENTS, .end = n_tokens, .n_decisive = n_tokens};
+    moments.size_bytes = piece_bytes(layout, &moments);
     if (moments.size_bytes > 0 && pieces != NULL)
         pieces[n] = moments;
-    n += moments.size_bytes > 0;
-    return n;
+    return n + (moments.size_bytes > 0);
 }
 
 size_t kv_pieces(const KvCacheLayout *layout, size_t n_tokens, KvPiece *pieces) {
     size_t n = 0;
-    for (size_t rule = 0; rule < layout->policy.n_rules; rule++)
-        if (layer_of_rule(layout, rule) < layout->shape.n_layers)
-            n += pieces_of_rule(layout, rule, n_tokens, pieces == NULL ? NULL : pieces + n);
+    for (size_t i = 0; i < 2 * layout->policy.n_rules; i++) {
+        const KvPiece like = {.rule = i / 2, .local = i % 2 == 1, .store = KV_SINK};
+        if (layer_of(layout, &like) < layout->shape.n_layers)
+            n += pieces_like(layout, &like, n_tokens, pieces == NULL ? NULL : pieces + n);
+    }
     return n;
 }
 
@@ -128,7 +136,7 @@ static int each_run(const KvCache *cache, size_t n_tokens, const KvPiece *piece,
                     CopyRun *copy, Error *error) {
     const KvCacheLayout *layout = &cache->layout;
     for (size_t layer = 0; layer < layout->shape.n_layers; layer++)
-        if (layout->layers[layer].rule == piece->rule &&
+        if (is_in_layer(layout, layer, piece) &&
             each_run_of_layer(cache, layer, n_tokens, piece, memory, &bytes, copy, error) < 0)
             return error->code;
     return 0;

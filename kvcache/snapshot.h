@@ -18,7 +18,8 @@
 #include "kvcache/kvcache.h"
 
 typedef struct KvPiece {
-    size_t rule;       /* index into KvPolicy.rules: all layers that it holds for */
+    size_t rule;       /* index into KvPolicy.rules: all layers that it holds for, */
+    bool local;        /* of those that look back on few tokens, or of the others */
     size_t store;      /* KV_SINK, KV_TIER(t), or KV_MOMENTS */
     size_t begin, end; /* positions */
     size_t n_decisive; /* tokens, from the first on, that decide what is in it: `end`, or some more */

@@ -10,7 +10,7 @@
 #ifndef STOWKV_BACKEND_H
 #define STOWKV_BACKEND_H
 
-#include "kvcache/kvcache.h"
+#include "attention/query.h"
 #include "base/tensor.h"
 #include "checkpoints/roles.h"
 
@@ -26,7 +26,7 @@ typedef struct WeightProduct {
 
 /* gain * x / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019) */
 typedef struct RmsNorm {
-    const Tensor *gain; /* {n_columns} TENSOR_VECTOR */
+    const Tensor *gain; /* {n_columns} TENSOR_VECTOR; NULL: x as it is */
     float eps;
 } RmsNorm;
 
@@ -54,6 +54,10 @@ typedef struct BackendOps {
      * embed() takes a tensor that was uploaded as a matrix too. The matrices of one Product (checkpoints/roles.h) come
      * in one call, in the order of their matmul(), so that each thread's share of them can lie near it. */
     int (*upload)(Backend *backend, Tensor *const *tensors, size_t n_tensors, TensorUse use, Error *error);
+
+    /* What a model asks for that the backend does not have, "a sliding window"; NULL: nothing. NULL itself where it has
+     * all. See backend_check(). */
+    const char *(*lacks)(const ModelConfig *config);
 
     /* Names of the kernels that compute products of so many tokens with a matrix, and attention to keys or values of a
      * codec in a cache: "matmul_q4_1_int16_avx512vnni" quantizes activations to 16 bits, "attention_f16_f32_avx512vnni" does not. */
@@ -93,20 +97,27 @@ typedef struct BackendOps {
 
     void (*embed)(Backend *backend,
                   const Tensor *embedding, // {n_embd, n_vocab}
+                  float scale,             // that the rows are multiplied with
                   size_t n_tokens,         // of the batch
                   float *x);               // (n_tokens, n_embd)
+
+    /* Normalises rows in place, which have as many elements as the gain. */
+    void (*normalize)(Backend *backend, RmsNorm norm, size_t n_rows, float *x);
 
     /* Products of one x, normalised, with several matrices of n_embd columns. */
     void (*matmul)(Backend *backend, const WeightProduct *products, size_t n_products, RmsNorm norm,
                    const float *x,         // (n_tokens, n_embd)
                    size_t n_tokens);
 
-    /* gate_up[0].y = silu(x gate^T) * (x up^T) (Shazeer 2020), of x normalised; gate_up[1].y is scratch. */
-    void (*matmul_swiglu)(Backend *backend, const WeightProduct gate_up[2], RmsNorm norm, const float *x,
-                          size_t n_tokens);
+    /* gate_up[0].y = activation(x gate^T) * (x up^T) (Shazeer 2020), of x normalised; gate_up[1].y is scratch. */
+    void (*matmul_gated)(Backend *backend, const WeightProduct gate_up[2], GateActivation activation, RmsNorm norm,
+                         const float *x, size_t n_tokens);
 
-    /* One product whose result is added to what y holds: a residual. Of at most n_embd rows. */
-    void (*matmul_add)(Backend *backend, const WeightProduct *product, const float *x, size_t n_tokens);
+    /* One product whose result, normalised, is added to what y holds: a residual. Of at most n_embd rows. */
+    void (*matmul_add)(Backend *backend, const WeightProduct *product, RmsNorm norm, const float *x, size_t n_tokens);
+
+    /* x = cap * tanh(x / cap), of n numbers. */
+    void (*soft_cap)(Backend *backend, float cap, size_t n, float *x);
 
     /* Rotates each head of the batch's queries and keys in place (Su et al. 2021), takes keys and values into one layer
      * of the cache, and encodes the groups that leave a tier. */
@@ -120,7 +131,7 @@ typedef struct BackendOps {
     /* Each token of the batch attends to what the cache's view shows it; adds to the layer's counters. Afterwards the
      * batch is part of the cache's tail in this layer. */
     void (*attention)(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
-                      RopePairing pairing,
+                      RopePairing pairing, ScoreForm scores,
                       const float *q,              // (n_tokens, n_heads, head_dim) rotated
                       const float *shift_rotation, // (n_tokens, head_dim / 2, 2) turns_back(); NULL where nothing is
                                                    // ever dropped
@@ -152,5 +163,8 @@ struct Backend {
     int n_threads;
     Error passed_over;           /* why a device that is there does not compute instead; code 0: there is none */
 };
+
+/* ERROR_UNSUPPORTED where the backend lacks what the model asks for. */
+int backend_check(const Backend *backend, const ModelConfig *config, Error *error);
 
 #endif

@@ -1,26 +1,39 @@
 /* The Llama transformer, once, for every family and backend (Touvron et al. 2023): pre-norm blocks of grouped-query
- * attention with RoPE and a SwiGLU feed-forward network. */
+ * attention with RoPE and a SwiGLU feed-forward network. Where families differ it asks for a field of the configuration
+ * (checkpoints/config.h) or for a tensor, never for a family. */
 #include "model/model.h"
 
 #include "base/finite.h"
 
 /* StreamingLLM (Xiao et al. 2023) counts positions inside the cache: for a query that no longer sees D tokens, the sink
  * is D positions nearer. Scores depend on differences alone, so the query is rotated back by D where it meets the sink,
- * and no key is ever touched. Layers of one policy share the angles. NULL where the policy drops nothing. */
-static const float *prepare_shift(Context *context, size_t layer, size_t n_tokens) {
+ * and no key is ever touched. Layers of one policy and RoPE share the angles. NULL where the policy drops nothing. */
+static const float *prepare_shift(Context *context, RopeAngles *rope, size_t layer, size_t n_tokens) {
     Backend *b = context->model->backend;
     const KvLayerPolicy *policy = kvcache_layer_policy(&context->cache.layout, layer);
-    if (!kv_layer_is_bounded(policy))
+    if (!kv_layer_shifts(policy))
         return NULL;
-    if (context->shift_policy != policy)
-        b->ops->turns_back(b, &context->cache, layer, context->frequencies, n_tokens, context->shift_rotation);
-    context->shift_policy = policy;
-    return context->shift_rotation;
+    if (rope->shift_policy != policy)
+        b->ops->turns_back(b, &context->cache, layer, rope->frequencies, n_tokens, rope->shift_rotation);
+    rope->shift_policy = policy;
+    return rope->shift_rotation;
 }
 
 /* NULL where the checkpoint has no such tensor. */
 static const Tensor *where_bound(const Tensor *tensor) {
     return tensor->data != NULL ? tensor : NULL;
+}
+
+/* None where the checkpoint has no such gain. */
+static RmsNorm norm_by(const Context *context, const Tensor *gain) {
+    return (RmsNorm){where_bound(gain), context->model->checkpoint.config.norm_eps};
+}
+
+/* Each head of a batch's queries or keys, or each token's all: by the length of the gain. */
+static void normalize_heads(Context *context, const Tensor *gain, float *x, size_t n_elements) {
+    Backend *b = context->model->backend;
+    if (gain->data != NULL)
+        b->ops->normalize(b, norm_by(context, gain), n_elements / gain->shape[0], x);
 }
 
 /* The matrices of each matmul() are those of a Product, in the order of TENSOR_ROLES: they were uploaded so. */
@@ -29,18 +42,23 @@ static void attention_block(Context *context, size_t layer, size_t n_tokens) {
     const LayerWeights *w = &context->model->weights.layers[layer];
     Backend *b = context->model->backend;
     const BackendOps *ops = b->ops;
+    RopeAngles *rope = &context->ropes[layer_rope(config, layer)];
+    ScoreForm scores = {config->score_divisor, config->score_cap};
     const WeightProduct qkv[] = {{&w->attn_q, context->q, where_bound(&w->attn_q_bias)},
                                  {&w->attn_k, context->k, where_bound(&w->attn_k_bias)},
                                  {&w->attn_v, context->v, where_bound(&w->attn_v_bias)}};
 
-    ops->matmul(b, qkv, 3, (RmsNorm){&w->attn_norm, config->norm_eps}, context->x, n_tokens);
-    ops->append(b, &context->cache, layer, n_tokens, config->n_heads, config->rope_pairing, context->rotation,
-                context->q, context->k, context->v);
-    ops->attention(b, &context->cache, layer, n_tokens, config->n_heads, config->rope_pairing, context->q,
-                   prepare_shift(context, layer, n_tokens), context->attended);
+    ops->matmul(b, qkv, 3, norm_by(context, &w->attn_norm), context->x, n_tokens);
+    normalize_heads(context, &w->attn_q_norm, context->q, n_tokens * config->n_heads * config->head_dim);
+    normalize_heads(context, &w->attn_k_norm, context->k, n_tokens * config->n_kv_heads * config->head_dim);
+    ops->append(b, &context->cache, layer, n_tokens, config->n_heads, config->rope_pairing, rope->rotation, context->q,
+                context->k, context->v);
+    ops->attention(b, &context->cache, layer, n_tokens, config->n_heads, config->rope_pairing, scores, context->q,
+                   prepare_shift(context, rope, layer, n_tokens), context->attended);
     if (context->on_attended != NULL)
         context->on_attended(context->on_attended_user, layer, n_tokens);
-    ops->matmul_add(b, &(WeightProduct){&w->attn_output, context->x, NULL}, context->attended, n_tokens);
+    ops->matmul_add(b, &(WeightProduct){&w->attn_output, context->x, NULL}, norm_by(context, &w->attn_post_norm),
+                    context->attended, n_tokens);
 }
 
 static void feed_forward_block(Context *context, size_t layer, size_t n_tokens) {
@@ -50,8 +68,9 @@ static void feed_forward_block(Context *context, size_t layer, size_t n_tokens) 
     const BackendOps *ops = b->ops;
     const WeightProduct gate_up[] = {{&w->ffn_gate, context->gate, NULL}, {&w->ffn_up, context->up, NULL}};
 
-    ops->matmul_swiglu(b, gate_up, (RmsNorm){&w->ffn_norm, config->norm_eps}, context->x, n_tokens);
-    ops->matmul_add(b, &(WeightProduct){&w->ffn_down, context->x, NULL}, context->gate, n_tokens);
+    ops->matmul_gated(b, gate_up, config->family->activation, norm_by(context, &w->ffn_norm), context->x, n_tokens);
+    ops->matmul_add(b, &(WeightProduct){&w->ffn_down, context->x, NULL}, norm_by(context, &w->ffn_post_norm),
+                    context->gate, n_tokens);
 }
 
 static int explain_nonfinite(const Context *context, Error *error) {
@@ -65,14 +84,23 @@ static int explain_nonfinite(const Context *context, Error *error) {
         "the logits are not finite though all weights are: activations overflowed; the checkpoint is damaged");
 }
 
+static void prepare_rotations(Context *context, size_t n_tokens) {
+    Backend *b = context->model->backend;
+    size_t head_dim = context->model->checkpoint.config.head_dim;
+    for (RopeAngles *rope = context->ropes; rope < context->ropes + N_LAYER_ROPES; rope++) {
+        rope->shift_policy = NULL;
+        if (rope->frequencies != NULL)
+            b->ops->turns(b, rope->frequencies, head_dim, n_tokens, rope->rotation);
+    }
+}
+
 /* All work of a batch: the logits of its last n_rows tokens. */
 static void run_batch(Context *context, size_t n_tokens, size_t n_rows) {
     const ModelConfig *config = &context->model->checkpoint.config;
     const Weights *w = &context->model->weights;
     Backend *b = context->model->backend;
-    context->shift_policy = NULL;
-    b->ops->turns(b, context->frequencies, config->head_dim, n_tokens, context->rotation);
-    b->ops->embed(b, &w->token_embd, n_tokens, context->x);
+    prepare_rotations(context, n_tokens);
+    b->ops->embed(b, &w->token_embd, config->embedding_scale > 0 ? config->embedding_scale : 1, n_tokens, context->x);
     for (size_t layer = 0; layer < config->n_layers; layer++) {
         attention_block(context, layer, n_tokens);
         feed_forward_block(context, layer, n_tokens);
@@ -81,7 +109,9 @@ static void run_batch(Context *context, size_t n_tokens, size_t n_rows) {
         return;
     const WeightProduct logits = {&w->output, context->device_logits, NULL};
     const float *x = context->x + (n_tokens - n_rows) * config->n_embd;
-    b->ops->matmul(b, &logits, 1, (RmsNorm){&w->output_norm, config->norm_eps}, x, n_rows);
+    b->ops->matmul(b, &logits, 1, norm_by(context, &w->output_norm), x, n_rows);
+    if (config->logit_cap > 0)
+        b->ops->soft_cap(b, config->logit_cap, n_rows * config->n_vocab, context->device_logits);
 }
 
 static int read_logits(Context *context, size_t n_rows, Error *error) {

@@ -89,9 +89,26 @@ static int upload_weights(Model *model, Error *error) {
     return 0;
 }
 
+int backend_check(const Backend *backend, const ModelConfig *config, Error *error) {
+    const char *lacking = backend->ops->lacks != NULL ? backend->ops->lacks(config) : NULL;
+    if (lacking == NULL)
+        return 0;
+    return error_set(error, ERROR_UNSUPPORTED,
+                     "models of family '%s' (%s) need %s, which --device %s does not have; take --device cpu",
+                     config->family->name, config->family->members, lacking, backend->device);
+}
+
 int model_open(Model *model, const char *path, Backend *backend, Error *error) {
-    *model = (Model){.backend = backend};
-    int status = checkpoint_open(&model->checkpoint, path, error);
+    *model = (Model){0};
+    if (checkpoint_open(&model->checkpoint, path, error) == 0)
+        return model_open_checkpoint(model, path, backend, error);
+    backend->ops->close(backend);
+    return error->code;
+}
+
+int model_open_checkpoint(Model *model, const char *path, Backend *backend, Error *error) {
+    model->backend = backend;
+    int status = backend_check(backend, &model->checkpoint.config, error);
     if (status == 0)
         status = weights_bind(&model->weights, &model->checkpoint, path, error);
     if (status == 0)
@@ -109,6 +126,34 @@ void model_close(Model *model) {
     *model = (Model){0};
 }
 
+LayerRope layer_rope(const ModelConfig *config, size_t layer) {
+    if (layer_set_has(&config->no_rope, layer))
+        return ROPE_OF_NONE;
+    return layer_set_has(&config->local, layer) && config->local_rope_theta > 0 ? ROPE_OF_LOCAL : ROPE_OF_MODEL;
+}
+
+static bool has_rope(const ModelConfig *config, LayerRope rope) {
+    for (size_t layer = 0; layer < config->n_layers; layer++)
+        if (layer_rope(config, layer) == rope)
+            return true;
+    return false;
+}
+
+KvShape model_cache_shape(const ModelConfig *config, size_t n_ctx, size_t n_batch) {
+    return (KvShape){.n_layers = config->n_layers,
+                     .n_kv_heads = config->n_kv_heads,
+                     .head_dim = config->head_dim,
+                     .n_ctx = n_ctx,
+                     .n_batch = n_batch,
+                     .local = config->local,
+                     .lookback = config->lookback};
+}
+
+/* Elements a token. */
+static size_t rotation_width(const Context *context, LayerRope rope) {
+    return context->ropes[rope].frequencies != NULL ? context->model->checkpoint.config.head_dim : 0;
+}
+
 /* Cuts an arena into arrays: with base NULL only their total size is computed. */
 static size_t lay_out(Context *context, float *base) {
     const ModelConfig *c = &context->model->checkpoint.config;
@@ -123,9 +168,13 @@ static size_t lay_out(Context *context, float *base) {
         {&context->v, c->n_kv_heads * c->head_dim},
         {&context->gate, c->n_ffn},
         {&context->up, c->n_ffn},
-        {&context->rotation, c->head_dim},
-        {&context->shift_rotation, c->head_dim},
         {&context->device_logits, c->n_vocab},
+        {&context->ropes[ROPE_OF_MODEL].rotation, rotation_width(context, ROPE_OF_MODEL)},
+        {&context->ropes[ROPE_OF_MODEL].shift_rotation, rotation_width(context, ROPE_OF_MODEL)},
+        {&context->ropes[ROPE_OF_LOCAL].rotation, rotation_width(context, ROPE_OF_LOCAL)},
+        {&context->ropes[ROPE_OF_LOCAL].shift_rotation, rotation_width(context, ROPE_OF_LOCAL)},
+        {&context->ropes[ROPE_OF_NONE].rotation, rotation_width(context, ROPE_OF_NONE)},
+        {&context->ropes[ROPE_OF_NONE].shift_rotation, rotation_width(context, ROPE_OF_NONE)},
     };
     size_t offset = 0;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
@@ -136,8 +185,9 @@ static size_t lay_out(Context *context, float *base) {
     return offset * sizeof(float);
 }
 
-/* Frequency of pair i: theta^(-2i / head_dim), divided by the linear scaling factor and by Llama 3's own factors. */
-static void fill_frequencies(const Model *model, double *frequencies) {
+/* Frequency of pair i: theta^(-2i / head_dim), divided by the linear scaling factor and by Llama 3's own factors; local
+ * layers have neither, and layers without RoPE turn by 0. */
+static void fill_frequencies(const Model *model, LayerRope rope, double *frequencies) {
     const ModelConfig *config = &model->checkpoint.config;
     const Tensor *factors = &model->weights.rope_freqs;
     for (size_t i = 0; i < config->head_dim / 2; i++) {
@@ -145,20 +195,26 @@ static void fill_frequencies(const Model *model, double *frequencies) {
         if (factors->data != NULL)
             tensor_decoder(factors->type, SIMD_SCALAR)(factors, i, 1, &factor);
         double exponent = -2.0 * (double)i / (double)config->head_dim;
-        frequencies[i] = pow(config->rope_theta, exponent) / config->rope_scale / (double)factor;
+        frequencies[i] = rope == ROPE_OF_NONE ? 0
+                         : rope == ROPE_OF_LOCAL
+                             ? pow(config->local_rope_theta, exponent)
+                             : pow(config->rope_theta, exponent) / config->rope_scale / (double)factor;
     }
 }
 
-static int allocate_frequencies(Context *context, Error *error) {
+static size_t frequency_bytes(const Context *context) {
+    return context->model->checkpoint.config.head_dim / 2 * sizeof(double);
+}
+
+static int allocate_frequencies(Context *context, LayerRope rope, Error *error) {
     Backend *b = context->model->backend;
-    size_t size_bytes = context->model->checkpoint.config.head_dim / 2 * sizeof *context->frequencies;
-    double *frequencies = malloc(size_bytes);
+    size_t size_bytes = frequency_bytes(context);
+    double *frequencies = malloc(size_bytes), *there = NULL;
     if (frequencies == NULL)
         return error_memory(error, "RoPE's frequencies", size_bytes);
-    fill_frequencies(context->model, frequencies);
-    context->frequencies = b->ops->allocate(b, size_bytes, "RoPE's frequencies", error);
-    int status = context->frequencies == NULL ? error->code
-                                              : b->ops->write(b, context->frequencies, frequencies, size_bytes, error);
+    fill_frequencies(context->model, rope, frequencies);
+    there = context->ropes[rope].frequencies = b->ops->allocate(b, size_bytes, "RoPE's frequencies", error);
+    int status = there == NULL ? error->code : b->ops->write(b, there, frequencies, size_bytes, error);
     free(frequencies);
     return status;
 }
@@ -168,10 +224,13 @@ static int allocate(Context *context, const KvPolicy *policy, Error *error) {
     const ModelConfig *config = &context->model->checkpoint.config;
     if (b->ops->reserve(b, config, context->n_batch, error) < 0)
         return error->code;
-    KvShape shape = {config->n_layers, config->n_kv_heads, config->head_dim, context->n_ctx, context->n_batch};
+    KvShape shape = model_cache_shape(config, context->n_ctx, context->n_batch);
     if (kv_policy_check(policy, config->n_layers, config->head_dim, context->n_ctx, error) < 0 ||
         b->ops->open_cache(b, &context->cache, &shape, policy, "the KV cache", error) < 0)
         return error->code;
+    for (LayerRope rope = 0; rope < N_LAYER_ROPES; rope++)
+        if (has_rope(config, rope) && allocate_frequencies(context, rope, error) < 0)
+            return error->code;
     context->arena_bytes = lay_out(context, NULL);
     context->arena = b->ops->allocate(b, context->arena_bytes, "activations", error);
     if (context->arena == NULL)
@@ -181,7 +240,7 @@ static int allocate(Context *context, const KvPolicy *policy, Error *error) {
     context->logits = calloc(context->n_batch * config->n_vocab, sizeof *context->logits);
     if (context->logits == NULL)
         return error_memory(error, "logits", context->n_batch * config->n_vocab * sizeof *context->logits);
-    return allocate_frequencies(context, error);
+    return 0;
 }
 
 int context_open(Context *context, Model *model, const KvPolicy *policy, size_t n_ctx, size_t n_batch, Error *error) {
@@ -200,7 +259,8 @@ void context_close(Context *context) {
         b->ops->release_step(b, context->steps[i]);
     b->ops->close_cache(b, &context->cache);
     b->ops->release(b, context->arena, context->arena_bytes);
-    b->ops->release(b, context->frequencies, context->model->checkpoint.config.head_dim / 2 * sizeof(double));
+    for (LayerRope rope = 0; rope < N_LAYER_ROPES; rope++)
+        b->ops->release(b, context->ropes[rope].frequencies, frequency_bytes(context));
     free(context->logits);
     *context = (Context){0};
 }

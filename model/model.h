@@ -23,9 +23,28 @@ typedef struct Model {
 
 /* Owns `backend` from here on; closes it when opening fails. */
 int model_open(Model *model, const char *path, Backend *backend, Error *error);
+
+/* The second half of it, for whoever chooses the backend by the configuration: model->checkpoint is open. Owns both,
+ * and closes them when it fails. */
+int model_open_checkpoint(Model *model, const char *path, Backend *backend, Error *error);
 void model_close(Model *model);
 
 #define DEFAULT_BATCH 128 /* tokens that go through a layer together */
+
+/* Layers turn queries and keys with the model's frequencies, local ones may have their own, some turn nothing. */
+typedef enum LayerRope { ROPE_OF_MODEL, ROPE_OF_LOCAL, ROPE_OF_NONE, N_LAYER_ROPES } LayerRope;
+
+LayerRope layer_rope(const ModelConfig *config, size_t layer);
+
+typedef struct RopeAngles {
+    double *frequencies;   /* (head_dim / 2) radians a position, in the backend's memory; NULL: no layer has this one */
+    float *rotation;       /* (n_batch, head_dim / 2, 2) RoPE at each token's position */
+    float *shift_rotation; /* (n_batch, head_dim / 2, 2) RoPE by minus the tokens dropped, of `shift_policy` */
+    const KvLayerPolicy *shift_policy; /* that it was filled for in this batch; NULL: not yet */
+} RopeAngles;
+
+/* The shape of a cache for the model. */
+KvShape model_cache_shape(const ModelConfig *config, size_t n_ctx, size_t n_batch);
 
 /* One sequence: its cache and the activations of a batch. Several contexts may share a model, but only one may run at a
  * time. */
@@ -36,22 +55,19 @@ typedef struct Context {
     size_t n_batch; /* tokens that go through a layer together */
 
     /* In the backend's memory. */
-    double *frequencies; /* (head_dim / 2) radians a position */
-    float *arena;        /* all of the following */
+    RopeAngles ropes[N_LAYER_ROPES];
+    float *arena; /* all of the following, and the ropes' arrays of a batch */
     size_t arena_bytes;
-    float *x;              /* (n_batch, n_embd) residual stream */
-    float *q, *attended;   /* (n_batch, n_heads, head_dim) */
-    float *k, *v;          /* (n_batch, n_kv_heads, head_dim) */
-    float *gate, *up;      /* (n_batch, n_ffn) */
-    float *rotation;       /* (n_batch, head_dim / 2, 2) RoPE at each token's position */
-    float *shift_rotation; /* (n_batch, head_dim / 2, 2) RoPE by minus the tokens dropped, of `shift_policy` */
-    float *device_logits;  /* (n_batch, n_vocab) */
+    float *x;             /* (n_batch, n_embd) residual stream */
+    float *q, *attended;  /* (n_batch, n_heads, head_dim) */
+    float *k, *v;         /* (n_batch, n_kv_heads, head_dim) */
+    float *gate, *up;     /* (n_batch, n_ffn) */
+    float *device_logits; /* (n_batch, n_vocab) */
 
     /* On the host. */
-    float *logits;                     /* (n_batch, n_vocab); forward() says which it fills */
-    const KvLayerPolicy *shift_policy; /* that shift_rotation was filled for in this batch; NULL: not yet */
-    int32_t best;                      /* the last token's most likely successor; -1: `logits` must be looked at */
-    BackendStep *steps[3];             /* of one token: without logits, with them, with the best alone */
+    float *logits;         /* (n_batch, n_vocab); forward() says which it fills */
+    int32_t best;          /* the last token's most likely successor; -1: `logits` must be looked at */
+    BackendStep *steps[3]; /* of one token: without logits, with them, with the best alone */
 
     /* Called in each layer, while q, k, v and attended hold the batch's values; for evaluators. NULL: not called. */
     void (*on_attended)(void *user, size_t layer, size_t n_tokens);

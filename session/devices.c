@@ -52,14 +52,25 @@ static int probe(const Device *device, bool *is_there, Error *error) {
     return device->probe == NULL ? 0 : device->probe(is_there, error);
 }
 
-static int open_first(Backend **out, SimdLevel level, int n_threads, Error *error) {
+/* ERROR_UNSUPPORTED, with nothing open, where it lacks what the model needs. */
+static int open_for(const Device *device, const ModelConfig *config, Backend **out, SimdLevel level, int n_threads,
+                    Error *error) {
+    if (device->open(out, level, n_threads, error) < 0)
+        return error->code;
+    if (config == NULL || backend_check(*out, config, error) == 0)
+        return 0;
+    (*out)->ops->close(*out);
+    return error->code;
+}
+
+static int open_first(const ModelConfig *config, Backend **out, SimdLevel level, int n_threads, Error *error) {
     Error passed_over = {0}, why = {0};
     int status = ERROR_UNSUPPORTED;
     for (size_t i = 0; i < N_DEVICES && status == ERROR_UNSUPPORTED; i++) {
         bool is_there;
         status = probe(&DEVICES[i], &is_there, &why);
         if (status == 0)
-            status = DEVICES[i].open(out, level, n_threads, &why);
+            status = open_for(&DEVICES[i], config, out, level, n_threads, &why);
         if (status == ERROR_UNSUPPORTED && is_there)
             passed_over = why;
     }
@@ -69,11 +80,12 @@ static int open_first(Backend **out, SimdLevel level, int n_threads, Error *erro
     return 0;
 }
 
-int device_open(const char *name, Backend **out, SimdLevel level, int n_threads, Error *error) {
+int device_open(const char *name, const ModelConfig *config, Backend **out, SimdLevel level, int n_threads,
+                Error *error) {
     if (is_auto(name))
-        return open_first(out, level, n_threads, error);
+        return open_first(config, out, level, n_threads, error);
     const Device *device = device_named(name, error);
-    return device == NULL ? error->code : device->open(out, level, n_threads, error);
+    return device == NULL ? error->code : open_for(device, config, out, level, n_threads, error);
 }
 
 const KvRecordForm *device_records(const char *name, Error *error) {

@@ -55,7 +55,7 @@ static int shape_from_checkpoint(const SessionOptions *options, KvShape *shape, 
     if (checkpoint_open(&checkpoint, options->checkpoint_path, error) < 0)
         return error->code;
     const ModelConfig *config = &checkpoint.config;
-    *shape = (KvShape){config->n_layers, config->n_kv_heads, config->head_dim, config->n_ctx_train, 0};
+    *shape = model_cache_shape(config, config->n_ctx_train, 0);
     *weights_bytes = checkpoint.weights_bytes;
     int status = session_n_ctx(options, config, &shape->n_ctx, error);
     checkpoint_close(&checkpoint);

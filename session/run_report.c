@@ -69,6 +69,8 @@ cJSON *ledger_json(const KvLedger *ledger) {
         cJSON_AddBoolToObject(tier, "aware_k", row->aware_k);
         cJSON_AddBoolToObject(tier, "rotated_v", row->rotated_v);
         cJSON_AddNumberToObject(tier, "layers", (double)row->n_layers);
+        if (row->local)
+            cJSON_AddNumberToObject(tier, "lookback", (double)row->lookback);
         cJSON_AddNumberToObject(tier, "tokens", (double)row->tokens);
         cJSON_AddNumberToObject(tier, "bytes", (double)row->bytes);
         cJSON_AddNumberToObject(tier, "bytes_held", (double)row->bytes_held);

@@ -3,15 +3,16 @@
 
 #include "base/file_identity.h"
 #include "base/simd/detect.h"
+#include "checkpoints/open.h"
 #include "session/devices.h"
 #include "tokenizer/vocabulary_file.h"
 
 #include <stdio.h>
 
-static int open_backend(Backend **out, const SessionOptions *options, Error *error) {
+static int open_backend(Backend **out, const SessionOptions *options, const ModelConfig *config, Error *error) {
     SimdLevel level;
     if (cpu_parse_simd_level(options->simd, &level, error) < 0 ||
-        device_open(options->device, out, level, (int)options->threads, error) < 0)
+        device_open(options->device, config, out, level, (int)options->threads, error) < 0)
         return error->code;
     if ((*out)->passed_over.code < 0) /* now, not behind a run that takes its time for it */
         fprintf(stderr, "note: --device auto takes the %s: %s\n", (*out)->device, (*out)->passed_over.message);
@@ -84,8 +85,14 @@ int session_open(Session *session, const SessionOptions *options, Error *error) 
     if (options->checkpoint_path == NULL)
         return error_set(error, ERROR_USAGE, "--checkpoint_path is required; checkpoints/fetch.sh fetches a model");
     Backend *backend;
-    if (open_backend(&backend, options, error) < 0 ||
-        model_open(&session->model, options->checkpoint_path, backend, error) < 0)
+    Checkpoint *checkpoint = &session->model.checkpoint;
+    if (checkpoint_open(checkpoint, options->checkpoint_path, error) < 0)
+        return error->code;
+    if (open_backend(&backend, options, &checkpoint->config, error) < 0) {
+        checkpoint_close(checkpoint);
+        return error->code;
+    }
+    if (model_open_checkpoint(&session->model, options->checkpoint_path, backend, error) < 0)
         return error->code;
     int status = open_tokenizer(session, options, error);
     if (status == 0)

@@ -59,8 +59,8 @@ static void attend(SimdLevel level, const AttentionShape *shape, const Attention
 }
 
 static void attend_spans(SimdLevel level, const KvSpan *spans, size_t n_spans, size_t q_per_kv, size_t head_dim) {
-    attend(level, &(AttentionShape){q_per_kv, head_dim, ROPE_INTERLEAVED},
-           &(AttentionQuery){q, NULL, spans, n_spans, out});
+    attend(level, &(AttentionShape){q_per_kv, head_dim, ROPE_INTERLEAVED, {0, 0}},
+           &(AttentionQuery){q, NULL, spans, n_spans, out, 0});
 }
 
 static void reference(const AttentionShape *shape, const AttentionQuery *query) {
@@ -93,8 +93,8 @@ static void test_one_hot(void **state) {
                 for (size_t i = 0; i < q_per_kv * DIM; i++)
                     q[i] = i % DIM == (chosen + i / DIM) % TOKENS ? 4000.0f : 0.0f; /* e^(-4000/8): 0 beside 1 */
                 KvSpan span = fp16_span(0, TOKENS, DIM);
-                AttentionShape shape = {q_per_kv, DIM, ROPE_INTERLEAVED};
-                AttentionQuery query = {q, NULL, &span, 1, out};
+                AttentionShape shape = {q_per_kv, DIM, ROPE_INTERLEAVED, {0, 0}};
+                AttentionQuery query = {q, NULL, &span, 1, out, 0};
                 attend(level, &shape, &query);
                 reference(&shape, &query);
                 for (size_t i = 0; i < q_per_kv * DIM; i++) {
@@ -118,8 +118,8 @@ static void test_two_tokens(void **state) {
     }
     for (SimdLevel level = SIMD_SCALAR; level != SIMD_LEVEL_COUNT; level = cpu_next_level(level)) {
         KvSpan span = fp16_span(0, 2, DIM);
-        AttentionShape shape = {1, DIM, ROPE_INTERLEAVED};
-        AttentionQuery query = {q, NULL, &span, 1, out};
+        AttentionShape shape = {1, DIM, ROPE_INTERLEAVED, {0, 0}};
+        AttentionQuery query = {q, NULL, &span, 1, out, 0};
         attend(level, &shape, &query);
         reference(&shape, &query);
         for (size_t d = 0; d < DIM; d++) {
@@ -147,8 +147,8 @@ static void test_quarter_turn(void **state) {
             size_t first = pairing == ROPE_INTERLEAVED ? 2 * PAIR : PAIR;
             size_t second = first + (pairing == ROPE_INTERLEAVED ? 1 : HALF);
             KvSpan spans[] = {fp16_span(0, DIM, DIM), fp16_span(DIM, DIM, DIM)};
-            AttentionShape shape = {1, DIM, pairing};
-            AttentionQuery query = {q, rotation, spans, 2, out};
+            AttentionShape shape = {1, DIM, pairing, {0, 0}};
+            AttentionQuery query = {q, rotation, spans, 2, out, 0};
             spans[0].shifted = true;
             for (size_t d = 0; d < DIM; d++)
                 q[d] = d == second ? 4000.0f : 0.0f;
@@ -210,8 +210,8 @@ static void check_random(SimdLevel level, size_t head_dim, size_t q_per_kv, cons
         n_tokens += span_tokens[s];
     }
     fill_random(n_tokens, q_per_kv, head_dim);
-    AttentionShape shape = {q_per_kv, head_dim, ROPE_INTERLEAVED};
-    AttentionQuery query = {q, NULL, spans, n_spans, out};
+    AttentionShape shape = {q_per_kv, head_dim, ROPE_INTERLEAVED, {0, 0}};
+    AttentionQuery query = {q, NULL, spans, n_spans, out, 0};
     attend(level, &shape, &query);
     check_against_reference(simd_level_name(level), &shape, &query, FLOATS);
 }
@@ -292,8 +292,8 @@ static void check_codecs(KvCodecId k, KvCodecId v, bool rotated, size_t head_dim
         for (KvSide side = 0; side < KV_SIDES; side++)
             encoded.records[side] = records[side] = encode_side(&encoded.side[side], side, n_encoded);
         KvSpan spans[] = {sink, encoded, tail}; /* the order of tokens does not change a softmax */
-        AttentionShape shape = {q_per_kv, head_dim, ROPE_INTERLEAVED};
-        AttentionQuery query = {q, NULL, spans, 3, out};
+        AttentionShape shape = {q_per_kv, head_dim, ROPE_INTERLEAVED, {0, 0}};
+        AttentionQuery query = {q, NULL, spans, 3, out, 0};
         attend(level, &shape, &query);
         char what[64];
         snprintf(what, sizeof what, "%s, %s/%s%s", simd_level_name(level), kv_codec_name(kv_codec(k)),
@@ -341,7 +341,7 @@ static void test_queries_that_disagree(void **state) {
         for (size_t round = 0; round < 20; round++) {
             KvSpan spans[QUERIES][SPANS];
             AttentionQuery queries[QUERIES];
-            AttentionShape shape = {HEADS, DIM, ROPE_INTERLEAVED};
+            AttentionShape shape = {HEADS, DIM, ROPE_INTERLEAVED, {0, 0}};
             for (size_t i = 0; i < QUERIES; i++) {
                 for (size_t s = 0; s < SPANS; s++) {
                     size_t begin = random_below(MAX_TOKENS / 2), n = random_below(MAX_TOKENS / 2);
@@ -353,7 +353,7 @@ static void test_queries_that_disagree(void **state) {
                         spans[i][s].n_tokens = n;
                 }
                 float *to = together + i * HEADS * DIM;
-                queries[i] = (AttentionQuery){many_q + i * HEADS * DIM, NULL, spans[i], SPANS, to};
+                queries[i] = (AttentionQuery){many_q + i * HEADS * DIM, NULL, spans[i], SPANS, to, 0};
             }
             attention_kernels(level)->block(&shape, queries, QUERIES, scratch);
             for (size_t i = 0; i < QUERIES; i++) {
@@ -378,8 +378,8 @@ static void test_shifted_span(void **state) {
         KvSpan spans[] = {fp16_span(0, SINK, DIM), fp16_span(SINK, TAIL, DIM)};
         spans[0].shifted = true;
         for (RopePairing pairing = ROPE_INTERLEAVED; pairing <= ROPE_HALVES; pairing++) {
-            AttentionShape shape = {HEADS, DIM, pairing};
-            AttentionQuery query = {q, rotation, spans, 2, out};
+            AttentionShape shape = {HEADS, DIM, pairing, {0, 0}};
+            AttentionQuery query = {q, rotation, spans, 2, out, 0};
             attend(level, &shape, &query);
             check_against_reference("shifted", &shape, &query, ROTATED);
         }

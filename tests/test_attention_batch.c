@@ -43,12 +43,15 @@ static void fill_random(float *out, size_t n, float size) {
 typedef struct Case {
     const char *policy;
     size_t group, head_dim, n_kv_heads, q_per_kv, n_batch;
+    size_t lookback; /* of the last layer; 0: as the others */
+    ScoreForm scores;
 } Case;
 
 static void open_cache(KvCache *cache, const Case *c, void **memory) {
     Error error = {0};
     KvPolicy policy = kv_policy_full();
-    KvShape shape = {N_LAYERS, c->n_kv_heads, c->head_dim, N_TOKENS, c->n_batch};
+    KvShape shape = {N_LAYERS, c->n_kv_heads, c->head_dim, N_TOKENS, c->n_batch, {{0}}, c->lookback};
+    layer_set_add(&shape.local, N_LAYERS - 1);
     if (kv_policy_parse(c->policy, &policy, &error) < 0)
         fail_msg("%s", error.message);
     policy.group = c->group;
@@ -66,7 +69,7 @@ static void fill_shift(const KvCache *cache, size_t layer, size_t n_tokens) {
     size_t half = cache->layout.shape.head_dim / 2;
     for (size_t t = 0; t < n_tokens; t++)
         for (size_t i = 0; i < half; i++) {
-            double angle = -(double)kvcache_dropped(cache, layer, cache->n_tokens + t) * pow(0.8, (double)i);
+            double angle = -(double)kvcache_shift(cache, layer, cache->n_tokens + t) * pow(0.8, (double)i);
             shift_rotation[(t * half + i) * 2] = (float)cos(angle);
             shift_rotation[(t * half + i) * 2 + 1] = (float)sin(angle);
         }
@@ -74,15 +77,17 @@ static void fill_shift(const KvCache *cache, size_t layer, size_t n_tokens) {
 
 static AttentionShape shape_of(const AttentionBatch *batch) {
     const KvShape *shape = &batch->cache->layout.shape;
-    return (AttentionShape){batch->n_heads / shape->n_kv_heads, shape->head_dim, batch->pairing};
+    return (AttentionShape){batch->n_heads / shape->n_kv_heads, shape->head_dim, batch->pairing, batch->scores};
 }
 
 static AttentionQuery query_at(const AttentionBatch *batch, size_t t, size_t kv_head, KvSpan spans[KV_MAX_SPANS]) {
     AttentionShape shape = shape_of(batch);
-    size_t n_spans = kvcache_view(batch->cache, batch->layer, kv_head, batch->cache->n_tokens + t, spans);
+    size_t position = batch->cache->n_tokens + t;
+    size_t n_spans = kvcache_view(batch->cache, batch->layer, kv_head, position, spans);
     size_t first = (t * batch->n_heads + kv_head * shape.q_per_kv) * shape.head_dim;
     const float *shift = batch->shift_rotation == NULL ? NULL : batch->shift_rotation + t * shape.head_dim;
-    return (AttentionQuery){batch->q + first, shift, spans, n_spans, alone + first};
+    return (AttentionQuery){batch->q + first, shift,         spans,
+                            n_spans,          alone + first, kvcache_hidden(batch->cache, batch->layer, position)};
 }
 
 static void attend_alone(const AttentionKernels *kernels, const AttentionBatch *batch, size_t t, size_t kv_head) {
@@ -137,8 +142,8 @@ static void check_against_alone(const Case *c, const AttentionBatch *batch, Simd
 
 static void check_batch(const Case *c, KvCache *cache, SimdLevel level, size_t layer, size_t n) {
     const AttentionKernels *kernels = attention_kernels(level);
-    AttentionBatch batch = {cache,          layer,    n,       c->n_kv_heads * c->q_per_kv, ROPE_HALVES, q,
-                            shift_rotation, together, partials};
+    AttentionBatch batch = {cache,    layer,    n,        c->n_kv_heads * c->q_per_kv, ROPE_HALVES, q, shift_rotation,
+                            together, partials, c->scores};
     fill_shift(cache, layer, n);
     for (size_t t = 0; t < n; t++)
         for (size_t kv_head = 0; kv_head < c->n_kv_heads; kv_head++)
@@ -190,10 +195,34 @@ static void test_policies(void **state) {
                                     "f16:1,q8_0/f16:64,int4:330",                  /* and dropped in the end */
                                     "@0:f16:*;@1:sink=1,f16:33,fp8/q4_1:*"};       /* by layer */
     for (size_t i = 0; i < sizeof policies / sizeof *policies; i++) {
-        check_case(&(Case){policies[i], 64, 64, 2, 3, 128});
-        check_case(&(Case){policies[i], 32, 32, 1, 4, 256});
-        check_case(&(Case){policies[i], 64, 64, 1, 1, 7});
+        check_case(&(Case){policies[i], 64, 64, 2, 3, 128, 0, {0, 0}});
+        check_case(&(Case){policies[i], 32, 32, 1, 4, 256, 0, {0, 0}});
+        check_case(&(Case){policies[i], 64, 64, 1, 1, 7, 0, {0, 0}});
     }
+}
+
+/* A layer that looks back on some tokens alone, under all kinds of policies, and a sink that goes out of its sight: of
+ * 600, so that whole tiles are hidden. */
+static void test_lookback(void **state) {
+    (void)state;
+    const char *const policies[] = {"f16:*",
+                                    "sink=16,f16:32",
+                                    "sink=16,f16:32,int8:*",
+                                    "sink=5,f16:530",
+                                    "sink=3,f16:20,int8/int4:100,q4_0:300,int2:*",
+                                    "sink=600,f16:10,q8_0:*",
+                                    "f16:1,fp8/nf4:*"};
+    const size_t lookbacks[] = {1, 40, 333, 520};
+    for (size_t i = 0; i < sizeof policies / sizeof *policies; i++)
+        for (size_t j = i % 2; j < 4; j += 2)
+            check_case(&(Case){policies[i], 32 << j / 2, 32, 1, 3, j == 1 ? 7 : 128, lookbacks[j], {0, 0}});
+}
+
+static void test_scores(void **state) {
+    (void)state;
+    check_case(&(Case){"sink=3,f16:20,int8:*", 64, 64, 1, 3, 100, 0, {200, 0}});
+    check_case(&(Case){"sink=3,f16:20,q4_0:*", 64, 32, 1, 2, 100, 90, {0, 1.5f}});
+    check_case(&(Case){"f16:*", 32, 24, 2, 1, 100, 0, {7, 0.5f}});
 }
 
 /* Head dimensions that are no multiple of a vector's lanes, and more query heads than a query block takes. */
@@ -201,24 +230,24 @@ static void test_shapes(void **state) {
     (void)state;
     const size_t dims[] = {8, 24, 48, 96, 128}, groups[] = {1, 2, 5, 8, 40};
     for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
-        check_case(&(Case){"sink=3,f16:10,int8:200", 32, dims[i], 2, groups[i], 100});
-        check_case(&(Case){"sink=3,f16:10,int8:*", 64, dims[4 - i], 1, groups[i], 30});
+        check_case(&(Case){"sink=3,f16:10,int8:200", 32, dims[i], 2, groups[i], 100, 0, {0, 0}});
+        check_case(&(Case){"sink=3,f16:10,int8:*", 64, dims[4 - i], 1, groups[i], 30, 0, {0, 0}});
     }
-    check_case(&(Case){"sink=2,f16:9,int8:*", 32, 8, 1, ATTENTION_Q_HEADS + 4, 3});
+    check_case(&(Case){"sink=2,f16:9,int8:*", 32, 8, 1, ATTENTION_Q_HEADS + 4, 3, 0, {0, 0}});
 }
 
 /* Heads whose rows are padded, and of any even dimension. */
 static void test_padding(void **state) {
     (void)state;
-    check_case(&(Case){"f16:*", 64, 100, 2, 1, 60});
-    check_case(&(Case){"sink=16,f16:32", 32, 90, 1, 3, 60});
-    check_case(&(Case){"sink=3,f16:10,int8:*", 64, 100, 1, 4, 60});
-    check_case(&(Case){"sink=3,f16:10,q4_0:*", 64, 100, 1, 4, 60}); /* rotated */
-    check_case(&(Case){"rotate=off,sink=3,f16:20,int8/int4:100,q5_1:300,int2:*", 64, 100, 1, 3, 60});
-    check_case(&(Case){"sink=3,f16:20,int8/int4:100,q4_0:300", 32, 52, 1, 3, 60});
-    check_case(&(Case){"sink=3,f16:20,fp8/nf4:*", 64, 36, 1, 2, 60});
-    check_case(&(Case){"@0:f16:*;@1:sink=1,f16:33,fp8/q4_1:*", 32, 20, 2, 3, 60});
-    check_case(&(Case){"rotate=k,sink=3,f16:10,q8_0/binary:*", 32, 18, 1, 5, 60});
+    check_case(&(Case){"f16:*", 64, 100, 2, 1, 60, 0, {0, 0}});
+    check_case(&(Case){"sink=16,f16:32", 32, 90, 1, 3, 60, 0, {0, 0}});
+    check_case(&(Case){"sink=3,f16:10,int8:*", 64, 100, 1, 4, 60, 0, {0, 0}});
+    check_case(&(Case){"sink=3,f16:10,q4_0:*", 64, 100, 1, 4, 60, 0, {0, 0}}); /* rotated */
+    check_case(&(Case){"rotate=off,sink=3,f16:20,int8/int4:100,q5_1:300,int2:*", 64, 100, 1, 3, 60, 0, {0, 0}});
+    check_case(&(Case){"sink=3,f16:20,int8/int4:100,q4_0:300", 32, 52, 1, 3, 60, 0, {0, 0}});
+    check_case(&(Case){"sink=3,f16:20,fp8/nf4:*", 64, 36, 1, 2, 60, 0, {0, 0}});
+    check_case(&(Case){"@0:f16:*;@1:sink=1,f16:33,fp8/q4_1:*", 32, 20, 2, 3, 60, 0, {0, 0}});
+    check_case(&(Case){"rotate=k,sink=3,f16:10,q8_0/binary:*", 32, 18, 1, 5, 60, 0, {0, 0}});
 }
 
 /* An infinity among the values of a token that is encoded by now reaches every query that sees it, whatever the codec:
@@ -256,8 +285,8 @@ static void test_nonfinite_values(void **state) {
     for (const char *const *name = kv_codec_names(); *name != NULL; name++) {
         char policy[64];
         snprintf(policy, sizeof policy, "rotate=off,sink=4,f16:32,%s:*", *name);
-        check_nonfinite(&(Case){policy, 64, 64, 1, 3, 1});
-        check_nonfinite(&(Case){policy, 32, 20, 1, 3, 1});
+        check_nonfinite(&(Case){policy, 64, 64, 1, 3, 1, 0, {0, 0}});
+        check_nonfinite(&(Case){policy, 32, 20, 1, 3, 1, 0, {0, 0}});
     }
 }
 
@@ -265,8 +294,9 @@ int main(void) {
     scratch = aligned_alloc(64, attention_scratch_bytes());
     memset(scratch, 0, attention_scratch_bytes());
     partials = aligned_alloc(64, attention_partial_bytes());
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_policies), cmocka_unit_test(test_shapes),
-                                       cmocka_unit_test(test_padding), cmocka_unit_test(test_nonfinite_values)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_policies), cmocka_unit_test(test_lookback),
+                                       cmocka_unit_test(test_scores),   cmocka_unit_test(test_shapes),
+                                       cmocka_unit_test(test_padding),  cmocka_unit_test(test_nonfinite_values)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     free(scratch);
     free(partials);

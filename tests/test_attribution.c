@@ -141,7 +141,7 @@ static void attend(const KvLayerPolicy *rule, bool exact, const float *q, const 
             v[t][d] = (double)values->rows[tier][t][d];
         }
     }
-    attention_plain(position + 1, DIM, query, k[0], v[0], out, magnitude);
+    attention_plain((ScoreForm){0}, position + 1, DIM, query, k[0], v[0], out, magnitude);
 }
 
 static void add_outputs(const KvLayerPolicy *rule, const Window *w, size_t layer, size_t kv_head, const Forms *keys,

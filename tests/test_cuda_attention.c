@@ -77,7 +77,7 @@ static void begin_case(Bench *bench, const Case *c) {
     assert_true(own->n_tokens <= MAX_TOKENS);
     assert_true(cuda_attention_is_fused(own->head_dim, own->q_per_kv));
     shown_cache_open(&bench->s, own->policy, own->group,
-                     &(KvShape){N_LAYERS, own->n_kv_heads, own->head_dim, own->n_ctx, N_BATCH});
+                     &(KvShape){N_LAYERS, own->n_kv_heads, own->head_dim, own->n_ctx, N_BATCH, {{0}}, 0});
     size_t rows = own->n_tokens * own->n_kv_heads * own->head_dim, heads = n_heads_of(own) * own->head_dim;
     bench->keys = allocate_floats(rows);
     bench->values = allocate_floats(rows);
@@ -207,7 +207,7 @@ static void check_out(const Bench *bench, const float *shift_rotation) {
     for (size_t kv_head = 0; kv_head < c->n_kv_heads; kv_head++) {
         KvSpan spans[KV_MAX_SPANS];
         Error error = {0};
-        AttentionShape shape = {c->q_per_kv, c->head_dim, c->pairing};
+        AttentionShape shape = {c->q_per_kv, c->head_dim, c->pairing, {0, 0}};
         AttentionQuery query = {
             .q = bench->q + kv_head * c->q_per_kv * c->head_dim, .shift_rotation = shift_rotation, .spans = spans};
         query.n_spans = kvcache_view(&bench->s.cache, LAYER, kv_head, bench->s.cache.n_tokens, spans);
@@ -230,7 +230,7 @@ static void check_counters(Bench *bench, size_t n_calls) {
         KvSpan spans[KV_MAX_SPANS];
         size_t n = kvcache_view(&bench->s.cache, LAYER, kv_head, bench->s.cache.n_tokens, spans);
         for (size_t i = 0; i < n_calls; i++)
-            kvcache_count_read(&bench->s.cache, LAYER, spans, n);
+            kvcache_count_read(&bench->s.cache, LAYER, spans, n, 0);
     }
     for (size_t layer = 0; layer < N_LAYERS; layer++)
         for (size_t store = 0; store < KV_MAX_STORES; store++)

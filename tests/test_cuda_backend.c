@@ -220,7 +220,7 @@ static void test_memory(void **state) {
         KvCache cache;
         KvLedger ledger;
         KvPolicy policy = kv_policy_full();
-        KvShape shape = {2, 4, 128, 8192, 128};
+        KvShape shape = {2, 4, 128, 8192, 128, {{0}}, 0};
         assert_int_equal(kv_policy_parse(POLICIES[i], &policy, &error), 0);
         size_t before = cuda_shim_counts().device_bytes;
         assert_int_equal(b->ops->open_cache(b, &cache, &shape, &policy, "the KV cache", &error), 0);
@@ -475,7 +475,7 @@ static void test_devices(void **state) {
 static Backend *open_auto(Error *error) {
     Backend *backend = NULL;
     *error = (Error){0};
-    if (device_open("auto", &backend, cpu_best_simd_level(), 1, error) == 0)
+    if (device_open("auto", NULL, &backend, cpu_best_simd_level(), 1, error) == 0)
         return backend;
     assert_string_not_equal(error->message, "");
     return NULL;

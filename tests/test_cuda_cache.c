@@ -96,7 +96,7 @@ typedef struct Pair {
 static void open_pair(Pair *pair, const char *policy_text, size_t group, size_t head_dim, size_t n_batch) {
     Error error = {0};
     KvPolicy policy = kv_policy_full();
-    KvShape shape = {N_LAYERS, N_KV_HEADS, head_dim, N_CTX, n_batch};
+    KvShape shape = {N_LAYERS, N_KV_HEADS, head_dim, N_CTX, n_batch, {{0}}, 0};
     if (kv_policy_parse(policy_text, &policy, &error) < 0)
         fail_msg("%s", error.message);
     policy.group = group;
@@ -251,7 +251,7 @@ static void test_too_little_memory(void **state) {
     CudaDevice device;
     KvCache cache;
     KvPolicy policy = kv_policy_full();
-    KvShape shape = {N_LAYERS, N_KV_HEADS, 64, 4096, 128};
+    KvShape shape = {N_LAYERS, N_KV_HEADS, 64, 4096, 128, {{0}}, 0};
     assert_int_equal(cuda_device_open(&device, &error), 0);
     cuda_shim_set_memory(3 << 20);
     assert_int_equal(cuda_open_cache(&device, &cache, &shape, &policy, "the KV cache", &error), ERROR_MEMORY);

@@ -76,7 +76,7 @@ static void begin_case(Bench *bench, const Case *c) {
     assert_true(cuda_attention_has_prefill(own->head_dim, own->q_per_kv));
     assert_true(own->q_per_kv <= MAX_HEADS && own->head_dim <= MAX_DIM);
     shown_cache_open(&bench->s, own->policy, own->group,
-                     &(KvShape){N_LAYERS, own->n_kv_heads, own->head_dim, own->n_ctx, longest_batch(own)});
+                     &(KvShape){N_LAYERS, own->n_kv_heads, own->head_dim, own->n_ctx, longest_batch(own), {{0}}, 0});
     size_t rows = bench->n_tokens * own->n_kv_heads * own->head_dim;
     bench->keys = allocate_floats(rows);
     bench->values = allocate_floats(rows);
@@ -201,7 +201,7 @@ static void check_query(Bench *bench, size_t t, size_t kv_head, const float *shi
     const Case *c = &bench->c;
     KvSpan spans[KV_MAX_SPANS];
     Error error = {0};
-    AttentionShape shape = {c->q_per_kv, c->head_dim, c->pairing};
+    AttentionShape shape = {c->q_per_kv, c->head_dim, c->pairing, {0, 0}};
     AttentionQuery query = {.q = bench->q + (t * n_heads_of(c) + kv_head * c->q_per_kv) * c->head_dim,
                             .shift_rotation = shift_rotation != NULL ? shift_rotation + t * c->head_dim : NULL,
                             .spans = spans};
@@ -211,7 +211,7 @@ static void check_query(Bench *bench, size_t t, size_t kv_head, const float *shi
     for (size_t h = 0; h < c->q_per_kv; h++)
         check_head(bench, t, kv_head * c->q_per_kv + h, tolerance_of(bench, query.q + h * c->head_dim, largest_key),
                    expected + h * c->head_dim, magnitude + h * c->head_dim, errors);
-    kvcache_count_read(&bench->s.cache, c->layer, spans, query.n_spans);
+    kvcache_count_read(&bench->s.cache, c->layer, spans, query.n_spans, 0);
 }
 
 /* Outputs, and the counters, which say what the host's would. */

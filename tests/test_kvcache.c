@@ -204,7 +204,7 @@ static void *cache_memory(const KvCache *cache) {
 static void check_policy(const char *text, size_t group, size_t n_batch, const KvRecordForm *form) {
     Error error = {0};
     KvPolicy policy = kv_policy_full();
-    KvShape shape = {1, N_KV_HEADS, DIM, N_TOKENS, n_batch};
+    KvShape shape = {1, N_KV_HEADS, DIM, N_TOKENS, n_batch, {{0}}, 0};
     KvCache cache;
     static Forms forms[N_KV_HEADS];
     if (kv_policy_parse(text, &policy, &error) < 0)
@@ -508,7 +508,7 @@ static void test_ledger_of_smollm2(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Error error = {0};
         KvPolicy policy = kv_policy_quantized(16, 32, cases[i].codec, cases[i].codec);
-        KvShape shape = {30, 3, 64, 8192, DEFAULT_BATCH};
+        KvShape shape = {30, 3, 64, 8192, DEFAULT_BATCH, {{0}}, 0};
         KvCache cache;
         KvLedger ledger;
         policy.group = cases[i].group;

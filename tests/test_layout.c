@@ -52,8 +52,18 @@ static void random_case(KvShape *shape, KvPolicy *policy) {
     static const size_t dims[] = {64, 128, 192, 20, 80, 100};
     *policy = kv_policy_full();
     do {
-        *shape = (KvShape){1 + random_below(MAX_LAYERS), 1 + random_below(MAX_HEADS), dims[random_below(6)],
-                           1 + random_below(MAX_CTX), 1 + random_below(MAX_BATCH)};
+        *shape = (KvShape){1 + random_below(MAX_LAYERS),
+                           1 + random_below(MAX_HEADS),
+                           dims[random_below(6)],
+                           1 + random_below(MAX_CTX),
+                           1 + random_below(MAX_BATCH),
+                           {{0}},
+                           0};
+        if (random_below(2) == 0)
+            shape->lookback = 1 + random_below(shape->n_ctx);
+        for (size_t i = 0; i < shape->n_layers; i++)
+            if (random_below(2) == 0)
+                layer_set_add(&shape->local, i);
         policy->group = random_below(2) == 0 ? 32 : 64;
         policy->n_rules = 2;
         policy->rules[0] = (KvRule){0, 0, random_rule(shape->n_ctx)};
@@ -62,8 +72,11 @@ static void random_case(KvShape *shape, KvPolicy *policy) {
     } while (kv_policy_check(policy, shape->n_layers, shape->head_dim, shape->n_ctx, NULL) < 0);
 }
 
-static const KvLayerPolicy *rule_of(const KvPolicy *policy, size_t layer) {
-    return &policy->rules[layer > 0].policy;
+static const KvLayerPolicy *rule_of(const KvCacheLayout *layout, size_t layer) {
+    static KvLayerPolicy within;
+    const KvLayerPolicy *rule = &layout->policy.rules[layer > 0].policy;
+    within = kv_layer_within(rule, layout->shape.lookback);
+    return layout->shape.lookback > 0 && layer_set_has(&layout->shape.local, layer) ? &within : rule;
 }
 
 /* ---- Arrays */
@@ -112,7 +125,7 @@ static void check_arrays(const KvCacheLayout *layout) {
 /* The most slots of a store that are in use at once: tokens or groups that the queries of a batch see, from the oldest
  * query's first to the youngest query's last. What the sink and the first tier get of a batch waits in the batch. */
 static size_t count_slots(const KvCacheLayout *layout, size_t layer, size_t store) {
-    const KvLayerPolicy *rule = rule_of(&layout->policy, layer);
+    const KvLayerPolicy *rule = rule_of(layout, layer);
     size_t group = layout->policy.group, n_batch = layout->shape.n_batch, most = 0;
     size_t last = layout->streams ? STREAMED : layout->shape.n_ctx;
     for (size_t first = 0; first < last; first++) {
@@ -129,7 +142,7 @@ static size_t count_slots(const KvCacheLayout *layout, size_t layer, size_t stor
 
 static void check_store(const KvCacheLayout *layout, size_t layer, size_t s) {
     const KvStore *store = &layout->layers[layer].stores[s];
-    const KvLayerPolicy *rule = rule_of(&layout->policy, layer);
+    const KvLayerPolicy *rule = rule_of(layout, layer);
     size_t group = layout->policy.group, row_dim = layout->row_dim, needed = count_slots(layout, layer, s);
     for (KvSide side = 0; side < KV_SIDES; side++) {
         const KvArray *array = &store->array[side];
@@ -152,8 +165,8 @@ static void check_sizes(const KvCacheLayout *layout) {
     const KvShape *shape = &layout->shape;
     size_t bytes = 0;
     for (size_t layer = 0; layer < shape->n_layers; layer++) {
-        assert_ptr_equal(kvcache_layer_policy(layout, layer), rule_of(&layout->policy, layer));
-        assert_int_equal(layout->layers[layer].n_stores, 1 + rule_of(&layout->policy, layer)->n_tiers);
+        assert_memory_equal(kvcache_layer_policy(layout, layer), rule_of(layout, layer), sizeof(KvLayerPolicy));
+        assert_int_equal(layout->layers[layer].n_stores, 1 + rule_of(layout, layer)->n_tiers);
         for (size_t s = 0; s < layout->layers[layer].n_stores; s++) {
             check_store(layout, layer, s);
             bytes += layout->layers[layer].stores[s].bytes;
@@ -203,9 +216,10 @@ static size_t check_run(const KvCacheLayout *layout, const Place *p, const KvRun
 /* The sink, then without a gap all that was not dropped, each token in the tier that the plan says. */
 static void check_view(const KvCacheLayout *layout, const Place *p, size_t n_tokens, size_t position) {
     KvRun runs[KV_MAX_RUNS];
-    KvPlan plan = kv_plan(rule_of(&layout->policy, p->layer), layout->policy.group, position + 1);
+    KvPlan plan = kv_plan(rule_of(layout, p->layer), layout->policy.group, position + 1);
     size_t n = kvcache_layout_view(layout, p->layer, n_tokens, position, runs), at = 0,
            dropped = kv_plan_dropped(&plan);
+    bool shifts = kv_layer_shifts(rule_of(layout, p->layer));
     assert_true(n <= KV_MAX_RUNS);
     for (size_t i = 0; i < n; i++) {
         at += at == plan.n_sink ? dropped : 0;
@@ -213,7 +227,7 @@ static void check_view(const KvCacheLayout *layout, const Place *p, size_t n_tok
         size_t end = runs[i].store == KV_SINK ? plan.n_sink : kv_plan_end(&plan, runs[i].store - 1), first = at;
         at = check_run(layout, p, &runs[i], at);
         assert_true(begin <= first && at <= end);
-        assert_int_equal(runs[i].shifted, runs[i].store == KV_SINK && dropped > 0);
+        assert_int_equal(runs[i].shifted, runs[i].store == KV_SINK && dropped > 0 && shifts);
     }
     assert_int_equal(at, position + 1);
 }
@@ -221,7 +235,7 @@ static void check_view(const KvCacheLayout *layout, const Place *p, size_t n_tok
 /* A group that enters a tier, and must be there to be read in the tier before. */
 static void enter_group(const KvCacheLayout *layout, const Place *p, size_t n_tokens, size_t tier, size_t index) {
     const KvLayerLayout *l = &layout->layers[p->layer];
-    size_t group = layout->policy.group, position = rule_of(&layout->policy, p->layer)->sink + index * group;
+    size_t group = layout->policy.group, position = rule_of(layout, p->layer)->sink + index * group;
     if (tier == 1) {
         KvRun runs[2];
         size_t n = kvcache_layout_rows(layout, p->layer, KV_TIER(0), n_tokens, position, position + group, runs);
@@ -237,7 +251,7 @@ static void enter_group(const KvCacheLayout *layout, const Place *p, size_t n_to
 }
 
 static void append(const KvCacheLayout *layout, const Place *p, size_t n_tokens, size_t n_new) {
-    const KvLayerPolicy *rule = rule_of(&layout->policy, p->layer);
+    const KvLayerPolicy *rule = rule_of(layout, p->layer);
     size_t group = layout->policy.group;
     KvPlan before = kv_plan(rule, group, n_tokens), after = kv_plan(rule, group, n_tokens + n_new);
     for (size_t t = 0; t < n_new; t++)
@@ -332,7 +346,7 @@ static void test_overflow(void **state) {
     Error error = {0};
     KvCacheLayout layout;
     KvPolicy policy = kv_policy_full();
-    KvShape shape = {(size_t)1 << 16, (size_t)1 << 16, (size_t)1 << 16, (size_t)1 << 40, 128};
+    KvShape shape = {(size_t)1 << 16, (size_t)1 << 16, (size_t)1 << 16, (size_t)1 << 40, 128, {{0}}, 0};
     assert_int_equal(kvcache_layout_open(&layout, &shape, &policy, &KV_PLAIN_RECORDS, &error), ERROR_ARGUMENT);
     assert_non_null(strstr(error.message, "use a smaller --n_ctx"));
     assert_null(layout.layers);

@@ -65,6 +65,9 @@ static void test_batches_and_threads_change_nothing(void **state) {
     check_same("models/head_dim_18.tokens");
     check_same("models/llama2c_v2_untied_32.tokens");
     check_same("models/qwen2_q8_0.tokens");
+    check_same("models/gemma3_q5_0.tokens");
+    check_same("models/gemma2_f32.tokens");
+    check_same("models/olmo2_q4_0.tokens");
 }
 
 static void test_forward_refuses(void **state) {
@@ -138,18 +141,19 @@ static void record_matmul(Backend *backend, const WeightProduct *products, size_
     recorded_ops->matmul(backend, products, n, norm, x, n_tokens);
 }
 
-static void record_matmul_swiglu(Backend *backend, const WeightProduct gate_up[2], RmsNorm norm, const float *x,
-                                 size_t n_tokens) {
+static void record_matmul_gated(Backend *backend, const WeightProduct gate_up[2], GateActivation activation,
+                                RmsNorm norm, const float *x, size_t n_tokens) {
     for (size_t i = 0; i < 2; i++)
         record(&multiplied, gate_up[i].w, gate_up[i].bias);
     multiplied.n_calls++;
-    recorded_ops->matmul_swiglu(backend, gate_up, norm, x, n_tokens);
+    recorded_ops->matmul_gated(backend, gate_up, activation, norm, x, n_tokens);
 }
 
-static void record_matmul_add(Backend *backend, const WeightProduct *product, const float *x, size_t n_tokens) {
+static void record_matmul_add(Backend *backend, const WeightProduct *product, RmsNorm norm, const float *x,
+                              size_t n_tokens) {
     record(&multiplied, product->w, product->bias);
     multiplied.n_calls++;
-    recorded_ops->matmul_add(backend, product, x, n_tokens);
+    recorded_ops->matmul_add(backend, product, norm, x, n_tokens);
 }
 
 /* The bias that goes with a matrix by its name; NULL where the model has none. */
@@ -179,7 +183,7 @@ static void check_products(const char *fixture, size_t n_biases) {
     BackendOps ops = *recorded_ops;
     ops.upload = record_upload;
     ops.matmul = record_matmul;
-    ops.matmul_swiglu = record_matmul_swiglu;
+    ops.matmul_gated = record_matmul_gated;
     ops.matmul_add = record_matmul_add;
     backend->ops = &ops;
     if (model_open(&model, fixture_path("STOWKV_FIXTURES", fixture), backend, &error) < 0 ||
@@ -205,6 +209,44 @@ static void test_products_are_uploaded_together(void **state) {
     (void)state;
     check_products("models/f32.gguf", 0);
     check_products("models/qwen2_f32.gguf", 2 * 3);
+    check_products("models/gemma3_f32.gguf", 0);
+    check_products("models/phi3_f32.gguf", 0);
+}
+
+/* What Gemma's and SmolLM3's published configurations say: query_pre_attn_scalar, layer_types, no_rope_layers. */
+static void test_configurations_of_families(void **state) {
+    (void)state;
+    ModelConfig gemma3 = {.family = model_family_find(sv("gemma3"), "", NULL),
+                          .n_layers = 62,
+                          .n_embd = 5376,
+                          .n_heads = 32,
+                          .head_dim = 128,
+                          .lookback = 1024};
+    ModelConfig gemma2 = {.family = model_family_find(sv("gemma2"), "", NULL),
+                          .n_layers = 46,
+                          .n_embd = 4608,
+                          .n_heads = 32,
+                          .head_dim = 128,
+                          .lookback = 4096};
+    ModelConfig smollm3 = {.family = model_family_find(sv("smollm3"), "", NULL), .n_layers = 36, .n_embd = 2048};
+    ModelConfig *const configs[] = {&gemma3, &gemma2, &smollm3};
+    for (size_t i = 0; i < 3; i++)
+        model_config_complete(configs[i]);
+    assert_float_equal(gemma3.score_divisor, 168, 0);
+    assert_float_equal(gemma2.score_divisor, 144, 0);
+    assert_float_equal(smollm3.score_divisor, 0, 0);
+    assert_float_equal(gemma3.embedding_scale, 73.3212f, 1e-4);
+    assert_float_equal(smollm3.embedding_scale, 0, 0);
+    for (size_t layer = 0; layer < 62; layer++) {
+        assert_int_equal(layer_set_has(&gemma3.local, layer), layer % 6 != 5);
+        assert_int_equal(layer_set_has(&gemma2.local, layer), layer < 46 && layer % 2 == 0);
+        assert_int_equal(layer_set_has(&smollm3.no_rope, layer), layer < 36 && layer % 4 == 3);
+    }
+    assert_true(layer_set_is_empty(&smollm3.local));
+    gemma3.n_layers = 26; /* of another size scores are divided as usual */
+    gemma3.score_divisor = 0;
+    model_config_complete(&gemma3);
+    assert_float_equal(gemma3.score_divisor, 0, 0);
 }
 
 int main(void) {
@@ -214,6 +256,7 @@ int main(void) {
         cmocka_unit_test(test_forward_refuses),
         cmocka_unit_test(test_every_field_has_a_role),
         cmocka_unit_test(test_products_are_uploaded_together),
+        cmocka_unit_test(test_configurations_of_families),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -79,7 +79,7 @@ static void feed(KvCache *cache, size_t n_tokens) {
 static void check_cache(const char *text, size_t n_tokens) {
     Error error = {0};
     KvPolicy policy = kv_policy_full();
-    KvShape shape = {N_LAYERS, N_KV_HEADS, DIM, N_CTX, N_BATCH};
+    KvShape shape = {N_LAYERS, N_KV_HEADS, DIM, N_CTX, N_BATCH, {{0}}, 0};
     KvCache cache;
     if (kv_policy_parse(text, &policy, &error) < 0 ||
         kvcache_open(&cache, &shape, &policy, &KV_PLAIN_RECORDS, &error) < 0)
@@ -203,7 +203,7 @@ static void check_cache_of_backend(int n_threads, size_t n_kv_heads) {
     CpuNodes nodes;
     Backend *b;
     KvPolicy policy = kv_policy_full();
-    KvShape shape = {N_LAYERS, n_kv_heads, DIM, N_CTX, N_BATCH};
+    KvShape shape = {N_LAYERS, n_kv_heads, DIM, N_CTX, N_BATCH, {{0}}, 0};
     KvCache cache;
     float *rows = calloc(n_kv_heads * DIM, sizeof *rows);
     size_t n_tokens = 600, n_pages = 0;

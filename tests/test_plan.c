@@ -217,11 +217,56 @@ static void test_invariants(void **state) {
     }
 }
 
+/* What a query sees of n_tokens, oldest first: positions, and for each the tier, or that it is in the sink. */
+typedef struct Sight {
+    size_t n, positions[N_TOKENS], tiers[N_TOKENS];
+} Sight;
+
+static void look(const KvLayerPolicy *policy, size_t group, size_t n_tokens, Sight *out) {
+    KvPlan plan = kv_plan(policy, group, n_tokens);
+    out->n = 0;
+    for (size_t i = 0; i < plan.n_sink; i++, out->n++) {
+        out->positions[out->n] = i;
+        out->tiers[out->n] = KV_MAX_TIERS;
+    }
+    for (size_t t = policy->n_tiers; t-- > 0;)
+        for (size_t i = kv_plan_begin(&plan, t); i < kv_plan_end(&plan, t); i++, out->n++) {
+            out->positions[out->n] = i;
+            out->tiers[out->n] = t;
+        }
+}
+
+/* A layer that looks back on some tokens holds less than the policy says, but of these tokens its queries see what the
+ * policy shows, in the same tiers; and the sink is as near. */
+static void test_lookback(void **state) {
+    (void)state;
+    static Sight all, within;
+    for (int i = 0; i < N_POLICIES / 3; i++) {
+        KvLayerPolicy policy = random_policy();
+        size_t group = random_group(), lookback = 1 + below(300);
+        KvLayerPolicy own = kv_layer_within(&policy, lookback);
+        for (size_t n_tokens = 1; n_tokens <= N_TOKENS; n_tokens += 1 + below(30)) {
+            KvPlan plan = kv_plan(&policy, group, n_tokens), own_plan = kv_plan(&own, group, n_tokens);
+            size_t hidden = kv_plan_hidden(&own, &own_plan);
+            look(&policy, group, n_tokens, &all);
+            look(&own, group, n_tokens, &within);
+            size_t seen = all.n < lookback ? all.n : lookback;
+            assert_int_equal(within.n - hidden, seen);
+            assert_memory_equal(within.positions + hidden, all.positions + all.n - seen, seen * sizeof *all.positions);
+            assert_memory_equal(within.tiers + hidden, all.tiers + all.n - seen, seen * sizeof *all.tiers);
+            assert_true(within.n < own.sink + lookback + group * own.n_tiers);
+            if (within.positions[hidden] < plan.n_sink)
+                assert_int_equal(kv_plan_shift(&own, &own_plan), kv_plan_dropped(&plan));
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_by_hand),
         cmocka_unit_test(test_simulated),
         cmocka_unit_test(test_invariants),
+        cmocka_unit_test(test_lookback),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -24,7 +24,7 @@ static size_t kv_bytes_read(const KvCache *cache, size_t n_tokens) {
     size_t bytes = 0;
     kv_ledger_at(&cache->layout, n_tokens, &ledger);
     for (size_t i = 0; i < ledger.n_rows; i++)
-        bytes += ledger.rows[i].bytes_held;
+        bytes += ledger.rows[i].bytes_next;
     return bytes;
 }
 

@@ -25,8 +25,8 @@ bool cache_states_possible(const KvCache *cache) {
 }
 
 static bool is_same(const KvPiece *a, const KvPiece *b) {
-    return a->rule == b->rule && a->store == b->store && a->begin == b->begin && a->end == b->end &&
-           a->n_decisive == b->n_decisive;
+    return a->rule == b->rule && a->local == b->local && a->store == b->store && a->begin == b->begin &&
+           a->end == b->end && a->n_decisive == b->n_decisive;
 }
 
 /* The bytes of the same piece of the state before; NULL: it had none. What is in a piece follows from tokens and place,

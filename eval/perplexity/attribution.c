@@ -52,7 +52,8 @@ static void on_attended(void *user, size_t layer, size_t n_tokens) {
     size_t position = a->full.n_tokens, row = n_heads * head_dim;
     RopePairing pairing = config->rope_pairing;
     b->ops->append(b, &a->full, layer, n_tokens, n_heads, pairing, NULL, c->q, c->k, c->v);
-    b->ops->attention(b, &a->full, layer, n_tokens, n_heads, pairing, c->q, NULL, a->output);
+    b->ops->attention(b, &a->full, layer, n_tokens, n_heads, pairing,
+                      (ScoreForm){config->score_divisor, config->score_cap}, c->q, NULL, a->output);
     if (layer + 1 == config->n_layers)
         kvcache_advance(&a->full, n_tokens);
     if (b->ops->read(b, a->host[0], c->attended, n_tokens * row * sizeof(float), NULL) < 0 ||
@@ -158,13 +159,16 @@ static int compare_group(Attribution *a, const KvEncoding *encoding, KvSide side
     return 0;
 }
 
-static int compare_span(Attribution *a, const KvSpan *span, const KvSpan *full, size_t position, HeadSums *sums,
-                        Error *error) {
+/* The groups of a span whose first token is at `position`, as far as the full cache, from `full_position` on, has them:
+ * where a layer looks back on some tokens alone, it need not have all. */
+static int compare_span(Attribution *a, const KvSpan *span, size_t position, const KvSpan *full, size_t full_position,
+                        HeadSums *sums, Error *error) {
     const KvGroup *group = &span->side[KV_KEYS].group;
-    for (size_t i = 0; i < span->n_tokens / group->n_tokens; i++)
+    size_t behind = position < full_position ? full_position - position : 0;
+    for (size_t i = divide_up(behind, group->n_tokens); i < span->n_tokens / group->n_tokens; i++)
         for (KvSide side = 0; side < KV_SIDES; side++) {
             const KvEncoding *encoding = &span->side[side];
-            size_t row = position + i * group->n_tokens;
+            size_t row = position + i * group->n_tokens - full_position;
             if (compare_group(a, encoding, side, span->records[side] + i * encoding->record_bytes,
                               full->records[side] + row * a->full.layout.row_dim * sizeof(uint16_t),
                               side == KV_KEYS ? &sums->keys : &sums->values, error) < 0)
@@ -185,9 +189,11 @@ int attribution_end(Attribution *a, Error *error) {
             size_t n = kvcache_view(cache, layer, kv_head, cache->n_tokens - 1, spans), position = 0;
             kvcache_view(&a->full, layer, kv_head, cache->n_tokens - 1, full);
             size_t dropped = kvcache_dropped(cache, layer, cache->n_tokens - 1);
+            size_t full_dropped = kvcache_dropped(&a->full, layer, cache->n_tokens - 1);
             for (size_t s = 0; s < n; position += spans[s++].n_tokens)
                 if (spans[s].store >= KV_FIRST_ENCODED &&
-                    compare_span(a, &spans[s], &full[0], position + dropped, sums_of(a, layer, kv_head), error) < 0)
+                    compare_span(a, &spans[s], position + dropped, &full[0], full_dropped, sums_of(a, layer, kv_head),
+                                 error) < 0)
                     return error->code;
         }
     return 0;

@@ -55,9 +55,9 @@ typedef struct ProfileSum {
 typedef struct ProfilePhase {
     ProfileSum ops[PROFILE_OP_COUNT];
     size_t n_steps, n_tokens;
-    double seconds;                                  /* of its steps and of what follows each, up to the next one */
-    double bytes_read[KV_MAX_RULES * KV_MAX_STORES]; /* by attention, by row of the ledger */
-    double encoded[KV_MAX_RULES * KV_MAX_STORES];    /* tokens that entered, by row, in each of its layers */
+    double seconds;                    /* of its steps and of what follows each, up to the next one */
+    double bytes_read[KV_LEDGER_ROWS]; /* by attention, by row of the ledger */
+    double encoded[KV_LEDGER_ROWS];    /* tokens that entered, by row, in each of its layers */
 } ProfilePhase;
 
 /* A batch through all layers, its logits read. Seconds since the profile began. */

@@ -36,7 +36,7 @@ typedef struct TimedBackend {
 } TimedBackend;
 
 /* What is forgotten here would be called with the wrong backend. */
-#define N_OPS 28
+#define N_OPS 29
 _Static_assert(sizeof(BackendOps) == N_OPS * sizeof(void (*)(void)), "a new operation needs a function here");
 
 static TimedBackend *timed(Backend *backend) {
@@ -178,6 +178,11 @@ static void timed_release_step(Backend *backend, BackendStep *step) {
     t->inner->ops->release_step(t->inner, step);
 }
 
+static const char *timed_lacks(const ModelConfig *config) {
+    (void)config; /* the other one was asked */
+    return NULL;
+}
+
 static int timed_measure_copies(Backend *backend, CopyBandwidth *out, Error *error) {
     Backend *inner = timed(backend)->inner;
     return inner->ops->measure_copies(inner, out, error);
@@ -247,11 +252,11 @@ static void timed_turns_back(Backend *backend, const KvCache *cache, size_t laye
     count(t, PROFILE_ANGLES, layer, begin, (double)n_tokens * head_dim * sizeof *rotation, 0);
 }
 
-static void timed_embed(Backend *backend, const Tensor *embedding, size_t n_tokens, float *x) {
+static void timed_embed(Backend *backend, const Tensor *embedding, float scale, size_t n_tokens, float *x) {
     TimedBackend *t = timed(backend);
     double begin = clock_seconds(), n_embd = (double)embedding->shape[0];
     double row_bytes = (double)embedding->size_bytes / (double)tensor_n_rows(embedding);
-    t->inner->ops->embed(t->inner, embedding, n_tokens, x);
+    t->inner->ops->embed(t->inner, embedding, scale, n_tokens, x);
     count(t, PROFILE_EMBED, 0, begin, (double)n_tokens * (row_bytes + n_embd * sizeof *x), 0);
 }
 
@@ -277,20 +282,38 @@ static void timed_matmul(Backend *backend, const WeightProduct *products, size_t
     count_product(t, n_products > 1 ? PROFILE_QKV : PROFILE_LOGITS, begin, products, n_products, n_tokens);
 }
 
-static void timed_matmul_swiglu(Backend *backend, const WeightProduct gate_up[2], RmsNorm norm, const float *x,
-                                size_t n_tokens) {
+static void timed_matmul_gated(Backend *backend, const WeightProduct gate_up[2], GateActivation activation,
+                               RmsNorm norm, const float *x, size_t n_tokens) {
     TimedBackend *t = timed(backend);
     double begin = clock_seconds();
-    t->inner->ops->matmul_swiglu(t->inner, gate_up, norm, x, n_tokens);
+    t->inner->ops->matmul_gated(t->inner, gate_up, activation, norm, x, n_tokens);
     count_product(t, PROFILE_GATE_UP, begin, gate_up, 2, n_tokens);
 }
 
+/* Of queries and keys, before they enter the cache. */
+static void timed_normalize(Backend *backend, RmsNorm norm, size_t n_rows, float *x) {
+    TimedBackend *t = timed(backend);
+    double begin = clock_seconds(), n_bytes = (double)(n_rows * norm.gain->shape[0] * sizeof *x);
+    t->inner->ops->normalize(t->inner, norm, n_rows, x);
+    settle(t);
+    profile_count(t->profile, PROFILE_APPEND, t->layer, begin, 2 * n_bytes, 0);
+}
+
+static void timed_soft_cap(Backend *backend, float cap, size_t n, float *x) {
+    TimedBackend *t = timed(backend);
+    double begin = clock_seconds();
+    t->inner->ops->soft_cap(t->inner, cap, n, x);
+    settle(t);
+    profile_count(t->profile, PROFILE_LOGITS, 0, begin, 2.0 * (double)(n * sizeof *x), 0);
+}
+
 /* The product behind attention, or the one that ends a layer. */
-static void timed_matmul_add(Backend *backend, const WeightProduct *product, const float *x, size_t n_tokens) {
+static void timed_matmul_add(Backend *backend, const WeightProduct *product, RmsNorm norm, const float *x,
+                             size_t n_tokens) {
     TimedBackend *t = timed(backend);
     bool ends_layer = sv_find(product->w->name, sv("ffn_down"), 0) < product->w->name.length;
     double begin = clock_seconds();
-    t->inner->ops->matmul_add(t->inner, product, x, n_tokens);
+    t->inner->ops->matmul_add(t->inner, product, norm, x, n_tokens);
     count_product(t, ends_layer ? PROFILE_FFN_DOWN : PROFILE_ATTN_OUTPUT, begin, product, 1, n_tokens);
     t->layer += ends_layer;
 }
@@ -304,10 +327,11 @@ static void timed_append(Backend *backend, KvCache *cache, size_t layer, size_t 
 }
 
 static void timed_attention(Backend *backend, KvCache *cache, size_t layer, size_t n_tokens, size_t n_heads,
-                            RopePairing pairing, const float *q, const float *shift_rotation, float *out) {
+                            RopePairing pairing, ScoreForm scores, const float *q, const float *shift_rotation,
+                            float *out) {
     TimedBackend *t = timed(backend);
     double begin = clock_seconds(), q_elements = (double)(n_tokens * n_heads * cache->layout.shape.head_dim);
-    t->inner->ops->attention(t->inner, cache, layer, n_tokens, n_heads, pairing, q, shift_rotation, out);
+    t->inner->ops->attention(t->inner, cache, layer, n_tokens, n_heads, pairing, scores, q, shift_rotation, out);
     count(t, PROFILE_ATTENTION, layer, begin, 2 * q_elements * sizeof *q, 0); /* what is read: later */
 }
 
@@ -355,8 +379,11 @@ static const BackendOps TIMED_OPS = {
     .turns_back = timed_turns_back,
     .embed = timed_embed,
     .matmul = timed_matmul,
-    .matmul_swiglu = timed_matmul_swiglu,
+    .matmul_gated = timed_matmul_gated,
     .matmul_add = timed_matmul_add,
+    .normalize = timed_normalize,
+    .soft_cap = timed_soft_cap,
+    .lacks = timed_lacks,
     .append = timed_append,
     .attention = timed_attention,
     .find_best = timed_find_best,

@@ -134,7 +134,7 @@ static int open_cache(Case *c, Error *error) {
     const Settings *s = c->bed->settings;
     char text[128];
     size_t n_ctx = at_least(c->depth, 64); /* a sink and a window fit */
-    KvShape shape = {1, s->n_kv_heads, s->head_dim, n_ctx, at_most(BATCH, c->depth)};
+    KvShape shape = {1, s->n_kv_heads, s->head_dim, n_ctx, at_most(BATCH, c->depth), {{0}}, 0};
     snprintf(text, sizeof text, strcmp(c->codec, "f16") == 0 ? "%s:*" : "sink=16,f16:32,%s:*", c->codec);
     c->policy = kv_policy_full();
     if (kv_policy_parse(text, &c->policy, error) < 0 || kv_policy_check(&c->policy, 1, s->head_dim, n_ctx, error) < 0 ||
