@@ -236,9 +236,12 @@ static void test_damaged_sentencepiece_vocabularies(void **state) {
                            sv("\xE2\x96\x81"),
                            sv("a"),
                            sv("\xE2\x96\x81"
-                              "a")};
-    int32_t types[] = {TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_CONTROL, TOKEN_NORMAL, TOKEN_NORMAL, TOKEN_NORMAL};
-    float scores[] = {0, 0, 0, -1, -2, -3};
+                              "a"),
+                           sv("  "),
+                           sv("\xE2\x96\x81\xE2\x96\x81")};
+    int32_t types[] = {TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_CONTROL,      TOKEN_NORMAL,
+                       TOKEN_NORMAL,  TOKEN_NORMAL,  TOKEN_USER_DEFINED, TOKEN_NORMAL};
+    float scores[] = {0, 0, 0, -1, -2, -3, 0, -4};
     Vocabulary vocabulary = {.kind = VOCABULARY_SENTENCEPIECE,
                              .n_tokens = 6,
                              .tokens = tokens,
@@ -260,7 +263,19 @@ static void test_damaged_sentencepiece_vocabularies(void **state) {
     vocabulary.add_space_prefix = 0;
     tokenizer = open_or_fail(&vocabulary);
     EXPECT_IDS(tokenizer, "a a", 0, 4, 5);
+    EXPECT_IDS(tokenizer, "a  a", 0, 4, 3, 5);
     tokenizer_free(tokenizer);
+
+    vocabulary.n_tokens = 7; /* spaces that are a user-defined token are taken before all else, as Gemma has them */
+    tokenizer = open_or_fail(&vocabulary);
+    EXPECT_IDS(tokenizer, "a  a", 0, 4, 6, 4);
+    EXPECT_IDS(tokenizer, "a   a", 0, 4, 6, 5);
+    tokenizer_free(tokenizer);
+    vocabulary.n_tokens = 8; /* unless another token is SentencePiece's spelling of them */
+    tokenizer = open_or_fail(&vocabulary);
+    EXPECT_IDS(tokenizer, "a  a", 0, 4, 3, 5);
+    tokenizer_free(tokenizer);
+    vocabulary.n_tokens = 6;
 
     vocabulary.scores = NULL;
     expect_refused(&vocabulary, ERROR_FORMAT, "scores");

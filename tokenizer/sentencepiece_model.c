@@ -198,6 +198,28 @@ static void write_float(Writer *writer, unsigned field, float value) {
         writer->bytes[writer->n++] = (char)(bits >> (8 * i));
 }
 
+#define SPACE "\xE2\x96\x81" /* U+2581, which SentencePiece writes for a space in pieces and in texts */
+
+static bool is_token(const Vocabulary *vocabulary, StringView text) {
+    for (size_t id = 0; id < vocabulary->n_tokens; id++)
+        if (sv_equal(vocabulary->tokens[id], text))
+            return true;
+    return false;
+}
+
+/* A user-defined piece: converters to GGUF write spaces in it as they are, and SentencePiece looks for it in texts
+ * whose spaces are written as its sign. Left alone where another token has that spelling. */
+static StringView user_defined(const Vocabulary *vocabulary, StringView text, char *escaped) {
+    size_t n = 0;
+    for (size_t i = 0; i < text.length; i++) {
+        bool is_space = text.bytes[i] == ' ';
+        memcpy(escaped + n, is_space ? SPACE : &text.bytes[i], is_space ? strlen(SPACE) : 1);
+        n += is_space ? strlen(SPACE) : 1;
+    }
+    StringView piece = {escaped, n};
+    return n > text.length && !is_token(vocabulary, piece) ? piece : text;
+}
+
 /* A piece without text (padding of the embedding matrix) gets a name, which no text can spell: it is control. */
 static void write_piece(Writer *writer, Writer *scratch, StringView text, float score, unsigned type, size_t id) {
     char padding[32];
@@ -239,7 +261,7 @@ int sentencepiece_model_build(const Vocabulary *vocabulary, const uint8_t *types
         if (length > UINT32_MAX / 4 || total > UINT32_MAX / 2)
             return error_set(error, ERROR_FORMAT, "vocabulary: token %zu has %zu bytes; convert the checkpoint again",
                              id, length);
-        total += length + FIELD_BYTES;
+        total += (types[id] == TOKEN_USER_DEFINED ? strlen(SPACE) : 1) * length + FIELD_BYTES;
         longest = at_least(length, longest);
         n_bytes += types[id] == TOKEN_BYTE;
     }
@@ -247,16 +269,23 @@ int sentencepiece_model_build(const Vocabulary *vocabulary, const uint8_t *types
         return error_set(error, ERROR_FORMAT,
                          "vocabulary: %zu of the 256 byte tokens <0x00> to <0xFF>; convert the checkpoint again",
                          n_bytes);
-    Writer writer = {malloc(total), 0}, scratch = {malloc(longest + 2 * FIELD_BYTES), 0};
-    if (writer.bytes == NULL || scratch.bytes == NULL) {
+    Writer writer = {malloc(total), 0}, scratch = {malloc(strlen(SPACE) * longest + 2 * FIELD_BYTES), 0};
+    char *escaped = malloc(strlen(SPACE) * longest + 1);
+    if (writer.bytes == NULL || scratch.bytes == NULL || escaped == NULL) {
         free(writer.bytes);
         free(scratch.bytes);
+        free(escaped);
         return error_memory(error, "the SentencePiece model", total);
     }
-    for (size_t id = 0; id < vocabulary->n_tokens; id++)
-        write_piece(&writer, &scratch, vocabulary->tokens[id], vocabulary->scores[id], types[id], id);
+    for (size_t id = 0; id < vocabulary->n_tokens; id++) {
+        StringView text = vocabulary->tokens[id];
+        if (types[id] == TOKEN_USER_DEFINED)
+            text = user_defined(vocabulary, text, escaped);
+        write_piece(&writer, &scratch, text, vocabulary->scores[id], types[id], id);
+    }
     write_settings(&writer, &scratch, n_bytes > 0, vocabulary);
     free(scratch.bytes);
+    free(escaped);
     *out = writer.bytes;
     *size_bytes = writer.n;
     return 0;

@@ -318,7 +318,7 @@ static int measure_shape(QuantBench *bench, QuantShape shape, const Progress *pr
 }
 
 int quant_bench_run(QuantBench *bench, Error *error) {
-    Progress progress = progress_begin("kv_quant_bench", bench->shapes.count * count_variants(bench));
+    Progress progress = progress_begin("kv_quant_bench", bench->shapes.count * count_variants(bench), "variants");
     int status = 0;
     for (size_t i = 0; i < bench->shapes.count && status == 0; i++)
         status = measure_shape(bench, bench->shapes.items[i], &progress, error);

@@ -36,7 +36,7 @@ typedef struct TimedBackend {
 } TimedBackend;
 
 /* What is forgotten here would be called with the wrong backend. */
-#define N_OPS 29
+#define N_OPS 31
 _Static_assert(sizeof(BackendOps) == N_OPS * sizeof(void (*)(void)), "a new operation needs a function here");
 
 static TimedBackend *timed(Backend *backend) {
@@ -295,16 +295,14 @@ static void timed_normalize(Backend *backend, RmsNorm norm, size_t n_rows, float
     TimedBackend *t = timed(backend);
     double begin = clock_seconds(), n_bytes = (double)(n_rows * norm.gain->shape[0] * sizeof *x);
     t->inner->ops->normalize(t->inner, norm, n_rows, x);
-    settle(t);
-    profile_count(t->profile, PROFILE_APPEND, t->layer, begin, 2 * n_bytes, 0);
+    count(t, PROFILE_APPEND, t->layer, begin, 2 * n_bytes, 0);
 }
 
 static void timed_soft_cap(Backend *backend, float cap, size_t n, float *x) {
     TimedBackend *t = timed(backend);
     double begin = clock_seconds();
     t->inner->ops->soft_cap(t->inner, cap, n, x);
-    settle(t);
-    profile_count(t->profile, PROFILE_LOGITS, 0, begin, 2.0 * (double)(n * sizeof *x), 0);
+    count(t, PROFILE_LOGITS, 0, begin, 2.0 * (double)(n * sizeof *x), 0);
 }
 
 /* The product behind attention, or the one that ends a layer. */
