@@ -22,6 +22,7 @@ import plot_results  # noqa: E402
 from plot_style import BOTH_THEMES, MARKERS, legend_above, new_figure, plt  # noqa: E402
 
 MB = 1e6
+WIDTH = 5.4  # inches: letters can be read on a telephone
 
 
 def labels_of(summary):
@@ -33,7 +34,7 @@ def labels_of(summary):
 def draw_bars(rows, labels, theme, unit, columns):
     """A bar for each label, of the (name, value) parts of its row one behind the other, with their sum; the same name has
     the same colour in all of them."""
-    figure, axes = new_figure(1.7 + 0.55 * len(rows))
+    figure, axes = new_figure(1.8 + 0.5 * len(rows), width=WIDTH)
     names = list(dict.fromkeys(name for row in rows for name, _ in row))
     styles = {}
     for i, name in enumerate(names):
@@ -58,14 +59,14 @@ def draw_memory(summary, theme):
     """Weights and what each tier takes for the whole context, a mode under the other."""
     rows = [[("weights", m["weights_bytes"] / MB)] + [(f"cache: {t['name']}", t["bytes"] / MB) for t in m["tiers"]]
             for m in summary["modes"]]
-    figure, axes = draw_bars(rows, labels_of(summary), theme, "MB", 4)
+    figure, axes = draw_bars(rows, labels_of(summary), theme, "MB", 3)
     axes.set_xlabel(f"MB for a context of {summary['modes'][0]['n_ctx']:,} tokens")
     return figure
 
 
 def draw_growth(summary, theme):
     """Bytes of the tokens that the cache holds, by tokens that it has seen, up to the whole context."""
-    figure, axes = new_figure()
+    figure, axes = new_figure(3.2, width=WIDTH)
     for i, (mode, label) in enumerate(zip(summary["modes"], labels_of(summary))):
         points = mode["growth"]
         axes.plot([p["tokens"] for p in points], [p["bytes_held"] / MB for p in points], color=theme.colours[i % 8],
@@ -86,23 +87,38 @@ def series_by_policy(depths):
     return series
 
 
+BETWEEN = 32  # points of a line between two that were measured
+
+
+def line_through(points):
+    """Depths and speeds between those measured: the time of a token is a straight line, as break_even takes it."""
+    depths, speeds = [], []
+    for (x0, y0, _), (x1, y1, _) in zip(points, points[1:]):
+        for i in range(BETWEEN):
+            share = i / BETWEEN
+            depths.append(x0 + share * (x1 - x0))
+            speeds.append(1 / ((1 - share) / y0 + share / y1))
+    return depths + [points[-1][0]], speeds + [points[-1][1]]
+
+
 def draw_depth(summary, theme):
     """Tokens a second by depth; a dotted line is the depth from which a policy is faster than the full cache."""
     depths = summary.get("depths")
     if not depths or len({r["depth"] for r in depths["results"]}) < 2:
         return None
-    figure, axes = new_figure()
+    figure, axes = new_figure(3.2, width=WIDTH)
     series = series_by_policy(depths)
-    modes = [points[0][2] for points in series.values()]
+    modes, n_marked = [points[0][2] for points in series.values()], 0
     for i, (policy, points) in enumerate(series.items()):
         label = points[0][2] if modes.count(points[0][2]) == 1 else policy
-        axes.plot([p[0] for p in points], [p[1] for p in points], marker=MARKERS[i % 8], color=theme.colours[i % 8],
-                  linewidth=2, label=label)
+        axes.plot(*line_through(points), marker=MARKERS[i % 8], markevery=BETWEEN, color=theme.colours[i % 8], linewidth=2,
+                  clip_on=False, zorder=3, label=label)
         depth = depths["break_even"].get(policy)
         if depth:
             axes.axvline(depth, color=theme.colours[i % 8], linestyle=":", linewidth=1.5)
-            axes.annotate(f"{depth:,.0f}", (depth, 0), (3, 4 + 13 * i), color=theme.colours[i % 8],
-                          textcoords="offset points")
+            axes.annotate(f"{depth:,.0f}", (depth, 1), (0, 2 + 11 * n_marked), color=theme.colours[i % 8], ha="center",
+                          xycoords=axes.get_xaxis_transform(), textcoords="offset points", fontsize=9)
+            n_marked += 1
     axes.set_xlabel("tokens in the cache")
     axes.set_ylabel("tokens a second")
     axes.set_xlim(left=0)
@@ -129,7 +145,7 @@ def draw_operations(summary, theme):
         row = [(o["operation"], o["seconds"] * ms) for o in phase["operations"] if o["operation"] in shown]
         rest = sum(o["seconds"] for o in phase["operations"] if o["operation"] not in shown)
         rows.append(row + [("all else", (rest + phase["unaccounted_seconds"]) * ms)])
-    figure, axes = draw_bars(rows, [label for _, label in modes], theme, "ms", 3)
+    figure, axes = draw_bars(rows, [label for _, label in modes], theme, "ms", 2)
     axes.set_xlabel("milliseconds of a generated token")
     return figure
 
@@ -165,8 +181,9 @@ def draw_quality(summary, theme):
         return None
     measures = QUALITY if any("rouge" in m for m in modes) else QUALITY[:3] if len(modes) > 1 else QUALITY[:1]
     n_rows = (len(measures) + 1) // 2
-    figure, grid = plt.subplots(n_rows, min(len(measures), 2), figsize=(7.2, n_rows * (1.1 + 0.42 * len(modes))),
+    figure, grid = plt.subplots(n_rows, min(len(measures), 2), figsize=(WIDTH, n_rows * (1.0 + 0.4 * len(modes))),
                                 layout="constrained", sharey=True, squeeze=False)
+    figure.get_layout_engine().set(wspace=0.06)
     for axes, (name, value, error) in zip(grid.flat, measures):
         draw_measure(axes, modes, value, error, theme)
         axes.set_xlabel(name)
@@ -179,7 +196,7 @@ def draw_quality(summary, theme):
 
 FIGURES = [("memory", draw_memory, "Memory: the weights, and the cache that is allocated for the whole context."),
            ("growth", draw_growth, "What the cache holds as tokens come."),
-           ("depth", draw_depth, "Speed by depth; dotted: from there on faster than the full cache."),
+           ("depth", draw_depth, "Speed by depth, with straight lines for the time of a token; dotted: from there on faster than the full cache."),
            ("quality", draw_quality, "Quality, with standard errors: how far each mode is from the full cache."),
            ("operations", draw_operations, "Where the time of a generated token goes.")]
 

@@ -32,9 +32,9 @@ class Theme:
                 "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "stowkv", "svg.fonttype": "path"}
 
 
-def new_figure(height=3.6, columns=1):
-    """A figure and its axes: one, or as many as columns beside each other."""
-    return plt.subplots(1, columns, figsize=(7.2 if columns == 1 else 4.5 * columns, height), layout="constrained")
+def new_figure(height=3.6, columns=1, width=7.2):
+    """A figure and its axes: one, of that width in inches, or as many as columns beside each other."""
+    return plt.subplots(1, columns, figsize=(width if columns == 1 else 4.5 * columns, height), layout="constrained")
 
 
 def legend_above(figure, columns):

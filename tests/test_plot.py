@@ -123,6 +123,15 @@ def check_figures():
         plot.plt.close("all")
 
 
+def check_crossing():
+    """Lines cross where the times of a token, as straight lines, are equal: 5 + d / 100 and 8 + d / 200 ms at 600."""
+    from plot import line_through
+    lines = [line_through([(d, 1e3 / (a + d * b), "") for d in (0, 400, 1000)]) for a, b in ((5, 0.01), (8, 0.005))]
+    assert lines[0][0] == lines[1][0] and set(lines[0][0]) >= {0, 400, 1000}
+    slower = [x for x, a, b in zip(lines[0][0], lines[0][1], lines[1][1]) if a < b]
+    assert 600 < slower[0] <= 600 + 600 / 32, slower
+
+
 def draw_profile(folder, summary):
     folder.mkdir()
     (folder / "summary.json").write_text(json.dumps(summary))
@@ -155,6 +164,7 @@ def main():
         check_errors(pathlib.Path(folder))
         check_profiles(pathlib.Path(folder))
     check_figures()
+    check_crossing()
     check_intervals()
 
 

@@ -23,7 +23,7 @@ static const char HEAD[] =
     "table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal; }\n"
     "th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }\n"
     "th:first-child, td:first-child { text-align: left; }\n"
-    "figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; }\n"
+    "figure { margin: 1rem 0; } figure img { width: 100%; max-width: 42rem; height: auto; }\n"
     "pre { white-space: pre-wrap; border-left: 3px solid var(--line); padding-left: .8rem; }\n"
     "</style>\n</head>\n<body>\n";
 
