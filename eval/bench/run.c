@@ -183,10 +183,10 @@ int bench_first_token(Bench *bench, const Tokenizer *tokenizer, double program_s
 
 /* ---- Measuring */
 
-/* While a cache is filled: how far all is, and how fast this is. */
+/* While a cache is filled: how far all is, and how fast this is; in less than 80 columns. */
 static void show_progress(Bench *bench, const BenchMode *mode, size_t repetition, size_t depth, double rate) {
     char note[128];
-    int n = snprintf(note, sizeof note, "repetition %zu of %zu, %s to depth %zu", repetition + 1, bench->n_repetitions,
+    int n = snprintf(note, sizeof note, "%zu of %zu, %s to %zu", repetition + 1, bench->n_repetitions,
                      kv_policy_mode(&mode->policy), depth);
     if (rate > 0)
         snprintf(note + n, sizeof note - (size_t)n, ", %.0f tokens/s", rate);
