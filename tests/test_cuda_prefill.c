@@ -267,7 +267,8 @@ static void check_case(const Case *c) {
     for (size_t i = 0; i < MAX_BATCHES && c->batches[i] > 0; i++) {
         size_t n = c->batches[i], row = bench.c.n_kv_heads * c->head_dim, first = bench.s.cache.n_tokens * row;
         for (size_t kv_head = 0; kv_head < bench.c.n_kv_heads; kv_head++)
-            kvcache_append(&bench.s.cache, c->layer, kv_head, n, bench.keys + first, bench.values + first);
+            kvcache_append(&bench.s.cache, c->layer, kv_head, n,
+                           &(KvRows){.keys = bench.keys + first, .values = bench.values + first});
         attend_batch(&bench, n);
         for (size_t kv_head = 0; kv_head < bench.c.n_kv_heads; kv_head++)
             kvcache_commit(&bench.s.cache, c->layer, kv_head, n);

@@ -249,7 +249,7 @@ static uint64_t hash_state(const char *codec, uint64_t seed) {
     uint64_t random = 1;
     snprintf(policy_text, sizeof policy_text, "block=32,sink=2,f16:8,%s:*", codec);
     KvPolicy policy = policy_of(policy_text);
-    KvShape shape = {1, N_HEADS, DIM, N, N};
+    KvShape shape = {.n_layers = 1, .n_kv_heads = N_HEADS, .head_dim = DIM, .n_ctx = N, .n_batch = N};
     for (size_t i = 0; i < N * N_HEADS * DIM; i++) {
         (&keys[0][0][0])[i] = (float)random_below(&random, 2001) / 1000 - 1;
         (&values[0][0][0])[i] = (float)random_below(&random, 2001) / 1000 - 1;
