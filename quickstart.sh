@@ -13,7 +13,7 @@ PROMPT+='forget it. Summarise the story in two sentences.'
 readonly PROMPT
 readonly MAX_NEW_TOKENS=80
 readonly PACKAGES=(build-essential cmake pkg-config ca-certificates curl python3 python3-venv libsentencepiece-dev
-    libpcre2-dev libcjson-dev libutf8proc-dev libxxhash-dev liblmdb-dev libcmocka-dev)
+    libpcre2-dev libcjson-dev libminizip-dev libutf8proc-dev libxxhash-dev liblmdb-dev libcmocka-dev zlib1g-dev)
 readonly CROSS_PACKAGES=(gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user)
 
 usage() {

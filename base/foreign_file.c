@@ -7,9 +7,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#define CONVERT "convert it to GGUF with llama.cpp's convert_hf_to_gguf.py"
-#define UNPACK  "unpack it first"
-#define OLD     "llama.cpp stopped reading it in 2023; convert the original checkpoint to GGUF again"
+#define UNPACK "unpack it first"
+#define OLD    "llama.cpp stopped reading it in 2023; convert the original checkpoint to GGUF again"
 
 typedef struct Magic {
     size_t offset;
@@ -28,7 +27,8 @@ static const Magic MAGICS[] = {
     MAGIC(0, "algg", "a LoRA adapter for GGML (ggla)", "name the model itself, merged with the adapter"),
     MAGIC(0, "nsgg", "a saved session of llama.cpp (ggsn)", "name the model itself"),
     MAGIC(0, "qsgg", "a saved state of llama.cpp (ggsq)", "name the model itself"),
-    MAGIC(0, "\x80\x02\x8a\x0a", "a PyTorch checkpoint (pickle)", CONVERT),
+    MAGIC(0, "\x80\x02\x8a\x0a", "a PyTorch checkpoint as before version 1.6 (a pickle, no zip archive)",
+          "load it with PyTorch and save it again"),
     MAGIC(0, "\x89HDF\r\n\x1a\n", "an HDF5 file (Keras)", "use a checkpoint in GGUF"),
     MAGIC(4, "TFL3", "a TensorFlow Lite model", "use a checkpoint in GGUF"),
     MAGIC(0, "\x93NUMPY", "an array of NumPy", "use a checkpoint in GGUF"),
@@ -181,8 +181,8 @@ static bool is_safetensors(StringView data) {
 static int refuse_zip(StringView data, const char *path, const char *expected, Error *error) {
     StringView head = {data.bytes, at_most(data.length, TEXT_BYTES)};
     bool pytorch = holds(head, "data.pkl") || holds(head, "/version") || holds(head, "/byteorder");
-    return refuse(path, pytorch ? "a PyTorch checkpoint" : "a ZIP archive", expected, pytorch ? CONVERT : UNPACK,
-                  error);
+    return refuse(path, pytorch ? "a PyTorch checkpoint" : "a ZIP archive", expected,
+                  pytorch ? "name it with --checkpoint_path" : UNPACK, error);
 }
 
 static bool begins_with_zeros(StringView data) {

@@ -40,7 +40,7 @@ const Tensor *checkpoint_tensor(const Checkpoint *checkpoint, const char *name);
 /* For readers: */
 
 /* What a file that is none should have been, for messages. */
-#define CHECKPOINT_FORMATS "a model in GGUF, safetensors or llama2.c's format"
+#define CHECKPOINT_FORMATS "a model in GGUF, safetensors, PyTorch's or llama2.c's format"
 
 /* Maps a further file and returns it, valid until the next is mapped; NULL on failure. */
 const MappedFile *checkpoint_map(Checkpoint *checkpoint, const char *path, Error *error);

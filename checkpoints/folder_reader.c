@@ -6,6 +6,7 @@
 #include "base/foreign_file.h"
 #include "base/json_document.h"
 #include "checkpoints/hf_config.h"
+#include "checkpoints/pth.h"
 #include "checkpoints/safetensors.h"
 #include "checkpoints/shard_index.h"
 #include "checkpoints/tensor_names.h"
@@ -19,8 +20,8 @@
 
 /* What weights are called, in the order in which they are looked for. */
 static const char *const WEIGHTS_NAMES[] = {
-    "model.safetensors",
-    "model.safetensors" INDEX_SUFFIX,
+    "model.safetensors", "model.safetensors" INDEX_SUFFIX, "pytorch_model.bin", "pytorch_model.bin" INDEX_SUFFIX,
+    "model.pth",
 };
 
 typedef struct Folder {
@@ -81,16 +82,20 @@ static int read_config(const Folder *folder, bool *tied_output, Error *error) {
     return status;
 }
 
+/* The tensors of the file that was mapped last. */
+static int add_mapped(Checkpoint *checkpoint, const char *path, Error *error) {
+    const MappedFile *file = &checkpoint->files[checkpoint->n_files - 1];
+    if (safetensors_recognises(file))
+        return safetensors_add(checkpoint, file, path, error);
+    if (pth_recognises(file))
+        return pth_add(checkpoint, file, path, error);
+    if (foreign_file_refuse(mapped_file_bytes(file), path, CHECKPOINT_FORMATS, error) < 0)
+        return error->code;
+    return error_set(error, ERROR_FORMAT, "%s: is neither safetensors nor a PyTorch checkpoint; fetch it again", path);
+}
+
 static int add_file(Checkpoint *checkpoint, const char *path, Error *error) {
-    const MappedFile *mapped = checkpoint_map(checkpoint, path, error);
-    if (mapped == NULL)
-        return error->code;
-    MappedFile file = *mapped; /* a copy: mapping further files moves the list */
-    if (safetensors_recognises(&file))
-        return safetensors_add(checkpoint, &file, path, error);
-    if (foreign_file_refuse(mapped_file_bytes(&file), path, CHECKPOINT_FORMATS, error) < 0)
-        return error->code;
-    return error_set(error, ERROR_FORMAT, "%s: is no safetensors file; fetch it again", path);
+    return checkpoint_map(checkpoint, path, error) == NULL ? error->code : add_mapped(checkpoint, path, error);
 }
 
 /* The files that an index lists. */
@@ -115,13 +120,18 @@ static int add_weights(const Folder *folder, const char *path, Error *error) {
     return ends_with(path, INDEX_SUFFIX) ? add_shards(folder, path, error) : add_file(folder->checkpoint, path, error);
 }
 
-static int read_all(const Folder *folder, const char *weights, Error *error) {
+/* The configuration, and the names that tensors have in GGUF. */
+static int complete(const Folder *folder, Error *error) {
     bool tied_output = false;
-    if (read_config(folder, &tied_output, error) < 0 || add_weights(folder, weights, error) < 0)
+    if (read_config(folder, &tied_output, error) < 0)
         return error->code;
     if (tensor_names_adopt(folder->checkpoint, tied_output, folder->path, error) < 0)
         return error->code;
     return checkpoint_read_tokenizer(folder->checkpoint, folder->prefix, error);
+}
+
+static int read_all(const Folder *folder, const char *weights, Error *error) {
+    return add_weights(folder, weights, error) < 0 ? error->code : complete(folder, error);
 }
 
 int folder_read(Checkpoint *checkpoint, const char *path, Error *error) {
@@ -164,16 +174,22 @@ static bool recognises_safetensors(const MappedFile *file, const char *path) {
     return safetensors_recognises(file);
 }
 
-/* A file of weights by its own name: with the other shards where it is one. */
+/* A file of weights by its own name, which is mapped: with the other shards where it is one. */
 static int read_weights(Checkpoint *checkpoint, const char *path, Error *error) {
     Folder folder;
     char index[256];
     if (open_folder(&folder, checkpoint, path, error) < 0)
         return error->code;
     if (!index_of_shard(base_name(path), index, sizeof index))
-        return read_all(&folder, path, error);
+        return add_mapped(checkpoint, path, error) < 0 ? error->code : complete(&folder, error);
     const char *index_path = path_of(&folder, index, error);
     return index_path == NULL ? error->code : read_all(&folder, index_path, error);
 }
 
+static bool recognises_pth(const MappedFile *file, const char *path) {
+    (void)path;
+    return pth_recognises(file);
+}
+
+const CheckpointReader PTH_READER = {"PyTorch .pth", recognises_pth, read_weights};
 const CheckpointReader SAFETENSORS_READER = {"safetensors", recognises_safetensors, read_weights};

@@ -13,6 +13,6 @@ bool folder_recognises(const char *path);
 int folder_read(Checkpoint *checkpoint, const char *path, Error *error);
 
 /* Files of weights that say nothing of the configuration, which lies beside them. */
-extern const CheckpointReader SAFETENSORS_READER;
+extern const CheckpointReader SAFETENSORS_READER, PTH_READER;
 
 #endif

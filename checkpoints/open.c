@@ -14,7 +14,7 @@
 
 #include <stdlib.h>
 
-static const CheckpointReader *const READERS[] = {&GGUF_READER, &SAFETENSORS_READER, &LLAMA2C_READER};
+static const CheckpointReader *const READERS[] = {&GGUF_READER, &SAFETENSORS_READER, &PTH_READER, &LLAMA2C_READER};
 
 static int by_name(const void *a, const void *b) {
     StringView x = (*(const Tensor *const *)a)->name, y = (*(const Tensor *const *)b)->name;

@@ -20,6 +20,8 @@ set(ENV{PKG_CONFIG_SYSROOT_DIR} ${root})
 
 set(libraries ${root}/usr/lib/aarch64-linux-gnu)
 add_compile_options(-isystem ${root}/usr/include)
-set(CMAKE_EXE_LINKER_FLAGS_INIT "-L${libraries} -Wl,-rpath,${libraries}")
+# An old-style rpath, which counts for the libraries of libraries too: minizip's zlib is found by it.
+set(paths ${libraries}:${root}/lib/aarch64-linux-gnu)
+set(CMAKE_EXE_LINKER_FLAGS_INIT "-L${libraries} -Wl,--disable-new-dtags,-rpath,${paths}")
 
 set(CMAKE_CROSSCOMPILING_EMULATOR qemu-aarch64 -L /usr/aarch64-linux-gnu)

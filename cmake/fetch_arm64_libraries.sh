@@ -6,8 +6,8 @@
 set -euo pipefail
 
 (($# == 1)) || { printf 'usage: fetch_arm64_libraries.sh FOLDER\n' >&2; exit 2; }
-readonly PACKAGES=(libcjson1 libcjson-dev libcmocka0 libcmocka-dev liblmdb0 liblmdb-dev libpcre2-8-0 libpcre2-dev libsentencepiece0
-    libsentencepiece-dev libutf8proc2 libutf8proc-dev libxxhash0 libxxhash-dev)
+readonly PACKAGES=(libcjson1 libcjson-dev libcmocka0 libcmocka-dev liblmdb0 liblmdb-dev libminizip1 libminizip-dev libpcre2-8-0
+    libpcre2-dev libsentencepiece0 libsentencepiece-dev libutf8proc2 libutf8proc-dev libxxhash0 libxxhash-dev zlib1g zlib1g-dev)
 { command -v apt-get && command -v dpkg-deb; } >/dev/null ||
     { printf 'fetch_arm64_libraries.sh: error: needs apt-get and dpkg-deb, of Debian\n' >&2; exit 1; }
 

@@ -26,7 +26,7 @@ typedef struct SessionOptions {
 
 #define SESSION_OPTIONS(o)                                                                                             \
     {"Model", OPTION_HEADING, NULL, NULL, NULL, 0, 0},                                                                 \
-    {"checkpoint_path", OPTION_INPUT, &(o).checkpoint_path, "PATH", "a GGUF file, a folder of Hugging Face, or a llama2.c .bin; required", 0, 0},\
+    {"checkpoint_path", OPTION_INPUT, &(o).checkpoint_path, "PATH", "a model: GGUF, a Hugging Face folder, .pth, or llama2.c .bin; required", 0, 0},\
     {"tokenizer_path", OPTION_INPUT, &(o).tokenizer_path, "PATH",                                                     \
      "tokenizer.json, SentencePiece's or tiktoken's .model; default: in the checkpoint or beside it", 0, 0},                                         \
     {"device", OPTION_STRING, &(o).device, "NAME",                                                                     \

@@ -15,16 +15,17 @@
 
 /* Containers that must give the same bits, of the model whose tokens and logits have the name. */
 static const struct {
-    const char *model, *containers[8];
+    const char *model, *containers[10];
 } SAME[] = {
-    {"f32", {"f32.gguf", "f32.bin"}},
+    {"f32", {"f32.gguf", "f32.bin", "f32_fast", "f32_fast/model.pth"}},
     {"f32",
      {"f32_hf", "f32_hf/model.safetensors", "f32_hf/config.json", "f32_sharded",
-      "f32_sharded/model-00002-of-00002.safetensors", "f32_sharded/model.safetensors.index.json"}},
-    {"f16", {"f16.gguf"}},
-    {"f16", {"f16_hf", "f16_sharded"}},
-    {"bf16", {"bf16.gguf"}},
-    {"bf16", {"bf16_hf", "bf16_sharded"}},
+      "f32_sharded/model-00002-of-00002.safetensors", "f32_sharded/model.safetensors.index.json", "f32_torch",
+      "f32_torch/pytorch_model.bin"}},
+    {"f16", {"f16.gguf", "f16_fast"}},
+    {"f16", {"f16_hf", "f16_sharded", "f16_torch"}},
+    {"bf16", {"bf16.gguf", "bf16_fast"}},
+    {"bf16", {"bf16_hf", "bf16_sharded", "bf16_torch"}},
 };
 
 static float *run(ModelCase *c, const char *container, size_t *n_vocab) {
@@ -56,7 +57,7 @@ static void test_same_logits(void **state) {
         uint64_t first_hash = 0;
         snprintf(name, sizeof name, "containers/%s.tokens", SAME[i].model);
         assert_true(model_case_load(&c, fixture_path("STOWKV_FIXTURES", name)));
-        for (size_t j = 0; j < 8 && SAME[i].containers[j] != NULL; j++) {
+        for (size_t j = 0; j < 10 && SAME[i].containers[j] != NULL; j++) {
             size_t n_vocab;
             float *logits = run(&c, SAME[i].containers[j], &n_vocab);
             double rms = model_case_check(&c, logits, n_vocab, ROUNDS_NOTHING, "cpu");
