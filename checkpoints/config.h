@@ -28,6 +28,7 @@ typedef struct ModelFamily {
     QkNorm qk_norm;
     GateActivation activation;
     bool scales_embedding;   /* by sqrt(n_embd) */
+    bool gains_less_one;     /* what Hugging Face's files have of norms' gains; GGUF's have the gains */
     size_t window_period;    /* which layers a sliding window is for: of each so many all but the last; 0: all; 1: none,
                                 and a model that has one is refused */
     double local_rope_theta; /* RoPE's base in those layers, without scaling; 0: as in the others */

@@ -73,13 +73,12 @@ static int read_rope_scaling(const Gguf *gguf, ModelConfig *config, Error *error
 
 /* Lengths of heads of which 0 says that the file does not know. */
 static int read_head_dims(const Gguf *gguf, ModelConfig *config, Error *error) {
-    size_t key_length = 0, value_length = 0, rope_dims = 0, local[3] = {0};
+    static const char *const LOCAL[] = {"attention.key_length_swa", "attention.value_length_swa",
+                                        "rope.dimension_count_swa"};
+    size_t key_length = 0, value_length = 0, rope_dims = 0;
     if (get_size(gguf, config, "attention.key_length", false, &key_length, error) < 0 ||
         get_size(gguf, config, "attention.value_length", false, &value_length, error) < 0 ||
-        get_size(gguf, config, "rope.dimension_count", false, &rope_dims, error) < 0 ||
-        get_size(gguf, config, "attention.key_length_swa", false, &local[0], error) < 0 ||
-        get_size(gguf, config, "attention.value_length_swa", false, &local[1], error) < 0 ||
-        get_size(gguf, config, "rope.dimension_count_swa", false, &local[2], error) < 0)
+        get_size(gguf, config, "rope.dimension_count", false, &rope_dims, error) < 0)
         return error->code;
     config->head_dim = key_length > 0 ? key_length : config->n_heads > 0 ? config->n_embd / config->n_heads : 0;
     if (config->head_dim == 0)
@@ -90,12 +89,16 @@ static int read_head_dims(const Gguf *gguf, ModelConfig *config, Error *error) {
                          "supported; all three must be equal",
                          gguf->path, config->head_dim, rope_dims > 0 ? rope_dims : config->head_dim,
                          value_length > 0 ? value_length : config->head_dim);
-    for (size_t i = 0; i < 3; i++)
-        if (local[i] > 0 && local[i] != config->head_dim)
+    for (size_t i = 0; i < 3; i++) {
+        size_t local = 0;
+        if (get_size(gguf, config, LOCAL[i], false, &local, error) < 0)
+            return error->code;
+        if (local > 0 && local != config->head_dim)
             return error_set(error, ERROR_UNSUPPORTED,
-                             "%s: layers with a sliding window have heads of %zu, the others of %zu, which is not "
-                             "supported; use a checkpoint whose layers are alike",
-                             gguf->path, local[i], config->head_dim);
+                             "%s: %s is %zu, and other layers have heads of %zu, which is not supported; use a "
+                             "checkpoint whose layers are alike",
+                             gguf->path, LOCAL[i], local, config->head_dim);
+    }
     return 0;
 }
 

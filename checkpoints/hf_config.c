@@ -83,8 +83,38 @@ static const ConfigKey ROPE_KEYS[] = {
     HARMLESS("original_max_position_embeddings", REMARK),
 };
 
-static const ConfigKey MISTRAL_KEYS[] = {
-    READ("sliding_window"),
+/* Keys of classes whose layers may look back on some tokens alone. */
+#define WINDOW_KEYS READ("sliding_window"), READ("layer_types"), READ("sliding_window_pattern"), \
+    READ("_sliding_window_pattern")
+
+static const ConfigKey WINDOWED_KEYS[] = {WINDOW_KEYS};
+
+static const ConfigKey QWEN_KEYS[] = {
+    WINDOW_KEYS, HARMLESS("max_window_layers", "it is about a sliding window, which is off"),
+};
+
+static const ConfigKey GEMMA_KEYS[] = {
+    WINDOW_KEYS,
+    TEXT("hidden_act", "another activation than GELU", "gelu_pytorch_tanh"),
+    TEXT("hidden_activation", "another activation than GELU", "gelu_pytorch_tanh"),
+    FIELD("query_pre_attn_scalar", KEY_REAL_F32, true, score_divisor),
+    FIELD("attn_logit_softcapping", KEY_REAL_F32, false, score_cap),
+    FIELD("final_logit_softcapping", KEY_REAL_F32, false, logit_cap),
+    FIELD("rope_local_base_freq", KEY_REAL, false, local_rope_theta), /* otherwise the family's */
+    OFF("use_bidirectional_attention", "attention to later tokens"),
+    HARMLESS("cache_implementation", "the cache is this program's"),
+};
+
+static const ConfigKey SMOLLM3_KEYS[] = {
+    WINDOW_KEYS, READ("no_rope_layers"), READ("no_rope_layer_interval"),
+    HARMLESS("max_window_layers", "it is about a sliding window, which is off"),
+};
+
+static const ConfigKey PHI3_KEYS[] = {
+    WINDOW_KEYS,
+    HARMLESS("auto_map", "the program that comes with the checkpoint is this class"),
+    HARMLESS("original_max_position_embeddings", REMARK),
+    HARMLESS("embd_pdrop", TRAINING), HARMLESS("resid_pdrop", TRAINING),
 };
 /* clang-format on */
 
@@ -98,7 +128,14 @@ typedef struct Architecture {
 
 static const Architecture ARCHITECTURES[] = {
     {"LlamaForCausalLM", "llama", false, NO_TABLE},
-    {"MistralForCausalLM", "llama", false, TABLE(MISTRAL_KEYS)},
+    {"MistralForCausalLM", "llama", false, TABLE(WINDOWED_KEYS)},
+    {"Qwen2ForCausalLM", "qwen2", false, TABLE(QWEN_KEYS)},
+    {"Qwen3ForCausalLM", "qwen3", false, TABLE(QWEN_KEYS)},
+    {"Gemma2ForCausalLM", "gemma2", true, TABLE(GEMMA_KEYS)},
+    {"Gemma3ForCausalLM", "gemma3", true, TABLE(GEMMA_KEYS)},
+    {"Olmo2ForCausalLM", "olmo2", false, NO_TABLE},
+    {"SmolLM3ForCausalLM", "smollm3", true, TABLE(SMOLLM3_KEYS)},
+    {"Phi3ForCausalLM", "phi3", false, TABLE(PHI3_KEYS)},
 };
 
 static const Architecture *find_architecture(const ConfigReading *reading, const cJSON *root, Error *error) {
@@ -149,17 +186,84 @@ static int read_rope(const ConfigReading *reading, const cJSON *rope, Error *err
     return 0;
 }
 
+/* The item, NULL where it is missing or null. */
+static const cJSON *find_item(const cJSON *root, const char *name) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(root, name);
+    return cJSON_IsNull(item) ? NULL : item;
+}
+
+/* One value for each layer: those of which `is_one` holds are put into the set. */
+static int read_layers(const ConfigReading *reading, const cJSON *list, bool (*is_one)(const cJSON *item),
+                       LayerSet *set, Error *error) {
+    size_t layer = 0;
+    if (!cJSON_IsArray(list) || (size_t)cJSON_GetArraySize(list) != reading->config->n_layers)
+        return config_wrong_type(reading, list, "a value for each layer", error);
+    for (const cJSON *item = list->child; item != NULL; item = item->next, layer++)
+        if (is_one(item))
+            layer_set_add(set, layer);
+    return 0;
+}
+
+static bool is_sliding(const cJSON *item) {
+    return !cJSON_IsString(item) || strcmp(item->valuestring, "full_attention") != 0;
+}
+
+static bool is_zero(const cJSON *item) {
+    return !cJSON_IsNumber(item) || item->valuedouble == 0;
+}
+
+/* The period of a pattern by layers, of the file or else the family's. */
+static int read_period(const ConfigReading *reading, const cJSON *item, size_t *period, Error *error) {
+    if (item == NULL || (json_whole_number(item, period) && *period > 0))
+        return 0;
+    return config_wrong_type(reading, item, "a whole number above 0", error);
+}
+
+/* Which layers have the window: as the file lists them, or by a period. */
+static int read_local_layers(const ConfigReading *reading, const cJSON *root, Error *error) {
+    ModelConfig *config = reading->config;
+    const cJSON *types = find_item(root, "layer_types"), *pattern = find_item(root, "sliding_window_pattern");
+    size_t period = config->family->window_period;
+    if (types != NULL)
+        return read_layers(reading, types, is_sliding, &config->local, error);
+    if (read_period(reading, pattern != NULL ? pattern : find_item(root, "_sliding_window_pattern"), &period, error) <
+        0)
+        return error->code;
+    layer_set_add_periodic(&config->local, config->n_layers, period, false);
+    return 0;
+}
+
 /* A window as long as the context is none. */
-static int check_window(const ConfigReading *reading, const cJSON *root, Error *error) {
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(root, "sliding_window");
+static int read_window(const ConfigReading *reading, const cJSON *root, Error *error) {
+    const cJSON *item = find_item(root, "sliding_window");
     size_t window = 0;
-    if (item == NULL || cJSON_IsNull(item))
+    if (item == NULL || cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(root, "use_sliding_window")))
         return 0;
     if (!json_whole_number(item, &window))
         return config_wrong_type(reading, item, "a whole number", error);
-    return window == 0 || window >= reading->config->n_ctx_train
-               ? 0
-               : config_refuse(reading, item, "a sliding window", error);
+    if (window == 0 || window >= reading->config->n_ctx_train)
+        return 0;
+    if (read_local_layers(reading, root, error) < 0)
+        return error->code;
+    if (layer_set_is_empty(&reading->config->local) && find_item(root, "layer_types") == NULL)
+        return config_refuse(reading, item, "a sliding window of layers that nothing names", error);
+    reading->config->lookback = layer_set_is_empty(&reading->config->local) ? 0 : window;
+    return 0;
+}
+
+/* Layers without RoPE: a 0 for each of them, or the last of each so many. */
+static int read_no_rope(const ConfigReading *reading, const cJSON *root, Error *error) {
+    ModelConfig *config = reading->config;
+    const cJSON *list = find_item(root, "no_rope_layers");
+    size_t period = config->family->no_rope_period;
+    if (period == 0)
+        return 0;
+    if (list != NULL && !(cJSON_IsArray(list) && list->child == NULL))
+        return read_layers(reading, list, is_zero, &config->no_rope, error);
+    if (read_period(reading, find_item(root, "no_rope_layer_interval"), &period, error) < 0)
+        return error->code;
+    layer_set_add_periodic(&config->no_rope, config->n_layers, period, true);
+    return 0;
 }
 
 static int read_tied(const ConfigReading *reading, const cJSON *root, bool *tied, Error *error) {
@@ -186,7 +290,8 @@ int hf_config_read(const cJSON *root, const char *path, ModelConfig *config, boo
     if (config->family == NULL || config_read_keys(&reading, root, tables, 2, error) < 0 ||
         read_rope(&reading, cJSON_GetObjectItemCaseSensitive(root, "rope_scaling"), error) < 0 ||
         read_rope(&reading, cJSON_GetObjectItemCaseSensitive(root, "rope_parameters"), error) < 0 ||
-        check_window(&reading, root, error) < 0 || read_tied(&reading, root, tied_output, error) < 0)
+        read_window(&reading, root, error) < 0 || read_no_rope(&reading, root, error) < 0 ||
+        read_tied(&reading, root, tied_output, error) < 0)
         return error->code;
     if (config_key_missing(root, "num_key_value_heads"))
         config->n_kv_heads = config->n_heads;

@@ -1,19 +1,18 @@
 /* The tables of names, and the translation; see tensor_names.h. */
 #include "checkpoints/tensor_names.h"
 
-#include "base/checked.h"
+#include "base/block_decode.h"
+#include "checkpoints/fused.h"
 #include "checkpoints/roles.h"
 
 #include <assert.h>
 #include <stdio.h>
 
-enum { MOST_PARTS = 3 };
-
 /* A name of theirs, in which '*' stands for the number of a layer, and the one or more roles in GGUF's table whose rows
  * it holds one behind the other. */
 typedef struct NameRow {
     const char *theirs;
-    const char *roles[MOST_PARTS];
+    const char *roles[FUSED_PARTS];
     const char *family; /* NULL: of all; rows of a family stand before those of all */
 } NameRow;
 
@@ -27,8 +26,17 @@ static const NameRow HUGGING_FACE_NAMES[] = {
     {"model.layers.*.self_attn.q_proj.bias", {"attn_q.bias"}, NULL},
     {"model.layers.*.self_attn.k_proj.bias", {"attn_k.bias"}, NULL},
     {"model.layers.*.self_attn.v_proj.bias", {"attn_v.bias"}, NULL},
+    {"model.layers.*.self_attn.qkv_proj.weight", {"attn_q.weight", "attn_k.weight", "attn_v.weight"}, "phi3"},
+    {"model.layers.*.self_attn.q_norm.weight", {"attn_q_norm.weight"}, NULL},
+    {"model.layers.*.self_attn.k_norm.weight", {"attn_k_norm.weight"}, NULL},
     {"model.layers.*.self_attn.o_proj.weight", {"attn_output.weight"}, NULL},
+    {"model.layers.*.post_attention_layernorm.weight", {"post_attention_norm.weight"}, "gemma2"},
+    {"model.layers.*.post_attention_layernorm.weight", {"post_attention_norm.weight"}, "gemma3"},
+    {"model.layers.*.post_attention_layernorm.weight", {"post_attention_norm.weight"}, "olmo2"},
     {"model.layers.*.post_attention_layernorm.weight", {"ffn_norm.weight"}, NULL},
+    {"model.layers.*.pre_feedforward_layernorm.weight", {"ffn_norm.weight"}, NULL},
+    {"model.layers.*.post_feedforward_layernorm.weight", {"post_ffw_norm.weight"}, NULL},
+    {"model.layers.*.mlp.gate_up_proj.weight", {"ffn_gate.weight", "ffn_up.weight"}, "phi3"},
     {"model.layers.*.mlp.gate_proj.weight", {"ffn_gate.weight"}, NULL},
     {"model.layers.*.mlp.up_proj.weight", {"ffn_up.weight"}, NULL},
     {"model.layers.*.mlp.down_proj.weight", {"ffn_down.weight"}, NULL},
@@ -106,38 +114,6 @@ static int name_tensor(Checkpoint *checkpoint, size_t i, const TensorRole *role,
     return 0;
 }
 
-/* Rows of a fused matrix, by the roles' lengths. The tensor becomes the first part, the others follow behind the last.
- */
-static int split_rows(Checkpoint *checkpoint, size_t i, const NameRow *row, size_t layer, const char *path,
-                      Error *error) {
-    const Tensor whole = checkpoint->tensors[i];
-    size_t rows[MOST_PARTS] = {0}, n_parts = 0, sum = 0;
-    for (; n_parts < MOST_PARTS && row->roles[n_parts] != NULL; n_parts++) {
-        rows[n_parts] = role_length(tensor_role(sv(row->roles[n_parts]))->rows, &checkpoint->config);
-        sum += rows[n_parts];
-    }
-    if (whole.n_dims != 2 || whole.shape[1] != sum)
-        return error_set(error, ERROR_FORMAT,
-                         "%s: %.*s: has %zu rows, expected %zu of its parts together; its configuration belongs to "
-                         "another model",
-                         path, SV_ARGS(whole.name), whole.shape[1], sum);
-    size_t row_bytes = whole.size_bytes / sum, done = 0, first_added = checkpoint->n_tensors;
-    if (checkpoint_add_tensors(checkpoint, n_parts - 1, error) == NULL)
-        return error->code;
-    for (size_t part = 0; part < n_parts; part++) {
-        size_t at = part == 0 ? i : first_added + part - 1;
-        Tensor *tensor = &checkpoint->tensors[at];
-        *tensor = whole;
-        tensor->shape[1] = rows[part];
-        tensor->data = whole.data + done * row_bytes;
-        tensor->size_bytes = rows[part] * row_bytes;
-        done += rows[part];
-        if (name_tensor(checkpoint, at, tensor_role(sv(row->roles[part])), layer, error) < 0)
-            return error->code;
-    }
-    return 0;
-}
-
 static int translate(Checkpoint *checkpoint, const struct NameTable *table, const char *path, Error *error) {
     size_t n_theirs = checkpoint->n_tensors, layer = 0;
     for (size_t i = 0; i < n_theirs; i++) {
@@ -146,7 +122,7 @@ static int translate(Checkpoint *checkpoint, const struct NameTable *table, cons
             continue;
         const TensorRole *role = tensor_role(sv(row->roles[0]));
         assert(role != NULL);
-        int status = row->roles[1] != NULL ? split_rows(checkpoint, i, row, layer, path, error)
+        int status = row->roles[1] != NULL ? checkpoint_split_rows(checkpoint, i, row->roles, layer, path, error)
                                            : name_tensor(checkpoint, i, role, layer, error);
         if (status < 0)
             return status;
@@ -176,13 +152,34 @@ static int settle_output(Checkpoint *checkpoint, bool tied_output, const char *p
     return 0;
 }
 
+/* Of families that count gains from one: gains, in F32. */
+static int complete_gains(Checkpoint *checkpoint, Error *error) {
+    for (size_t i = 0; checkpoint->config.family->gains_less_one && i < checkpoint->n_tensors; i++) {
+        Tensor *tensor = &checkpoint->tensors[i];
+        const TensorRole *role = tensor_role_of(tensor->name);
+        if (role == NULL || role->use != TENSOR_VECTOR || tensor_n_rows(tensor) != 1)
+            continue;
+        size_t n = tensor->shape[0];
+        float *gains = checkpoint_allocate(checkpoint, n, sizeof *gains, "gains of a norm", error);
+        if (gains == NULL)
+            return error->code;
+        tensor_decoder(tensor->type, SIMD_SCALAR)(tensor, 0, n, gains);
+        for (size_t j = 0; j < n; j++)
+            gains[j] += 1;
+        tensor->type = TYPE_F32;
+        tensor->data = (const uint8_t *)gains;
+        tensor->size_bytes = n * sizeof *gains;
+    }
+    return 0;
+}
+
 int tensor_names_adopt(Checkpoint *checkpoint, bool tied_output, const char *path, Error *error) {
     const struct NameTable *table = find_table(checkpoint, path, error);
     if (table == NULL)
         return error->code;
     ModelConfig *config = &checkpoint->config;
     config->rope_pairing = config->family->rope_pairing == ROPE_INTERLEAVED ? table->llama_pairing : ROPE_HALVES;
-    if (translate(checkpoint, table, path, error) < 0)
+    if (translate(checkpoint, table, path, error) < 0 || complete_gains(checkpoint, error) < 0)
         return error->code;
     return settle_output(checkpoint, tied_output, path, error);
 }

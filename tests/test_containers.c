@@ -26,6 +26,16 @@ static const struct {
     {"f16", {"f16_hf", "f16_sharded", "f16_torch"}},
     {"bf16", {"bf16.gguf", "bf16_fast"}},
     {"bf16", {"bf16_hf", "bf16_sharded", "bf16_torch"}},
+    {"qwen2_f32", {"qwen2_f32.gguf", "qwen2_f32_hf", "qwen2_f32_sharded"}},
+    {"qwen3_f32", {"qwen3_f32.gguf", "qwen3_f32_hf"}},
+    {"gemma3_f32", {"gemma3_f32.gguf", "gemma3_f32_hf", "gemma3_f32_sharded"}},
+    {"gemma2_f32", {"gemma2_f32.gguf", "gemma2_f32_hf"}},
+    {"olmo2_f32", {"olmo2_f32.gguf", "olmo2_f32_hf"}},
+    {"phi3_f32", {"phi3_f32.gguf", "phi3_f32_hf"}},
+    {"smollm3_f32", {"smollm3_f32.gguf"}},
+    {"smollm3_f32", {"smollm3_f32_hf"}},
+    {"mistral_f32", {"mistral_f32.gguf"}},
+    {"mistral_f32", {"mistral_f32_hf"}},
 };
 
 static float *run(ModelCase *c, const char *container, size_t *n_vocab) {

@@ -2,6 +2,7 @@
  * the float64 forward pass; the text that the CPU's backend writes, in all modes; perplexity, divergence and
  * attribution as on the CPU; the bytes that attention read. And what a device may do wrong. */
 #include "base/simd/detect.h"
+#include "checkpoints/open.h"
 #include "cpu/backend.h"
 #include "cuda/backend.h"
 #include "eval/bench/report.h"
@@ -63,6 +64,10 @@ static void test_logits_match_float64(void **state) {
     (void)state;
     static const char *const NAMES[] = {"q4_1",
                                         "qwen2_q8_0",
+                                        "qwen3_q8_0",
+                                        "gemma3_global",
+                                        "olmo2_f32",
+                                        "smollm3_f32",
                                         "rope_freqs",
                                         "head_dim_48",
                                         "head_dim_18",
@@ -469,6 +474,28 @@ static void test_devices(void **state) {
     check_refused("7.0");
 }
 
+/* What kernels do not have is named, and --device auto takes the CPU for it. */
+static void test_what_kernels_lack(void **state) {
+    (void)state;
+    Error error = {0};
+    Model model;
+    Checkpoint checkpoint;
+    Backend *backend;
+    const char *path = fixture_path("STOWKV_FIXTURES", "models/gemma2_f32.gguf");
+    assert_int_equal(model_open(&model, path, open_cuda(), &error), ERROR_UNSUPPORTED);
+    if (strstr(error.message, "'gemma2'") == NULL || strstr(error.message, "sliding window") == NULL ||
+        strstr(error.message, "take --device cpu") == NULL)
+        fail_msg("%s", error.message);
+    assert_int_equal(checkpoint_open(&checkpoint, path, &error), 0);
+    assert_int_equal(device_open("cuda", &checkpoint.config, &backend, cpu_best_simd_level(), 1, &error),
+                     ERROR_UNSUPPORTED);
+    assert_int_equal(device_open("auto", &checkpoint.config, &backend, cpu_best_simd_level(), 1, &error), 0);
+    assert_string_equal(backend->device, "cpu");
+    assert_non_null(strstr(backend->passed_over.message, "sliding window"));
+    backend->ops->close(backend);
+    checkpoint_close(&checkpoint);
+}
+
 /* ---- --device auto */
 
 /* Opens what auto takes; NULL and an error where a device that works has no room. */
@@ -628,6 +655,7 @@ static void test_every_call_may_fail(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_kernels_lack),
         cmocka_unit_test(test_logits_match_float64),
         cmocka_unit_test(test_modes),
         cmocka_unit_test(test_modes_with_cublas),

@@ -165,7 +165,7 @@ static void check_batches(const char *model) {
                                     "block=32,sink=3,f16:8,q4_0:*",
                                     "block=32,sink=4,f16:8,int8/nf4:32,q4_0:*",
                                     "block=32,sink=4,f16:8,int8:64,q4_0:60",
-                                    "block=32,@0:f16:*;@1:sink=2,f16:8,int4:*"};
+                                    "block=32,@0:f16:*;@*:sink=2,f16:8,int4:*"};
     const size_t batches[] = {7, 64, 512};
     for (size_t i = 0; i < sizeof policies / sizeof *policies; i++) {
         TestRun one;
