@@ -1,14 +1,11 @@
 /* What a profile leaves in its folder; see profiler.h. */
 #include "base/output_file.h"
+#include "eval/plot_program.h"
 #include "eval/profile/profiler.h"
 #include "eval/profile/report_html.h"
 #include "eval/profile/trace.h"
 
-#include <errno.h>
-#include <spawn.h>
 #include <stdlib.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 /* ---- Writing */
 
@@ -109,41 +106,6 @@ int profiler_write(const Profiler *profiler, const char *cut, Error *error) {
 
 /* ---- Drawing */
 
-/* In the folder that this was built in, or where it was installed. */
-static const char *plot_program(void) {
-    static const char *const PATHS[] = {STOWKV_SOURCE_DIR "/eval/plot.py", STOWKV_DATA_DIR "/plot.py"};
-    for (size_t i = 0; i < sizeof PATHS / sizeof *PATHS; i++)
-        if (access(PATHS[i], R_OK) == 0)
-            return PATHS[i];
-    return NULL;
-}
-
-#define NOT_FOUND 127 /* an exit status */
-
-/* Its exit status; -1 where it did not come to one. */
-static int run_python(const char *script, const char *folder) {
-    extern char **environ;
-    char *arguments[] = {"python3", (char *)script, (char *)folder, NULL};
-    pid_t child;
-    int status;
-    if (posix_spawnp(&child, arguments[0], NULL, NULL, arguments, environ) != 0)
-        return -1;
-    while (waitpid(child, &status, 0) < 0)
-        if (errno != EINTR)
-            return -1;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
 void profiler_draw(const Profiler *profiler, FILE *notes) {
-    const char *script = plot_program();
-    if (script == NULL) {
-        fprintf(notes,
-                "note: no figures: eval/plot.py is neither in " STOWKV_SOURCE_DIR " nor in " STOWKV_DATA_DIR "\n");
-        return;
-    }
-    int status = run_python(script, profiler->folder); /* it tells itself why it fails, if it runs at all */
-    if (status < 0 || status == NOT_FOUND)
-        fprintf(notes,
-                "note: no figures, as there is no python3; apt-get install python3-matplotlib, then: python3 %s %s\n",
-                script, profiler->folder);
+    plot_run((const char *[]){profiler->folder, NULL}, notes);
 }
