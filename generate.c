@@ -1,12 +1,15 @@
 /* The program: options, open, generate, report. stdout is exactly the continuation of the prompt; everything else goes
  * to stderr. Only main() picks the exit status. */
+#include "base/machine/clock.h"
 #include "base/output_file.h"
 #include "base/text_file.h"
 #include "eval/profile/profiler.h"
 #include "eval/progress.h"
+#include "session/json_text.h"
 #include "session/memory_plan.h"
 #include "session/program.h"
 #include "session/prompt.h"
+#include "session/requests.h"
 #include "session/run_report.h"
 #include "tokenizer/utf8.h"
 
@@ -20,7 +23,8 @@ static const char USAGE[] = "Usage: generate --checkpoint_path PATH --prompt TEX
 
 typedef struct Settings {
     SessionOptions session;
-    const char *prompt, *prompt_file, *system, *chat_template, *date, *json, *profile, *profile_text;
+    const char *prompt, *prompt_file, *prompts_file, *output, *system, *chat_template, *date, *json, *profile,
+        *profile_text;
     const char *shape;
     bool chat, interactive, parse_special, ignore_eos, compare, plan_memory, profile_quality;
     size_t max_new_tokens;
@@ -30,7 +34,7 @@ typedef struct Settings {
 } Settings;
 
 static bool has_prompt(const Settings *s) {
-    return s->prompt != NULL || s->prompt_file != NULL || s->interactive;
+    return s->prompt != NULL || s->prompt_file != NULL || s->prompts_file != NULL || s->interactive;
 }
 
 /* What main() has open, so that every way out closes the same things. */
@@ -40,6 +44,7 @@ typedef struct Program {
     Sampler sampler;
     Generation run;
     PrefixReuse reuse; /* --prefix_cache */
+    Requests requests; /* --prompts_file */
     ChatTemplate *chat;
     Conversation talk; /* --interactive */
     Progress progress; /* of reading a prompt, then of a text that goes to no terminal */
@@ -210,6 +215,98 @@ static int run_once(Program *program, StringView prompt, Error *error) {
     return status;
 }
 
+/* What repeats the run, where chance had a part in it. */
+static void print_seed(const Settings *s) {
+    if (s->sampler.temperature > 0)
+        fprintf(stderr, "seed: %llu\n", (unsigned long long)s->sampler.seed);
+}
+
+/* ---- Many requests */
+
+/* An empty run, with the seed from its start and nothing on stdout; what was opened stays open. */
+static void begin_request(Program *program) {
+    Generation *run = &program->run;
+    generation_free(run);
+    *run = (Generation){.session = run->session,
+                        .sampler = run->sampler,
+                        .reuse = run->reuse,
+                        .user = program,
+                        .interrupted = &program_interrupted};
+    sampler_reset(&program->sampler);
+    context_clear(&program->session.context);
+}
+
+static cJSON *request_result(const Program *program, double start) {
+    const Generation *run = &program->run;
+    cJSON *result = cJSON_CreateObject();
+    json_add_text(result, "text", (StringView){run->text, run->text_length});
+    cJSON_AddNumberToObject(result, "n_prompt", (double)run->prompt.count);
+    cJSON_AddNumberToObject(result, "n_generated", (double)run->generated.count);
+    cJSON_AddNumberToObject(result, "prefix_hit", run->reuse != NULL ? (double)run->reuse->restored.n_tokens : 0);
+    cJSON_AddNumberToObject(result, "ms", (clock_seconds() - start) * 1e3);
+    return result;
+}
+
+/* What goes wrong with a request is its result, but for what would go wrong with all. */
+static int run_request(Program *program, const Request *request, size_t *n_failed, Error *error) {
+    Error fault = request->fault;
+    double start = clock_seconds();
+    begin_request(program);
+    int status = fault.code < 0 ? fault.code : run_once(program, request->prompt, &fault);
+    if (status == ERROR_INTERRUPTED || status == ERROR_MEMORY || program_interrupted) {
+        *error = fault.code < 0 ? fault : (Error){.code = ERROR_INTERRUPTED};
+        return error->code;
+    }
+    cJSON *result = NULL;
+    if (status == 0) {
+        result = request_result(program, start);
+    } else {
+        result = cJSON_CreateObject();
+        json_add_string(result, "error", fault.message);
+        ++*n_failed;
+    }
+    return requests_answer(&program->requests, result, error);
+}
+
+static cJSON *requests_json(Program *program, size_t n_done, size_t n_failed) {
+    cJSON *root = cJSON_CreateObject();
+    json_add_string(root, "model", program->settings.session.checkpoint_path);
+    policy_json(root, &program->session.context.cache.layout.policy);
+    cJSON_AddNumberToObject(root, "n_before", (double)program->requests.n_before);
+    cJSON_AddNumberToObject(root, "n_done", (double)n_done);
+    cJSON_AddNumberToObject(root, "n_failed", (double)n_failed);
+    if (program->run.reuse != NULL)
+        prefix_reuse_json(program->run.reuse, root);
+    return root;
+}
+
+static int report_requests(Program *program, size_t n_done, size_t n_failed, Error *error) {
+    const Settings *s = &program->settings;
+    fprintf(stderr, "%zu requests done, %zu of them failed; %zu were done before\n", n_done, n_failed,
+            program->requests.n_before);
+    print_seed(s);
+    if (s->prefix.stats)
+        prefix_reuse_print_stats(&program->reuse, stderr);
+    return s->json == NULL ? 0 : json_commit(requests_json(program, n_done, n_failed), &program->json, error);
+}
+
+static int run_requests(Program *program, Error *error) {
+    size_t n_done = 0, n_failed = 0;
+    Request request;
+    int status;
+    while ((status = requests_next(&program->requests, &request, error)) > 0) {
+        if (request.fault.code == 0)
+            note_invalid(request.prompt, "a prompt");
+        status = run_request(program, &request, &n_failed, error);
+        if (status < 0)
+            break;
+        n_done++;
+    }
+    if (status < 0 && status != ERROR_INTERRUPTED)
+        return status;
+    return report_requests(program, n_done, n_failed, error);
+}
+
 /* Where the folder cannot be made there is no profile, and the text all the same. */
 static int open_profile(Program *program, Error *error) {
     if (program->settings.profile == NULL || profiler_open(&program->profiler, program->settings.profile, error) == 0)
@@ -224,6 +321,8 @@ static int open_profile(Program *program, Error *error) {
 static int open_program(Program *program, Error *error) {
     Settings *s = &program->settings;
     if (s->json != NULL && output_file_open(&program->json, s->json, error) < 0)
+        return error->code;
+    if (s->prompts_file != NULL && requests_open(&program->requests, s->prompts_file, s->output, error) < 0)
         return error->code;
     if (open_profile(program, error) < 0 || session_open(&program->session, &s->session, error) < 0 ||
         choose_chat_template(program, error) < 0)
@@ -263,17 +362,12 @@ static void close_program(void *state) {
     chat_template_free(program->chat);
     sampler_close(&program->sampler);
     prefix_reuse_close(&program->reuse);
+    requests_close(&program->requests);
     profiler_close(&program->profiler);
     ppl_text_free(&program->profile_text);
     session_close(&program->session);
     output_file_discard(&program->json);
     text_file_free(&program->prompt_file);
-}
-
-/* What repeats the run, where chance had a part in it. */
-static void print_seed(const Settings *s) {
-    if (s->sampler.temperature > 0)
-        fprintf(stderr, "seed: %llu\n", (unsigned long long)s->sampler.seed);
 }
 
 /* The text goes on the screen before its summary, also where both are the same terminal. */
@@ -296,6 +390,8 @@ static int run_policy(Program *program, StringView prompt, Error *error) {
     if (policy_from_options(&program->settings.session.kv, &policy, error) < 0 ||
         start_run(program, &policy, error) < 0)
         return error->code;
+    if (program->settings.prompts_file != NULL)
+        return run_requests(program, error);
     int status = program->settings.interactive ? converse(program, prompt, error) : run_once(program, prompt, error);
     if (status < 0 && status != ERROR_INTERRUPTED)
         return status;
@@ -432,6 +528,21 @@ static int check_modes(const Settings *s, Error *error) {
     return 0;
 }
 
+static int check_requests(const Settings *s, Error *error) {
+    if ((s->prompts_file != NULL) != (s->output != NULL))
+        return error_set(error, ERROR_USAGE, "--prompts_file and --output need each other; give both");
+    if (s->prompts_file == NULL)
+        return 0;
+    if (is_dash(s->output))
+        return error_set(error, ERROR_USAGE, "--output -: no run could go on from stdout; name a file");
+    if (s->prompt != NULL || s->prompt_file != NULL || s->interactive || s->compare)
+        return error_set(error, ERROR_USAGE, "--prompts_file has the prompts, for one mode; leave %s out",
+                         s->compare       ? s->profile != NULL ? "--profile" : "--compare"
+                         : s->interactive ? "--interactive"
+                                          : "--prompt and --prompt_file");
+    return 0;
+}
+
 static int check_prefix(const Settings *s, Error *error) {
     if (s->prefix.folder == NULL && (s->prefix.stats || s->prefix.clear))
         return error_set(error, ERROR_USAGE, "--prefix_stats and --prefix_clear are about --prefix_cache DIR; name it");
@@ -459,8 +570,11 @@ static int check_program(void *state, Error *error) {
         return 0;
     if (s->prompt != NULL && s->prompt_file != NULL)
         return error_set(error, ERROR_USAGE, "--prompt and --prompt_file exclude each other; give one");
-    if (s->prompt == NULL && s->prompt_file == NULL && !s->interactive)
-        return error_set(error, ERROR_USAGE, "no prompt; give --prompt TEXT, --prompt_file FILE or --interactive");
+    if (!has_prompt(s))
+        return error_set(error, ERROR_USAGE,
+                         "no prompt; give --prompt TEXT, --prompt_file FILE, --prompts_file FILE or --interactive");
+    if (check_requests(s, error) < 0)
+        return error->code;
     if (s->interactive && (is_dash(s->prompt_file) || is_dash(s->chat_template)))
         return error_set(error, ERROR_USAGE, "--interactive reads stdin, so no other flag can; name a file, not -");
     s->chat = s->chat || s->interactive;
@@ -497,6 +611,8 @@ int main(int argc, char **argv) {
         {"prompt", OPTION_TEXT, &s->prompt, "TEXT", "the text to continue; an empty one starts from BOS", 0, 0},
         {"prompt_file", OPTION_INPUT, &s->prompt_file, "FILE",
          "the same from a file, its final newline included; - is stdin", 0, 0},
+        {"prompts_file", OPTION_INPUT, &s->prompts_file, "FILE", "many: {\"id\": 7, \"prompt\": \"Once\"} a line", 0,
+         0},
         {"chat", OPTION_FLAG, &s->chat, NULL, "the prompt is a message: apply the checkpoint's chat template", 0, 0},
         {"chat_template", OPTION_INPUT, &s->chat_template, "NAME",
          "a file in Jinja, or chatml, llama2, llama3, mistral or zephyr; default: the checkpoint's", 0, 0},
@@ -527,6 +643,8 @@ int main(int argc, char **argv) {
         {"stop", OPTION_LIST, &s->stops, "TEXT", "end before this text; may be given several times", 0, 0},
         PREFIX_REUSE_OPTIONS(s->prefix),
         {"Output", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
+        {"output", OPTION_OUTPUT, &s->output, "FILE",
+         "of --prompts_file: a result a line; the same command goes on with it", 0, 0},
         {"compare", OPTION_FLAG, &s->compare, NULL, "the same prompt in full, compressed and quantized mode", 0, 0},
         {"plan_memory", OPTION_FLAG, &s->plan_memory, NULL, "print the cache's byte ledger; no weights are loaded", 0,
          0},

@@ -38,7 +38,7 @@ void prefix_reuse_close(PrefixReuse *reuse) {
 /* The files' bytes, and what readers make of them: a family may have a rule that no tensor shows. */
 static uint64_t hash_model(const Model *model) {
     const Checkpoint *checkpoint = &model->checkpoint;
-    uint64_t hash = 0;
+    uint64_t hash = checkpoint->n_files == 0 ? checkpoint_fingerprint(checkpoint) : 0;
     for (size_t i = 0; i < checkpoint->n_files; i++)
         hash = XXH3_64bits_withSeed(checkpoint->files[i].data, checkpoint->files[i].size, hash);
     return hash;

@@ -562,6 +562,91 @@ test_prefix_cache() {
     expect_error 1 "$work/long: " --prompt a --prefix_cache "$work/long"
 }
 
+# ---- Many requests
+
+requests() { # ARGUMENT…: of $work/in.jsonl
+    tell --max_new_tokens 12 --prompts_file "$work/in.jsonl" --output "$work/out.jsonl" "$@"
+}
+
+# without_times FILE: what must be the same in every run.
+without_times() {
+    sed -E 's/,"prefix_hit":[0-9]+,"ms":[0-9.e+-]+//' "$1"
+}
+
+same_results() { without_times "$work/out.jsonl" | cmp -s - "$work/expected"; }
+
+make_requests() { # prompts of 200 tokens or so, of which the first half is the same in all
+    local i text
+    text=$(printf %s "$golden" | tr '\n"' '  ')
+    for i in 1 2 3 4 5 6; do
+        printf '{"id": %d, "prompt": "%s Number %d. %s"}\n' $i "${text:2:300}" $i "${text:$((i * 20)):250}"
+    done >"$work/in.jsonl"
+}
+
+test_requests() {
+    local n i
+    rm -f "$work/out.jsonl"
+    {
+        printf '{"id": "a", "prompt": "Once upon a time"}\n'
+        printf '{"prompt": "Once upon"}\n{"id": 3}\n{"id": 4, "prompt": \n\n[1, 2]\n'
+        printf '{"id": 5, "prompt": "%s"}\n' "$(printf 'word %.0s' {1..600})"
+        printf '{"id": "a", "prompt": "Once upon a time"}\n'
+    } >"$work/in.jsonl"
+    requests --json "$work/json"
+    expect_status 'a file of requests' 0
+    check 'a result a line' [ "$(wc -l <"$work/out.jsonl")" -eq 7 ]
+    check 'nothing on stdout' [ ! -s "$work/stdout" ]
+    check 'failed lines do not stop the others' [ "$(grep -c '"error":' "$work/out.jsonl")" -eq 4 ]
+    check 'they say why' grep -q '^{"id":3,"error":"[^"]*in.jsonl:3: there is no field' "$work/out.jsonl"
+    check 'a line without an id has its number' grep -q '^{"id":2,"text":"' "$work/out.jsonl"
+    check 'what does not fit' grep -q '^{"id":5,"error":"the prompt has [0-9]* tokens' "$work/out.jsonl"
+    check 'counted' grep -qE '"n_failed":[[:space:]]*4' "$work/json"
+    tell --max_new_tokens 12 --prompt 'Once upon a time'
+    check 'the text is that of a run of its own' \
+        grep -qF "{\"id\":\"a\",\"text\":\"$(cat "$work/stdout")\"," "$work/out.jsonl"
+    check 'in order' [ "$(sed -n '1p;7p' "$work/out.jsonl" | grep -c '^{"id":"a"')" -eq 2 ]
+    without_times "$work/out.jsonl" >"$work/expected"
+    for n in 0 1 3 6; do
+        head -n $n "$work/expected" >"$work/out.jsonl"
+        printf '{"id":' >>"$work/out.jsonl"
+        requests
+        check "goes on behind $n results" same_results
+    done
+    requests
+    check 'all is done' stderr_has '0 requests done, 0 of them failed; 7 were done before'
+    printf '{"id": 1, "text": ""}\n' >"$work/out.jsonl"
+    requests
+    check "another file's results" failed_cleanly 1 'out.jsonl:1: is not the result of the line of '
+    check 'stay' [ "$(cat "$work/out.jsonl")" = '{"id": 1, "text": ""}' ]
+    expect_error 2 'need each other' --prompts_file "$work/in.jsonl"
+    expect_error 2 'leave --compare out' --prompts_file "$work/in.jsonl" --output "$work/x" --compare
+    expect_error 2 'no run could go on from stdout' --prompts_file "$work/in.jsonl" --output -
+    expect_error 2 'would overwrite' --prompts_file "$work/in.jsonl" --output "$work/in.jsonl"
+}
+
+# STOWKV_KILLS=100 for a long look.
+test_killed_requests() {
+    local i
+    make_requests
+    rm -rf "$work/out.jsonl" "$work/prefixes"
+    requests
+    without_times "$work/out.jsonl" >"$work/expected"
+    check 'no request fails' [ "$(grep -c '"text"' "$work/expected")" -eq 6 ]
+    for ((i = 0; i < ${STOWKV_KILLS:-4}; i++)); do
+        rm -f "$work/out.jsonl"
+        signal=KILL interrupt "[ \$(cat \"$work/out.jsonl\" 2>/dev/null | wc -l) -ge $((i % 4)) ]" \
+            --checkpoint_path "$stories" --temperature 0 --max_new_tokens 12 --prompts_file "$work/in.jsonl" \
+            --output "$work/out.jsonl" --prefix_cache "$work/prefixes"
+        requests --prefix_cache "$work/prefixes"
+        check "goes on after SIGKILL $i" same_results
+        check 'the store is whole' [ "$(grep -c '^note' "$work/stderr")" -eq 0 ]
+    done
+    rm -f "$work/out.jsonl"
+    requests --prefix_cache "$work/prefixes" --json "$work/json"
+    check 'from the prefix cache' same_results
+    check 'nothing is computed again' prefix_has tokens_computed 0
+}
+
 if (($#)); then
     for test; do
         "$test"
@@ -593,5 +678,7 @@ test_readme
 test_chat_templates
 test_conversation
 test_prefix_cache
+test_requests
+test_killed_requests
 test_warnings
 finish

@@ -2,7 +2,7 @@
  * define them; longest common subsequences against all subsequences; the reader of JSON lines. */
 #include "base/random.h"
 #include "eval/rouge/bootstrap.h"
-#include "eval/rouge/jsonl.h"
+#include "session/jsonl.h"
 #include "eval/rouge/lcs.h"
 #include "eval/rouge/porter_stemmer.h"
 #include "eval/rouge/score.h"

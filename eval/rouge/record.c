@@ -1,7 +1,7 @@
 /* See record.h. */
 #include "eval/rouge/record.h"
 
-#include "eval/rouge/jsonl.h"
+#include "session/jsonl.h"
 #include "session/run_report.h"
 
 cJSON *rouge_record_json(const RougeRecord *record, const cJSON *reference) {

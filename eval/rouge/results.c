@@ -3,73 +3,13 @@
 
 #include "base/array.h"
 #include "base/mapped_file.h"
-#include "eval/rouge/jsonl.h"
+#include "session/jsonl.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <unistd.h>
 #include <xxhash.h>
-
-#define ELSEWHERE "name another file with --output"
-
-static int io_error(const RougeResults *results, Error *error) {
-    return error_set(error, ERROR_IO, "%s: cannot be written: %s; name a path in a writable folder with free space",
-                     results->path, strerror(errno));
-}
-
-/* A line is written at once, so that a signal comes before or behind it. One that does not fit is taken back; where
- * that fails too, the next run does it. */
-static int write_line(RougeResults *results, const char *text, Error *error) {
-    int descriptor = fileno(results->stream);
-    size_t length = strlen(text);
-    struct iovec parts[] = {{(void *)text, length}, {"\n", 1}};
-    off_t end = lseek(descriptor, 0, SEEK_END);
-    ssize_t written = writev(descriptor, parts, 2);
-    if (written == (ssize_t)length + 1)
-        return 0;
-    if (written >= 0)
-        errno = ENOSPC;
-    io_error(results, error);
-    (void)!ftruncate(descriptor, end);
-    return error->code;
-}
-
-/* Opens for reading and appending, without truncating, for this program alone. */
-static int open_stream(RougeResults *results, struct stat *status, Error *error) {
-    int descriptor = open(results->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-    if (descriptor < 0 || fstat(descriptor, status) != 0 || (results->stream = fdopen(descriptor, "a+b")) == NULL) {
-        io_error(results, error);
-        if (descriptor >= 0)
-            close(descriptor);
-        return error->code;
-    }
-    if (!S_ISREG(status->st_mode))
-        return error_set(error, ERROR_ARGUMENT, "%s: is no regular file, so no run could go on from it; " ELSEWHERE,
-                         results->path);
-    if (flock(descriptor, LOCK_EX | LOCK_NB) != 0)
-        return error_set(error, ERROR_IO, "%s: another program is writing it; wait for its end or " ELSEWHERE,
-                         results->path);
-    return 0;
-}
-
-/* Where the last whole line ends. */
-static off_t end_of_lines(FILE *stream, off_t size) {
-    char piece[4096];
-    for (off_t end = size; end > 0;) {
-        off_t begin = end > (off_t)sizeof piece ? end - (off_t)sizeof piece : 0;
-        ssize_t n = pread(fileno(stream), piece, (size_t)(end - begin), begin);
-        for (ssize_t i = n; i > 0; i--)
-            if (piece[i - 1] == '\n')
-                return begin + i;
-        end = begin;
-    }
-    return 0;
-}
 
 /* Whether all that is there is the beginning of our own first line: the program was killed as it wrote it. */
 static bool is_torn_header(FILE *stream, off_t size, const char *header) {
@@ -81,8 +21,9 @@ static bool is_torn_header(FILE *stream, off_t size, const char *header) {
 }
 
 static int not_ours(const RougeResults *results, Error *error) {
-    return error_set(error, ERROR_FORMAT, "%s: was not written by this program, and stays as it is; " ELSEWHERE,
-                     results->path);
+    return error_set(error, ERROR_FORMAT,
+                     "%s: was not written by this program, and stays as it is; " JSONL_OUTPUT_ELSEWHERE,
+                     results->output.path);
 }
 
 static void print_value(const cJSON *value, char *out, size_t size) {
@@ -102,8 +43,8 @@ static int compare_headers(const RougeResults *results, const cJSON *ours, const
         print_value(other, a, sizeof a);
         print_value(field, b, sizeof b);
         return error_set(error, ERROR_ARGUMENT,
-                         "%s: was made with %s %s, and this run has %s; run it alike or " ELSEWHERE, results->path,
-                         field->string, a, b);
+                         "%s: was made with %s %s, and this run has %s; run it alike or " JSONL_OUTPUT_ELSEWHERE,
+                         results->output.path, field->string, a, b);
     }
     return 0;
 }
@@ -134,9 +75,9 @@ static int by_policy_and_line(const void *a, const void *b) {
 static int read_lines(RougeResults *results, off_t end, const cJSON *header, Error *error) {
     JsonlReader reader;
     int status;
-    if (jsonl_open(&reader, results->path, error) < 0)
+    if (jsonl_open(&reader, results->output.path, error) < 0)
         return error->code;
-    reader.cure = "remove that line or " ELSEWHERE;
+    reader.cure = "remove that line or " JSONL_OUTPUT_ELSEWHERE;
     status = jsonl_next(&reader, error);
     if (status == 0 || status == ERROR_FORMAT)
         status = not_ours(results, error);
@@ -150,25 +91,23 @@ static int read_lines(RougeResults *results, off_t end, const cJSON *header, Err
     return status;
 }
 
-static int open_results(RougeResults *results, const char *header_text, const cJSON *header, Error *error) {
-    struct stat status;
-    if (open_stream(results, &status, error) < 0)
+static int open_results(RougeResults *results, const char *path, const char *header_text, const cJSON *header,
+                        Error *error) {
+    JsonlOutput *output = &results->output;
+    if (jsonl_output_open(output, path, error) < 0)
         return error->code;
-    off_t end = end_of_lines(results->stream, status.st_size);
-    if (end == 0 && status.st_size > 0 && !is_torn_header(results->stream, status.st_size, header_text))
+    if (output->end == 0 && output->size > 0 && !is_torn_header(output->stream, output->size, header_text))
         return not_ours(results, error);
-    if (end > 0 && read_lines(results, end, header, error) < 0)
+    if ((output->end > 0 && read_lines(results, output->end, header, error) < 0) || jsonl_output_cut(output, error) < 0)
         return error->code;
-    if (end < status.st_size && ftruncate(fileno(results->stream), end) != 0)
-        return io_error(results, error);
-    return end == 0 ? write_line(results, header_text, error) : 0;
+    return output->end == 0 ? jsonl_output_add_text(output, header_text, error) : 0;
 }
 
 int rouge_results_open(RougeResults *results, const char *path, const cJSON *header, Error *error) {
-    *results = (RougeResults){.path = path};
+    *results = (RougeResults){0};
     char *text = cJSON_PrintUnformatted(header);
     int status =
-        text == NULL ? error_memory(error, "the results' header", 0) : open_results(results, text, header, error);
+        text == NULL ? error_memory(error, "the results' header", 0) : open_results(results, path, text, header, error);
     free(text);
     if (status < 0)
         rouge_results_close(results);
@@ -176,8 +115,7 @@ int rouge_results_open(RougeResults *results, const char *path, const cJSON *hea
 }
 
 void rouge_results_close(RougeResults *results) {
-    if (results->stream != NULL)
-        fclose(results->stream);
+    jsonl_output_close(&results->output);
     for (size_t i = 0; i < results->count; i++)
         cJSON_Delete(results->items[i].object);
     free(results->items);
@@ -195,9 +133,7 @@ bool rouge_results_find(const RougeResults *results, const char *policy, size_t 
 
 int rouge_results_add(RougeResults *results, const RougeRecord *record, const cJSON *reference, Error *error) {
     cJSON *object = rouge_record_json(record, reference);
-    char *text = cJSON_PrintUnformatted(object);
-    int status = text == NULL ? error_memory(error, "a result", 0) : write_line(results, text, error);
-    free(text);
+    int status = jsonl_output_add(&results->output, object, error);
     cJSON_Delete(object);
     return status;
 }

@@ -12,8 +12,7 @@
 #define STOWKV_ROUGE_RESULTS_H
 
 #include "eval/rouge/record.h"
-
-#include <stdio.h>
+#include "session/jsonl_output.h"
 
 typedef struct RougeResult {
     size_t line;        /* of the sample */
@@ -22,8 +21,7 @@ typedef struct RougeResult {
 } RougeResult;
 
 typedef struct RougeResults {
-    const char *path;
-    FILE *stream;
+    JsonlOutput output;
     RougeResult *items; /* (count) records that the file had when it was opened, sorted by policy and line */
     size_t count;
 } RougeResults;

@@ -131,7 +131,7 @@ static int add_record(const RougeWork *work, size_t index, const RougeRecord *re
         return error_set(error, ERROR_FORMAT,
                          "%s: the tiers of its text for line %zu are not those of %.200s; remove that line, or name "
                          "another file with --output",
-                         work->results->path, record->line, record->policy);
+                         work->results->output.path, record->line, record->policy);
     run->n_prompt += record->n_prompt;
     run->n_generated += record->n_generated;
     run->n_decoded += record->n_decoded;
@@ -155,7 +155,7 @@ static int check_saved(const RougeWork *work, const RougeRecord *saved, const ch
     return error_set(error, ERROR_ARGUMENT,
                      "%s: its text for line %zu was made from another prompt; run with the same data and tokenizer, or "
                      "name another file with --output",
-                     work->results->path, saved->line);
+                     work->results->output.path, saved->line);
 }
 
 static int run_sample(RougeWork *work, Sampler *sampler, size_t index, const char *policy, RougeRun *run,

@@ -9,7 +9,7 @@
 #ifndef STOWKV_ROUGE_SAMPLES_H
 #define STOWKV_ROUGE_SAMPLES_H
 
-#include "eval/rouge/jsonl.h"
+#include "session/jsonl.h"
 #include "session/prompt.h"
 
 #include <signal.h>

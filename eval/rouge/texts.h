@@ -7,7 +7,7 @@
 #ifndef STOWKV_ROUGE_TEXTS_H
 #define STOWKV_ROUGE_TEXTS_H
 
-#include "eval/rouge/jsonl.h"
+#include "session/jsonl.h"
 #include "eval/rouge/score.h"
 
 /* Lines whose references or prediction have no word, and which score 0 for that reason. */

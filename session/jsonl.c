@@ -1,5 +1,5 @@
 /* See jsonl.h. */
-#include "eval/rouge/jsonl.h"
+#include "session/jsonl.h"
 
 #include "base/text_file.h"
 #include "tokenizer/utf8.h"
