@@ -53,6 +53,30 @@ test_golden_story_of_folders() {
     check 'their memory is planned' grep -q '^weights  *1040128$' "$work/stdout"
 }
 
+# The story's tokenizer as a tokenizer.json, with what lies beside it; and a folder whose own tokenizer is refused.
+test_tokenizer_json() {
+    local json=$STOWKV_FIXTURES/tokenizer/files/llama2.json tokens=$work/tokens folder=$work/refused
+    [ -r "$json" ] || { skip_loudly 'tokenizer.json; there are no fixtures'; return; }
+    mkdir "$tokens" "$folder"
+    cp "$json" "$tokens/tokenizer.json"
+    tell --prompt "$once" --max_new_tokens $golden_tokens --tokenizer_path "$tokens/tokenizer.json"
+    expect_stdout "llama2.c's story, tokenizer.json" "$golden"
+    echo '{"chat_template": "{{ bos_token ~ messages[0].content }}"}' >"$tokens/tokenizer_config.json"
+    tell --chat --prompt "$once" --max_new_tokens $golden_tokens --tokenizer_path "$tokens/tokenizer.json"
+    expect_stdout 'and by the chat template beside it' "$golden"
+    expect_error 2 'brings along' --prompt a --tokenizer_path "$tokens/tokenizer.json" --json "$tokens/tokenizer_config.json"
+    cp "$STOWKV_FIXTURES"/stories/stories_hf/*.safetensors "$STOWKV_FIXTURES"/stories/stories_hf/config.json "$folder"
+    cp "$json" "$folder/tokenizer.json"
+    run --checkpoint_path "$folder" --prompt "$once" --temperature 0 --max_new_tokens $golden_tokens
+    expect_stdout "llama2.c's story, a folder with tokenizer.json" "$golden"
+    echo '{"model": {"type": "Unigram"}}' >"$folder/tokenizer.json"
+    run --checkpoint_path "$folder" --prompt "$once"
+    check 'a folder whose tokenizer is refused' failed_cleanly 1 'Unigram'
+    run --checkpoint_path "$folder" --prompt "$once" --temperature 0 --max_new_tokens $golden_tokens \
+        --tokenizer_path "$STOWKV_DATA/tok512.model"
+    expect_stdout 'reads with another' "$golden"
+}
+
 test_seeds() {
     local first second
     tell --prompt "$once" --temperature 1 --seed 1 --max_new_tokens 60
@@ -656,6 +680,7 @@ if (($#)); then
 fi
 test_golden_story
 test_golden_story_of_folders
+test_tokenizer_json
 test_seeds
 test_penalties
 test_stops
