@@ -196,7 +196,8 @@ def draw_quality(summary, theme):
 
 FIGURES = [("memory", draw_memory, "Memory: the weights, and the cache that is allocated for the whole context."),
            ("growth", draw_growth, "What the cache holds as tokens come."),
-           ("depth", draw_depth, "Speed by depth, with straight lines for the time of a token; dotted: from there on faster than the full cache."),
+           ("depth", draw_depth, "Speed by depth, with straight lines for the time of a token; dotted: from there on faster than the "
+                                 "full cache."),
            ("quality", draw_quality, "Quality, with standard errors: how far each mode is from the full cache."),
            ("operations", draw_operations, "Where the time of a generated token goes.")]
 

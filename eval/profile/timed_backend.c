@@ -82,14 +82,14 @@ static CallList *calls_of(TimedBackend *t, BackendStep *step) {
 /* Reads the marks of the step that is through. What the host has waited beyond them is launching, and reading. A device
  * that fails tells the caller. */
 static void collect(TimedBackend *t) {
-    if (t->calls == NULL)
-        return;
     const CallList *calls = t->calls;
     Error error;
     double begin = clock_seconds(), before = 0, after;
+    t->calls = NULL;
+    if (calls == NULL || t->profile->n_steps == 0) /* of a profile that was given up */
+        return;
     const ProfileStep *step = &t->profile->steps[t->profile->n_steps - 1];
     double start = t->profile->start + step->begin;
-    t->calls = NULL;
     for (size_t i = 0; i < calls->count; i++, before = after) {
         if (t->inner->ops->elapsed(t->inner, 0, i + 1, &after, &error) < 0)
             return;
