@@ -36,6 +36,14 @@ typedef struct ModelFamily {
     size_t wide_layers; /* the one size whose scores are divided by sqrt(n_embd / n_heads), by its layers; 0: none */
 } ModelFamily;
 
+/* Llama 3.1's scaling of RoPE (rope_factors.h): frequencies of fewer than `low` turns in the original context are
+ * divided by `factor`, of more than `high` not at all. */
+typedef struct Llama3Scaling {
+    double factor; /* 0: none */
+    double low, high;
+    size_t original_context; /* in tokens */
+} Llama3Scaling;
+
 typedef struct ModelConfig {
     const ModelFamily *family;
     size_t n_layers;
@@ -50,6 +58,7 @@ typedef struct ModelConfig {
     RopePairing rope_pairing;
     double rope_theta;
     double rope_scale; /* positions are divided by this (linear scaling); 1: none */
+    Llama3Scaling rope_llama3;
 
     LayerSet local;          /* layers that look back on `lookback` tokens alone, a query's own among them */
     size_t lookback;         /* 0: no layer does */

@@ -6,22 +6,31 @@
 #include "base/foreign_file.h"
 #include "base/json_document.h"
 #include "checkpoints/hf_config.h"
+#include "checkpoints/meta_config.h"
 #include "checkpoints/pth.h"
+#include "checkpoints/rope_factors.h"
 #include "checkpoints/safetensors.h"
 #include "checkpoints/shard_index.h"
 #include "checkpoints/tensor_names.h"
 
 #include <ctype.h>
+#include <limits.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #define CONFIG_NAME  "config.json"
+#define PARAMS_NAME  "params.json"
 #define INDEX_SUFFIX ".index.json"
 
 /* What weights are called, in the order in which they are looked for. */
 static const char *const WEIGHTS_NAMES[] = {
-    "model.safetensors", "model.safetensors" INDEX_SUFFIX, "pytorch_model.bin", "pytorch_model.bin" INDEX_SUFFIX,
+    "model.safetensors",
+    "model.safetensors" INDEX_SUFFIX,
+    "pytorch_model.bin",
+    "pytorch_model.bin" INDEX_SUFFIX,
     "model.pth",
+    "consolidated.00.pth",
+    "consolidated.safetensors",
 };
 
 typedef struct Folder {
@@ -41,7 +50,8 @@ static bool ends_with(const char *text, const char *ending) {
 
 bool folder_recognises(const char *path) {
     const char *name = base_name(path);
-    return path_is_folder(path) || strcmp(name, CONFIG_NAME) == 0 || ends_with(name, INDEX_SUFFIX);
+    return path_is_folder(path) || strcmp(name, CONFIG_NAME) == 0 || strcmp(name, PARAMS_NAME) == 0 ||
+           ends_with(name, INDEX_SUFFIX);
 }
 
 static int open_folder(Folder *folder, Checkpoint *checkpoint, const char *path, Error *error) {
@@ -66,20 +76,54 @@ static const char *path_of(const Folder *folder, const char *name, Error *error)
     return path;
 }
 
-static int read_config(const Folder *folder, bool *tied_output, Error *error) {
-    const char *path = path_of(folder, CONFIG_NAME, error);
-    if (path == NULL)
-        return error->code;
-    if (access(path, F_OK) != 0)
-        return error_set(error, ERROR_IO,
-                         "%s: there is no " CONFIG_NAME " beside the weights; fetch the folder's other files too",
-                         folder->path);
+/* The path of a file of the folder, in `path`, if there is one. Meta's params.json may lie in original/, as Hugging
+ * Face has it. */
+static bool find_file(const Folder *folder, const char *const *names, size_t n, char *path, size_t size) {
+    for (size_t i = 0; i < n; i++) {
+        int length = snprintf(path, size, "%s%s", folder->prefix, names[i]);
+        if (length > 0 && (size_t)length < size && access(path, F_OK) == 0)
+            return true;
+    }
+    return false;
+}
+
+typedef int (*ReadDocument)(const cJSON *root, const char *path, Checkpoint *checkpoint, bool *tied_output,
+                            Error *error);
+
+static int read_hf(const cJSON *root, const char *path, Checkpoint *checkpoint, bool *tied_output, Error *error) {
+    return hf_config_read(root, path, &checkpoint->config, tied_output, error);
+}
+
+/* Meta's files say nothing about the output: it is the embedding where there is none. */
+static int read_meta(const cJSON *root, const char *path, Checkpoint *checkpoint, bool *tied_output, Error *error) {
+    *tied_output = checkpoint_tensor(checkpoint, "output.weight") == NULL;
+    return meta_config_read(root, path, checkpoint, error);
+}
+
+static int read_document(const Folder *folder, const char *path, ReadDocument read, bool *tied_output, Error *error) {
     cJSON *root = json_document_load(path, error);
     if (root == NULL)
         return error->code;
-    int status = hf_config_read(root, path, &folder->checkpoint->config, tied_output, error);
+    int status = read(root, path, folder->checkpoint, tied_output, error);
     cJSON_Delete(root);
     return status;
+}
+
+/* After the weights: their names tell whose they are. */
+static int read_config(const Folder *folder, bool *tied_output, Error *error) {
+    static const char *const HF_NAMES[] = {CONFIG_NAME}, *const META_NAMES[] = {PARAMS_NAME, "original/" PARAMS_NAME};
+    char path[PATH_MAX];
+    bool meta = checkpoint_tensor(folder->checkpoint, "tok_embeddings.weight") != NULL;
+    if (meta && find_file(folder, META_NAMES, 2, path, sizeof path))
+        return read_document(folder, path, read_meta, tied_output, error);
+    if (find_file(folder, HF_NAMES, 1, path, sizeof path))
+        return read_document(folder, path, read_hf, tied_output, error);
+    *tied_output = checkpoint_tensor(folder->checkpoint, "output.weight") == NULL;
+    if (meta)
+        return meta_config_known(folder->path, folder->prefix, folder->checkpoint, error);
+    return error_set(error, ERROR_IO,
+                     "%s: there is no " CONFIG_NAME " beside the weights; fetch the folder's other files too",
+                     folder->path);
 }
 
 /* The tensors of the file that was mapped last. */
@@ -120,18 +164,33 @@ static int add_weights(const Folder *folder, const char *path, Error *error) {
     return ends_with(path, INDEX_SUFFIX) ? add_shards(folder, path, error) : add_file(folder->checkpoint, path, error);
 }
 
+/* Meta cuts the matrices of large models: consolidated.01.pth has the rest of each of those in consolidated.00.pth. */
+static int refuse_cut_matrices(const Folder *folder, const char *weights, Error *error) {
+    static const char *const SECOND[] = {"consolidated.01.pth"};
+    char path[PATH_MAX];
+    if (strncmp(base_name(weights), "consolidated.0", strlen("consolidated.0")) != 0 ||
+        !find_file(folder, SECOND, 1, path, sizeof path))
+        return 0;
+    return error_set(error, ERROR_UNSUPPORTED,
+                     "%s: matrices are cut over several files (consolidated.01.pth), which is not supported; use the "
+                     "model in Hugging Face's form",
+                     folder->path);
+}
+
 /* The configuration, and the names that tensors have in GGUF. */
-static int complete(const Folder *folder, Error *error) {
+static int complete(const Folder *folder, const char *weights, Error *error) {
     bool tied_output = false;
-    if (read_config(folder, &tied_output, error) < 0)
+    if (refuse_cut_matrices(folder, weights, error) < 0 || read_config(folder, &tied_output, error) < 0)
         return error->code;
     if (tensor_names_adopt(folder->checkpoint, tied_output, folder->path, error) < 0)
+        return error->code;
+    if (rope_factors_add(folder->checkpoint, folder->path, error) < 0)
         return error->code;
     return checkpoint_read_tokenizer(folder->checkpoint, folder->prefix, error);
 }
 
 static int read_all(const Folder *folder, const char *weights, Error *error) {
-    return add_weights(folder, weights, error) < 0 ? error->code : complete(folder, error);
+    return add_weights(folder, weights, error) < 0 ? error->code : complete(folder, weights, error);
 }
 
 int folder_read(Checkpoint *checkpoint, const char *path, Error *error) {
@@ -181,7 +240,7 @@ static int read_weights(Checkpoint *checkpoint, const char *path, Error *error) 
     if (open_folder(&folder, checkpoint, path, error) < 0)
         return error->code;
     if (!index_of_shard(base_name(path), index, sizeof index))
-        return add_mapped(checkpoint, path, error) < 0 ? error->code : complete(&folder, error);
+        return add_mapped(checkpoint, path, error) < 0 ? error->code : complete(&folder, path, error);
     const char *index_path = path_of(&folder, index, error);
     return index_path == NULL ? error->code : read_all(&folder, index_path, error);
 }

@@ -80,7 +80,9 @@ static const ConfigKey ROPE_KEYS[] = {
     READ("rope_type"), READ("type"), READ("factor"),
     FIELD("rope_theta", KEY_REAL, false, rope_theta),
     NUMBER("partial_rotary_factor", 1, 1, "RoPE of a part of a head"),
-    HARMLESS("original_max_position_embeddings", REMARK),
+    FIELD("low_freq_factor", KEY_REAL, false, rope_llama3.low),
+    FIELD("high_freq_factor", KEY_REAL, false, rope_llama3.high),
+    FIELD("original_max_position_embeddings", KEY_SIZE, false, rope_llama3.original_context),
 };
 
 /* Keys of classes whose layers may look back on some tokens alone. */
@@ -159,7 +161,8 @@ static const Architecture *find_architecture(const ConfigReading *reading, const
     return NULL;
 }
 
-/* Linear scaling divides positions by a factor; "default" is none. */
+/* Linear scaling divides positions by a factor, Llama 3's some frequencies; "default" is none. Values are checked with
+ * the rest of the configuration. */
 static int read_rope(const ConfigReading *reading, const cJSON *rope, Error *error) {
     const KeyTable table = TABLE(ROPE_KEYS);
     if (rope == NULL || cJSON_IsNull(rope))
@@ -176,13 +179,14 @@ static int read_rope(const ConfigReading *reading, const cJSON *rope, Error *err
                          rope->string);
     if (strcmp(type->valuestring, "default") == 0)
         return 0;
-    if (strcmp(type->valuestring, "linear") != 0)
+    bool llama3 = strcmp(type->valuestring, "llama3") == 0;
+    if (!llama3 && strcmp(type->valuestring, "linear") != 0)
         return config_refuse(reading, type, "this RoPE scaling", error);
     const cJSON *factor = cJSON_GetObjectItemCaseSensitive(rope, "factor");
     if (!cJSON_IsNumber(factor))
         return error_set(error, ERROR_FORMAT, "%s: %s has no factor; fetch the file again", reading->path,
                          rope->string);
-    reading->config->rope_scale = factor->valuedouble; /* which is checked with the rest of the configuration */
+    *(llama3 ? &reading->config->rope_llama3.factor : &reading->config->rope_scale) = factor->valuedouble;
     return 0;
 }
 
