@@ -6,8 +6,8 @@
 
 Of a profile it reads summary.json and steps.csv, writes NAME.svg and NAME.png for each figure, and fills the places in
 report.html that wait for them, for light and dark screens. Results are those of bench (memory and speed by depth), of
-perplexity with several policies (divergence by bits) or of recall (what is recalled, by policy); several files of one kind
-make one picture, PICTURE-light.svg and PICTURE-dark.svg."""
+perplexity with several policies (divergence by bits), of recall (what is recalled, by policy) or of kv_quant_bench (speed by
+size, or errors by bits); several files of one kind make one picture, PICTURE-light.svg and PICTURE-dark.svg."""
 
 import base64
 import io

@@ -177,10 +177,68 @@ def draw_recall(results, theme):
     return figure
 
 
+# ---- kv_quant_bench: speed by size, error by bits
+
+
+def draw_variants(results, theme):
+    """Bytes a second that all steps move, by elements; copies of the same device as dashes."""
+    figure, axes = new_figure(4.4)
+    rows = [row for result in results for row in result["results"] if "skipped" not in row]
+    if not rows:
+        return None
+    series, copies = {}, {}
+    for row in sorted(rows, key=lambda row: row["n_tokens"] * row["n_channels"]):
+        elements = row["n_tokens"] * row["n_channels"]
+        series.setdefault(row["variant"], []).append((elements, row["bytes_per_second"] / 1e9))
+        copies.setdefault(row["device"], {})[elements] = row["copy_bandwidth"] / 1e9
+    for i, (variant, points) in enumerate(series.items()):
+        axes.plot(*zip(*points), marker=MARKERS[i % 8], color=theme.colours[i % 8], linewidth=1.5, label=variant)
+    for device, points in copies.items():
+        axes.plot(*zip(*sorted(points.items())), "--", color=theme.ink, linewidth=1, label=f"copies, {device}")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("elements, tokens times channels")
+    axes.set_ylabel("GB/s, quantized and back")
+    axes.grid(True, linewidth=0.6)
+    legend_above(figure, 4)
+    return figure
+
+
+def draw_codecs(results, theme):
+    """Relative error of keys by bits of an element, scales counted; a line joins a codec with its rotated form."""
+    rows = [row for result in results for row in result["codecs"]
+            if "skipped" not in row and row["side"] == "keys" and row["relative_error"] > 0]
+    data = list(dict.fromkeys(row["data"] for row in rows))
+    if not rows:
+        return None
+    figure, panels = new_figure(4.2, columns=len(data))
+    for axes, name in zip([panels] if len(data) == 1 else panels, data):
+        codecs = {}
+        for row in (row for row in rows if row["data"] == name):
+            codecs.setdefault(row["codec"], []).append(row)
+        for i, (codec, forms) in enumerate(codecs.items()):
+            colour = theme.colours[family_of(codec)]
+            axes.plot([8 * row["bytes_per_element"] for row in forms], [row["relative_error"] for row in forms], color=colour)
+            for row in forms:
+                axes.plot(8 * row["bytes_per_element"], row["relative_error"], MARKERS[family_of(codec)], color=colour,
+                          markerfacecolor=colour if row["rotated"] else "none")
+            top = max(forms, key=lambda row: row["relative_error"])
+            axes.annotate(codec, (8 * top["bytes_per_element"], top["relative_error"]), (0, 6), textcoords="offset points",
+                          ha="center", fontsize=9, color=colour)
+        axes.set_yscale("log")
+        axes.set_title(f"{name}, as keys", loc="left", fontsize=11)
+        axes.set_xlabel("bits of an element, scales counted")
+        axes.set_ylabel("relative error; filled: rotated")
+        axes.grid(True, linewidth=0.6)
+    return figure
+
+
 # ---- All
 
 
-PICTURES = [(lambda result: "results" in result, draw_speed),
+PICTURES = [(lambda result: "results" in result and "devices" in result, draw_variants),
+            (lambda result: "codecs" in result, draw_codecs),
+            (lambda result: "results" in result, draw_speed),
             (lambda result: "task" in result, draw_recall),
             (lambda result: "kld" in result or "modes" in result, draw_divergence)]
 
@@ -196,7 +254,7 @@ def load(path):
     except (OSError, ValueError) as error:
         sys.exit(f"plot.py: error: {path}: {error}; name a file that --json has written")
     if kind_of(result) is None:
-        sys.exit(f"plot.py: error: {path}: nothing is drawn of this; name what --json of bench, perplexity or recall has written")
+        sys.exit(f"plot.py: error: {path}: nothing is drawn of this; name what --json of bench, kv_quant_bench, perplexity or recall has written")
     return result
 
 

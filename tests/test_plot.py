@@ -44,6 +44,19 @@ def check_pictures(folder):
     check_picture(folder, "needles", [DATA / "needle-2048.json"], {"4.5 bits", "2,048"})
 
 
+def check_kv_quant(folder):
+    row = {"device": "cpu", "variant": "row_major", "n_tokens": 1024, "n_channels": 64, "bytes_per_second": 4e9,
+           "copy_bandwidth": 8e10}
+    skipped = {"device": "cpu", "variant": "column_walk", "n_tokens": 9, "n_channels": 9, "skipped": "no memory"}
+    (folder / "variants.json").write_text(json.dumps({"devices": [], "results": [row, {**row, "n_tokens": 4096}, skipped]}))
+    check_picture(folder, "variants", [folder / "variants.json"], {"row_major", "copies, cpu", "GB/s, quantized and back"})
+    assert "column_walk" not in words_of(folder / "variants-light.svg")
+    codec = {"data": "normal", "side": "keys", "codec": "int4", "rotated": False, "bytes_per_element": 0.5625, "relative_error": 0.09}
+    (folder / "codecs.json").write_text(json.dumps({"codecs": [codec, {**codec, "rotated": True}, {**codec, "side": "values"},
+                                                               {**codec, "codec": "nf4", "skipped": "head_dim"}]}))
+    check_picture(folder, "codecs", [folder / "codecs.json"], {"int4", "normal, as keys"})
+
+
 def check_errors(folder):
     (folder / "other.json").write_text(json.dumps({"text": ""}))
     (folder / "alone.json").write_text(json.dumps({"task": "distance", "modes": [
@@ -161,6 +174,7 @@ def main():
         sys.exit(77)
     with tempfile.TemporaryDirectory() as folder:
         check_pictures(pathlib.Path(folder))
+        check_kv_quant(pathlib.Path(folder))
         check_errors(pathlib.Path(folder))
         check_profiles(pathlib.Path(folder))
     check_figures()
