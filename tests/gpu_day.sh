@@ -85,9 +85,11 @@ text=${STOWKV_TEXT:-${STOWKV_DATA:-$here/../shared/data}/wiki.test.raw}
 context=512 chunks=4 depths=8192,32768,131072 bench_depths=0,2048,7000 fourbits=q4_0
 parity=(--prompt_tokens 300 --decoded_tokens 100 --repeats 100)
 bench=(--prompt_tokens 512 --generate_tokens 64 --repetitions 2)
-quant=(--shape 131072x1024 --shape 262144x128 --shape 1025x63 --shape 131072x8192)
+quant=(--shape 131072x1024 --shape 262144x128 --shape 1024x64 --shape 1025x63)
+quant_variants=cuda_naive,cuda_tiled,cuda_coarsened,cuda_vectorized,cuda_host_scales,cuda_fused,cuda_vectorized_f16,cuda_fused_f16
+largest=131072x8192
 if $rehearse; then
-    quant=(--shape 1025x63)
+    quant=(--shape 1025x63) largest=1025x63
     model=${STOWKV_DATA:-$here/../shared/data}/stories260K.bin
     context=256 chunks=1 depths=1024 bench_depths=0,100 fourbits=int4
     parity=(--prompt_tokens 30 --decoded_tokens 5 --repeats 5)
@@ -107,14 +109,16 @@ stage model_f16 70 "$build/gpu_model" --type F16 --depths "0,$depths"
 stage torch_attention 45 "$python" "$here/tests/gpu/torch_attention.py" --depths "$depths"
 stage bench 60 "$build/bench" --device cuda --checkpoint_path "$model" --depths "$bench_depths" "${bench[@]}" --compare \
     --kv_policy "sink=16,f16:32,$fourbits:*" --json -
-stage kv_quant 60 "$build/kv_quant_bench" --device cuda "${quant[@]}" --json -
+stage kv_quant 40 "$build/kv_quant_bench" --device cuda --variants "$quant_variants" "${quant[@]}" --json -
+stage kv_quant_largest 60 "$build/kv_quant_bench" --device cuda --variants cuda_vectorized,cuda_fused --shape "$largest" --json -
 stage poisoned 30 "$build/gpu_attention" --poison --depths 2,17,1000,5000
 stage model_q4_0 50 "$build/gpu_model" --type Q4_0 --depths "0,$depths"
 for tool in memcheck racecheck initcheck synccheck; do
     watched=(compute-sanitizer --tool "$tool" --error-exitcode 9)
     stage "${tool}_attention" 30 "${watched[@]}" "$build/gpu_attention" --depths 200 --heads 8 --kv_heads 2 --cache_times 0
     stage "${tool}_model" 30 "${watched[@]}" "$build/gpu_model" --tiny --prompt_tokens 70 --steps 2 --depths 0,200
-    stage "${tool}_kv_quant" 30 "${watched[@]}" "$build/kv_quant_bench" --device cuda --shape 1025x63 --shape 300x264
+    stage "${tool}_kv_quant" 30 "${watched[@]}" "$build/kv_quant_bench" --device cuda \
+        --variants "$quant_variants" --repetitions 1 --shape 1025x63 --shape 300x264
 done
 
 cat "$out/results.md"

@@ -5,6 +5,7 @@
 #include "channel_int8/reference.h"
 #include "cuda/channel_int8.h"
 #include "cuda/channel_steps.h"
+#include "tests/channel_cases.h"
 #include "tests/cuda_fixture.h"
 
 #include <float.h>
@@ -323,6 +324,17 @@ static void test_device(void **state) {
     assert_int_equal(cuda_shim_counts().n_allocated, 0);
 }
 
+/* The matrices that the host's variants are tried on. */
+static void test_cases_of_the_host(void **state) {
+    (void)state;
+    Error error = {0};
+    ChannelDevice *device;
+    if (cuda_channel_open(&device, &error) < 0)
+        fail_msg("%s", error.message);
+    check_channel_variants(device);
+    device->ops->close(device);
+}
+
 /* Copies are run in turn, and the last one is read: after any number of runs. */
 static void test_copies_in_turn(void **state) {
     (void)state;
@@ -430,9 +442,16 @@ static void test_failures(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shapes),           cmocka_unit_test(test_schedules),     cmocka_unit_test(test_strips),
-        cmocka_unit_test(test_special_channels), cmocka_unit_test(test_known_answers), cmocka_unit_test(test_device),
-        cmocka_unit_test(test_copies_in_turn),   cmocka_unit_test(test_memory),        cmocka_unit_test(test_no_gpu),
+        cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_schedules),
+        cmocka_unit_test(test_strips),
+        cmocka_unit_test(test_special_channels),
+        cmocka_unit_test(test_known_answers),
+        cmocka_unit_test(test_device),
+        cmocka_unit_test(test_cases_of_the_host),
+        cmocka_unit_test(test_copies_in_turn),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_no_gpu),
         cmocka_unit_test(test_failures),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -18,13 +18,13 @@ import json, os, re, shutil, subprocess, sys
 folder, build = sys.argv[1:]
 r = json.load(open(f"{folder}/results.json", encoding="utf-8"))
 status = {s["name"]: s["status"] for s in r["stages"]}
-stages = ("machine copy parity perplexity_cuda perplexity_cpu attention model_f16 torch_attention bench kv_quant poisoned "
-          "model_q4_0").split()
+stages = ("machine copy parity perplexity_cuda perplexity_cpu attention model_f16 torch_attention bench kv_quant "
+          "kv_quant_largest poisoned model_q4_0").split()
 stages += [f"{tool}check_{of}" for tool in ("mem", "race", "init", "sync") for of in ("attention", "model", "kv_quant")]
 assert list(status) == stages, list(status)
 assert status["perplexity_cpu"] == "passed", status
 has_gpu = subprocess.run(["nvidia-smi"], capture_output=True).returncode == 0 if shutil.which("nvidia-smi") else False
-ours = ["copy", "parity", "attention", "model_f16", "kv_quant", "poisoned", "model_q4_0"]
+ours = ["copy", "parity", "attention", "model_f16", "kv_quant", "kv_quant_largest", "poisoned", "model_q4_0"]
 if has_gpu:
     assert all(status[name] == "passed" for name in ours), status
 else:

@@ -194,7 +194,8 @@ def collect(folder):
          "products": [x for x in models if x["test"] == "products"],
          "model": [x for x in models if x["test"] == "model"],
          "bench": whole_json(read(folder, "bench.out")), "poisoned": lines["poisoned"],
-         "kv_quant": quant_rows(whole_json(read(folder, "kv_quant.out")))}
+         "kv_quant": [x for name in ("kv_quant", "kv_quant_largest")
+                      for x in quant_rows(whole_json(read(folder, name + ".out")))]}
     r["checks"] = parity_checks(r["parity"]) + perplexity_checks(cuda, cpu) + \
         target_checks(r["attention"], r["torch_attention"], r["products"], r["model"]) + quant_checks(r["kv_quant"])
     return r
