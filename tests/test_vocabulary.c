@@ -94,6 +94,7 @@ static void test_names_of_ends(void **state) {
         {"<end_of_turn>", TOKEN_NORMAL, true},
         {"<|endoftext|>", TOKEN_NORMAL, true},
         {"</s>", TOKEN_NORMAL, true},
+        {"</s>", TOKEN_USER_DEFINED, false},
         {"<|eom_id|>", TOKEN_NORMAL, true},
         {"<|end_of_text|>", TOKEN_CONTROL, true},
         {"<end_of_utterance>", TOKEN_CONTROL, true},

@@ -67,6 +67,8 @@ static bool has_stem(StringView token) {
 }
 
 TokenMark token_mark(StringView token, TokenType type) {
+    if (type == TOKEN_USER_DEFINED && sv_is(token, "</s>")) /* a tag of HTML among Gemma's */
+        return MARK_NONE;
     for (size_t i = 0; i < sizeof KNOWN / sizeof *KNOWN; i++)
         if (sv_is(token, KNOWN[i].text))
             return KNOWN[i].mark;
