@@ -77,10 +77,6 @@ void model_config_complete(ModelConfig *config) {
         config->score_divisor = (float)(config->n_embd / config->n_heads);
 }
 
-bool model_config_sees_all(const ModelConfig *config, size_t n_ctx) {
-    return config->lookback == 0 || config->lookback >= n_ctx || layer_set_is_empty(&config->local);
-}
-
 /* Limits far beyond any model of today, small enough that no product of a few of them overflows. */
 typedef struct SizeLimit {
     const char *name;

@@ -80,9 +80,6 @@ const ModelFamily *model_family_at(size_t index);
  * have no RoPE, scales and divisors. */
 void model_config_complete(ModelConfig *config);
 
-/* Whether no token is further back than the layers look within a context of n_ctx. */
-bool model_config_sees_all(const ModelConfig *config, size_t n_ctx);
-
 /* Checks what the readers have filled in from an untrusted file; `path` is for messages. ERROR_FORMAT for values that
  * no model has, ERROR_UNSUPPORTED for an odd head_dim. */
 int model_config_check(const ModelConfig *config, const char *path, Error *error);
