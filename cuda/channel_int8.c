@@ -117,7 +117,23 @@ static int check(cudaError_t status, const char *what, Error *error) {
     return cuda_check(status, what, error);
 }
 
-/* Numbers of keys from `first` on, as FP16, through a buffer of the host. */
+/* Done when it returns, in the stream's order: the default stream's copies may still be on their way then, and the
+ * stream would not wait for them. Adds its time to *ms. */
+static cudaError_t transfer(CudaChannelDevice *d, void *to, const void *from, size_t size_bytes,
+                            enum cudaMemcpyKind kind, double *ms) {
+    double begin = clock_seconds();
+    cudaError_t status = cudaMemcpyAsync(to, from, size_bytes, kind, d->gpu.stream);
+    if (status == cudaSuccess)
+        status = cudaStreamSynchronize(d->gpu.stream);
+    *ms += (clock_seconds() - begin) * 1e3;
+    return status;
+}
+
+static cudaError_t upload(CudaChannelDevice *d, void *to, const void *from, size_t size_bytes) {
+    return transfer(d, to, from, size_bytes, cudaMemcpyHostToDevice, &d->device.transfers.upload_ms);
+}
+
+/* All keys as FP16, through a buffer of the host. */
 static int upload_halves(CudaChannelDevice *d, uint16_t *to, Error *error) {
     size_t n = d->matrix.n_tokens * d->matrix.n_channels;
     uint16_t *piece = malloc(PIECE_NUMBERS * sizeof *piece);
@@ -128,9 +144,7 @@ static int upload_halves(CudaChannelDevice *d, uint16_t *to, Error *error) {
         size_t count = at_most(n - first, PIECE_NUMBERS);
         for (size_t i = 0; i < count; i++)
             piece[i] = half_from_float(d->matrix.keys[first + i]);
-        double begin = clock_seconds();
-        status = cudaMemcpy(to + first, piece, count * sizeof *piece, cudaMemcpyHostToDevice);
-        d->device.transfers.upload_ms += (clock_seconds() - begin) * 1e3;
+        status = upload(d, to + first, piece, count * sizeof *piece);
     }
     free(piece);
     return check(status, "uploading keys", error);
@@ -139,11 +153,8 @@ static int upload_halves(CudaChannelDevice *d, uint16_t *to, Error *error) {
 static int upload_keys(CudaChannelDevice *d, Error *error) {
     if (d->variant->half_keys)
         return upload_halves(d, (uint16_t *)(void *)d->memory, error);
-    double begin = clock_seconds();
     size_t n_bytes = d->matrix.n_tokens * d->matrix.n_channels * sizeof *d->matrix.keys;
-    int status = check(cudaMemcpy(d->memory, d->matrix.keys, n_bytes, cudaMemcpyHostToDevice), "uploading keys", error);
-    d->device.transfers.upload_ms += (clock_seconds() - begin) * 1e3;
-    return status;
+    return check(upload(d, d->memory, d->matrix.keys, n_bytes), "uploading keys", error);
 }
 
 /* What no kernel has written is NaN, and no code. */
@@ -165,10 +176,8 @@ static int fill_copies(CudaChannelDevice *d, Error *error) {
 }
 
 static int download(CudaChannelDevice *d, void *to, const void *from, size_t size_bytes, Error *error) {
-    double begin = clock_seconds();
-    int status = check(cudaMemcpy(to, from, size_bytes, cudaMemcpyDeviceToHost), "reading results", error);
-    d->device.transfers.download_ms += (clock_seconds() - begin) * 1e3;
-    return status;
+    return check(transfer(d, to, from, size_bytes, cudaMemcpyDeviceToHost, &d->device.transfers.download_ms),
+                 "reading results", error);
 }
 
 /* ---- Steps */
@@ -185,8 +194,10 @@ static int make_host_scales(CudaChannelDevice *d, Error *error) {
     for (size_t i = 0; i < n_channels; i++)
         d->host_scales[i] = channel_scale(largest[i]);
     free(largest);
-    return check(cudaMemcpy(job_of(d, 0).scales, d->host_scales, n_channels * sizeof(float), cudaMemcpyHostToDevice),
-                 "uploading scales", error);
+    double ms = 0; /* part of the step's */
+    return check(
+        transfer(d, job_of(d, 0).scales, d->host_scales, n_channels * sizeof(float), cudaMemcpyHostToDevice, &ms),
+        "uploading scales", error);
 }
 
 static int run_on_host(CudaChannelDevice *d, size_t n_times, double *ms, Error *error) {
