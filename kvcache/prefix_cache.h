@@ -11,7 +11,7 @@
  *     prefix_cache_save(prefixes, identity, &cache, &memory, tokens, NULL, 0, seconds);
  *
  *     // tensors, in 4 bits unless the shape says otherwise
- *     PrefixTensors shape = {.n_tokens = 700, .n_kv_heads = 8, .head_dim = 128, .k = KV_NF4, .v = KV_NF4};
+ *     PrefixTensors shape = {PREFIX_TENSORS_DEFAULTS, .n_tokens = 700, .n_kv_heads = 8, .head_dim = 128};
  *     prefix_cache_put_layer(prefixes, "my model", tokens, &shape, layer, keys, values);
  *     if (prefix_cache_get_layer(prefixes, "my model", tokens, &shape, layer, keys, values)) …
  *
@@ -84,6 +84,9 @@ typedef struct PrefixTensors {
     KvCodecId k, v;
     bool rotated; /* Hadamard, where rows are a power of two long */
 } PrefixTensors;
+
+/* 4 bits, scales quantized too: PrefixTensors shape = {PREFIX_TENSORS_DEFAULTS, .n_tokens = 700, …}. */
+#define PREFIX_TENSORS_DEFAULTS .k = KV_NF4, .v = KV_NF4, .rotated = false
 
 /* Errors: a shape that the codec does not take, no memory. What the store does not take is no error. */
 int prefix_cache_put_layer(PrefixCache *prefixes, const char *name, const int32_t *tokens, const PrefixTensors *shape,

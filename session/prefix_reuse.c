@@ -80,8 +80,8 @@ static int write_memory(void *user, void *to, const void *host, size_t size_byte
     return b->ops->write(b, to, host, size_bytes, error);
 }
 
-static KvMemory memory_of(const PrefixReuse *reuse) {
-    return (KvMemory){reuse->session->model.backend, read_memory, write_memory};
+KvMemory prefix_reuse_memory(const Session *session) {
+    return (KvMemory){session->model.backend, read_memory, write_memory};
 }
 
 /* ---- Reuse */
@@ -94,7 +94,7 @@ static int hold(PrefixReuse *reuse, const int32_t *tokens, size_t n, Error *erro
 }
 
 size_t prefix_reuse_restore(PrefixReuse *reuse, Context *context, const int32_t *tokens, size_t n_tokens) {
-    KvMemory memory = memory_of(reuse);
+    KvMemory memory = prefix_reuse_memory(reuse->session);
     double start = clock_seconds();
     Error no_memory = {0};
     reuse->held.count = 0;
@@ -122,7 +122,7 @@ int prefix_reuse_computed(PrefixReuse *reuse, const Context *context, const int3
 }
 
 void prefix_reuse_save(PrefixReuse *reuse, const Context *context, bool with_logits) {
-    KvMemory memory = memory_of(reuse);
+    KvMemory memory = prefix_reuse_memory(reuse->session);
     const float *logits = with_logits && context->best < 0 ? context->logits : NULL;
     if (reuse->held.count == context->cache.n_tokens)
         prefix_cache_save(reuse->prefixes, reuse->identity, &context->cache, &memory, reuse->held.ids, logits,

@@ -39,6 +39,7 @@ ROOMS = {
     "eval/bench": EVAL,
     "eval/kv_quant": EVAL + ["channel_int8"],
     "eval/perplexity": EVAL,
+    "eval/prefix": EVAL + ["kvcache/prefix"],
     "eval/profile": EVAL + ["eval/bench", "eval/perplexity", "eval/rouge"],
     "eval/recall": EVAL + ["eval/perplexity"],  # a sequence is a window of an evaluation
     "eval/rouge": EVAL,

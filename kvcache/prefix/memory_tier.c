@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-enum { MOST_BUCKETS = 1 << 16, BYTES_A_BUCKET = 4096 };
+enum { MOST_BUCKETS = 1 << 18, BYTES_A_BUCKET = 512 };
 
 static size_t entry_bytes(size_t size_bytes) {
     return sizeof(MemoryEntry) + size_bytes;
