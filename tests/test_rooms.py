@@ -30,7 +30,7 @@ ROOMS = {
     "kvcache": BASE + ["kvcache/codec", "kvcache/prefix"],
     "attention": BASE + CACHE,
     "channel_int8": BASE,
-    "checkpoints": BASE + ["tokenizer/vocabulary.h"],
+    "checkpoints": BASE + ["tokenizer/vocabulary.h", "tokenizer/vocabulary_file.h"],
     "model": BASE + CACHE + CHECKPOINTS + ["attention"],
     "cpu": MODEL,
     "cuda": MODEL + ["channel_int8", "tests/cuda_shim/primitives.h"],  # in place of nvcc where kernels run on the host

@@ -3,7 +3,7 @@
 #ifndef STOWKV_TIKTOKEN_H
 #define STOWKV_TIKTOKEN_H
 
-#include "tokenizer/vocabulary_file.h"
+#include "tokenizer/vocabulary_memory.h"
 
 /* Whether a file begins with such a line. */
 bool tiktoken_recognises(StringView bytes);

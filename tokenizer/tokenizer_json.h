@@ -4,7 +4,7 @@
 #ifndef STOWKV_TOKENIZER_JSON_H
 #define STOWKV_TOKENIZER_JSON_H
 
-#include "tokenizer/vocabulary_file.h"
+#include "tokenizer/vocabulary_memory.h"
 
 #include <cjson/cJSON.h>
 

@@ -2,7 +2,7 @@
 #ifndef STOWKV_TOKENIZER_JSON_RULES_H
 #define STOWKV_TOKENIZER_JSON_RULES_H
 
-#include "tokenizer/vocabulary_file.h"
+#include "tokenizer/vocabulary_memory.h"
 
 #include <cjson/cJSON.h>
 

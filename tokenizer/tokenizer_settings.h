@@ -3,7 +3,7 @@
 #ifndef STOWKV_TOKENIZER_SETTINGS_H
 #define STOWKV_TOKENIZER_SETTINGS_H
 
-#include "tokenizer/vocabulary_file.h"
+#include "tokenizer/vocabulary_memory.h"
 
 /* Adds it to file->vocabulary, which is read already; files that are missing say nothing. `folder` is empty or ends
  * with

@@ -9,22 +9,7 @@
 #ifndef STOWKV_VOCABULARY_FILE_H
 #define STOWKV_VOCABULARY_FILE_H
 
-#include "base/error.h"
-#include "base/mapped_file.h"
-#include "tokenizer/vocabulary.h"
-
-#define VOCABULARY_NOTES 4
-
-typedef struct VocabularyFile {
-    Vocabulary vocabulary;
-    const char *notes[VOCABULARY_NOTES]; /* (n_notes) what is left out: lines for the user, "what; cure" */
-    size_t n_notes;
-
-    /* Owned: what the views above point into. */
-    MappedFile mapped;
-    void **allocations; /* (n_allocations) */
-    size_t n_allocations;
-} VocabularyFile;
+#include "tokenizer/vocabulary_memory.h"
 
 /* Reads the file; beside a tokenizer.json also what vocabulary_folder_open() reads. n_vocab: tokens that the model has,
  * or 0 where that is not known. A tokenizer.json has often a few less, which are added as unused ones, or names a few
@@ -37,20 +22,5 @@ int vocabulary_file_open(VocabularyFile **out, const char *path, size_t n_vocab,
  * ends from generation_config.json, else config.json; the chat template from chat_template.jinja, else
  * tokenizer_config.json. NULL in *out where there is no tokenizer. */
 int vocabulary_folder_open(VocabularyFile **out, const char *folder, size_t n_vocab, Error *error);
-
-void vocabulary_file_free(VocabularyFile *file); /* NULL is fine */
-
-/* Puts the file's path in front of an error that does not begin with it. */
-void vocabulary_name_file(const char *path, Error *error);
-
-/* For readers: */
-
-/* Memory that lives as long as the file, zeroed; NULL on failure. */
-void *vocabulary_allocate(VocabularyFile *file, size_t count, size_t size, Error *error);
-
-/* Takes over what malloc() gave; frees it on failure. */
-int vocabulary_own(VocabularyFile *file, void *memory, Error *error);
-
-int vocabulary_note(VocabularyFile *file, Error *error, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 #endif
