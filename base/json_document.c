@@ -67,6 +67,8 @@ static int check_keys_distinct(const cJSON *value, const char *path, Error *erro
 }
 
 cJSON *json_document_parse(StringView text, const char *path, Error *error) {
+    if (text.length > 0 && text.bytes[0] != '{' && foreign_file_refuse(text, path, "a JSON document", error) < 0)
+        return NULL;
     size_t depth = depth_of(text);
     if (depth > JSON_DOCUMENT_DEPTH) {
         error_set(error, ERROR_FORMAT, "%s: JSON is nested %zu deep, and %d is the limit; the file is damaged", path,
@@ -92,10 +94,7 @@ cJSON *json_document_load(const char *path, Error *error) {
     MappedFile file;
     if (mapped_file_open(&file, path, error) < 0)
         return NULL;
-    cJSON *root = NULL;
-    if (mapped_file_bytes(&file).bytes[0] == '{' ||
-        foreign_file_refuse(mapped_file_bytes(&file), path, "a JSON document", error) == 0)
-        root = json_document_parse(mapped_file_bytes(&file), path, error);
+    cJSON *root = json_document_parse(mapped_file_bytes(&file), path, error);
     mapped_file_close(&file);
     return root;
 }

@@ -100,8 +100,10 @@ static int read_meta(const cJSON *root, const char *path, Checkpoint *checkpoint
     return meta_config_read(root, path, checkpoint, error);
 }
 
+/* The document stays mapped: it is a part of what the model is, as the weights are. */
 static int read_document(const Folder *folder, const char *path, ReadDocument read, bool *tied_output, Error *error) {
-    cJSON *root = json_document_load(path, error);
+    const MappedFile *file = checkpoint_map(folder->checkpoint, path, error);
+    cJSON *root = file == NULL ? NULL : json_document_parse(mapped_file_bytes(file), path, error);
     if (root == NULL)
         return error->code;
     int status = read(root, path, folder->checkpoint, tied_output, error);

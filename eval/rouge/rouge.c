@@ -133,16 +133,25 @@ static int read_samples(Program *program, Error *error) {
     return 0;
 }
 
+static void add_fingerprint(cJSON *header, const Checkpoint *checkpoint) {
+    char text[32];
+    snprintf(text, sizeof text, "%016llx", (unsigned long long)checkpoint_fingerprint(checkpoint));
+    cJSON_AddStringToObject(header, "weights", text);
+}
+
 /* What decides the texts: a file of them can only be continued with the same. */
 static int make_header(const Program *program, cJSON *header, Error *error) {
     const RougeSettings *s = &program->settings;
     const RougeWork *work = &program->work;
+    const Checkpoint *checkpoint = &program->session.model.checkpoint;
     cJSON_AddStringToObject(header, "rouge", "texts, version 1");
     if (rouge_results_identify(header, "checkpoint", s->session.checkpoint_path, error) < 0 ||
         rouge_results_identify(header, "tokenizer", s->session.tokenizer_path != NULL ? s->session.tokenizer_path : "",
                                error) < 0 ||
         rouge_results_identify(header, "data", s->data, error) < 0)
         return error->code;
+    if (checkpoint->n_files > 1) /* of which the path names one, or their folder */
+        add_fingerprint(header, checkpoint);
     cJSON_AddStringToObject(header, "prompt_field", s->prompt_field);
     cJSON_AddStringToObject(header, "reference_field", s->reference_field);
     cJSON_AddStringToObject(header, "prompt_template", s->prompt_template);
