@@ -5,6 +5,7 @@
 #include "base/text_file.h"
 #include "eval/profile/profiler.h"
 #include "eval/progress.h"
+#include "session/inspect.h"
 #include "session/json_text.h"
 #include "session/memory_plan.h"
 #include "session/program.h"
@@ -25,7 +26,7 @@ typedef struct Settings {
     SessionOptions session;
     const char *prompt, *prompt_file, *prompts_file, *output, *system, *chat_template, *date, *json, *profile,
         *profile_text;
-    const char *shape;
+    const char *shape, *inspect;
     bool chat, interactive, parse_special, ignore_eos, compare, plan_memory, profile_quality;
     size_t max_new_tokens;
     SamplerOptions sampler;
@@ -557,6 +558,12 @@ static int check_prefix(const Settings *s, Error *error) {
 
 static int check_program(void *state, Error *error) {
     Settings *s = &((Program *)state)->settings;
+    if (s->inspect != NULL && s->session.checkpoint_path != NULL)
+        return error_set(error, ERROR_USAGE, "--inspect names the checkpoint itself; leave --checkpoint_path out");
+    if (s->inspect != NULL) {
+        s->session.checkpoint_path = s->inspect;
+        return 0;
+    }
     s->compare = s->compare || (s->profile != NULL && !policy_options_choose(&s->session.kv));
     if (check_modes(s, error) < 0)
         return error->code;
@@ -595,6 +602,8 @@ static int check_program(void *state, Error *error) {
 
 static int run(void *state, Error *error) {
     Program *program = state;
+    if (program->settings.inspect != NULL)
+        return inspect(&program->settings.session, stdout, error);
     return program->settings.plan_memory ? plan_memory(program, error) : run_program(program, error);
 }
 
@@ -646,6 +655,8 @@ int main(int argc, char **argv) {
         {"output", OPTION_OUTPUT, &s->output, "FILE",
          "of --prompts_file: a result a line; the same command goes on with it", 0, 0},
         {"compare", OPTION_FLAG, &s->compare, NULL, "the same prompt in full, compressed and quantized mode", 0, 0},
+        {"inspect", OPTION_INPUT, &s->inspect, "PATH",
+         "print what a checkpoint is, and what it lacks; no weights are loaded", 0, 0},
         {"plan_memory", OPTION_FLAG, &s->plan_memory, NULL, "print the cache's byte ledger; no weights are loaded", 0,
          0},
         {"shape", OPTION_STRING, &s->shape, "SHAPE",

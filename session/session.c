@@ -30,7 +30,7 @@ static int open_tokenizer_file(Session *session, const char *path, Error *error)
 }
 
 /* llama2.c calls a tokenizer "tokenizer.model", or "tok512.model" by its vocabulary's size. */
-static int open_tokenizer(Session *session, const SessionOptions *options, Error *error) {
+int session_open_tokenizer(Session *session, const SessionOptions *options, Error *error) {
     const Checkpoint *checkpoint = &session->model.checkpoint;
     char beside[4096], sized[32];
     const char *const names[] = {"tokenizer.model", sized, "tokenizer.json"};
@@ -94,7 +94,7 @@ int session_open(Session *session, const SessionOptions *options, Error *error) 
     }
     if (model_open_checkpoint(&session->model, options->checkpoint_path, backend, error) < 0)
         return error->code;
-    int status = open_tokenizer(session, options, error);
+    int status = session_open_tokenizer(session, options, error);
     if (status == 0)
         status = check_options(session, options, error);
     if (status == 0)

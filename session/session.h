@@ -48,6 +48,9 @@ int session_n_ctx(const SessionOptions *options, const ModelConfig *config, size
 /* Opens model and tokenizer; the context waits for session_set_policy(). */
 int session_open(Session *session, const SessionOptions *options, Error *error);
 
+/* The tokenizer alone, for the checkpoint that is open in session->model. */
+int session_open_tokenizer(Session *session, const SessionOptions *options, Error *error);
+
 /* Opens the context with this policy, in place of the one that is open, if any. */
 int session_set_policy(Session *session, const SessionOptions *options, const KvPolicy *policy, Error *error);
 void session_close(Session *session); /* closing twice is fine */

@@ -77,6 +77,17 @@ test_tokenizer_json() {
     expect_stdout 'reads with another' "$golden"
 }
 
+test_inspect() {
+    run --inspect "$stories"
+    check '--inspect of a .bin' grep -q '^attention     8 query heads, 4 KV heads of 8$' "$work/stdout"
+    check 'with the tokenizer beside it' grep -q '^tokenizer     SentencePiece, 512 tokens, BOS first, 2 of them end' "$work/stdout"
+    check 'and its weights' grep -q '^weights       1040128 bytes in 47 tensors: 47 F32$' "$work/stdout"
+    run --inspect "$stories" --tokenizer_path "$work/missing.model"
+    check 'what is known is told where something is wrong' grep -q '^context       512 tokens$' "$work/stdout"
+    check 'and the error' failed_late 1 'missing.model'
+    expect_error 2 'leave --checkpoint_path out' --inspect "$stories"
+}
+
 test_seeds() {
     local first second
     tell --prompt "$once" --temperature 1 --seed 1 --max_new_tokens 60
@@ -680,6 +691,7 @@ if (($#)); then
 fi
 test_golden_story
 test_golden_story_of_folders
+test_inspect
 test_tokenizer_json
 test_seeds
 test_penalties

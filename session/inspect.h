@@ -1,0 +1,14 @@
+/* generate --inspect: what a checkpoint is, and whether it can be used, without loading weights. */
+#ifndef STOWKV_INSPECT_H
+#define STOWKV_INSPECT_H
+
+#include "session/session.h"
+
+#include <stdio.h>
+
+/* Prints family, shape, context, tokenizer, chat template, tensors and their types to `stream`, and what had to be
+ * guessed. The error is what a run with the same options would end with: a tensor that is missing or has no part in the
+ * model, a tokenizer that cannot be read. What is known is printed all the same. */
+int inspect(const SessionOptions *options, FILE *stream, Error *error);
+
+#endif
