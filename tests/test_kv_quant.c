@@ -6,6 +6,8 @@
 #include "channel_int8/cpu.h"
 #include "channel_int8/cpu_steps.h"
 #include "channel_int8/reference.h"
+#include "eval/kv_quant/bench.h"
+#include "eval/kv_quant/errors.h"
 
 #include <float.h>
 #include <math.h>
@@ -106,6 +108,106 @@ static void test_copies(void **state) {
     device->ops->close(device);
 }
 
+/* ---- The comparison that every run of the program makes */
+
+/* What a device hands over, with one number of each kind changed. */
+static const ChannelDeviceOps *honest;
+
+static int read_wrong_scales(ChannelDevice *device, float *scales, Error *error) {
+    int status = honest->read_scales(device, scales, error);
+    scales[3] = nextafterf(scales[3], 1);
+    return status;
+}
+
+static int read_wrong_codes(ChannelDevice *device, size_t first, size_t n, int8_t *codes, Error *error) {
+    int status = honest->read_codes(device, first, n, codes, error);
+    codes[n * 70 - 1] = (int8_t)(codes[n * 70 - 1] ^ 1);
+    return status;
+}
+
+static int read_wrong_decoded(ChannelDevice *device, size_t first, size_t n, float *decoded, Error *error) {
+    int status = honest->read_decoded(device, first, n, decoded, error);
+    decoded[0] += 0.25f;
+    return status;
+}
+
+static QuantErrors errors_of(ChannelDevice *device, QuantCheck *check, bool half_keys) {
+    ChannelVariant variant = device->variants[0];
+    QuantErrors errors;
+    Error error = {0};
+    variant.half_keys = half_keys;
+    assert_int_equal(quant_check(check, device, &variant, &errors, &error), 0);
+    return errors;
+}
+
+static void test_check_counts_what_is_wrong(void **state) {
+    (void)state;
+    enum { N_TOKENS = 3000, N_CHANNELS = 70 }; /* several blocks of rows */
+    static float keys[N_TOKENS * N_CHANNELS];
+    ChannelMatrix matrix = {keys, N_TOKENS, N_CHANNELS};
+    ChannelDevice *device = open_cpu(2);
+    ThreadPool *pool;
+    QuantCheck check;
+    Error error = {0};
+    double ms;
+    assert_int_equal(thread_pool_open(&pool, 3, &error), 0);
+    quant_fill_keys(pool, 1, N_TOKENS, N_CHANNELS, keys);
+    assert_int_equal(quant_check_open(&check, pool, &matrix, 1, &error), 0);
+    assert_int_equal(device->ops->load(device, &device->variants[0], &matrix, &error), 0);
+    for (ChannelStep step = 0; step < CHANNEL_STEP_COUNT; step++)
+        assert_int_equal(device->ops->run(device, step, 1, &ms, &error), 0);
+    QuantErrors right = errors_of(device, &check, false);
+    assert_int_equal(right.n_wrong, 0);
+    honest = device->ops;
+    ChannelDeviceOps wrong = *honest;
+    device->ops = &wrong;
+    wrong.read_scales = read_wrong_scales;
+    assert_int_equal(errors_of(device, &check, false).n_wrong, 1);
+    wrong.read_codes = read_wrong_codes;
+    assert_int_equal(errors_of(device, &check, false).n_wrong, 2);
+    wrong.read_decoded = read_wrong_decoded;
+    QuantErrors errors = errors_of(device, &check, false);
+    assert_int_equal(errors.n_wrong, 3);
+    assert_true(errors.max_abs > 0.24 && errors.l2 > right.l2);
+    device->ops = honest;
+    assert_true(errors_of(device, &check, true).n_wrong > 0); /* these keys were not rounded to FP16 */
+    assert_int_equal(errors_of(device, &check, false).n_wrong, 0);
+    quant_check_close(&check);
+    thread_pool_close(pool);
+    device->ops->close(device);
+}
+
+/* Errors of a matrix by a loop of our own. */
+static void test_errors(void **state) {
+    (void)state;
+    enum { N_TOKENS = 5, N_CHANNELS = 2 };
+    static const float KEYS[N_TOKENS * N_CHANNELS] = {127, 12.7f, 0.25f, 0, -3.5f, -6.36f, 100.375f, 1, 2, 3};
+    static const double ERRORS[N_TOKENS][N_CHANNELS] = {{0, 0}, {0.25, 0}, {0.5, 0.04}, {0.375, 0}, {0, 0}};
+    ChannelMatrix matrix = {KEYS, N_TOKENS, N_CHANNELS};
+    ChannelDevice *device = open_cpu(1);
+    ThreadPool *pool;
+    QuantCheck check;
+    Error error = {0};
+    double ms, squares = 0;
+    assert_int_equal(thread_pool_open(&pool, 1, &error), 0);
+    assert_int_equal(quant_check_open(&check, pool, &matrix, 1, &error), 0);
+    assert_int_equal(device->ops->load(device, &device->variants[1], &matrix, &error), 0);
+    for (ChannelStep step = 0; step < CHANNEL_STEP_COUNT; step++)
+        assert_int_equal(device->ops->run(device, step, 1, &ms, &error), 0);
+    QuantErrors errors = errors_of(device, &check, false);
+    for (size_t t = 0; t < N_TOKENS; t++)
+        for (size_t d = 0; d < N_CHANNELS; d++)
+            squares += ERRORS[t][d] * ERRORS[t][d];
+    assert_true(fabs(errors.l2 - sqrt(squares)) < 1e-5);
+    assert_true(fabs(errors.max_abs - 0.5) < 1e-6);
+    double score =
+        fabs(0.25 * check.query[0]) + fabs(0.5 * check.query[0] + 0.04 * check.query[1]) + fabs(0.375 * check.query[0]);
+    assert_true(fabs(errors.score - score / N_TOKENS) < 1e-5);
+    quant_check_close(&check);
+    thread_pool_close(pool);
+    device->ops->close(device);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_known_answers),
@@ -113,6 +215,8 @@ int main(void) {
         cmocka_unit_test(test_variants_match_reference),
         cmocka_unit_test(test_large_matrices),
         cmocka_unit_test(test_copies),
+        cmocka_unit_test(test_check_counts_what_is_wrong),
+        cmocka_unit_test(test_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
