@@ -67,7 +67,7 @@ RULES = [
     Rule(r"multiply_floats<", {("LDG.128",): 8}),
     Rule(r"make_halves<", {("STG.128",): 1}),
     Rule(r"(find_largest<|halve_token|undo_factor)"),
-    Rule(r"(embed_coded<|embed_floats<|normalize|gate_up|add_to)"),
+    Rule(r"(embed_coded<|embed_floats<|normalize|gate_up|gate_gelu|add_to|scale_by|cap_at)"),
     Rule(r"(codes_vectorized|find_largest)<\w+( short)?, true>", {("LDG.128",): 8}),
     Rule(r"decode_vectorized<\w+( short)?, true>", {("STG.128",): 8}),
     Rule(r"fused<\w+( short)?, true>", {("LDG.128",): 8}),
