@@ -84,6 +84,7 @@ void profile_step_begin(Profile *profile, const KvCache *cache, size_t n_tokens)
     if (profile->n_steps == 0) {
         kv_ledger(cache, &profile->ledger);
         profile->phase = phase;
+        profile->counted = clock_seconds() - profile->start;
     } else
         profile_count(profile, &(ProfileCall){.op = PROFILE_BETWEEN}, profile->start + profile->counted);
     if (phase != profile->phase) {
@@ -97,7 +98,7 @@ void profile_step_begin(Profile *profile, const KvCache *cache, size_t n_tokens)
         profile->out_of_memory = true;
         return;
     }
-    double begin = clock_seconds() - profile->start;
+    double begin = profile->counted; /* the same instant as the end of what is between steps, so that sums agree */
     profile->steps = steps;
     profile->steps[profile->n_steps++] = (ProfileStep){n_tokens, cache->n_tokens, begin, begin};
     profile->phases[phase].n_steps++;
