@@ -29,11 +29,13 @@ static bool affects(const KvPolicy *policy, size_t n_layers, size_t n_tokens) {
     return false;
 }
 
+/* By the policy: what is out of a local layer's sight was not dropped. */
 static size_t most_dropped(const KvCache *cache) {
+    const KvPolicy *policy = &cache->layout.policy;
     size_t most = 0;
     for (size_t layer = 0; layer < cache->layout.shape.n_layers; layer++) {
-        size_t dropped = cache->n_tokens > 0 ? kvcache_dropped(cache, layer, cache->n_tokens - 1) : 0;
-        most = at_least(dropped, most);
+        KvPlan plan = kv_plan(kv_policy_of_layer(policy, layer), policy->group, cache->n_tokens);
+        most = at_least(kv_plan_dropped(&plan), most);
     }
     return most;
 }
