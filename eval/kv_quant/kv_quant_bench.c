@@ -120,12 +120,18 @@ static int report(Program *p, Error *error) {
     if (s->json != NULL)
         json_commit(is_study ? codec_study_json(&p->study) : quant_bench_json(&p->bench), &p->json, error);
     if (s->csv != NULL) {
-        is_study ? codec_study_csv(&p->study, p->csv.stream) : quant_bench_csv(&p->bench, p->csv.stream);
+        if (is_study)
+            codec_study_csv(&p->study, p->csv.stream);
+        else
+            quant_bench_csv(&p->bench, p->csv.stream);
         output_file_commit(&p->csv, &failure);
         error_keep_first(error, &failure);
     }
     if (!stdout_is_taken) {
-        is_study ? codec_study_print(&p->study, stdout) : quant_bench_print(&p->bench, stdout);
+        if (is_study)
+            codec_study_print(&p->study, stdout);
+        else
+            quant_bench_print(&p->bench, stdout);
         program_flush_stdout(&failure);
         error_keep_first(error, &failure);
     }

@@ -224,7 +224,29 @@ cJSON *quant_bench_json(const QuantBench *bench) {
     return root;
 }
 
+/* NaN, of what there is no figure for, is an empty place. */
+static void put_figure(double value, FILE *stream) {
+    if (isnan(value))
+        fprintf(stream, ",");
+    else
+        fprintf(stream, ",%.9g", value);
+}
+
 /* Reasons have commas, and no quotes. */
+static void csv_row(const QuantBench *bench, const QuantRow *row, FILE *stream) {
+    bool has_figures = row->skipped[0] == '\0';
+    Figure figures[MOST_FIGURES];
+    const ChannelVariant *other;
+    size_t n = figures_of(row, figures);
+    fprintf(stream, "%s,%s,%zu,%zu,\"%s\"", row->device->kind, row->variant->name, row->shape.n_tokens,
+            row->shape.n_channels, row->skipped);
+    for (size_t i = 0; i < n; i++)
+        put_figure(has_figures ? figures[i].value : (double)NAN, stream);
+    for (size_t i = 0; (other = baseline(bench, i)) != NULL; i++)
+        put_figure(has_figures ? speed_up(bench, row, other) : (double)NAN, stream);
+    fprintf(stream, "\n");
+}
+
 void quant_bench_csv(const QuantBench *bench, FILE *stream) {
     Figure figures[MOST_FIGURES];
     const ChannelVariant *other;
@@ -235,20 +257,8 @@ void quant_bench_csv(const QuantBench *bench, FILE *stream) {
     for (size_t i = 0; (other = baseline(bench, i)) != NULL; i++)
         fprintf(stream, ",times_%s", other->name);
     fprintf(stream, "\n");
-    for (size_t r = 0; r < bench->n_rows; r++) {
-        const QuantRow *row = &bench->rows[r];
-        bool has_figures = row->skipped[0] == '\0';
-        fprintf(stream, "%s,%s,%zu,%zu,\"%s\"", row->device->kind, row->variant->name, row->shape.n_tokens,
-                row->shape.n_channels, row->skipped);
-        figures_of(row, figures);
-        for (size_t i = 0; i < n; i++)
-            has_figures ? fprintf(stream, ",%.9g", figures[i].value) : fprintf(stream, ",");
-        for (size_t i = 0; (other = baseline(bench, i)) != NULL; i++) {
-            double times = has_figures ? speed_up(bench, row, other) : (double)NAN;
-            isnan(times) ? fprintf(stream, ",") : fprintf(stream, ",%.6g", times);
-        }
-        fprintf(stream, "\n");
-    }
+    for (size_t r = 0; r < bench->n_rows; r++)
+        csv_row(bench, &bench->rows[r], stream);
 }
 
 int quant_bench_verdict(const QuantBench *bench, Error *error) {
