@@ -118,7 +118,9 @@ static void check_restored(const char *policy, bool on_disk) {
 
 static void test_restored_runs(void **state) {
     (void)state;
-    static const char *const POLICIES[] = {"f16:*", "sink=16,f16:32", "sink=4,f16:32,int8:*",
+    static const char *const POLICIES[] = {"f16:*",
+                                           "sink=16,f16:32",
+                                           "sink=4,f16:32,int8:*",
                                            "block=32,sink=16,f16:32,int8:64,q4_0:*",
                                            "rounding=aware,sink=4,f16:32,int4:64,int2/nf4:*",
                                            "@0-0:f16:*;@*:sink=16,f16:16,nf4:*"};
@@ -151,6 +153,13 @@ static void test_shared_beginnings(void **state) {
     assert_true(second.seconds_saved > 0.5 && second.seconds_saved < 1);
     /* One group of 32 tokens in int8, and a head: not five groups. */
     assert_true(second.bytes_stored - first.bytes_stored < first.bytes_stored / 2);
+    /* Each prompt finds its own group behind the shared ones. */
+    static float expected[N_TOKENS * N_VOCAB], logits[N_TOKENS * N_VOCAB];
+    context_clear(&context);
+    read_tokens(&context, other, 170, expected, NULL, NULL);
+    assert_int_equal(restore(prefixes, &context, other, 170, policy, NULL, &restored), 160);
+    read_tokens(&context, other, 170, logits, NULL, NULL);
+    assert_memory_equal(logits + 160 * N_VOCAB, expected + 160 * N_VOCAB, 10 * N_VOCAB * sizeof *logits);
     context_close(&context);
     prefix_cache_close(prefixes);
 }
