@@ -174,11 +174,10 @@ static bool keep_in_memory(PrefixStore *store, const PrefixItem *item, uint64_t 
     return true;
 }
 
-static void note_too_large(const PrefixStore *store, const PrefixItem *item) {
-    static const char NOTE[] = "a part of a prefix is larger than the prefix cache's memory; it is not kept";
-    (void)item;
+static void note_too_large(const PrefixStore *store) {
     if (store->options.note != NULL)
-        store->options.note(store->options.user, NOTE);
+        store->options.note(store->options.user,
+                            "a part of a prefix is larger than the prefix cache's memory; it is not kept");
 }
 
 bool prefix_store_put(PrefixStore *store, const PrefixItem *items, size_t n_items) {
@@ -190,7 +189,7 @@ bool prefix_store_put(PrefixStore *store, const PrefixItem *items, size_t n_item
         store->stats.n_stored += kept && items[i].bytes != NULL;
         store->stats.n_refused += !kept;
         if (!kept && store->disk == NULL)
-            note_too_large(store, &items[i]);
+            note_too_large(store);
         all = all && kept;
     }
     return all && (on_disk || store->disk == NULL);
