@@ -94,6 +94,7 @@ static void open_run(Run *run, Backend *backend, const char *model, const char *
     Error error = {0};
     KvPolicy policy = kv_policy_full();
     policy.group = 32;
+    policy.rounding = KV_ROUND_NEAREST; /* as the GPU's encoders do */
     if (kv_policy_parse(policy_text, &policy, &error) < 0 ||
         model_open(&run->model, fixture_path("STOWKV_FIXTURES", model), backend, &error) < 0 ||
         context_open(&run->context, &run->model, &policy, N_CTX, n_batch, &error) < 0)

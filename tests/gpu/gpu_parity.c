@@ -160,6 +160,7 @@ static int run_mode(Run *run, const char *text, Error *error) {
     const Settings *s = run->settings;
     KvPolicy policy = kv_policy_full();
     Context cpu = {0}, cuda = {0};
+    policy.rounding = KV_ROUND_NEAREST; /* as the GPU's encoders do */
     size_t n_ctx = s->n_prompt + s->n_decoded + 2;
     int status = kv_policy_parse(text, &policy, error);
     if (status == 0)
