@@ -199,7 +199,7 @@ static void test_matches_naive(void **state) {
     } cases[] = {{"rounding=nearest,block=32,sink=4,f16:8,int8:*", false},
                  {"rounding=nearest,block=32,f16:0,int8/q4_0:*", false},
                  {"rounding=nearest,block=32,sink=3,f16:40,int8:64,nf4:*", false},
-                 {"block=32,@0:sink=1,f16:8,int4:*;@1:f16:20,q8_0:*", false},
+                 {"rounding=nearest,block=32,@0:sink=1,f16:8,int4:*;@1:f16:20,q8_0:*", false},
                  {"rounding=nearest,block=32,sink=4,f16:8,int8:64", true}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         TestRun run;

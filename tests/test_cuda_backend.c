@@ -349,7 +349,7 @@ static void check_evaluation(double ppl_tolerance, double error_tolerance) {
                           .n_batch = 64,
                           .divergence = true,
                           .attribution = true,
-                          .policies = {"f16:*", "sink=4,f16:8,int4:*"}};
+                          .policies = {"f16:*", "rounding=nearest,sink=4,f16:8,int4:*"}};
     test_run(&cpu, &options);
     options.backend = open_cuda();
     test_run(&cuda, &options);
