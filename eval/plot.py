@@ -56,9 +56,10 @@ def draw_bars(rows, labels, theme, unit, columns):
 
 
 def draw_memory(summary, theme):
-    """Weights and what each tier takes for the whole context, a mode under the other."""
-    rows = [[("weights", m["weights_bytes"] / MB)] + [(f"cache: {t['name']}", t["bytes"] / MB) for t in m["tiers"]]
-            for m in summary["modes"]]
+    """Weights, what each tier takes for the whole context, and activations of a batch, a mode under the other."""
+    rows = [[("weights", m["weights_bytes"] / MB)] + [(f"cache: {t['name']}", t["bytes"] / MB) for t in m["tiers"]] +
+            [("cache: moments", m["moments_bytes"] / MB)] * (m.get("moments_bytes", 0) > 0) +
+            [("activations", m["activations_bytes"] / MB)] for m in summary["modes"]]
     figure, axes = draw_bars(rows, labels_of(summary), theme, "MB", 3)
     axes.set_xlabel(f"MB for a context of {summary['modes'][0]['n_ctx']:,} tokens")
     return figure

@@ -150,6 +150,7 @@ cJSON *run_report_json(const Generation *run, const char *model_path) {
     cJSON_AddNumberToObject(root, "moments_bytes", (double)ledger.moments_bytes);
     cJSON_AddNumberToObject(root, "kv_bytes_full", (double)ledger.bytes_full);
     cJSON_AddNumberToObject(root, "weights_bytes", (double)model->checkpoint.weights_bytes);
+    cJSON_AddNumberToObject(root, "activations_bytes", (double)(context->arena_bytes + ledger.working_bytes));
     cJSON_AddItemToObject(root, "tiers", ledger_json(&ledger));
     cJSON_AddItemToObject(root, "kernels", kernels_json(model, &context->cache));
     if (run->reuse != NULL)

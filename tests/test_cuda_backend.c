@@ -10,6 +10,7 @@
 #include "eval/proof.h"
 #include "kvcache/policy_check.h"
 #include "kvcache/policy_text.h"
+#include "kvcache/snapshot.h"
 #include "session/devices.h"
 #include "session/run_report.h"
 #include "tests/cuda_shim/shim.h"
@@ -336,6 +337,62 @@ static void test_launches(void **state) {
     step(&run, random_windows() + 20, 1);
     assert_int_equal(cuda_shim_counts().launches - before, 6 * n_layers + 5);
     close_run(&run);
+}
+
+/* ---- States */
+
+static int read_device(void *backend, void *host, const void *from, size_t size_bytes, Error *error) {
+    Backend *b = backend;
+    return b->ops->read(b, host, from, size_bytes, error);
+}
+
+static int write_device(void *backend, void *to, const void *host, size_t size_bytes, Error *error) {
+    Backend *b = backend;
+    return b->ops->write(b, to, host, size_bytes, error);
+}
+
+/* All pieces of one cache's state into the other. */
+static void copy_state(const KvCache *from, Backend *of_from, KvCache *to, Backend *of_to) {
+    Error error = {0};
+    KvMemory source = {of_from, read_device, write_device}, target = {of_to, read_device, write_device};
+    size_t n = kv_pieces(&from->layout, from->n_tokens, NULL);
+    KvPiece *pieces = calloc(n, sizeof *pieces);
+    kv_pieces(&from->layout, from->n_tokens, pieces);
+    for (size_t i = 0; i < n; i++) {
+        uint8_t *bytes = malloc(pieces[i].size_bytes);
+        if (kv_piece_save(from, &pieces[i], &source, bytes, &error) < 0 ||
+            kv_piece_load(to, from->n_tokens, &pieces[i], &target, bytes, &error) < 0)
+            fail_msg("%s", error.message);
+        free(bytes);
+    }
+    kvcache_resume(to, from->n_tokens);
+    free(pieces);
+}
+
+/* A run that goes on from another's state, wherever that was taken, has its logits, bit for bit. */
+static void test_states_go_on(void **state) {
+    (void)state;
+    static const char *const POLICIES[] = {"f16:*", "sink=4,f16:16,int8:*", "sink=4,f16:0,int8:32,q4_0:*",
+                                           "sink=4,f16:40"};
+    static const size_t CUTS[] = {1, 20, 64, 75};
+    const int32_t *tokens = random_windows();
+    for (size_t i = 0; i < sizeof POLICIES / sizeof *POLICIES; i++)
+        for (size_t j = 0; j < sizeof CUTS / sizeof *CUTS; j++) {
+            Run cold, warm;
+            open_run(&cold, open_cuda(), "models/f32.gguf", POLICIES[i], 0);
+            open_run(&warm, open_cuda(), "models/f32.gguf", POLICIES[i], 0);
+            step(&cold, tokens, CUTS[j]);
+            copy_state(&cold.context.cache, cold.model.backend, &warm.context.cache, warm.model.backend);
+            for (size_t n = 0; n < 3; n++) { /* a batch, then single tokens */
+                size_t first = CUTS[j] + (n == 0 ? 0 : 20 + n), count = n == 0 ? 21 : 1;
+                step(&cold, tokens + first, count);
+                step(&warm, tokens + first, count);
+                assert_memory_equal(cold.context.logits, warm.context.logits,
+                                    cold.model.checkpoint.config.n_vocab * sizeof(float));
+            }
+            close_run(&cold);
+            close_run(&warm);
+        }
 }
 
 /* ---- Evaluators */
@@ -665,6 +722,7 @@ int main(void) {
         cmocka_unit_test(test_recorded_step),
         cmocka_unit_test(test_profiled_steps),
         cmocka_unit_test(test_launches),
+        cmocka_unit_test(test_states_go_on),
         cmocka_unit_test(test_evaluation),
         cmocka_unit_test(test_bench),
         cmocka_unit_test(test_copies_may_fail),

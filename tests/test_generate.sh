@@ -281,7 +281,7 @@ json_is_complete() {
 import json, sys
 result = json.load(open(sys.argv[1], encoding="utf-8"))
 keys = """model device threads simd mode policy n_prompt prompt_tokens n_generated text tokens prefill_tokens_per_second
-decode_tokens_per_second kv_bytes kv_bytes_full weights_bytes tiers kernels seed temperature top_k top_p min_p
+decode_tokens_per_second kv_bytes kv_bytes_full moments_bytes weights_bytes activations_bytes tiers kernels seed temperature top_k top_p min_p
 repetition_penalty frequency_penalty presence_penalty penalty_window""".split()
 tier_keys = "codec_k codec_v tokens bytes_held bytes_read tokens_encoded".split()
 missing = [key for key in keys if key not in result] + [key for key in tier_keys if key not in result["tiers"][0]]

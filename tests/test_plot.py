@@ -84,7 +84,7 @@ def mode_of(name, policy, cache, perplexity, divergence):
     """A run with so many bytes of cache, and a step of 4 ms of which one operation is under 1 %."""
     operations = [{"operation": o, "share": ms / 4, "seconds": ms * 1e-2} for o, ms in (("attention", 1.0), ("down", 2.9), ("embedding", 0.03))]
     phase = {"phase": "decode", "tokens": 10, "operations": operations, "unaccounted_seconds": 0.07e-2}
-    run = {"mode": name, "policy": policy, "n_ctx": 512, "weights_bytes": 100e6, "profile": {"phases": [phase]},
+    run = {"mode": name, "policy": policy, "n_ctx": 512, "weights_bytes": 100e6, "activations_bytes": 3e6, "profile": {"phases": [phase]},
            "tiers": [{"name": "f16", "bytes": cache}], "growth": [{"tokens": n, "bytes_held": n * cache / 512} for n in (0, 512)]}
     quality = {"mode": name, "policy": policy, "ppl": perplexity, "ppl_stderr": 0.5}
     if divergence:
