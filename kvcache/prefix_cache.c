@@ -272,7 +272,9 @@ static void count_restored(PrefixCache *prefixes, const Restoring *r, double sta
     stats->seconds_saved += r->seconds - seconds;
 }
 
-static size_t miss(PrefixCache *prefixes, const char *identity, PrefixRestored *out) {
+/* A state that came in part may have left moments. */
+static size_t miss(PrefixCache *prefixes, const char *identity, KvCache *cache, PrefixRestored *out) {
+    kvcache_clear(cache);
     if (out->miss == MISS_ABSENT)
         out->miss = explain_absence(prefixes, identity, out->reason, sizeof out->reason);
     else
@@ -288,9 +290,9 @@ size_t prefix_cache_restore(PrefixCache *prefixes, const char *identity, KvCache
     double start = clock_seconds();
     Restoring r = {.prefixes = prefixes, .cache = cache, .memory = memory};
     *out = (PrefixRestored){.miss = MISS_ABSENT};
-    kvcache_clear(cache);
+    kvcache_clear(cache); /* all of its room counts */
     if (!prefix_tokens_set(&prefixes->tokens, identity, tokens, n_tokens))
-        return miss(prefixes, identity, out);
+        return miss(prefixes, identity, cache, out);
     for (size_t n = n_tokens; n > 0; n--) {
         r.needs_logits = n == n_tokens;
         if (!kvcache_has_room(cache, n) || !try_length(&r, n, logits, n_logits, out))
@@ -302,7 +304,7 @@ size_t prefix_cache_restore(PrefixCache *prefixes, const char *identity, KvCache
         out->has_logits = out->has_logits && n == n_tokens;
         return n;
     }
-    return miss(prefixes, identity, out);
+    return miss(prefixes, identity, cache, out);
 }
 
 /* ---- Saving */
@@ -336,7 +338,7 @@ static size_t find_pieces(PrefixCache *prefixes, const KvCacheLayout *layout, si
     kv_pieces(layout, n_tokens, s->pieces);
     for (size_t i = 0; i < s->n_pieces; i++) {
         s->items[i].key = piece_key(&prefixes->tokens, &s->pieces[i]);
-        if (prefix_store_peek(prefixes->store, &s->items[i].key, &s->checksums[i]) == PREFIX_HIT)
+        if (prefix_store_keeps(prefixes->store, &s->items[i].key, &s->checksums[i]))
             continue;
         s->items[i].size_bytes = s->pieces[i].size_bytes;
         new_bytes += s->pieces[i].size_bytes;

@@ -158,6 +158,7 @@ int generation_continue(Generation *run, const GenerationOptions *options, Error
                        .stops = {.stops = options->stops}};
     run->end = END_NONE;
     run->end_token = -1;
+    size_t n_read = run->session->context.cache.n_tokens;
     int status = run_loop(run, options, &streams, error);
     if (status == 0 && run->end != END_STOP_STRING) {
         StringView released;
@@ -168,8 +169,8 @@ int generation_continue(Generation *run, const GenerationOptions *options, Error
         if (status == 0 && !stopped)
             status = generation_say(run, stop_strings_finish(&streams.stops), error);
     }
-    if (status == 0 && run->reuse != NULL)
-        prefix_reuse_save(run->reuse, &run->session->context, false);
+    if (status == 0 && run->reuse != NULL && run->session->context.cache.n_tokens > n_read)
+        prefix_reuse_save(run->reuse, &run->session->context, false); /* the prompt's end is stored, with its logits */
     text_stream_free(&streams.text);
     stop_strings_free(&streams.stops);
     return status;

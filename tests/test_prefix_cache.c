@@ -217,6 +217,51 @@ static void test_misses(void **state) {
     prefix_cache_close(prefixes);
 }
 
+/* Changes a byte of the piece wherever it lies in the file. */
+static void damage_piece(const uint8_t *bytes, size_t size_bytes) {
+    static uint8_t all[8 << 20];
+    size_t n_found = 0;
+    FILE *file = fopen(file_path(), "r+b");
+    assert_non_null(file);
+    size_t size = fread(all, 1, sizeof all, file);
+    for (size_t at = 0; at + size_bytes <= size; at++)
+        if (all[at] == bytes[0] && memcmp(all + at, bytes, size_bytes) == 0) {
+            fseek(file, (long)(at + size_bytes / 2), SEEK_SET);
+            fputc(all[at + size_bytes / 2] ^ 1, file);
+            n_found++;
+        }
+    fclose(file);
+    assert_true(n_found > 0);
+}
+
+/* A state of which some pieces came before the miss, the moments of queries among them: a run that reads everything
+ * behind it knows nothing of that. */
+static void test_a_miss_leaves_nothing(void **state) {
+    (void)state;
+    static const char policy[] = "block=32,@0-0:sink=4,f16:32,int2:*;@*:sink=4,f16:32,int2:*";
+    static float expected[N_TOKENS * N_VOCAB], logits[N_TOKENS * N_VOCAB];
+    static uint8_t bytes[1 << 20];
+    static KvPiece pieces[256];
+    Context context;
+    Error error = {0};
+    PrefixCache *prefixes = open_prefixes(true, 0, true);
+    open_context(&context, policy, N_CTX);
+    read_tokens(&context, tokens, N_TOKENS, expected, prefixes, policy);
+    prefix_cache_close(prefixes);
+    size_t n = kv_pieces(&context.cache.layout, N_TOKENS, pieces), i = 0;
+    while (i < n && (pieces[i].rule != 1 || pieces[i].store != KV_SINK))
+        i++;
+    assert_true(i < n && pieces[i].size_bytes <= sizeof bytes);
+    assert_int_equal(kv_piece_save(&context.cache, &pieces[i], &(KvMemory){0}, bytes, &error), 0);
+    damage_piece(bytes, pieces[i].size_bytes);
+    prefixes = open_prefixes(true, 0, false);
+    expect_miss(prefixes, &context, policy, MISS_EVICTED, "evicted"); /* once it was found damaged, it was removed */
+    read_tokens(&context, tokens, N_TOKENS, logits, NULL, NULL);
+    assert_memory_equal(logits, expected, sizeof logits);
+    context_close(&context);
+    prefix_cache_close(prefixes);
+}
+
 /* The cap is that of two states or so: what comes last is there. */
 static void test_evicted_pieces(void **state) {
     (void)state;
@@ -316,7 +361,8 @@ static int close_model(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_restored_runs),  cmocka_unit_test(test_shared_beginnings), cmocka_unit_test(test_misses),
+        cmocka_unit_test(test_restored_runs),  cmocka_unit_test(test_shared_beginnings),
+        cmocka_unit_test(test_misses),         cmocka_unit_test(test_a_miss_leaves_nothing),
         cmocka_unit_test(test_evicted_pieces), cmocka_unit_test(test_tensors),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);

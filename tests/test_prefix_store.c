@@ -462,6 +462,62 @@ static void test_killed_processes(void **state) {
     assert_int_equal(n_notes, 0); /* no file was damaged */
 }
 
+/* ---- Items without bytes */
+
+static bool put_behind(PrefixStore *store, uint64_t there, uint64_t id) {
+    PrefixItem items[] = {{key_of(there), NULL, 0}, {key_of(id), bytes_of(id), size_of(id)}};
+    return prefix_store_put(store, items, 2);
+}
+
+/* What a put goes on from is not evicted for it, though nothing was used longer ago. */
+static void test_put_evicts_none_of_its_own(void **state) {
+    (void)state;
+    PrefixStoreStats stats;
+    uint64_t first = 1, id = first;
+    remove_files();
+    PrefixStore *store = open_store(1 << 20, 0);
+    do {
+        assert_true(put(store, id++));
+        prefix_store_stats(store, &stats);
+    } while (stats.disk.used_bytes + disk_cost(size_of(id)) <= stats.disk.budget_bytes);
+    assert_int_equal(stats.disk.n_evicted, 0);
+    assert_true(put_behind(store, first, id));
+    prefix_store_stats(store, &stats);
+    assert_true(stats.disk.n_evicted > 0);
+    assert_int_equal(get(store, first), PREFIX_HIT);
+    assert_int_equal(get(store, id), PREFIX_HIT);
+    prefix_store_close(store);
+}
+
+/* Another process has removed from the file what this one still has in memory: nothing that goes on from it comes into
+ * the file without it. */
+static void test_put_behind_what_is_gone(void **state) {
+    (void)state;
+    enum { GONE = 1, NEXT = 2 };
+    const PrefixKey key = key_of(GONE);
+    uint64_t checksum;
+    remove_files();
+    n_notes = 0;
+    PrefixStore *store = open_store(1 << 20, 1 << 20);
+    assert_true(put(store, GONE));
+    assert_true(prefix_store_keeps(store, &key, &checksum));
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        prefix_store_remove(open_store(1 << 20, 0), &key);
+        _exit(0);
+    }
+    wait_for(child, false);
+    assert_int_equal(prefix_store_peek(store, &key, &checksum), PREFIX_HIT);
+    assert_false(prefix_store_keeps(store, &key, &checksum));
+    assert_false(put_behind(store, GONE, NEXT));
+    assert_true(n_notes == 1 && strstr(last_note, "has just gone") != NULL);
+    prefix_store_close(store);
+    store = open_store(1 << 20, 0);
+    assert_int_equal(get(store, NEXT), PREFIX_ABSENT);
+    prefix_store_close(store);
+}
+
 /* ---- A full disk: files may not grow beyond a limit */
 
 static void fill_the_disk(void) {
@@ -516,6 +572,8 @@ int main(void) {
         cmocka_unit_test(test_damaged_files),
         cmocka_unit_test(test_processes),
         cmocka_unit_test(test_killed_processes),
+        cmocka_unit_test(test_put_evicts_none_of_its_own),
+        cmocka_unit_test(test_put_behind_what_is_gone),
         cmocka_unit_test(test_full_disk),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -142,6 +142,10 @@ int disk_tier_open(DiskTier **out, const DiskTierOptions *options, Error *error)
     return status;
 }
 
+bool disk_tier_works(const DiskTier *tier) {
+    return tier->env != NULL;
+}
+
 /* ---- Writing */
 
 /* A step within a transaction of its own. */
@@ -170,16 +174,24 @@ static int write_step(DiskTier *tier, WriteStep *step, const void *argument) {
 static int tell_uses(DiskTier *tier, MDB_txn *txn, const void *argument) {
     int status = 0;
     (void)argument;
-    for (size_t i = 0; i < tier->n_uses && status == 0; i++)
+    for (size_t i = 0; i < tier->n_uses && status == 0; i++) {
         status = tables_touch(txn, &tier->tables, &tier->uses[i], 0);
+        status = status == MDB_NOTFOUND ? 0 : status;
+    }
     return status;
 }
 
+/* Where that fails they are lost: what goes first is then not quite what was used least recently. */
 static int flush_uses(DiskTier *tier) {
     int status = tier->n_uses > 0 ? write_step(tier, tell_uses, NULL) : 0;
-    if (status == 0)
-        tier->n_uses = 0;
+    tier->n_uses = 0;
     return status;
+}
+
+/* Not while an entry is read: a writer may have to map the file anew. */
+static void flush_many_uses(DiskTier *tier) {
+    if (tier->n_uses == MOST_USES && !tier->reading && tier->env != NULL)
+        flush_uses(tier);
 }
 
 static int sweep_step(DiskTier *tier, MDB_txn *txn, const void *now) {
@@ -289,14 +301,18 @@ bool disk_tier_put(DiskTier *tier, const PrefixItem *items, size_t n_items, uint
         return false;
     }
     Insertion insertion = {items, n_items, now};
+    for (size_t i = 0; i < n_items; i++) /* what is there already must not go to make room for the others */
+        if (items[i].bytes == NULL)
+            disk_tier_used(tier, &items[i].key);
     int status = flush_uses(tier);
     if (status == 0)
         status = write_step(tier, sweep_step, &now);
     if (status == 0)
         status = insert(tier, &insertion, cost);
-    if (status == MDB_MAP_FULL) {
+    if (status == MDB_MAP_FULL || status == MDB_NOTFOUND) {
         tier->n_failed++;
-        note(tier, "%s: a prefix of %.1f MB found no place; it is not kept", tier->path, (double)cost / 1e6);
+        note(tier, "%s: a prefix of %.1f MB %s; it is not kept", tier->path, (double)cost / 1e6,
+             status == MDB_MAP_FULL ? "found no place" : "goes on from what has just gone");
     } else if (status != 0) {
         give_up(tier, "cannot be written", status);
     }
@@ -351,11 +367,11 @@ void disk_tier_release(DiskTier *tier) {
     if (tier->reading)
         mdb_txn_reset(tier->reader);
     tier->reading = false;
+    flush_many_uses(tier);
 }
 
 void disk_tier_used(DiskTier *tier, const PrefixKey *key) {
-    if (tier->n_uses == MOST_USES && tier->env != NULL)
-        flush_uses(tier);
+    flush_many_uses(tier);
     if (tier->n_uses < MOST_USES)
         tier->uses[tier->n_uses++] = *key;
 }

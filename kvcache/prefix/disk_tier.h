@@ -38,6 +38,9 @@ typedef struct DiskTierStats {
 int disk_tier_open(DiskTier **out, const DiskTierOptions *options, Error *error);
 void disk_tier_close(DiskTier *tier); /* NULL is fine */
 
+/* False from when it could not be read or written: it takes and has nothing then. */
+bool disk_tier_works(const DiskTier *tier);
+
 typedef enum DiskFound { DISK_ABSENT, DISK_EXPIRED, DISK_FOUND, DISK_TRUNCATED } DiskFound;
 
 /* Where the entry lies in the map, valid until disk_tier_release(); it may be damaged. Its last use is now. */
@@ -49,8 +52,8 @@ void disk_tier_release(DiskTier *tier);
 DiskFound disk_tier_peek(DiskTier *tier, const PrefixKey *key, uint64_t now, uint64_t *checksum);
 void disk_tier_used(DiskTier *tier, const PrefixKey *key);
 
-/* All of the items become visible, or none; where `bytes` is NULL, an entry that is there is as good as new. The least
- * recently used are evicted before. False: nothing was stored, and a note says why. */
+/* All of the items become visible, or none; where `bytes` is NULL, the entry must be there, and is as good as new. The
+ * least recently used of the others are evicted before. False: nothing was stored, and a note says why. */
 bool disk_tier_put(DiskTier *tier, const PrefixItem *items, size_t n_items, uint64_t now);
 void disk_tier_remove(DiskTier *tier, const PrefixKey *key);
 void disk_tier_sweep(DiskTier *tier, uint64_t now); /* removes what has expired */

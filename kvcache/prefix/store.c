@@ -142,30 +142,43 @@ PrefixFound prefix_store_get(PrefixStore *store, const PrefixKey *key, const uin
     return found;
 }
 
+static PrefixFound peek_in_memory(const PrefixStore *store, const PrefixKey *key, uint64_t now, uint64_t *checksum) {
+    const MemoryEntry *entry = memory_tier_look_up(&store->memory, key);
+    if (entry == NULL)
+        return PREFIX_ABSENT;
+    *checksum = entry->checksum;
+    return prefix_expired(entry->created, now, store->options.ttl_ms) ? PREFIX_EXPIRED : PREFIX_HIT;
+}
+
 PrefixFound prefix_store_peek(PrefixStore *store, const PrefixKey *key, uint64_t *checksum) {
     uint64_t now = now_of(store);
-    const MemoryEntry *entry = memory_tier_look_up(&store->memory, key);
-    if (entry != NULL && !prefix_expired(entry->created, now, store->options.ttl_ms)) {
-        *checksum = entry->checksum;
-        return PREFIX_HIT;
-    }
-    DiskFound found = store->disk == NULL ? DISK_ABSENT : disk_tier_peek(store->disk, key, now, checksum);
-    if (found == DISK_FOUND)
-        return PREFIX_HIT;
-    return found == DISK_EXPIRED || entry != NULL ? PREFIX_EXPIRED : PREFIX_ABSENT;
+    PrefixFound in_memory = peek_in_memory(store, key, now, checksum);
+    if (in_memory == PREFIX_HIT || store->disk == NULL)
+        return in_memory;
+    DiskFound found = disk_tier_peek(store->disk, key, now, checksum);
+    return found == DISK_FOUND ? PREFIX_HIT : found == DISK_EXPIRED ? PREFIX_EXPIRED : in_memory;
+}
+
+bool prefix_store_keeps(PrefixStore *store, const PrefixKey *key, uint64_t *checksum) {
+    uint64_t now = now_of(store);
+    return store->disk != NULL && disk_tier_works(store->disk)
+               ? disk_tier_peek(store->disk, key, now, checksum) == DISK_FOUND
+               : peek_in_memory(store, key, now, checksum) == PREFIX_HIT;
 }
 
 /* ---- Putting */
 
+static bool renew_in_memory(PrefixStore *store, const PrefixKey *key, uint64_t now) {
+    MemoryEntry *entry = memory_tier_find(&store->memory, key);
+    if (entry != NULL)
+        entry->created = now;
+    return entry != NULL;
+}
+
 static bool keep_in_memory(PrefixStore *store, const PrefixItem *item, uint64_t now) {
-    MemoryEntry *entry;
-    if (item->bytes == NULL) {
-        entry = memory_tier_find(&store->memory, &item->key);
-        if (entry != NULL)
-            entry->created = now;
-        return true;
-    }
-    entry = memory_tier_add(&store->memory, &item->key, item->size_bytes, now);
+    if (item->bytes == NULL)
+        return renew_in_memory(store, &item->key, now);
+    MemoryEntry *entry = memory_tier_add(&store->memory, &item->key, item->size_bytes, now);
     if (entry == NULL)
         return false;
     if (item->size_bytes > 0)
@@ -188,7 +201,7 @@ bool prefix_store_put(PrefixStore *store, const PrefixItem *items, size_t n_item
         bool kept = keep_in_memory(store, &items[i], now) || on_disk;
         store->stats.n_stored += kept && items[i].bytes != NULL;
         store->stats.n_refused += !kept;
-        if (!kept && store->disk == NULL)
+        if (!kept && items[i].bytes != NULL && store->disk == NULL)
             note_too_large(store);
         all = all && kept;
     }

@@ -56,8 +56,11 @@ PrefixFound prefix_store_get(PrefixStore *store, const PrefixKey *key, const uin
  * not counted. */
 PrefixFound prefix_store_peek(PrefixStore *store, const PrefixKey *key, uint64_t *checksum);
 
-/* Where `bytes` of an item is NULL, an entry that is there is as good as stored now. False: a tier that there is has
- * not taken them. */
+/* Whether a put may leave the bytes out: it is there and fresh, on disk as long as there is one; else as peek(). */
+bool prefix_store_keeps(PrefixStore *store, const PrefixKey *key, uint64_t *checksum);
+
+/* Where `bytes` of an item is NULL, the entry must be there, and is as good as stored now. False: a tier that there is
+ * has not taken them. */
 bool prefix_store_put(PrefixStore *store, const PrefixItem *items, size_t n_items);
 void prefix_store_remove(PrefixStore *store, const PrefixKey *key);
 void prefix_store_sweep(PrefixStore *store); /* removes what has expired; puts do too */

@@ -199,9 +199,8 @@ int tables_add(MDB_txn *txn, const PrefixTables *tables, const PrefixItem *item,
 int tables_touch(MDB_txn *txn, const PrefixTables *tables, const PrefixKey *key, uint64_t created) {
     EntryRecord record;
     int status = tables_record(txn, tables, key, &record);
-    if (status != 0)
-        return status == MDB_NOTFOUND ? 0 : status;
-    status = drop_record(txn, tables, key, &record);
+    if (status == 0)
+        status = drop_record(txn, tables, key, &record);
     if (status == 0)
         status = next_turn(txn, tables, &record.turn);
     record.created = created != 0 ? created : record.created;

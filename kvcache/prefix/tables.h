@@ -34,7 +34,7 @@ int tables_total(MDB_txn *txn, const PrefixTables *tables, uint64_t *out);
 int tables_add(MDB_txn *txn, const PrefixTables *tables, const PrefixItem *item, uint64_t now);
 int tables_remove(MDB_txn *txn, const PrefixTables *tables, const PrefixKey *key); /* what is not there is fine */
 
-/* The entry was used; `created` not 0: and is as good as stored then. What is not there is fine. */
+/* The entry was used; `created` not 0: and is as good as stored then. MDB_NOTFOUND where it is not there. */
 int tables_touch(MDB_txn *txn, const PrefixTables *tables, const PrefixKey *key, uint64_t created);
 
 /* A commit that changes nothing else: LMDB gives the pages of an earlier one free to the next but one. */
