@@ -30,6 +30,7 @@ typedef struct Settings {
     bool chat, interactive, parse_special, ignore_eos, compare, plan_memory, profile_quality;
     size_t max_new_tokens;
     SamplerOptions sampler;
+    uint64_t drawn_seed; /* the sampler's, unless --seed gives one */
     PrefixReuseOptions prefix;
     StringList stops;
 } Settings;
@@ -224,6 +225,49 @@ static void print_seed(const Settings *s) {
 
 /* ---- Many requests */
 
+/* What results follow from beside their prompts; of a seed that was drawn no run could go on. malloc'd. */
+static char *describe_settings(const Settings *s, Error *error) {
+    const struct {
+        const char *name, *value;
+    } texts[] = {{"checkpoint", s->session.checkpoint_path},
+                 {"tokenizer", s->session.tokenizer_path},
+                 {"chat_template", s->chat_template},
+                 {"system", s->system},
+                 {"date", s->date}};
+    const size_t numbers[] = {s->session.n_ctx, s->max_new_tokens, s->chat, s->parse_special, s->ignore_eos};
+    SamplerOptions sampler = s->sampler;
+    KvPolicy policy;
+    if (policy_from_options(&s->session.kv, &policy, error) < 0)
+        return NULL;
+    bool seeded = sampler.temperature > 0 && sampler.seed != s->drawn_seed;
+    sampler.seed = seeded ? sampler.seed : 0;
+    cJSON *root = cJSON_CreateObject();
+    policy_json(root, &policy);
+    sampler_json(root, &sampler);
+    cJSON_AddBoolToObject(root, "seeded", seeded);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (texts[i].value != NULL)
+            cJSON_AddStringToObject(root, texts[i].name, texts[i].value);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        cJSON_AddNumberToObject(root, "number", (double)numbers[i]);
+    for (size_t i = 0; i < s->stops.count; i++)
+        cJSON_AddStringToObject(root, "stop", s->stops.items[i]);
+    char *text = cJSON_PrintUnformatted(root);
+    cJSON_Delete(root);
+    if (text == NULL)
+        error_memory(error, "the settings", 0);
+    return text;
+}
+
+static int open_requests(Program *program, Error *error) {
+    const Settings *s = &program->settings;
+    char *settings = describe_settings(s, error);
+    int status =
+        settings == NULL ? error->code : requests_open(&program->requests, s->prompts_file, s->output, settings, error);
+    free(settings);
+    return status;
+}
+
 /* An empty run, with the seed from its start and nothing on stdout; what was opened stays open. */
 static void begin_request(Program *program) {
     Generation *run = &program->run;
@@ -323,7 +367,7 @@ static int open_program(Program *program, Error *error) {
     Settings *s = &program->settings;
     if (s->json != NULL && output_file_open(&program->json, s->json, error) < 0)
         return error->code;
-    if (s->prompts_file != NULL && requests_open(&program->requests, s->prompts_file, s->output, error) < 0)
+    if (s->prompts_file != NULL && open_requests(program, error) < 0)
         return error->code;
     if (open_profile(program, error) < 0 || session_open(&program->session, &s->session, error) < 0 ||
         choose_chat_template(program, error) < 0)
@@ -676,6 +720,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "generate: error: %s\n", error.message);
         return EXIT_FAILURE;
     }
+    s->drawn_seed = s->sampler.seed;
     const ProgramMain steps = {"generate", USAGE, options, &flags, &s->session, check_program, run, close_program};
     return program_main(argc, argv, &steps, &program);
 }

@@ -3,7 +3,9 @@
 
 #include "base/text_file.h"
 
+#include <stdio.h>
 #include <string.h>
+#include <xxhash.h>
 
 /* UTF-16 is no matter of a line. */
 static int check_encoding(const JsonlReader *reader, Error *error) {
@@ -32,6 +34,8 @@ int requests_next(Requests *requests, Request *out, Error *error) {
     }
     if (status > 0)
         jsonl_text(reader, "prompt", &out->prompt, &out->fault);
+    snprintf(requests->fingerprint, sizeof requests->fingerprint, "%016llx",
+             (unsigned long long)XXH3_64bits_withSeed(out->prompt.bytes, out->prompt.length, requests->settings));
     return take_id(requests, error) < 0 ? error->code : 1;
 }
 
@@ -43,6 +47,7 @@ int requests_answer(Requests *requests, cJSON *result, Error *error) {
         cJSON_AddItemToObject(line, field->string, field);
     }
     cJSON_Delete(result);
+    cJSON_AddStringToObject(line, "fingerprint", requests->fingerprint);
     int status = jsonl_output_add(&requests->output, line, error);
     cJSON_Delete(line);
     return status;
@@ -58,6 +63,13 @@ static int not_results(const Requests *requests, const JsonlReader *done, Error 
         requests->output.path, done->number, requests->reader.path);
 }
 
+static int other_settings(const Requests *requests, const JsonlReader *done, Error *error) {
+    return error_set(error, ERROR_FORMAT,
+                     "%s:%zu: was made of another prompt, or with other flags (model, policy, seed, ...), and stays as "
+                     "it is; give the same ones or " JSONL_OUTPUT_ELSEWHERE,
+                     requests->output.path, done->number);
+}
+
 /* The request that comes next must be the one that this line answers. */
 static int skip_answered(Requests *requests, const JsonlReader *done, Error *error) {
     Request request;
@@ -68,6 +80,9 @@ static int skip_answered(Requests *requests, const JsonlReader *done, Error *err
     if (status == 0 || !cJSON_Compare(id, requests->id, true) ||
         (jsonl_field(done->object, "text") == NULL && jsonl_field(done->object, "error") == NULL))
         return not_results(requests, done, error);
+    const cJSON *fingerprint = jsonl_field(done->object, "fingerprint");
+    if (!cJSON_IsString(fingerprint) || strcmp(fingerprint->valuestring, requests->fingerprint) != 0)
+        return other_settings(requests, done, error);
     requests->n_before++;
     return 0;
 }
@@ -88,8 +103,9 @@ static int skip_done(Requests *requests, Error *error) {
     return status;
 }
 
-int requests_open(Requests *requests, const char *prompts_path, const char *output_path, Error *error) {
-    *requests = (Requests){0};
+int requests_open(Requests *requests, const char *prompts_path, const char *output_path, const char *settings,
+                  Error *error) {
+    *requests = (Requests){.settings = XXH3_64bits(settings, strlen(settings))};
     int status = jsonl_open(&requests->reader, prompts_path, error);
     requests->reader.cure = "correct the line";
     if (status == 0)

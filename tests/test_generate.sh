@@ -591,6 +591,9 @@ test_prefix_cache() {
     check 'statistics alone' grep -q 'on disk  *[1-9][0-9]* entries' "$work/stdout"
     run --prefix_cache "$work/prefixes" --prefix_clear --prefix_stats
     check 'an empty cache' grep -q 'on disk  *0 entries' "$work/stdout"
+    tell --prompt_file "$work/long" --max_new_tokens 0 --prefix_cache "$work/prefixes"
+    prefixed --prompt_file "$work/long"
+    check 'a prompt that was only read is all there' prefix_has tokens_computed 0
     check 'is for its owner alone' [ "$(stat -c %a "$work"/prefixes/*.mdb)" = 600 ]
     expect_error 2 'are about --prefix_cache DIR' --prompt a --prefix_stats
     expect_error 2 'would spare --compare' --prompt a --prefix_cache "$work/prefixes" --compare
@@ -653,10 +656,36 @@ test_requests() {
     requests
     check "another file's results" failed_cleanly 1 'out.jsonl:1: is not the result of the line of '
     check 'stay' [ "$(cat "$work/out.jsonl")" = '{"id": 1, "text": ""}' ]
+    requests_of_other_settings
     expect_error 2 'need each other' --prompts_file "$work/in.jsonl"
     expect_error 2 'leave --compare out' --prompts_file "$work/in.jsonl" --output "$work/x" --compare
     expect_error 2 'no run could go on from stdout' --prompts_file "$work/in.jsonl" --output -
     expect_error 2 'would overwrite' --prompts_file "$work/in.jsonl" --output "$work/in.jsonl"
+}
+
+# What was made with other flags, or of other prompts, is not gone on with; a seed that was drawn is no flag.
+requests_of_other_settings() {
+    local flag
+    for flag in --quantize_kv --max_new_tokens=13 --temperature=1 --stop=she --ignore_eos --n_ctx=500; do
+        head -n 3 "$work/expected" >"$work/out.jsonl"
+        run --checkpoint_path "$stories" --temperature 0 --max_new_tokens 12 --prompts_file "$work/in.jsonl" \
+            --output "$work/out.jsonl" "$flag"
+        check "results without $flag" failed_cleanly 1 'out.jsonl:1: was made of another prompt, or with other flags'
+        check 'stay too' cmp -s <(head -n 3 "$work/expected") "$work/out.jsonl"
+    done
+    sed -i 's/Once upon"/Once  upon"/' "$work/in.jsonl"
+    requests
+    check 'of other prompts' failed_cleanly 1 'out.jsonl:2: was made of another prompt, or with other flags'
+    rm "$work/out.jsonl"
+    requests --temperature 1 --seed 1
+    requests --temperature 1 --seed 1
+    check 'the same seed' stderr_has '7 were done before'
+    requests --temperature 1 --seed 2
+    check 'another seed' failed_cleanly 1 'out.jsonl:1: was made'
+    rm "$work/out.jsonl"
+    requests --temperature 1
+    requests --temperature 1
+    check 'a seed that was drawn' stderr_has '7 were done before'
 }
 
 # STOWKV_KILLS=100 for a long look.
