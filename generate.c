@@ -517,8 +517,16 @@ static int compare(Program *program, StringView prompt, Error *error) {
 
 /* --prefix_stats and --prefix_clear need neither model nor prompt. */
 static int look_at_prefixes(Program *program, Error *error) {
-    prefix_reuse_print_stats(&program->reuse, stdout);
-    return program_flush_stdout(error);
+    const Settings *s = &program->settings;
+    if (s->json == NULL) {
+        prefix_reuse_print_stats(&program->reuse, stdout);
+        return program_flush_stdout(error);
+    }
+    if (output_file_open(&program->json, s->json, error) < 0)
+        return error->code;
+    cJSON *root = cJSON_CreateObject();
+    prefix_reuse_json(&program->reuse, root);
+    return json_commit(root, &program->json, error);
 }
 
 static int run_program(Program *program, Error *error) {

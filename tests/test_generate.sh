@@ -589,6 +589,8 @@ test_prefix_cache() {
     check 'a miss names what differs' stderr_has 'nothing restored: what is stored is of policy '
     run --prefix_cache "$work/prefixes" --prefix_stats
     check 'statistics alone' grep -q 'on disk  *[1-9][0-9]* entries' "$work/stdout"
+    run --prefix_cache "$work/prefixes" --prefix_stats --json "$work/json"
+    check 'and in JSON' prefix_has disk_entries '[1-9]'
     run --prefix_cache "$work/prefixes" --prefix_clear --prefix_stats
     check 'an empty cache' grep -q 'on disk  *0 entries' "$work/stdout"
     tell --prompt_file "$work/long" --max_new_tokens 0 --prefix_cache "$work/prefixes"
