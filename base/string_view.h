@@ -32,6 +32,18 @@ static inline bool sv_starts_with(StringView a, StringView prefix) {
     return a.length >= prefix.length && (prefix.length == 0 || memcmp(a.bytes, prefix.bytes, prefix.length) == 0);
 }
 
+static inline bool sv_ends_with(StringView a, StringView ending) {
+    return a.length >= ending.length &&
+           (ending.length == 0 || memcmp(a.bytes + a.length - ending.length, ending.bytes, ending.length) == 0);
+}
+
+/* By their bytes: below 0, 0 or above as in strcmp(). */
+static inline int sv_compare(StringView a, StringView b) {
+    size_t n = a.length < b.length ? a.length : b.length;
+    int order = n == 0 ? 0 : memcmp(a.bytes, b.bytes, n);
+    return order != 0 ? order : (a.length > b.length) - (a.length < b.length);
+}
+
 /* The offset of the first `needle` in `a` at or after `from`, or a.length where there is none. */
 static inline size_t sv_find(StringView a, StringView needle, size_t from) {
     for (size_t i = from; i + needle.length <= a.length; i++)

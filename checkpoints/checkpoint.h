@@ -1,6 +1,6 @@
 /* A checkpoint as data: configuration, vocabulary and tensors by name, whatever the container. Tensors are views of
- * mapped files, each checked to lie inside its file, but for vectors in 16 bits, which are copied to F32. open.h fills
- * it. */
+ * mapped files, each checked to lie inside its file, but for vectors in 16 bits, which are copied to F32, and for
+ * matrices that are cut over several files, which are joined. open.h fills it. */
 #ifndef STOWKV_CHECKPOINT_H
 #define STOWKV_CHECKPOINT_H
 
@@ -18,6 +18,7 @@ typedef struct Checkpoint {
     Tensor *tensors;       /* (n_tensors) */
     size_t n_tensors;
     size_t weights_bytes;                /* of all tensors, as the files encode them */
+    bool is_outline;                     /* matrices that are joined of several files have no numbers */
     const char *notes[CHECKPOINT_NOTES]; /* (n_notes) what had to be guessed, or is left out: lines for the user */
     size_t n_notes;
 

@@ -7,6 +7,7 @@
 #include "base/json_document.h"
 #include "checkpoints/hf_config.h"
 #include "checkpoints/meta_config.h"
+#include "checkpoints/meta_shards.h"
 #include "checkpoints/pth.h"
 #include "checkpoints/rope_factors.h"
 #include "checkpoints/safetensors.h"
@@ -162,27 +163,25 @@ static int add_shards(const Folder *folder, const char *index_path, Error *error
     return status;
 }
 
-static int add_weights(const Folder *folder, const char *path, Error *error) {
-    return ends_with(path, INDEX_SUFFIX) ? add_shards(folder, path, error) : add_file(folder->checkpoint, path, error);
-}
-
-/* Meta cuts the matrices of large models: consolidated.01.pth has the rest of each of those in consolidated.00.pth. */
-static int refuse_cut_matrices(const Folder *folder, const char *weights, Error *error) {
-    static const char *const SECOND[] = {"consolidated.01.pth"};
-    char path[PATH_MAX];
-    if (strncmp(base_name(weights), "consolidated.0", strlen("consolidated.0")) != 0 ||
-        !find_file(folder, SECOND, 1, path, sizeof path))
-        return 0;
-    return error_set(error, ERROR_UNSUPPORTED,
-                     "%s: matrices are cut over several files (consolidated.01.pth), which is not supported; use the "
-                     "model in Hugging Face's form",
-                     folder->path);
+/* The files over which Meta has cut the model's matrices. */
+static int add_meta_shards(const Folder *folder, size_t n_shards, Error *error) {
+    size_t ends[META_SHARDS_MAX];
+    for (size_t i = 0; i < n_shards; i++) {
+        char name[META_SHARD_NAME_BYTES];
+        const char *path = path_of(folder, meta_shard_name(i, name), error);
+        if (path == NULL || add_file(folder->checkpoint, path, error) < 0)
+            return error->code;
+        ends[i] = folder->checkpoint->n_tensors;
+    }
+    return meta_shards_join(folder->checkpoint, folder->prefix, ends, n_shards, error);
 }
 
 /* The configuration, and the names that tensors have in GGUF. */
-static int complete(const Folder *folder, const char *weights, Error *error) {
+static int complete(const Folder *folder, size_t n_meta_shards, Error *error) {
     bool tied_output = false;
-    if (refuse_cut_matrices(folder, weights, error) < 0 || read_config(folder, &tied_output, error) < 0)
+    if (read_config(folder, &tied_output, error) < 0)
+        return error->code;
+    if (n_meta_shards > 0 && meta_shards_check(folder->checkpoint, folder->prefix, n_meta_shards, error) < 0)
         return error->code;
     if (tensor_names_adopt(folder->checkpoint, tied_output, folder->path, error) < 0)
         return error->code;
@@ -191,8 +190,19 @@ static int complete(const Folder *folder, const char *weights, Error *error) {
     return checkpoint_read_tokenizer(folder->checkpoint, folder->prefix, error);
 }
 
+static int read_meta_shards(const Folder *folder, Error *error) {
+    size_t n_shards = 0;
+    if (meta_shards_count(folder->prefix, &n_shards, error) < 0 || add_meta_shards(folder, n_shards, error) < 0)
+        return error->code;
+    return complete(folder, n_shards, error);
+}
+
 static int read_all(const Folder *folder, const char *weights, Error *error) {
-    return add_weights(folder, weights, error) < 0 ? error->code : complete(folder, weights, error);
+    if (meta_shard_is_name(base_name(weights)))
+        return read_meta_shards(folder, error);
+    int status = ends_with(weights, INDEX_SUFFIX) ? add_shards(folder, weights, error)
+                                                  : add_file(folder->checkpoint, weights, error);
+    return status < 0 ? status : complete(folder, 0, error);
 }
 
 int folder_read(Checkpoint *checkpoint, const char *path, Error *error) {
@@ -241,8 +251,10 @@ static int read_weights(Checkpoint *checkpoint, const char *path, Error *error) 
     char index[256];
     if (open_folder(&folder, checkpoint, path, error) < 0)
         return error->code;
+    if (meta_shard_is_name(base_name(path)))
+        return read_meta_shards(&folder, error);
     if (!index_of_shard(base_name(path), index, sizeof index))
-        return add_mapped(checkpoint, path, error) < 0 ? error->code : complete(&folder, path, error);
+        return add_mapped(checkpoint, path, error) < 0 ? error->code : complete(&folder, 0, error);
     const char *index_path = path_of(&folder, index, error);
     return index_path == NULL ? error->code : read_all(&folder, index_path, error);
 }

@@ -2,7 +2,6 @@
 #include "checkpoints/open.h"
 
 #include "base/block_decode.h"
-#include "base/checked.h"
 #include "base/foreign_file.h"
 #include "base/name_list.h"
 #include "base/simd/detect.h"
@@ -17,9 +16,7 @@
 static const CheckpointReader *const READERS[] = {&GGUF_READER, &SAFETENSORS_READER, &PTH_READER, &LLAMA2C_READER};
 
 static int by_name(const void *a, const void *b) {
-    StringView x = (*(const Tensor *const *)a)->name, y = (*(const Tensor *const *)b)->name;
-    int order = memcmp(x.bytes, y.bytes, at_most(x.length, y.length));
-    return order != 0 ? order : (x.length > y.length) - (x.length < y.length);
+    return sv_compare((*(const Tensor *const *)a)->name, (*(const Tensor *const *)b)->name);
 }
 
 static int by_address(const void *a, const void *b) {
@@ -118,10 +115,18 @@ static int read_checkpoint(Checkpoint *checkpoint, const char *path, Error *erro
     return check_tensors_distinct(checkpoint, path, error) < 0 ? error->code : widen_vectors(checkpoint, error);
 }
 
-int checkpoint_open(Checkpoint *checkpoint, const char *path, Error *error) {
-    *checkpoint = (Checkpoint){0};
+static int open_checkpoint(Checkpoint *checkpoint, const char *path, bool outline, Error *error) {
+    *checkpoint = (Checkpoint){.is_outline = outline};
     int status = read_checkpoint(checkpoint, path, error);
     if (status < 0)
         checkpoint_close(checkpoint);
     return status;
+}
+
+int checkpoint_open(Checkpoint *checkpoint, const char *path, Error *error) {
+    return open_checkpoint(checkpoint, path, false, error);
+}
+
+int checkpoint_open_outline(Checkpoint *checkpoint, const char *path, Error *error) {
+    return open_checkpoint(checkpoint, path, true, error);
 }

@@ -14,4 +14,8 @@
 
 int checkpoint_open(Checkpoint *checkpoint, const char *path, Error *error);
 
+/* The same to look at types, shapes and bytes: what would have to be joined of several files stays zero, and takes no
+ * memory. */
+int checkpoint_open_outline(Checkpoint *checkpoint, const char *path, Error *error);
+
 #endif

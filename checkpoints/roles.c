@@ -122,13 +122,12 @@ static const struct {
     {".attn_rot_embd", "RoPE's frequencies, computed from the configuration"},
     {".attn_rot_embd.weight", "the same"},
     {".rotary_emb.inv_freq", "the same, under Hugging Face's name"},
+    {"rope.freqs", "the same, under Meta's"},
 };
 
 const char *tensor_harmless(StringView name) {
     for (size_t i = 0; i < sizeof HARMLESS / sizeof *HARMLESS; i++) {
-        StringView ending = sv(HARMLESS[i].ending);
-        if (name.length >= ending.length &&
-            memcmp(name.bytes + name.length - ending.length, ending.bytes, ending.length) == 0)
+        if (sv_ends_with(name, sv(HARMLESS[i].ending)))
             return HARMLESS[i].why;
     }
     return NULL;

@@ -1,7 +1,6 @@
 /* See shard_index.h. */
 #include "checkpoints/shard_index.h"
 
-#include "base/checked.h"
 
 #include <stdlib.h>
 
@@ -66,9 +65,7 @@ void shard_index_close(ShardIndex *index) {
 }
 
 static int tensor_order(const void *name, const void *entry) {
-    StringView a = *(const StringView *)name, b = sv((*(cJSON *const *)entry)->string);
-    int order = memcmp(a.bytes, b.bytes, at_most(a.length, b.length));
-    return order != 0 ? order : (a.length > b.length) - (a.length < b.length);
+    return sv_compare(*(const StringView *)name, sv((*(cJSON *const *)entry)->string));
 }
 
 void shard_index_found(ShardIndex *index, const char *file, const Tensor *tensors, size_t n) {

@@ -52,7 +52,7 @@ static int parse_shape(const char *text, KvShape *shape, Error *error) {
 
 static int shape_from_checkpoint(const SessionOptions *options, KvShape *shape, size_t *weights_bytes, Error *error) {
     Checkpoint checkpoint;
-    if (checkpoint_open(&checkpoint, options->checkpoint_path, error) < 0)
+    if (checkpoint_open_outline(&checkpoint, options->checkpoint_path, error) < 0)
         return error->code;
     const ModelConfig *config = &checkpoint.config;
     *shape = model_cache_shape(config, config->n_ctx_train, 0);

@@ -20,13 +20,15 @@ static const struct {
     {"f32",
      {"f32.gguf", "f32.bin", "f32_fast", "f32_fast/model.pth", "f32_meta", "f32_meta/consolidated.00.pth",
       "f32_meta/params.json"}},
+    {"f32", {"f32.gguf", "f32_meta2", "f32_meta2/consolidated.01.pth", "f32_meta4"}},
     {"f32",
      {"f32_hf", "f32_hf/model.safetensors", "f32_hf/config.json", "f32_sharded",
       "f32_sharded/model-00002-of-00002.safetensors", "f32_sharded/model.safetensors.index.json", "f32_torch",
       "f32_torch/pytorch_model.bin"}},
-    {"f16", {"f16.gguf", "f16_fast", "f16_meta"}},
+    {"f16", {"f16.gguf", "f16_fast", "f16_meta", "f16_meta4"}},
     {"f16", {"f16_hf", "f16_sharded", "f16_torch"}},
     {"bf16", {"bf16.gguf", "bf16_fast", "bf16_meta"}},
+    {"bf16", {"bf16_meta2", "bf16_meta2/consolidated.00.pth"}}, /* with a tensor more: RoPE's frequencies */
     {"bf16", {"bf16_hf", "bf16_sharded", "bf16_torch"}},
     {"qwen2_f32", {"qwen2_f32.gguf", "qwen2_f32_hf", "qwen2_f32_sharded"}},
     {"qwen3_f32", {"qwen3_f32.gguf", "qwen3_f32_hf"}},
@@ -38,7 +40,7 @@ static const struct {
     {"smollm3_f32", {"smollm3_f32_hf"}},
     {"mistral_f32", {"mistral_f32.gguf"}},
     {"mistral_f32", {"mistral_f32_hf"}},
-    {"llama3", {"llama3.gguf", "llama3_fast"}},
+    {"llama3", {"llama3.gguf", "llama3_fast", "llama3_meta4"}},
     {"llama3", {"llama3_hf", "llama3_sharded", "llama3_torch"}},
 };
 
