@@ -655,7 +655,7 @@ static int check_program(void *state, Error *error) {
 static int run(void *state, Error *error) {
     Program *program = state;
     if (program->settings.inspect != NULL)
-        return inspect(&program->settings.session, stdout, error);
+        return inspect(&program->settings.session, program->settings.json, error);
     return program->settings.plan_memory ? plan_memory(program, error) : run_program(program, error);
 }
 

@@ -4,11 +4,10 @@
 
 #include "session/session.h"
 
-#include <stdio.h>
-
-/* Prints family, shape, context, tokenizer, chat template, tensors and their types to `stream`, and what had to be
- * guessed. The error is what a run with the same options would end with: a tensor that is missing or has no part in the
- * model, a tokenizer that cannot be read. What is known is printed all the same. */
-int inspect(const SessionOptions *options, FILE *stream, Error *error);
+/* Prints family, shape, context, tokenizer, chat template, tensors and their types to stdout, and what had to be
+ * guessed; the same goes to the file `json_path` (NULL: none; "-": stdout, without the text). The error is what a run
+ * with the same options would end with: a tensor that is missing or has no part in the model, a tokenizer that cannot
+ * be read. What is known is told all the same. */
+int inspect(const SessionOptions *options, const char *json_path, Error *error);
 
 #endif

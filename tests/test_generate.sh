@@ -86,6 +86,32 @@ test_inspect() {
     check 'what is known is told where something is wrong' grep -q '^context       512 tokens$' "$work/stdout"
     check 'and the error' failed_late 1 'missing.model'
     expect_error 2 'leave --checkpoint_path out' --inspect "$stories"
+    run --inspect "$stories" --json "$work/inspected.json"
+    check '--json leaves the text' grep -q '^context       512 tokens$' "$work/stdout"
+    check 'and has the same' inspected_json 'null' "$work/inspected.json"
+    run --inspect "$stories" --json -
+    check 'alone on stdout' inspected_json 'null' "$work/stdout"
+    run --inspect "$stories" --tokenizer_path "$work/missing.model" --json "$work/inspected.json"
+    check 'also what is wrong' inspected_json 'missing.model' "$work/inspected.json"
+    check 'which stays an error' failed_late 1 'missing.model'
+    run --inspect "$work/missing.gguf" --json "$work/none.json"
+    check 'no JSON of what cannot be opened' [ ! -e "$work/none.json" ]
+}
+
+inspected_json() { # ERROR FILE: null, or what the error mentions
+    command -v python3 >/dev/null || { skip_loudly 'the JSON of --inspect; there is no python3'; return; }
+    python3 - "$1" "$2" <<'PYTHON'
+import json, sys
+said = json.load(open(sys.argv[2]))
+shape = {"family": "llama", "n_layers": 5, "n_embd": 64, "n_ffn": 172, "n_heads": 8, "n_kv_heads": 4, "head_dim": 8, "n_vocab": 512,
+         "n_ctx_train": 512, "rope_theta": 10000, "rope_pairs": "interleaved", "lookback": 0, "local_layers": 0}
+tokenizer = {"kind": "SentencePiece", "n_tokens": 512, "adds_bos": True, "n_ends": 2, "chat_template": False}
+wrong = sys.argv[1] != "null"
+assert shape.items() <= said.items(), said
+assert (said["weights_bytes"], said["n_tensors"], said["types"]) == (1040128, 47, {"F32": 47}), said
+assert said["tokenizer"] == (None if wrong else tokenizer), said
+assert sys.argv[1] in said["error"] if wrong else said["error"] is None, said
+PYTHON
 }
 
 test_seeds() {
