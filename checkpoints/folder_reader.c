@@ -183,6 +183,9 @@ static int complete(const Folder *folder, size_t n_meta_shards, Error *error) {
         return error->code;
     if (n_meta_shards > 0 && meta_shards_check(folder->checkpoint, folder->prefix, n_meta_shards, error) < 0)
         return error->code;
+    /* Before tensors are cut by its sizes. */
+    if (model_config_check(&folder->checkpoint->config, folder->path, error) < 0)
+        return error->code;
     if (tensor_names_adopt(folder->checkpoint, tied_output, folder->path, error) < 0)
         return error->code;
     if (rope_factors_add(folder->checkpoint, folder->path, error) < 0)

@@ -25,7 +25,7 @@ int rope_factors_add(Checkpoint *checkpoint, const char *path, Error *error) {
     const ModelConfig *config = &checkpoint->config;
     const Llama3Scaling *scaling = &config->rope_llama3;
     size_t n = config->head_dim / 2;
-    if (scaling->factor == 0 || n == 0 || n > 1 << 16) /* what no head has is refused with the rest */
+    if (scaling->factor == 0)
         return 0;
     if (!is_scaling(scaling))
         return error_set(error, ERROR_FORMAT,
