@@ -7,7 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { N_SPECIAL = 256, MAX_TOKEN_BYTES = 4096, MAX_SPECIAL_TEXT = 40 };
+/* A token's base64 is short: merges are looked for at each place at which a token falls into two. */
+enum { N_SPECIAL = 256, MAX_BASE64 = 1024, MAX_SPECIAL_TEXT = 40 };
 
 /* Meta's names, in order; what is "" is reserved, and counted from 2 on behind the two that have a number here. */
 static const char *const SPECIAL[] = {
@@ -74,7 +75,7 @@ static bool rank_is(StringView text, size_t rank) {
 }
 
 bool tiktoken_recognises(StringView bytes) {
-    char token[MAX_TOKEN_BYTES];
+    char token[MAX_BASE64];
     size_t length;
     Line line;
     bytes.length = at_most(bytes.length, 256);
@@ -94,16 +95,17 @@ static size_t count_lines(StringView bytes) {
 /* Tokens in the byte alphabet, which takes two bytes at most for one of theirs. */
 static int read_ranks(StringView bytes, size_t n_ranks, StringView *tokens, char *text, const char *path,
                       Error *error) {
-    char token[MAX_TOKEN_BYTES];
+    char token[MAX_BASE64];
     for (size_t rank = 0; rank < n_ranks; rank++) {
         Line line;
         size_t length;
         if (!next_line(&bytes, &line))
             return error_set(error, ERROR_FORMAT, "%s: line %zu is no token and its rank; fetch it again", path,
                              rank + 1);
-        if (line.base64.length > MAX_TOKEN_BYTES || !decode(line.base64, token, &length))
-            return error_set(error, ERROR_FORMAT, "%s: line %zu has '%.*s', which is no base64; fetch it again", path,
-                             rank + 1, (int)at_most(line.base64.length, 64), line.base64.bytes);
+        if (line.base64.length > MAX_BASE64 || !decode(line.base64, token, &length))
+            return error_set(error, ERROR_FORMAT,
+                             "%s: line %zu has '%.*s', which is no base64 of a token; fetch it again", path, rank + 1,
+                             (int)at_most(line.base64.length, 64), line.base64.bytes);
         if (!rank_is(line.rank, rank))
             return error_set(error, ERROR_FORMAT,
                              "%s: line %zu has rank '%.*s', and %zu comes next; fetch it again, or use a checkpoint in "

@@ -187,6 +187,7 @@ static int fit(Reader *r, Error *error) {
 static int read_fallbacks(Reader *r, Error *error) {
     Vocabulary *vocabulary = &r->file->vocabulary;
     const char *unknown = json_text_field(r->model, "unk_token", NULL);
+    StringView unknown_text = sv(unknown != NULL ? unknown : "");
     unsigned byte;
     char behind;
     bool bytes = vocabulary->kind == VOCABULARY_PIECE_BPE && json_truth_field(r->model, "byte_fallback", false);
@@ -202,7 +203,7 @@ static int read_fallbacks(Reader *r, Error *error) {
             if (sscanf(spelled, "<0x%2X%c", &byte, &behind) == 2 && behind == '>')
                 r->types[id] = TOKEN_BYTE;
         }
-        if (unknown != NULL && sv_is(token, unknown))
+        if (unknown != NULL && sv_equal(token, unknown_text))
             r->rules->unknown_id = vocabulary->unknown_id = (int64_t)id;
     }
     if (unknown != NULL && r->rules->unknown_id < 0)

@@ -49,9 +49,9 @@ static int read_documents(Settings *settings, Error *error) {
 
 /* ---- BOS and EOS */
 
-static int64_t find_token(const Vocabulary *vocabulary, const char *text) {
+static int64_t find_token(const Vocabulary *vocabulary, StringView text) {
     for (size_t id = 0; id < vocabulary->n_tokens; id++)
-        if (sv_is(vocabulary->tokens[id], text))
+        if (sv_equal(vocabulary->tokens[id], text))
             return (int64_t)id;
     return -1;
 }
@@ -64,7 +64,7 @@ static int read_token(const Settings *settings, const char *key, int64_t *id, Er
         const char *text = cJSON_IsString(item) ? item->valuestring : json_text_field(item, "content", NULL);
         if (text == NULL || text[0] == '\0')
             continue;
-        *id = find_token(vocabulary, text);
+        *id = find_token(vocabulary, sv(text));
         return *id >= 0 ? 0
                         : error_set(error, ERROR_FORMAT,
                                     "%s%s: %s is '%.64s', which is no token of the tokenizer; use "
