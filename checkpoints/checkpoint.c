@@ -73,12 +73,32 @@ Tensor *checkpoint_add_tensors(Checkpoint *checkpoint, size_t count, Error *erro
     }
     checkpoint->tensors = tensors;
     checkpoint->n_tensors += count;
+    checkpoint->sorted = false;
     return memset(tensors + checkpoint->n_tensors - count, 0, count * sizeof *tensors);
 }
 
+static int by_name(const void *a, const void *b) {
+    return sv_compare(((const Tensor *)a)->name, ((const Tensor *)b)->name);
+}
+
+int checkpoint_sort_tensors(Checkpoint *checkpoint, const char *path, Error *error) {
+    Tensor *tensors = checkpoint->tensors;
+    if (checkpoint->n_tensors > 0)
+        qsort(tensors, checkpoint->n_tensors, sizeof *tensors, by_name);
+    checkpoint->sorted = true;
+    for (size_t i = 1; i < checkpoint->n_tensors; i++)
+        if (sv_equal(tensors[i - 1].name, tensors[i].name))
+            return error_set(error, ERROR_FORMAT, "%s: duplicate tensor %.*s; the file is damaged", path,
+                             SV_ARGS(tensors[i].name));
+    return 0;
+}
+
 const Tensor *checkpoint_tensor(const Checkpoint *checkpoint, const char *name) {
+    const Tensor key = {.name = sv(name)};
+    if (checkpoint->sorted && checkpoint->n_tensors > 0)
+        return bsearch(&key, checkpoint->tensors, checkpoint->n_tensors, sizeof key, by_name);
     for (size_t i = 0; i < checkpoint->n_tensors; i++)
-        if (sv_is(checkpoint->tensors[i].name, name))
+        if (sv_equal(checkpoint->tensors[i].name, key.name))
             return &checkpoint->tensors[i];
     return NULL;
 }

@@ -15,8 +15,9 @@ typedef struct Checkpoint {
     ModelConfig config;
     Vocabulary vocabulary;
     Error tokenizer_error; /* why the tokenizer beside the weights could not be read; the vocabulary is none then */
-    Tensor *tensors;       /* (n_tensors) */
+    Tensor *tensors;       /* (n_tensors) by name, once all have been read */
     size_t n_tensors;
+    bool sorted;                         /* whether they are */
     size_t weights_bytes;                /* of all tensors, as the files encode them */
     bool is_outline;                     /* matrices that are joined of several files have no numbers */
     const char *notes[CHECKPOINT_NOTES]; /* (n_notes) what had to be guessed, or is left out: lines for the user */
@@ -60,5 +61,9 @@ int checkpoint_note(Checkpoint *checkpoint, Error *error, const char *format, ..
 
 /* Adds `count` zeroed tensors and returns the first, valid until more are added; NULL on failure. */
 Tensor *checkpoint_add_tensors(Checkpoint *checkpoint, size_t count, Error *error);
+
+/* Puts tensors in the order of their names, in which checkpoint_tensor() need not look at all of them; names that
+ * change must be sorted again. ERROR_FORMAT where two are the same. */
+int checkpoint_sort_tensors(Checkpoint *checkpoint, const char *path, Error *error);
 
 #endif

@@ -15,17 +15,13 @@
 
 static const CheckpointReader *const READERS[] = {&GGUF_READER, &SAFETENSORS_READER, &PTH_READER, &LLAMA2C_READER};
 
-static int by_name(const void *a, const void *b) {
-    return sv_compare((*(const Tensor *const *)a)->name, (*(const Tensor *const *)b)->name);
-}
-
 static int by_address(const void *a, const void *b) {
     const uint8_t *x = (*(const Tensor *const *)a)->data, *y = (*(const Tensor *const *)b)->data;
     return (x > y) - (x < y);
 }
 
-/* An error where two tensors have one name, or share bytes. */
-static int check_tensors_distinct(const Checkpoint *checkpoint, const char *path, Error *error) {
+/* An error where two tensors share bytes. */
+static int check_tensors_apart(const Checkpoint *checkpoint, const char *path, Error *error) {
     size_t n = checkpoint->n_tensors;
     const Tensor **sorted = malloc((n > 0 ? n : 1) * sizeof *sorted);
     if (sorted == NULL)
@@ -33,11 +29,6 @@ static int check_tensors_distinct(const Checkpoint *checkpoint, const char *path
     for (size_t i = 0; i < n; i++)
         sorted[i] = &checkpoint->tensors[i];
     int status = 0;
-    qsort(sorted, n, sizeof *sorted, by_name);
-    for (size_t i = 1; i < n && status == 0; i++)
-        if (sv_equal(sorted[i - 1]->name, sorted[i]->name))
-            status = error_set(error, ERROR_FORMAT, "%s: duplicate tensor %.*s; the file is damaged", path,
-                               SV_ARGS(sorted[i]->name));
     qsort(sorted, n, sizeof *sorted, by_address);
     for (size_t i = 1; i < n && status == 0; i++)
         if (sorted[i]->data < sorted[i - 1]->data + sorted[i - 1]->size_bytes)
@@ -112,7 +103,9 @@ static int read_checkpoint(Checkpoint *checkpoint, const char *path, Error *erro
         return error->code;
     for (size_t i = 0; i < checkpoint->n_tensors; i++)
         checkpoint->weights_bytes += checkpoint->tensors[i].size_bytes;
-    return check_tensors_distinct(checkpoint, path, error) < 0 ? error->code : widen_vectors(checkpoint, error);
+    if (checkpoint_sort_tensors(checkpoint, path, error) < 0 || check_tensors_apart(checkpoint, path, error) < 0)
+        return error->code;
+    return widen_vectors(checkpoint, error);
 }
 
 static int open_checkpoint(Checkpoint *checkpoint, const char *path, bool outline, Error *error) {
