@@ -2,6 +2,8 @@
 #include "tokenizer/special_tokens.h"
 
 #include "base/array.h"
+#include "tokenizer/utf8.h"
+#include "tokenizer/vocabulary.h"
 
 #include <stdlib.h>
 
@@ -41,9 +43,10 @@ void special_tokens_free(SpecialTokens *special) {
     *special = (SpecialTokens){0};
 }
 
-const SpecialToken *special_tokens_find(const SpecialTokens *special, StringView text, const unsigned char *plain,
-                                        int classes, size_t *at) {
-    if (special->n == 0)
+/* The first token at or after byte *at; its offset goes to *at. NULL: none. */
+static const SpecialToken *find(const SpecialTokens *special, StringView text, const unsigned char *plain, int classes,
+                                size_t *at) {
+    if (special->n == 0 || classes == 0)
         return NULL;
     for (size_t i = *at; i < text.length; i++) {
         unsigned char first = (unsigned char)text.bytes[i];
@@ -59,4 +62,35 @@ const SpecialToken *special_tokens_find(const SpecialTokens *special, StringView
         }
     }
     return NULL;
+}
+
+/* Takes white space off the end of the text from byte `from` on, for a token that takes what stands before it. */
+static size_t strip_before(StringView text, size_t from, size_t end) {
+    for (size_t i = from, length, n_blank = 0; i < end; i += length) {
+        if (!utf8_starts_with_white_space((StringView){text.bytes + i, end - i}, &length))
+            n_blank = 0;
+        else
+            n_blank += length;
+        if (i + length >= end)
+            return end - n_blank;
+    }
+    return end;
+}
+
+static size_t strip_behind(StringView text, size_t at) {
+    size_t length;
+    while (at < text.length && utf8_starts_with_white_space((StringView){text.bytes + at, text.length - at}, &length))
+        at += length;
+    return at;
+}
+
+SpecialPlace special_tokens_next(const SpecialTokens *special, StringView text, const unsigned char *plain, int classes,
+                                 size_t at) {
+    size_t found = at;
+    const SpecialToken *token = find(special, text, plain, classes, &found);
+    if (token == NULL)
+        return (SpecialPlace){NULL, text.length, text.length};
+    size_t end = found + token->text.length;
+    return (SpecialPlace){token, token->strips & TOKEN_STRIPS_LEFT ? strip_before(text, at, found) : found,
+                          token->strips & TOKEN_STRIPS_RIGHT ? strip_behind(text, end) : end};
 }

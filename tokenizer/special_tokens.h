@@ -1,9 +1,8 @@
 /* The tokens that are matched in a text before it is split into words: control tokens where the caller asks for them,
  * user-defined ("added") tokens always, the longest at each place first, as Hugging Face's tokenizers do.
  *
- *     size_t at = 0;
- *     const SpecialToken *token = special_tokens_find(&special, text, NULL, SPECIAL_USER_DEFINED, &at);   // NULL: no
- * more
+ *     SpecialPlace place = special_tokens_next(&special, text, NULL, SPECIAL_USER_DEFINED, at);
+ *     if (place.token != NULL) …             // text before it ends at place.begin, and goes on at place.end
  */
 #ifndef STOWKV_SPECIAL_TOKENS_H
 #define STOWKV_SPECIAL_TOKENS_H
@@ -33,9 +32,15 @@ int special_tokens_add(SpecialTokens *special, SpecialToken token, Error *error)
 void special_tokens_sort(SpecialTokens *special);
 void special_tokens_free(SpecialTokens *special);
 
-/* The first token of one of `classes` (a sum) in `text` at or after byte *at; its offset goes to *at. NULL: none.
- * plain: (text.length) or NULL; a byte where it is set is part of no control token. */
-const SpecialToken *special_tokens_find(const SpecialTokens *special, StringView text, const unsigned char *plain,
-                                        int classes, size_t *at);
+/* A token in a text, with the white space that it takes: bytes [begin, end). */
+typedef struct SpecialPlace {
+    const SpecialToken *token; /* NULL: none, and begin is the end of the text */
+    size_t begin, end;
+} SpecialPlace;
+
+/* The first token of one of `classes` (a sum) in `text` at or after byte `at`. plain: (text.length) or NULL; a byte
+ * where it is set is part of no control token. */
+SpecialPlace special_tokens_next(const SpecialTokens *special, StringView text, const unsigned char *plain, int classes,
+                                 size_t at);
 
 #endif

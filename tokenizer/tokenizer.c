@@ -8,6 +8,7 @@
 #include "tokenizer/sentencepiece_model.h"
 #include "tokenizer/sentencepiece_wrapper.h"
 #include "tokenizer/special_tokens.h"
+#include "tokenizer/token_types.h"
 #include "tokenizer/utf8.h"
 #include "tokenizer/vocabulary_file.h"
 
@@ -55,49 +56,6 @@ static int mark_named_ends(Tokenizer *tokenizer, Error *error) {
                              "vocabulary: an end token is %lld of %zu tokens; convert the checkpoint again",
                              (long long)id, tokenizer->n_tokens);
         tokenizer->ends[id] = true;
-    }
-    return 0;
-}
-
-/* "<0x0A>": of these SentencePiece has 256 or none. */
-static bool spells_byte(StringView token) {
-    bool spells = token.length == 6 && sv_starts_with(token, sv("<0x")) && token.bytes[5] == '>';
-    for (size_t i = 3; spells && i < 5; i++)
-        spells = (token.bytes[i] >= '0' && token.bytes[i] <= '9') || (token.bytes[i] >= 'A' && token.bytes[i] <= 'F');
-    return spells;
-}
-
-/* Whether tokens are bytes by their spelling: some converters give all of them the type of normal ones. */
-static bool spells_all_bytes(const Vocabulary *vocabulary) {
-    size_t n_bytes = 0;
-    for (size_t id = 0; id < vocabulary->n_tokens; id++)
-        n_bytes += spells_byte(vocabulary->tokens[id]);
-    return vocabulary->kind == VOCABULARY_SENTENCEPIECE && (vocabulary->types == NULL || n_bytes == 256);
-}
-
-/* The type of each token: the file's, corrected by the ids that the file names and by the marks; and which tokens end
- * a text by their names. */
-static int read_types(Tokenizer *tokenizer, const Vocabulary *vocabulary, int32_t unknown, Error *error) {
-    bool sentencepiece = vocabulary->kind == VOCABULARY_SENTENCEPIECE, bytes = spells_all_bytes(vocabulary);
-    for (size_t id = 0; id < vocabulary->n_tokens; id++) {
-        StringView token = vocabulary->tokens[id];
-        int32_t type = vocabulary->types != NULL ? vocabulary->types[id] : TOKEN_NORMAL;
-        if (type < TOKEN_NORMAL || type > TOKEN_BYTE)
-            return error_set(error, ERROR_FORMAT,
-                             "vocabulary: token %zu has type %d, and types are 1 to 6; convert the checkpoint again",
-                             id, type);
-        if (bytes && type == TOKEN_NORMAL && spells_byte(token))
-            type = TOKEN_BYTE;
-        TokenMark mark = token_mark(token, (TokenType)type);
-        tokenizer->ends[id] = tokenizer->ends[id] || mark == MARK_END;
-        if (mark != MARK_NONE || tokenizer->ends[id])
-            type = TOKEN_CONTROL;
-        /* SentencePiece wants exactly one unknown piece. */
-        if (sentencepiece && (int32_t)id == unknown)
-            type = TOKEN_UNKNOWN;
-        else if (sentencepiece && type == TOKEN_UNKNOWN)
-            type = TOKEN_CONTROL;
-        tokenizer->types[id] = (uint8_t)type;
     }
     return 0;
 }
@@ -193,7 +151,7 @@ static int open_vocabulary(Tokenizer *tokenizer, const Vocabulary *vocabulary, E
     if (status == 0)
         status = mark_named_ends(tokenizer, error);
     if (status == 0)
-        status = read_types(tokenizer, vocabulary, unknown, error);
+        status = token_types_read(vocabulary, unknown, tokenizer->types, tokenizer->ends, error);
     if (status == 0)
         status =
             sentencepiece ? open_sentencepiece(tokenizer, vocabulary, error) : open_bpe(tokenizer, vocabulary, error);
@@ -303,26 +261,6 @@ static int encode_plain(const Tokenizer *tokenizer, StringView text, bool first,
                                  : bpe_encode(tokenizer->bpe, text, first, out, error);
 }
 
-/* Takes white space off the end of the text from byte `from` on, for a token that takes what stands before it. */
-static size_t strip_before(StringView text, size_t from, size_t end) {
-    for (size_t i = from, length, n_blank = 0; i < end; i += length) {
-        if (!utf8_starts_with_white_space((StringView){text.bytes + i, end - i}, &length))
-            n_blank = 0;
-        else
-            n_blank += length;
-        if (i + length >= end)
-            return end - n_blank;
-    }
-    return end;
-}
-
-static size_t strip_behind(StringView text, size_t at) {
-    size_t length;
-    while (at < text.length && utf8_starts_with_white_space((StringView){text.bytes + at, text.length - at}, &length))
-        at += length;
-    return at;
-}
-
 /* Valid text from byte `begin` on, split at special tokens. SentencePiece looks for its user-defined pieces itself. */
 static int encode_valid(const Tokenizer *tokenizer, StringView text, const unsigned char *plain, size_t begin,
                         unsigned flags, TokenList *out, Error *error) {
@@ -330,21 +268,13 @@ static int encode_valid(const Tokenizer *tokenizer, StringView text, const unsig
         (flags & TOKENIZE_PARSE_SPECIAL ? SPECIAL_CONTROL : 0) | (tokenizer->sp == NULL ? SPECIAL_USER_DEFINED : 0);
     size_t at = begin;
     for (;;) {
-        size_t found = at;
-        const SpecialToken *token =
-            classes != 0 ? special_tokens_find(&tokenizer->special, text, plain, classes, &found) : NULL;
-        size_t end = token == NULL                       ? text.length
-                     : token->strips & TOKEN_STRIPS_LEFT ? strip_before(text, at, found)
-                                                         : found;
-        int status = encode_plain(tokenizer, (StringView){text.bytes + at, end - at}, at == 0, out, error);
-        if (status < 0 || token == NULL)
+        SpecialPlace place = special_tokens_next(&tokenizer->special, text, plain, classes, at);
+        int status = encode_plain(tokenizer, (StringView){text.bytes + at, place.begin - at}, at == 0, out, error);
+        if (status == 0 && place.token != NULL)
+            status = token_list_append(out, place.token->id, error);
+        if (status < 0 || place.token == NULL)
             return status;
-        status = token_list_append(out, token->id, error);
-        if (status < 0)
-            return status;
-        at = found + token->text.length;
-        if (token->strips & TOKEN_STRIPS_RIGHT)
-            at = strip_behind(text, at);
+        at = place.end;
     }
 }
 
