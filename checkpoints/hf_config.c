@@ -85,14 +85,24 @@ static const ConfigKey ROPE_KEYS[] = {
     FIELD("original_max_position_embeddings", KEY_SIZE, false, rope_llama3.original_context),
 };
 
+/* Where layers of each type have a RoPE of their own, as transformers 5 writes Gemma 3: local ones have no scaling. */
+static const ConfigKey ROPE_BY_TYPE_KEYS[] = {READ("full_attention"), READ("sliding_attention")};
+
+static const ConfigKey LOCAL_ROPE_KEYS[] = {
+    TEXT("rope_type", "RoPE scaling of layers with a sliding window", "default"),
+    TEXT("type", "RoPE scaling of layers with a sliding window", "default"),
+    FIELD("rope_theta", KEY_REAL, true, local_rope_theta),
+    NUMBER("partial_rotary_factor", 1, 1, "RoPE of a part of a head"),
+};
+
 /* Keys of classes whose layers may look back on some tokens alone. */
-#define WINDOW_KEYS READ("sliding_window"), READ("layer_types"), READ("sliding_window_pattern"), \
-    READ("_sliding_window_pattern")
+#define WINDOW_KEYS READ("sliding_window"), READ("use_sliding_window"), READ("layer_types"), \
+    READ("sliding_window_pattern"), READ("_sliding_window_pattern")
 
 static const ConfigKey WINDOWED_KEYS[] = {WINDOW_KEYS};
 
 static const ConfigKey QWEN_KEYS[] = {
-    WINDOW_KEYS, HARMLESS("max_window_layers", "it is about a sliding window, which is off"),
+    WINDOW_KEYS, HARMLESS("max_window_layers", "layer_types says it, where there is a window"),
 };
 
 static const ConfigKey GEMMA_KEYS[] = {
@@ -109,7 +119,7 @@ static const ConfigKey GEMMA_KEYS[] = {
 
 static const ConfigKey SMOLLM3_KEYS[] = {
     WINDOW_KEYS, READ("no_rope_layers"), READ("no_rope_layer_interval"),
-    HARMLESS("max_window_layers", "it is about a sliding window, which is off"),
+    HARMLESS("max_window_layers", "layer_types says it, where there is a window"),
 };
 
 static const ConfigKey PHI3_KEYS[] = {
@@ -161,6 +171,12 @@ static const Architecture *find_architecture(const ConfigReading *reading, const
     return NULL;
 }
 
+/* The item, NULL where it is missing or null. */
+static const cJSON *find_item(const cJSON *root, const char *name) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(root, name);
+    return cJSON_IsNull(item) ? NULL : item;
+}
+
 /* Linear scaling divides positions by a factor, Llama 3's some frequencies; "default" is none. Values are checked with
  * the rest of the configuration. */
 static int read_rope(const ConfigReading *reading, const cJSON *rope, Error *error) {
@@ -190,10 +206,20 @@ static int read_rope(const ConfigReading *reading, const cJSON *rope, Error *err
     return 0;
 }
 
-/* The item, NULL where it is missing or null. */
-static const cJSON *find_item(const cJSON *root, const char *name) {
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(root, name);
-    return cJSON_IsNull(item) ? NULL : item;
+/* One RoPE for all layers, or one for those that see all and one for the local ones. */
+static int read_rope_parameters(const ConfigReading *reading, const cJSON *rope, Error *error) {
+    const KeyTable by_type = TABLE(ROPE_BY_TYPE_KEYS), local_keys = TABLE(LOCAL_ROPE_KEYS);
+    const cJSON *local = find_item(rope, "sliding_attention");
+    if (local == NULL && find_item(rope, "full_attention") == NULL)
+        return read_rope(reading, rope, error);
+    if (config_read_keys(reading, rope, &by_type, 1, error) < 0 ||
+        read_rope(reading, find_item(rope, "full_attention"), error) < 0)
+        return error->code;
+    if (local == NULL)
+        return 0;
+    if (!cJSON_IsObject(local))
+        return config_wrong_type(reading, local, "an object", error);
+    return config_read_keys(reading, local, &local_keys, 1, error);
 }
 
 /* One value for each layer: those of which `is_one` holds are put into the set. */
@@ -293,7 +319,7 @@ int hf_config_read(const cJSON *root, const char *path, ModelConfig *config, boo
     *tied_output = architecture->tied;
     if (config->family == NULL || config_read_keys(&reading, root, tables, 2, error) < 0 ||
         read_rope(&reading, cJSON_GetObjectItemCaseSensitive(root, "rope_scaling"), error) < 0 ||
-        read_rope(&reading, cJSON_GetObjectItemCaseSensitive(root, "rope_parameters"), error) < 0 ||
+        read_rope_parameters(&reading, find_item(root, "rope_parameters"), error) < 0 ||
         read_window(&reading, root, error) < 0 || read_no_rope(&reading, root, error) < 0 ||
         read_tied(&reading, root, tied_output, error) < 0)
         return error->code;
