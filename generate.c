@@ -716,7 +716,7 @@ int main(int argc, char **argv) {
         {"profile", OPTION_STRING, &s->profile, "NAME",
          "write where time and memory go to outputs/NAME/; all three modes unless some are chosen", 0, 0},
         {"profile_quality", OPTION_FLAG, &s->profile_quality, NULL,
-         "also each mode's perplexity, KL divergence and ROUGE-L", 0, 0},
+         "also each mode's perplexity, KL divergence, ROUGE-L, recall", 0, 0},
         {"profile_text", OPTION_INPUT, &s->profile_text, "FILE",
          "of this text, in UTF-8; default: what the model says behind the prompt", 0, 0},
         {"json", OPTION_OUTPUT, &s->json, "FILE", "write the result as JSON; - is stdout, instead of the text", 0, 0},

@@ -57,9 +57,11 @@ def draw_bars(rows, labels, theme, unit, columns):
 
 def draw_memory(summary, theme):
     """Weights, what each tier takes for the whole context, and activations of a batch, a mode under the other."""
-    rows = [[("weights", m["weights_bytes"] / MB)] + [(f"cache: {t['name']}", t["bytes"] / MB) for t in m["tiers"]] +
-            [("cache: moments", m["moments_bytes"] / MB)] * (m.get("moments_bytes", 0) > 0) +
-            [("activations", m["activations_bytes"] / MB)] for m in summary["modes"]]
+    rows = []
+    for m in summary["modes"]:
+        parts = [("weights", m["weights_bytes"])] + [(f"cache: {t['name']}", t["bytes"]) for t in m["tiers"]]
+        parts += [("cache: moments", m.get("moments_bytes", 0)), ("activations", m.get("activations_bytes", 0))]
+        rows.append([(name, n_bytes / MB) for name, n_bytes in parts if n_bytes > 0])
     figure, axes = draw_bars(rows, labels_of(summary), theme, "MB", 3)
     axes.set_xlabel(f"MB for a context of {summary['modes'][0]['n_ctx']:,} tokens")
     return figure
@@ -195,11 +197,35 @@ def draw_quality(summary, theme):
     return figure
 
 
-FIGURES = [("memory", draw_memory, "Memory: the weights, and the cache that is allocated for the whole context."),
+def draw_recall(summary, theme):
+    """The share of a segment's tokens that were the most likely ones, by how long ago it was read."""
+    modes = summary.get("recall", {}).get("modes")
+    if not modes:
+        return None
+    figure, axes = new_figure(3.2, width=WIDTH)
+    distances = [p["distance"] for p in modes[0]["points"]]
+    for i, (mode, label) in enumerate(zip(modes, labels_of({"modes": modes}))):
+        places = [at + 0.12 * (i - (len(modes) - 1) / 2) for at in range(len(mode["points"]))]
+        axes.errorbar(places, [100 * p["right"] for p in mode["points"]],
+                      yerr=[100 * p["right_stderr"] for p in mode["points"]], color=theme.colours[i % 8],
+                      marker=MARKERS[i % 8], linestyle="none", markersize=7, capsize=4, linewidth=2, clip_on=False,
+                      label=label)
+    axes.set_xticks(range(len(distances)), [f"{d:,}" for d in distances])
+    axes.set_xlim(-0.5, len(distances) - 0.5)
+    axes.set_xlabel("tokens ago")
+    axes.set_ylabel("% recalled")
+    axes.set_ylim(0, 100)
+    axes.grid(True, axis="y", linewidth=0.6)
+    legend_above(figure, 4)
+    return figure
+
+
+FIGURES = [("memory", draw_memory, "Memory: the weights, the cache that is allocated for the whole context, and activations."),
            ("growth", draw_growth, "What the cache holds as tokens come."),
            ("depth", draw_depth, "Speed by depth, with straight lines for the time of a token; dotted: from there on faster than the "
                                  "full cache."),
            ("quality", draw_quality, "Quality, with standard errors: how far each mode is from the full cache."),
+           ("recall", draw_recall, "Recall of random tokens, with standard errors: what was dropped is gone, what was rounded is there."),
            ("operations", draw_operations, "Where the time of a generated token goes.")]
 
 

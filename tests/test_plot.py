@@ -84,7 +84,8 @@ def mode_of(name, policy, cache, perplexity, divergence):
     """A run with so many bytes of cache, and a step of 4 ms of which one operation is under 1 %."""
     operations = [{"operation": o, "share": ms / 4, "seconds": ms * 1e-2} for o, ms in (("attention", 1.0), ("down", 2.9), ("embedding", 0.03))]
     phase = {"phase": "decode", "tokens": 10, "operations": operations, "unaccounted_seconds": 0.07e-2}
-    run = {"mode": name, "policy": policy, "n_ctx": 512, "weights_bytes": 100e6, "activations_bytes": 3e6, "profile": {"phases": [phase]},
+    run = {"mode": name, "policy": policy, "n_ctx": 512, "weights_bytes": 100e6, "activations_bytes": 3e6, "moments_bytes": 1e6 * (name == "quantized"),
+           "profile": {"phases": [phase]},
            "tiers": [{"name": "f16", "bytes": cache}], "growth": [{"tokens": n, "bytes_held": n * cache / 512} for n in (0, 512)]}
     quality = {"mode": name, "policy": policy, "ppl": perplexity, "ppl_stderr": 0.5}
     if divergence:
@@ -98,6 +99,8 @@ def make_summary():
     rows = [{"mode": m["mode"], "policy": m["policy"], "depth": d, "decode_tokens_per_second": 100 - d / 10}
             for m, _ in pairs for d in (0, 400)]
     return {"modes": [m for m, _ in pairs], "quality": {"modes": [q for _, q in pairs]},
+            "recall": {"modes": [{"mode": m["mode"], "policy": m["policy"], "points": [
+                {"distance": d, "right": d / 500, "right_stderr": 0.02} for d in (64, 256)]} for m, _ in pairs]},
             "depths": {"results": rows, "break_even": {"f16:32": 200, "f16:32,int8:*": None}}}
 
 
@@ -126,13 +129,19 @@ def check_figures():
     summary = make_summary()
     for theme in BOTH_THEMES:
         assert len(set(theme.colours)) == 8
-        check_bars(plot.draw_memory(summary, theme), [140, 102, 120])
+        check_bars(plot.draw_memory(summary, theme), [143, 105, 124])
         check_bars(plot.draw_operations(summary, theme), [4, 4, 4])
         quality = plot.draw_quality(summary, theme)
         check_points(quality.axes[0], [20, 40, 20.1], [0.5, 0.5, 0.5])
         check_points(quality.axes[1], [0.5, 1e-4], [0.05, 1e-5])
         assert quality.axes[1].get_xscale() == "log" and quality.axes[0].get_xscale() == "linear"
         check_points(quality.axes[3], [0.8, 0.8], [0.1, 0.1])
+        recall = plot.draw_recall(summary, theme).axes[0]
+        for at, container in enumerate(recall.containers):
+            point, _, (bars,) = container
+            assert [round(float(y), 9) for y in point.get_ydata()] == [12.8, 51.2]
+            assert abs(bars.get_segments()[1][1][1] - 53.2) < 1e-9
+        assert at == 2 and plot.draw_recall({"recall": {"left_out": "no room"}}, theme) is None
         plot.plt.close("all")
 
 
@@ -148,7 +157,7 @@ def check_crossing():
 def draw_profile(folder, summary):
     folder.mkdir()
     (folder / "summary.json").write_text(json.dumps(summary))
-    names = ("memory", "growth", "depth", "quality", "operations")
+    names = ("memory", "growth", "depth", "quality", "recall", "operations")
     (folder / "report.html").write_text("".join(f"<p>{name}<!--figure {name}-->" for name in names))
     assert run(folder) is None
     return {name for name in names if f"<!--figure {name}-->" not in (folder / "report.html").read_text()}
@@ -157,11 +166,11 @@ def draw_profile(folder, summary):
 def check_profiles(folder):
     """What the data does not have is no picture, and its place in the report stays."""
     summary = make_summary()
-    assert draw_profile(folder / "all", summary) == {"memory", "growth", "depth", "quality", "operations"}
+    assert draw_profile(folder / "all", summary) == {"memory", "growth", "depth", "quality", "recall", "operations"}
     html = (folder / "all" / "report.html").read_text()
-    assert html.count("data:image/svg+xml;base64,") == 10 and html.count('media="(prefers-color-scheme: dark)"') == 5
-    assert sorted(p.name for p in (folder / "all").glob("*.png"))[0] == "depth.png" and len(list((folder / "all").glob("*.svg"))) == 5
-    del summary["quality"], summary["depths"]
+    assert html.count("data:image/svg+xml;base64,") == 12 and html.count('media="(prefers-color-scheme: dark)"') == 6
+    assert sorted(p.name for p in (folder / "all").glob("*.png"))[0] == "depth.png" and len(list((folder / "all").glob("*.svg"))) == 6
+    del summary["quality"], summary["recall"], summary["depths"]
     assert draw_profile(folder / "runs", summary) == {"memory", "growth", "operations"}
     assert draw_profile(folder / "none", {"modes": []}) == set()
     error = run(folder / "nowhere")

@@ -110,10 +110,15 @@ test_quality() {
     check "perplexity's figures" holds 'all(a[k] == b[k] for a, b in zip(s["quality"]["modes"], ppl["modes"])
         for k in ("ppl", "ppl_stderr", "tokens_scored", "chunks", "kld", "ln_ratio") if k in b)' text "$work/ppl.json"
     check 'which the report has' holds 'f"""{s["quality"]["modes"][2]["kld"]["mean"]:.6f}""" in html' text
+    "${emulator[@]}" "$program_folder/recall" --checkpoint_path "$stories" --compare --distances 64,256 --samples 6 \
+        --json "$work/recall.json" >/dev/null
+    check "recall's figures" holds '[m["points"] for m in s["recall"]["modes"]] == [m["points"] for m in ppl["modes"]] and
+        f"""{100 * s["recall"]["modes"][2]["points"][1]["right"]:.1f} &plusmn;""" in html' text "$work/recall.json"
     check 'and rounding is nearer than dropping' holds 's["quality"]["modes"][1]["rouge"]["f"] < s["quality"]["modes"][2]["rouge"]["f"]' text
-    profile own --profile_quality --quantize_kv
+    profile own --profile_quality --quantize_kv --sink_size 70
     check "the model's own text" holds 's["quality"]["own"] and s["complete"] and len(s["modes"]) == 1' own
     check 'the full cache is what it is compared with' holds '[m["mode"] for m in s["quality"]["modes"]] == ["full", "quantized"]' own
+    check 'no recall of what a sink may hold, and why' holds 'list(s["recall"]) == ["left_out"] and "sink of 70" in html' own
     check 'how much of it, in the report' holds '"drawn that text itself" in html and "pieces of the text" in html' own
 }
 

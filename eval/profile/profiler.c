@@ -76,6 +76,7 @@ void profiler_close(Profiler *profiler) {
     profile_free(&profiler->profile);
     cJSON_Delete(profiler->depths);
     cJSON_Delete(profiler->quality);
+    cJSON_Delete(profiler->recall);
     free(profiler->folder);
     *profiler = (Profiler){0};
 }
@@ -118,16 +119,27 @@ static int measure_depths(Profiler *profiler, const ProfilerRest *rest, Error *e
                      &profiler->depths, error);
 }
 
-static int measure_quality(Profiler *profiler, const ProfilerRest *rest, Error *error) {
+/* A part of quality, under the profile's policies with the full cache in front. */
+static int measure_policies(Profiler *profiler, const ProfilerRest *rest,
+                            int (*measure)(const QualityTask *task, cJSON **out, Error *error), cJSON **out,
+                            Error *error) {
     PolicyList policies;
     int status = policies_from_options(&rest->options->kv, rest->compares, &policies, error);
     if (status == 0) {
         policy_list_put_full_first(&policies);
         QualityTask task = {profiler->session, rest->options, rest->text, rest->prompt, &policies, rest->interrupted};
-        status = quality_measure(&task, &profiler->quality, error);
+        status = measure(&task, out, error);
     }
     policy_list_free(&policies);
     return status;
+}
+
+static int measure_quality(Profiler *profiler, const ProfilerRest *rest, Error *error) {
+    return measure_policies(profiler, rest, quality_measure, &profiler->quality, error);
+}
+
+static int measure_recall(Profiler *profiler, const ProfilerRest *rest, Error *error) {
+    return measure_policies(profiler, rest, quality_recall, &profiler->recall, error);
 }
 
 typedef int Measure(Profiler *profiler, const ProfilerRest *rest, Error *error);
@@ -138,7 +150,9 @@ static int measure_rest(Profiler *profiler, const ProfilerRest *rest, char *cut,
         const char *what;
         Measure *measure;
         bool wanted;
-    } PARTS[] = {{"speed by depth", measure_depths, true}, {"quality", measure_quality, rest->quality}};
+    } PARTS[] = {{"speed by depth", measure_depths, true},
+                 {"quality", measure_quality, rest->quality},
+                 {"recall", measure_recall, rest->quality}};
     detach(profiler);
     for (size_t i = 0; i < sizeof PARTS / sizeof *PARTS; i++) {
         if (!PARTS[i].wanted || PARTS[i].measure(profiler, rest, error) == 0)

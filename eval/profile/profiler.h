@@ -28,8 +28,8 @@ typedef struct Profiler {
     ProfileRoofs roofs;
     ProfiledMode *modes; /* (n_modes) */
     size_t n_modes;
-    cJSON *depths;  /* of the sweep; NULL: none */
-    cJSON *quality; /* NULL: none */
+    cJSON *depths;           /* of the sweep; NULL: none */
+    cJSON *quality, *recall; /* NULL: none */
 } Profiler;
 
 /* Makes the folder, under another name than any that is there. ERROR_USAGE for a name that is no plain one. */
@@ -48,7 +48,7 @@ typedef struct ProfilerRest {
     const SessionOptions *options;
     bool compares; /* all three modes */
     const PolicyList *policies;
-    bool quality;
+    bool quality;            /* recall too */
     const PplText *text;     /* for quality: see quality.h */
     const TokenList *prompt; /* of the runs */
     const volatile sig_atomic_t *interrupted;

@@ -22,10 +22,13 @@ static cJSON *summary_json(const Profiler *profiler, const char *cut) {
     cJSON *modes = cJSON_AddArrayToObject(root, "modes");
     for (size_t i = 0; i < profiler->n_modes; i++)
         cJSON_AddItemReferenceToArray(modes, profiler->modes[i].report);
-    if (profiler->depths != NULL)
-        cJSON_AddItemReferenceToObject(root, "depths", profiler->depths);
-    if (profiler->quality != NULL)
-        cJSON_AddItemReferenceToObject(root, "quality", profiler->quality);
+    const struct {
+        const char *name;
+        cJSON *part;
+    } PARTS[] = {{"depths", profiler->depths}, {"quality", profiler->quality}, {"recall", profiler->recall}};
+    for (size_t i = 0; i < sizeof PARTS / sizeof *PARTS; i++)
+        if (PARTS[i].part != NULL)
+            cJSON_AddItemReferenceToObject(root, PARTS[i].name, PARTS[i].part);
     return root;
 }
 

@@ -1,6 +1,7 @@
 /* What each policy of a profile costs in quality: perplexity of a text and divergence from the full cache over it, as
  * the program perplexity measures them, and ROUGE-L of what is generated from pieces of the text against what the full
- * cache generates from them, with the scores and the proof of the program rouge. The text is a file's, or, without one,
+ * cache generates from them, with the scores and the proof of the program rouge; and recall of random tokens, as the
+ * program recall measures it. The text is a file's, or, without one,
  * what the model itself says behind the prompt: there its own probabilities are those of the text, so that divergence
  * means most and perplexity is no measure of the model.
  *
@@ -29,6 +30,9 @@
 #define QUALITY_PIECE_MIN    128
 #define QUALITY_PIECE_ANSWER 64 /* tokens that are generated from each */
 
+#define QUALITY_SEGMENT        32 /* tokens that are to be recalled */
+#define QUALITY_RECALL_SAMPLES 6  /* of each distance */
+
 typedef struct QualityTask {
     Session *session; /* not owned; its context is replaced */
     const SessionOptions *options;
@@ -41,5 +45,9 @@ typedef struct QualityTask {
 /* An object with "text", "own" and "modes", each with the names that perplexity's report has, and "rouge" behind the
  * full cache. What is through of an interrupted or failed measurement is there; NULL where nothing is. */
 int quality_measure(const QualityTask *task, cJSON **out, Error *error);
+
+/* Recall at a few distances, as the program recall measures and reports it; the text plays no part. {"left_out": why}
+ * where no distance fits the context, or a policy changes nothing at any of them. */
+int quality_recall(const QualityTask *task, cJSON **out, Error *error);
 
 #endif

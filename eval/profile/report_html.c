@@ -53,6 +53,12 @@ static void figure(const char *name, FILE *stream) {
     fprintf(stream, "<!--figure %s-->\n", name);
 }
 
+static void print_mode_heading(const cJSON *mode, FILE *stream) {
+    fputs("<h3>", stream);
+    html_print_escaped(json_text_of(mode, "mode"), stream);
+    fputs("</h3>\n", stream);
+}
+
 static void print_head(const cJSON *summary, FILE *stream) {
     const cJSON *first = array_of(summary, "modes")->child;
     double flops = json_number_of(summary, "flops_per_second_peak");
@@ -100,6 +106,7 @@ static void print_glance(const cJSON *summary, FILE *stream) {
     static const HtmlColumn COLUMNS[] = {{.head = "mode", .path = "mode"},
                                          {"cache taken, MB", "kv_bytes", 1e-6, 2, NULL, NULL},
                                          {"of full", "of_full", 1, 3, NULL, NULL},
+                                         {"activations, MB", "activations_bytes", 1e-6, 2, NULL, NULL},
                                          {"prompt, tokens/s", "prefill_tokens_per_second", 1, 1, NULL, NULL},
                                          {"tokens/s", "decode_tokens_per_second", 1, 1, NULL, NULL},
                                          {"ms a token", "ms", 1, 2, NULL, NULL},
@@ -112,7 +119,7 @@ static void print_glance(const cJSON *summary, FILE *stream) {
     html_table(rows, COLUMNS, HTML_COLUMNS(COLUMNS), stream);
     cJSON_Delete(rows);
     fputs("<p>&ldquo;Cache taken&rdquo; is what is allocated for the whole context; a compressed cache drops what the "
-          "others keep.</p>\n",
+          "others keep. Activations are those of the largest batch, with what attention works in.</p>\n",
           stream);
 }
 
@@ -126,9 +133,7 @@ static void print_memory(const cJSON *summary, FILE *stream) {
     figure("memory", stream);
     figure("growth", stream);
     cJSON_ArrayForEach(mode, array_of(summary, "modes")) {
-        fputs("<h3>", stream);
-        html_print_escaped(json_text_of(mode, "mode"), stream);
-        fputs("</h3>\n", stream);
+        print_mode_heading(mode, stream);
         html_table(array_of(mode, "tiers"), COLUMNS, HTML_COLUMNS(COLUMNS), stream);
     }
 }
@@ -196,6 +201,34 @@ static void print_quality(const cJSON *summary, FILE *stream) {
     print_quality_text(quality, stream);
 }
 
+/* A table a mode: its distances. */
+static void print_recall(const cJSON *summary, FILE *stream) {
+    static const HtmlColumn COLUMNS[] = {{"tokens ago", "distance", 1, 0, NULL, NULL},
+                                         {"log-likelihood", "log_likelihood", 1, 4, NULL, "stderr"},
+                                         {"less full's", "less_full", 1, 4, NULL, "less_full_stderr"},
+                                         {"right", "right", 100, 1, "%", "right_stderr"}};
+    const cJSON *recall = array_of(summary, "recall"), *mode;
+    if (recall == NULL)
+        return;
+    fputs("<h2>Recall</h2>\n", stream);
+    if (json_text_of(recall, "left_out")[0] != '\0') {
+        fputs("<p>Left out: ", stream);
+        html_print_escaped(json_text_of(recall, "left_out"), stream);
+        fputs(".</p>\n", stream);
+        return;
+    }
+    figure("recall", stream);
+    fprintf(stream,
+            "<p>A segment of %.0f random tokens comes again after random others: how likely is each of its last %.0f "
+            "to the model, and how often the most likely one? Of %.0f samples for a distance; recall takes more. "
+            "Behind &plusmn; is the standard error.</p>\n",
+            value_of(recall, "segment"), value_of(recall, "scored"), value_of(recall, "samples"));
+    cJSON_ArrayForEach(mode, array_of(recall, "modes")) {
+        print_mode_heading(mode, stream);
+        html_table(array_of(mode, "points"), COLUMNS, HTML_COLUMNS(COLUMNS), stream);
+    }
+}
+
 static void print_phase(const cJSON *mode, const cJSON *phase, FILE *stream) {
     static const HtmlColumn COLUMNS[] = {{.head = "operation", .path = "operation"},
                                          {"calls", "calls", 1, 0, NULL, NULL},
@@ -235,9 +268,8 @@ static void print_texts(const cJSON *summary, FILE *stream) {
     const cJSON *mode;
     fputs("<h2>What was said</h2>\n", stream);
     cJSON_ArrayForEach(mode, array_of(summary, "modes")) {
-        fputs("<h3>", stream);
-        html_print_escaped(json_text_of(mode, "mode"), stream);
-        fputs("</h3>\n<pre>", stream);
+        print_mode_heading(mode, stream);
+        fputs("<pre>", stream);
         html_print_escaped(json_text_of(mode, "text"), stream);
         fputs("</pre>\n", stream);
     }
@@ -249,6 +281,7 @@ void report_html(const cJSON *summary, FILE *stream) {
     print_memory(summary, stream);
     print_depths(summary, stream);
     print_quality(summary, stream);
+    print_recall(summary, stream);
     print_operations(summary, stream);
     print_texts(summary, stream);
     fputs("</body>\n</html>\n", stream);

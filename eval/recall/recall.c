@@ -1,12 +1,11 @@
 /* The program: what a model can still repeat of what it has seen, by distance and cache policy. Tables go to stdout,
  * progress and notes to stderr. Only main() picks the exit status. */
-#include "base/checked.h"
 #include "base/output_file.h"
 #include "eval/progress.h"
+#include "eval/recall/distances.h"
 #include "eval/recall/needle_report.h"
 #include "eval/recall/report.h"
 #include "eval/recall/settings.h"
-#include "kvcache/policy_text.h"
 #include "session/program.h"
 
 #include <stdlib.h>
@@ -25,10 +24,7 @@ typedef struct Program {
     OutputFile json, csv;
     size_t n_ctx; /* that the model has, or the user gave */
 
-    /* At a distance. */
-    RecallTask task;
-    RecallSequences sequences;
-    Evaluation evaluation;
+    RecallRun distances;
 
     /* Needles. */
     ChatTemplate *chat; /* NULL: none */
@@ -38,76 +34,20 @@ typedef struct Program {
     size_t n_modes;    /* that are open */
 } Program;
 
-/* Tokens that a cache must hold: those of the longest sequence; or all that are allowed, where a policy's tiers have
- * room for more than those: what is wrong with that is told by the sequences. */
-static size_t choose_n_ctx(const Program *p, size_t longest) {
-    for (size_t i = 0; i < p->policies.count; i++)
-        for (size_t r = 0; r < p->policies.items[i].n_rules; r++) {
-            const KvLayerPolicy *layer = &p->policies.items[i].rules[r].policy;
-            size_t room = layer->sink;
-            for (size_t t = 0; t < layer->n_tiers && layer->tiers[t].capacity != KV_UNLIMITED; t++)
-                room = at_least(layer->tiers[t].capacity, room);
-            if (room > longest)
-                return p->n_ctx;
-        }
-    return longest;
-}
-
 /* ---- At a distance */
 
-/* A segment in the sink would be remembered by any policy. */
-static int check_sink(const KvPolicy *policy, Error *error) {
-    for (size_t i = 0; i < policy->n_rules; i++)
-        if (policy->rules[i].policy.sink > RECALL_LEAD) {
-            char text[KV_POLICY_TEXT];
-            kv_policy_print(policy, text, sizeof text);
-            return error_set(error, ERROR_ARGUMENT,
-                             "policy %.160s: a sink of %zu tokens may hold the segment, which begins behind %d to %d; "
-                             "use a sink of at most %d",
-                             text, policy->rules[i].policy.sink, RECALL_LEAD, 2 * RECALL_LEAD - 1, RECALL_LEAD);
-        }
-    return 0;
-}
-
-static int open_distances(Program *p, Error *error) {
-    const RecallSettings *s = &p->settings;
-    const Tokenizer *tokenizer = p->session.tokenizer;
-    size_t longest = recall_tokens_needed(s->segment, s->sizes.items[s->sizes.count - 1]);
-    p->task = (RecallTask){.distances = s->sizes,
-                           .segment = s->segment,
-                           .n_samples = s->samples,
-                           .seed = s->seed,
-                           .bos = tokenizer_adds_bos(tokenizer) ? tokenizer_bos(tokenizer) : -1};
-    for (size_t i = 0; i < p->policies.count; i++)
-        if (check_sink(&p->policies.items[i], error) < 0)
-            return error->code;
-    if (recall_ordinary_tokens(tokenizer, &p->task, error) < 0 || recall_sequences(&p->task, &p->sequences, error) < 0)
-        return error->code;
-    p->evaluation = (Evaluation){.model = &p->session.model,
-                                 .tokens = p->sequences.tokens,
-                                 .bos = -1,
-                                 .windows = p->sequences.windows,
-                                 .n_ctx = choose_n_ctx(p, longest),
-                                 .n_batch = s->batch,
-                                 .what = "recall",
-                                 .longer = "longer --distances",
-                                 .interrupted = &program_interrupted};
-    p->sequences.windows = (PplWindows){0};
-    return evaluation_open(&p->evaluation, p->policies.items, p->policies.count, error);
-}
-
 static int run_distances(Program *p, Error *error) {
-    if (open_distances(p, error) < 0)
+    const RecallSettings *s = &p->settings;
+    RecallRun *run = &p->distances;
+    *run = (RecallRun){.task = {.distances = s->sizes, .segment = s->segment, .n_samples = s->samples, .seed = s->seed},
+                       .n_batch = s->batch,
+                       .interrupted = &program_interrupted};
+    if (recall_run_open(run, &p->session, p->n_ctx, &p->policies, error) < 0)
         return error->code;
-    int status = evaluation_run(&p->evaluation, error);
-    size_t n_samples = p->evaluation.n_windows / p->task.distances.count;
-    if (status == ERROR_INTERRUPTED && n_samples > 0)
-        fprintf(stderr, "interrupted: the figures are those of the first %zu samples\n", n_samples);
+    int status = evaluation_run(&run->evaluation, error);
+    if (status == ERROR_INTERRUPTED && recall_run_samples(run) > 0)
+        fprintf(stderr, "interrupted: the figures are those of the first %zu samples\n", recall_run_samples(run));
     return status;
-}
-
-static bool has_distances(const Program *p) {
-    return p->evaluation.n_windows >= p->task.distances.count;
 }
 
 /* ---- Needles */
@@ -126,7 +66,7 @@ static int open_needles(Program *p, Error *error) {
                               .session = &p->session,
                               .options = &s->session,
                               .lengths = s->sizes,
-                              .n_ctx = choose_n_ctx(p, s->sizes.items[s->sizes.count - 1]),
+                              .n_ctx = recall_n_ctx(&p->policies, s->sizes.items[s->sizes.count - 1], p->n_ctx),
                               .n_samples = s->samples,
                               .seed = s->seed,
                               .interrupted = &program_interrupted};
@@ -172,7 +112,7 @@ static int choose_policies(Program *p, Error *error) {
 static int print(Program *p, FILE *stream, Error *error) {
     NeedleResult needles = {&p->needles, p->modes, p->n_modes};
     if (!p->settings.needle)
-        return recall_print(&p->evaluation, &p->task, stream, error);
+        return recall_print(&p->distances.evaluation, &p->distances.task, stream, error);
     needle_print(&needles, stream);
     return 0;
 }
@@ -181,15 +121,16 @@ static int write_csv(Program *p, Error *error) {
     NeedleResult needles = {&p->needles, p->modes, p->n_modes};
     if (p->settings.needle)
         needle_csv(&needles, p->csv.stream);
-    else if (recall_csv(&p->evaluation, &p->task, p->csv.stream, error) < 0)
+    else if (recall_csv(&p->distances.evaluation, &p->distances.task, p->csv.stream, error) < 0)
         return error->code;
     return output_file_commit(&p->csv, error);
 }
 
 static cJSON *make_json(Program *p) {
     NeedleResult needles = {&p->needles, p->modes, p->n_modes};
-    return p->settings.needle ? needle_json(&needles)
-                              : recall_json(&p->evaluation, &p->task, p->settings.session.checkpoint_path);
+    return p->settings.needle
+               ? needle_json(&needles)
+               : recall_json(&p->distances.evaluation, &p->distances.task, p->settings.session.checkpoint_path);
 }
 
 /* Files first, as stdout's reader may go away. */
@@ -223,7 +164,7 @@ static int run_program(void *state, Error *error) {
     if (open_program(p, error) < 0)
         return error->code;
     int status = p->settings.needle ? run_needles(p, error) : run_distances(p, error);
-    bool has_figures = p->settings.needle ? p->needles.n_done > 0 : has_distances(p);
+    bool has_figures = p->settings.needle ? p->needles.n_done > 0 : recall_run_samples(&p->distances) > 0;
     if (status < 0 && !(status == ERROR_INTERRUPTED && has_figures))
         return status;
     Error failure = {0};
@@ -234,9 +175,7 @@ static int run_program(void *state, Error *error) {
 
 static void close_program(void *state) {
     Program *p = state;
-    evaluation_close(&p->evaluation);
-    recall_sequences_free(&p->sequences);
-    recall_task_free(&p->task);
+    recall_run_close(&p->distances);
     for (size_t i = 0; i < p->n_modes; i++)
         needle_mode_free(&p->modes[i]);
     free(p->modes);
