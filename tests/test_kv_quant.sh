@@ -85,6 +85,10 @@ test_errors() {
     expect_error 2 'no name' --variants ,
     expect_error 2 'did you mean cuda' --device cuba
     expect_error 2 'did you mean q4_1' --codec q4_9
+    expect_error 2 'q4_0 is named twice' --codec q4_0,int4,q4_0
+    expect_error 2 'a name is missing' --codec q4_0,
+    expect_error 2 'give that, too' --codec q4_0 --tokenizer_path "$stories"
+    expect_error 2 'timed on the CPU' --codec q4_0 --device cuda
     expect_error 2 '--codec' --capture "$stories"
     expect_error 2 '--text_file' --codec all --capture "$stories"
     expect_error 2 '--capture' --codec all --text_file "$stories"

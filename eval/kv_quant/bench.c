@@ -73,8 +73,9 @@ static int check_names(const QuantBench *bench, Error *error) {
             for (size_t v = 0; v < bench->devices[i]->n_variants; v++)
                 is_known |= strcmp(bench->names.items[n], bench->devices[i]->variants[v].name) == 0;
         if (!is_known)
-            return error_set(error, ERROR_USAGE, "--variants %s: there is none here; there are %s",
-                             bench->names.items[n], known.text);
+            return error_set(error, ERROR_USAGE, "--variants %s: there is none here; there are %s%s%s",
+                             bench->names.items[n], known.text, bench->no_device[0] != '\0' ? "; " : "",
+                             bench->no_device);
     }
     return 0;
 }

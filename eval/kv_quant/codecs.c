@@ -19,6 +19,13 @@ static const char *const SIDES[KV_SIDES] = {[KV_KEYS] = "keys", [KV_VALUES] = "v
 
 /* ---- The choice */
 
+static bool is_chosen(const CodecStudy *study, KvCodecId id) {
+    for (size_t i = 0; i < study->n_codecs; i++)
+        if (study->codecs[i] == id)
+            return true;
+    return false;
+}
+
 int codec_study_choose(CodecStudy *study, const char *names, Error *error) {
     if (strcmp(names, "all") == 0) {
         for (KvCodecId id = 0; id < KV_CODEC_COUNT; id++)
@@ -28,14 +35,16 @@ int codec_study_choose(CodecStudy *study, const char *names, Error *error) {
     for (const char *at = names;; at++) {
         size_t length = strcspn(at, ",");
         char name[32];
+        if (length == 0)
+            return error_set(error, ERROR_USAGE, "--codec: a name is missing; give some with commas between, or all");
         snprintf(name, sizeof name, "%.*s", (int)at_most(length, sizeof name - 1), at);
         const KvCodec *codec = kv_codec_named(sv(name));
         if (codec == NULL)
             return error_set(error, ERROR_USAGE,
                              "--codec %s: unknown; did you mean %s? \"all\" takes all of --list_codecs", name,
                              nearest_name(name, kv_codec_names()));
-        if (study->n_codecs == KV_CODEC_COUNT)
-            return error_set(error, ERROR_USAGE, "--codec: a codec is named twice");
+        if (is_chosen(study, kv_codec_id(codec)))
+            return error_set(error, ERROR_USAGE, "--codec: %s is named twice; name each codec once", name);
         study->codecs[study->n_codecs++] = kv_codec_id(codec);
         at += length;
         if (*at == '\0')
@@ -180,7 +189,8 @@ static int study_side(CodecStudy *study, const CodecSample *sample, KvSide side,
             study->n_rows++;
         }
     qsort(study->rows + first, study->n_rows - first, sizeof *study->rows, by_bytes);
-    fprintf(stderr, "%s as %s: %zu codecs, as they are and rotated\n", sample->name, SIDES[side], study->n_codecs);
+    fprintf(stderr, "%s as %s: %zu codec%s, as they are and rotated\n", sample->name, SIDES[side], study->n_codecs,
+            study->n_codecs == 1 ? "" : "s");
     return 0;
 }
 

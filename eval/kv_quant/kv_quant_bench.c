@@ -79,6 +79,10 @@ static int check_together(const Settings *s, Error *error) {
     if (s->codec != NULL && (s->shapes.count > 0 || s->variants != NULL))
         return error_set(error, ERROR_USAGE, "--codec has no shapes and variants; leave out %s",
                          s->variants != NULL ? "--variants" : "--shape");
+    if (!captures && s->session.tokenizer_path != NULL)
+        return error_set(error, ERROR_USAGE, "--tokenizer_path is for the model of --capture; give that, too");
+    if (s->codec != NULL && !captures && strcmp(s->session.device, "cuda") == 0)
+        return error_set(error, ERROR_USAGE, "--device cuda: codecs are timed on the CPU; leave it out, or --codec");
     if (captures != (s->text_file != NULL))
         return error_set(error, ERROR_USAGE, "--capture and --text_file go together; give %s, too",
                          captures ? "--text_file, which the model reads" : "--capture, the model that reads it");

@@ -45,10 +45,11 @@ static void print_setup(const QuantBench *bench, FILE *stream) {
                 low = fmin(low, bench->rows[r].copy_bandwidth);
                 high = fmax(high, bench->rows[r].copy_bandwidth);
             }
-        fprintf(stream, "%s: %s; copies read and write", device->kind, device->description);
+        fprintf(stream, "%s: %s", device->kind, device->description);
         if (high > 0)
-            fprintf(stream, " %.1f to %.1f GB/s", low / 1e9, high / 1e9);
-        fprintf(stream, ", measured before each shape\n");
+            fprintf(stream, "; copies read and write %.1f to %.1f GB/s, measured before each shape", low / 1e9,
+                    high / 1e9);
+        fprintf(stream, "\n");
     }
     if (bench->no_device[0] != '\0')
         fprintf(stream, "cuda: not measured: %s\n", bench->no_device);
