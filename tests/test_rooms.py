@@ -40,7 +40,7 @@ ROOMS = {
     "eval/kv_quant": EVAL + ["channel_int8"],
     "eval/perplexity": EVAL,
     "eval/prefix": EVAL + ["kvcache/prefix"],
-    "eval/profile": EVAL + ["eval/bench", "eval/perplexity", "eval/rouge"],
+    "eval/profile": EVAL + ["eval/bench", "eval/perplexity", "eval/recall", "eval/rouge"],
     "eval/recall": EVAL + ["eval/perplexity"],  # a sequence is a window of an evaluation
     "eval/rouge": EVAL,
     ".": SESSION + ["eval", "eval/profile"],
