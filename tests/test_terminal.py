@@ -24,7 +24,7 @@ CASES = [
      ["reading the prompt", "generating"]),
     ("generate", ["--prompt", "Once", "--max_new_tokens", "10", "--profile", "run", "--quantize_kv", "--profile_quality",
                   "--n_ctx", "256"],
-     ["generating", "measuring", "quality, the model's own text", "quality, perplexity", "quality, ROUGE-L"]),
+     ["generating", "measuring", "quality, the model's own text", "quality, perplexity", "quality, ROUGE-L", "recall"]),
     ("perplexity", ["--text_file", "text", "--context", "256", "--chunks", "4"], ["perplexity"]),
     ("recall", ["--distances", "64,200", "--samples", "4"], ["recall"]),
     ("recall", ["--needle", "--lengths", "480", "--positions", "2", "--samples", "2"], ["needles"]),
