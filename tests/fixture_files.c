@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -42,4 +43,9 @@ void *fixture_load(const char *path, size_t *size_bytes) {
     assert_int_equal(fread(data, 1, *size_bytes, file), *size_bytes);
     fclose(file);
     return data;
+}
+
+void fixture_hangs_after(int seconds) {
+    const struct itimerval timer = {.it_value = {.tv_sec = seconds}};
+    setitimer(ITIMER_PROF, &timer, NULL);
 }

@@ -14,4 +14,8 @@ const char *fixture_file(const char *variable);
 /* The whole file, malloc'd; fails the test where it cannot be read. */
 void *fixture_load(const char *path, size_t *size_bytes);
 
+/* Ends the test by a signal once it has computed for so many seconds more: it hangs. 0: no longer. Time in which the
+ * machine does something else does not count. */
+void fixture_hangs_after(int seconds);
+
 #endif

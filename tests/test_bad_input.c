@@ -125,7 +125,7 @@ static int open_and_run(const char *path, Error *error) {
     Backend *backend;
     Model model;
     *error = (Error){0};
-    alarm(HANG_SECONDS);
+    fixture_hangs_after(HANG_SECONDS);
     if (cpu_backend_open(&backend, cpu_best_simd_level(), 1, error) < 0 || model_open(&model, path, backend, error) < 0)
         return error->code;
     int status = run_context(&model, error);
