@@ -91,9 +91,15 @@ int kvcache_layout_open(KvCacheLayout *layout, const KvShape *shape, const KvPol
                         Error *error);
 void kvcache_layout_close(KvCacheLayout *layout); /* closing twice is fine */
 
+/* The policy of the layers that a rule holds for: of the local ones, or of the others. */
+static HOST_DEVICE inline const KvLayerPolicy *kvcache_rule_policy(const KvCacheLayout *layout, size_t rule,
+                                                                   bool local) {
+    return local ? &layout->within[rule] : &layout->policy.rules[rule].policy;
+}
+
 static HOST_DEVICE inline const KvLayerPolicy *kvcache_layer_policy(const KvCacheLayout *layout, size_t layer) {
     const KvLayerLayout *l = &layout->layers[layer];
-    return l->local ? &layout->within[l->rule] : &layout->policy.rules[l->rule].policy;
+    return kvcache_rule_policy(layout, l->rule, l->local);
 }
 
 /* Whether keys in this codec are rounded with the queries' moments. */

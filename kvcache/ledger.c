@@ -71,8 +71,7 @@ void kv_ledger_predict(const KvCacheLayout *layout, size_t n_tokens, KvLedger *o
     }
     for (size_t i = 0; i < out->n_rows; i++) {
         KvLedgerRow *row = &out->rows[i];
-        const KvLayerPolicy *policy = row->local ? &layout->within[row->rule] : &layout->policy.rules[row->rule].policy;
-        KvPlan plan = kv_plan(policy, layout->policy.group, n_tokens);
+        KvPlan plan = kv_plan(kvcache_rule_policy(layout, row->rule, row->local), layout->policy.group, n_tokens);
         row->tokens_encoded = kv_store_entered(&plan, row->store);
     }
 }
