@@ -26,6 +26,12 @@ int prefix_reuse_open(PrefixReuse *reuse, const PrefixReuseOptions *options, Err
     return prefix_cache_open(&reuse->prefixes, &store, error);
 }
 
+int prefix_reuse_open_memory(PrefixReuse *reuse, size_t bytes, Error *error) {
+    *reuse = (PrefixReuse){0};
+    const PrefixStoreOptions store = {.memory_bytes = bytes, .ttl_ms = UINT64_MAX};
+    return prefix_cache_open(&reuse->prefixes, &store, error);
+}
+
 void prefix_reuse_close(PrefixReuse *reuse) {
     prefix_cache_close(reuse->prefixes);
     token_list_free(&reuse->held);

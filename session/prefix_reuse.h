@@ -52,6 +52,9 @@ typedef struct PrefixReuse {
 } PrefixReuse;
 
 int prefix_reuse_open(PrefixReuse *reuse, const PrefixReuseOptions *options, Error *error);
+
+/* In memory alone and as long as it is open: what the last runs have read, of up to so many bytes. */
+int prefix_reuse_open_memory(PrefixReuse *reuse, size_t bytes, Error *error);
 void prefix_reuse_close(PrefixReuse *reuse); /* closing twice is fine */
 
 /* From here on it is about the session's context as it is now: its model, device and policy. */

@@ -434,7 +434,8 @@ static void test_answers(void **state) {
     Session session = {0};
     Backend *backend;
     Sampler sampler;
-    TokenList prompt = {0};
+    NeedlePrompt prompt = {0};
+    PrefixReuse shared;
     Error error = {0};
     SamplerOptions greedy = {.temperature = 0, .top_p = 1};
     KvPolicy policy = kv_policy_full();
@@ -443,15 +444,21 @@ static void test_answers(void **state) {
         tokenizer_open_file(&session.tokenizer, fixture_path("STOWKV_DATA", "tok512.model"), 0, &error) < 0 ||
         session_set_policy(&session, &(SessionOptions)SESSION_DEFAULTS, &policy, &error) < 0 ||
         sampler_open(&sampler, &greedy, session.model.checkpoint.config.n_vocab, SIMD_SCALAR, &error) < 0 ||
-        prompt_encode(&session, &(PromptOptions){.chat = NULL}, sv("Once upon a time"), &prompt, &error) < 0)
+        prompt_encode(&session, &(PromptOptions){.chat = NULL}, sv("Once upon a time"), &prompt.tokens, &error) < 0 ||
+        prefix_reuse_open_memory(&shared, 1 << 24, &error) < 0 || prefix_reuse_attach(&shared, &session, &error) < 0)
         fail_msg("%s", error.message);
-    for (size_t i = 0; i < COUNT(CASES); i++) {
-        NeedleTask task = {.frame = {.max_new_tokens = CASES[i].n_tokens}, .session = &session};
+    session.context.n_batch = 2;
+    for (size_t i = 0; i < 2 * COUNT(CASES); i++) {
+        NeedleTask task = {.frame = {.max_new_tokens = CASES[i / 2].n_tokens}, .session = &session, .shared = &shared};
         bool right;
-        assert_int_equal(needle_answer(&task, &sampler, &prompt, CASES[i].number, &right, &error), 0);
-        assert_int_equal(right, CASES[i].right);
+        prompt.n_shared = i / 2; /* 0 to 3 tokens, each twice: in batches of 2 the last two cases share 2 */
+        assert_int_equal(needle_answer(&task, &sampler, &prompt, CASES[i / 2].number, &right, &error), 0);
+        assert_int_equal(right, CASES[i / 2].right);
+        assert_int_equal(shared.n_restored, i < 5 ? 0 : 2 * (i - 4));
     }
-    token_list_free(&prompt);
+    assert_int_equal(shared.n_computed, 2);
+    token_list_free(&prompt.tokens);
+    prefix_reuse_close(&shared);
     sampler_close(&sampler);
     session_close(&session);
 }

@@ -65,63 +65,104 @@ int needle_check_task(NeedleTask *task, const PolicyList *policies, Error *error
     return status;
 }
 
-int needle_answer(const NeedleTask *task, Sampler *sampler, const TokenList *prompt, const char *number, bool *right,
+/* Reads the prompt into the empty context; *n_restored of its tokens were there already. */
+static int read_prompt(const NeedleTask *task, Generation *run, const NeedlePrompt *prompt, size_t *n_restored,
+                       Error *error) {
+    Context *context = &task->session->context;
+    const int32_t *ids = prompt->tokens.ids;
+    size_t n_shared = prompt->n_shared - prompt->n_shared % context->n_batch; /* batches decide a device's last bits */
+    *n_restored = 0;
+    if (task->shared == NULL || n_shared == 0)
+        return generation_read(run, ids, prompt->tokens.count, error);
+    *n_restored = prefix_reuse_restore(task->shared, context, ids, n_shared + 1); /* one more, as it has no logits */
+    run->reuse = task->shared;
+    int status = generation_read(run, ids + *n_restored, n_shared - *n_restored, error);
+    run->reuse = NULL;
+    return status < 0 ? status : generation_read(run, ids + n_shared, prompt->tokens.count - n_shared, error);
+}
+
+int needle_answer(const NeedleTask *task, Sampler *sampler, const NeedlePrompt *prompt, const char *number, bool *right,
                   Error *error) {
     Generation run = {.session = task->session, .sampler = sampler, .interrupted = task->interrupted};
     StringList stops = {{number}, 1};
     GenerationOptions options = {task->frame.max_new_tokens, false, &stops};
-    const KvCache *cache = &task->session->context.cache;
+    size_t n_restored;
     context_clear(&task->session->context);
-    int status = generation_read(&run, prompt->ids, prompt->count, error);
+    int status = read_prompt(task, &run, prompt, &n_restored, error);
     if (status == 0)
         status = generation_continue(&run, &options, error);
     if (status == 0 && run.end == END_INTERRUPTED)
         status = error_set(error, ERROR_INTERRUPTED, "interrupted");
     if (status == 0)
-        status = proof_check(cache, cache->n_tokens, error);
+        status = proof_check_behind(&task->session->context.cache, n_restored, error);
     *right = run.end == END_STOP_STRING;
     generation_free(&run);
     return status;
 }
 
-/* The sample's needle under one policy. */
-static int run_needle(NeedleTask *task, Sampler *sampler, size_t length_index, size_t position, const Needle *needle,
-                      NeedleMode *mode, Error *error) {
-    size_t length = task->lengths.items[length_index];
-    NeedlePoint *point = point_at(task, mode, length_index, position);
+/* The needle under one policy. */
+static int run_mode(NeedleTask *task, Sampler *sampler, const NeedlePrompt *prompt, const Needle *needle,
+                    NeedlePoint *point, NeedleMode *mode, Error *error) {
     const KvCache *cache = &task->session->context.cache;
-    TokenList prompt = {0};
     KvLedger ledger;
     bool right = false;
-    int status = open_context(task, &mode->policy, error);
-    if (status == 0)
-        status = needle_prompt(&task->frame, needle, length, position, &prompt, NULL, error);
-    if (status == 0)
-        status = needle_answer(task, sampler, &prompt, needle->number, &right, error);
-    token_list_free(&prompt);
-    if (status < 0)
-        return status;
+    if (open_context(task, &mode->policy, error) < 0 ||
+        (task->shared != NULL && prefix_reuse_attach(task->shared, task->session, error) < 0) ||
+        needle_answer(task, sampler, prompt, needle->number, &right, error) < 0)
+        return error->code;
     if (mode->kernels == NULL)
         mode->kernels = kernels_json(&task->session->model, cache);
     kv_ledger(cache, &ledger);
     kv_ledger_add(&mode->ledger, &ledger);
     point->n++;
     point->right += right;
-    task->n_done += length;
-    if (task->on_answer != NULL)
-        task->on_answer(task);
     return 0;
+}
+
+/* Replaces the prompt by the needle's. What it shares is what it has in common with the next sample's. */
+static int make_prompt(const NeedleTask *task, size_t length, size_t position, size_t sample, NeedlePrompt *prompt,
+                       Error *error) {
+    Needle needle = needle_draw(task->seed, length, position, sample);
+    Needle other = needle_draw(task->seed, length, position, sample + 1);
+    TokenList others = {0};
+    int status = needle_prompt(&task->frame, &needle, length, position, &prompt->tokens, NULL, error);
+    if (status == 0)
+        status = needle_prompt(&task->frame, &other, length, position, &others, NULL, error);
+    prompt->n_shared = 0;
+    if (status == 0)
+        while (prompt->n_shared + 1 < prompt->tokens.count && prompt->n_shared < others.count &&
+               prompt->tokens.ids[prompt->n_shared] == others.ids[prompt->n_shared])
+            prompt->n_shared++;
+    token_list_free(&others);
+    return status;
+}
+
+/* The sample's needle at one place under all policies. */
+static int run_needle(NeedleTask *task, Sampler *sampler, size_t length_index, size_t position, size_t sample,
+                      NeedleMode *modes, size_t n_modes, Error *error) {
+    size_t length = task->lengths.items[length_index];
+    Needle needle = needle_draw(task->seed, length, position, sample);
+    NeedlePrompt prompt = {0};
+    int status = make_prompt(task, length, position, sample, &prompt, error);
+    for (size_t i = 0; i < n_modes && status == 0; i++) {
+        NeedlePoint *point = point_at(task, &modes[i], length_index, position);
+        status = run_mode(task, sampler, &prompt, &needle, point, &modes[i], error);
+        if (status < 0)
+            break;
+        task->n_done += length;
+        if (task->on_answer != NULL)
+            task->on_answer(task);
+    }
+    token_list_free(&prompt.tokens);
+    return status;
 }
 
 static int run_sample(NeedleTask *task, Sampler *sampler, size_t sample, NeedleMode *modes, size_t n_modes,
                       Error *error) {
     for (size_t length = 0; length < task->lengths.count; length++)
-        for (size_t position = 0; position < task->frame.n_positions; position++) {
-            Needle needle = needle_draw(task->seed, task->lengths.items[length], position, sample);
-            for (size_t i = 0; i < n_modes; i++)
-                if (run_needle(task, sampler, length, position, &needle, &modes[i], error) < 0)
-                    return error->code;
-        }
+        for (size_t position = 0; position < task->frame.n_positions; position++)
+            if (run_needle(task, sampler, length, position, sample, modes, n_modes, error) < 0)
+                return error->code;
     return 0;
 }
 

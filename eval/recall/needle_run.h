@@ -17,7 +17,8 @@
 
 typedef struct NeedleTask {
     NeedleFrame frame;
-    Session *session; /* not owned; its context is replaced */
+    Session *session;    /* not owned; its context is replaced */
+    PrefixReuse *shared; /* not owned; keeps what needles have in common, NULL: all of each prompt is read */
     const SessionOptions *options;
     SizeList lengths;
     size_t n_ctx;     /* of a context, for the longest of them */
@@ -53,9 +54,16 @@ int needle_run(NeedleTask *task, NeedleMode *modes, size_t n_modes, Error *error
 
 const NeedlePoint *needle_point(const NeedleTask *task, const NeedleMode *mode, size_t length_index, size_t position);
 
+/* A needle's prompt; its first n_shared tokens are those of another needle's at this place, too. */
+typedef struct NeedlePrompt {
+    TokenList tokens;
+    size_t n_shared;
+} NeedlePrompt;
+
 /* Answers a prompt with an empty cache, greedily; *right: `number` is in the text. Nothing behind it is generated, for
- * that cannot change the answer. */
-int needle_answer(const NeedleTask *task, Sampler *sampler, const TokenList *prompt, const char *number, bool *right,
+ * that cannot change the answer. What is shared is read in the same batches as the whole prompt would be, or taken from
+ * task->shared, whose bits are the same. */
+int needle_answer(const NeedleTask *task, Sampler *sampler, const NeedlePrompt *prompt, const char *number, bool *right,
                   Error *error);
 
 #endif

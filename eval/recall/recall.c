@@ -29,6 +29,7 @@ typedef struct Program {
     /* Needles. */
     ChatTemplate *chat; /* NULL: none */
     Haystack haystack;
+    PrefixReuse shared; /* between needles */
     NeedleTask needles;
     NeedleMode *modes; /* (policies.count) */
     size_t n_modes;    /* that are open */
@@ -52,6 +53,9 @@ static int run_distances(Program *p, Error *error) {
 
 /* ---- Needles */
 
+/* For the text in front of needles under all policies; what does not fit is read again. */
+#define SHARED_BYTES ((size_t)1 << 30)
+
 static void show_progress(const NeedleTask *task) {
     progress_show(task->user, task->n_done, "");
 }
@@ -60,10 +64,12 @@ static int open_needles(Program *p, Error *error) {
     const RecallSettings *s = &p->settings;
     const Vocabulary *vocabulary = &p->session.model.checkpoint.vocabulary;
     if (chat_template_choose(&p->chat, vocabulary, s->chat_template, s->date, error) < 0 ||
-        haystack_open(&p->haystack, s->haystack, error) < 0)
+        haystack_open(&p->haystack, s->haystack, error) < 0 ||
+        prefix_reuse_open_memory(&p->shared, SHARED_BYTES, error) < 0)
         return error->code;
     p->needles = (NeedleTask){.frame = {&p->session, p->chat, &p->haystack, s->positions, s->max_new_tokens},
                               .session = &p->session,
+                              .shared = &p->shared,
                               .options = &s->session,
                               .lengths = s->sizes,
                               .n_ctx = recall_n_ctx(&p->policies, s->sizes.items[s->sizes.count - 1], p->n_ctx),
@@ -180,6 +186,7 @@ static void close_program(void *state) {
         needle_mode_free(&p->modes[i]);
     free(p->modes);
     haystack_close(&p->haystack);
+    prefix_reuse_close(&p->shared);
     chat_template_free(p->chat);
     policy_list_free(&p->policies);
     session_close(&p->session);
