@@ -2,9 +2,9 @@
 """Regenerates the tables and pictures of docs/quality.md: runs build/perplexity, build/rouge and build/recall, keeps each run's
 JSON, and fills what stands between the page's markers. The prose is written by hand.
 
-    python3 docs/make_quality.py --checkpoint MODEL.gguf --data FOLDER [--work FOLDER] [--only RUN …]
+    python3 docs/make_quality.py --checkpoint MODEL.gguf --data FOLDER [--gemma MODEL.gguf] [--work FOLDER] [--only RUN …]
 
-FOLDER of --data holds wiki.test.raw and xsum.jsonl. A run whose JSON is in --work is not repeated, so an interrupted
+FOLDER of --data holds wiki.test.raw and xsum.jsonl. Runs of the second model are made where --gemma names it. A run whose JSON is in --work is not repeated, so an interrupted
 regeneration goes on where it stopped; all runs together take some six hours on two cores. What pictures show of the results is
 recorded in docs/data; they are drawn from there where this Python has matplotlib. A run of recall that Ctrl-C ends has written
 its first samples all the same."""
@@ -21,18 +21,41 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CODECS = ["int8", "q8_0", "fp8", "q4_1", "q4_0", "int4", "nf4", "int2"]
 WIDTHS = ["int8g", "int6", "int4", "int3", "int2"]  # one arithmetic, so that bits alone differ
+BY_CHANNEL = WIDTHS + ["int8"]  # their keys can be rounded in both ways
+BOTH = ("nearest", "aware")
 WINDOWS = [32, 128, 512]
 CHUNKS = {(512, 32): 8, (512, 128): 8, (2048, 32): 4, (2048, 128): 2, (2048, 512): 2,
           (8192, 32): 1, (8192, 128): 1, (8192, 512): 1}
 
 
-def policy(tiers, window=32, sink=16, rotate=None):
-    prefix = f"rotate={rotate}," if rotate else ""
-    return f"{prefix}sink={sink},f16:{window}" + (f",{tiers}:*" if tiers else "")
+def has_roundings(tiers):
+    return any(re.match(r"\w*", tier)[0] in BY_CHANNEL for tier in tiers.split(","))
 
 
-def perplexity(context, chunks, policies=(), *more):
-    command = ["build/perplexity", "--checkpoint_path", "$MODEL", "--text_file", "$DATA/wiki.test.raw", "--context",
+def prefix(rotate=None, rounding=None):
+    return (f"rotate={rotate}," if rotate else "") + (f"rounding={rounding}," if rounding else "")
+
+
+def layer_policy(tiers, window=32, sink=16):
+    return f"sink={sink},f16:{window}" + (f",{tiers}:*" if tiers else "")
+
+
+def policy(tiers, window=32, sink=16, rotate=None, rounding=None):
+    return prefix(rotate, rounding) + layer_policy(tiers, window, sink)
+
+
+def nearest(tiers, window=32, sink=16, rotate=None):
+    return policy(tiers, window, sink, rotate, "nearest" if has_roundings(tiers) else None)
+
+
+def both(tiers, window=32, rotate=None):
+    """A policy for each way in which these tiers' keys can be rounded."""
+    roundings = BOTH if has_roundings(tiers) else [None]
+    return [policy(tiers, window, rotate=rotate, rounding=rounding) for rounding in roundings]
+
+
+def perplexity(context, chunks, policies=(), *more, model="$MODEL"):
+    command = ["build/perplexity", "--checkpoint_path", model, "--text_file", "$DATA/wiki.test.raw", "--context",
                str(context), "--chunks", str(chunks)]
     for text in policies:
         command += ["--kv_policy", text]
@@ -41,31 +64,32 @@ def perplexity(context, chunks, policies=(), *more):
 
 def codec_grid(context, window):
     if context == 8192 and window > 32:  # each costs minutes: the codecs that one would choose
-        return [policy("", window), policy("int8", window, rotate="off")] + \
-               [policy(codec, window, rotate="on") for codec in ("int8", "q4_0", "int4", "nf4")]
+        return [policy("", window), nearest("int8", window, rotate="off")] + \
+               [nearest(codec, window, rotate="on") for codec in ("int8", "q4_0", "int4", "nf4")]
     grid = [policy("", window)]
     for codec in CODECS:
-        grid += [policy(codec, window, rotate="off"), policy(codec, window, rotate="on")]
+        for rotate in ("off", "on"):
+            grid += both(codec, window, rotate) if (context, window) == (2048, 32) else [nearest(codec, window, rotate=rotate)]
     return grid
 
 
 # Name in the study (evaluation of 2026-11-22, numpy in float32), its figures, our policy.
 STUDY = [
     ("q8_0, no sink, no window", 0.000417, 98.8, "rotate=off,f16:0,q8_0:*"),
-    ("q8_0", 0.000067, 99.7, policy("q8_0")),
-    ("int8 channel / int8 per token", 0.000069, 99.8, policy("int8")),
-    ("int8 channel / q4_0 r", 0.000433, 99.2, policy("int8/q4_0")),
-    ("int8 channel / nf4 r", 0.000553, 99.0, policy("int8/nf4")),
+    ("q8_0", 0.000067, 99.7, nearest("q8_0")),
+    ("int8 channel / int8 per token", 0.000069, 99.8, nearest("int8")),
+    ("int8 channel / q4_0 r", 0.000433, 99.2, nearest("int8/q4_0")),
+    ("int8 channel / nf4 r", 0.000553, 99.0, nearest("int8/nf4")),
     ("q4_0 r, no sink, no window", 0.0367, 89.7, "rotate=on,f16:0,q4_0:*"),
-    ("q4_0", 0.0203, 93.3, policy("q4_0", rotate="off")),
-    ("q4_0 r", 0.0067, 96.5, policy("q4_0")),
-    ("q4_1", 0.0120, 95.0, policy("q4_1", rotate="off")),
-    ("q4_1 r", 0.0059, 96.9, policy("q4_1")),
-    ("nf4", 0.0196, 94.4, policy("nf4", rotate="off")),
-    ("nf4 r", 0.0097, 95.6, policy("nf4")),
-    ("int4 channel / int4 of 64", 0.0051, 97.4, policy("int4", rotate="off")),
-    ("int4 channel / int4 r, window 512", 0.0034, 98.2, policy("int4", 512, rotate="v")),
-    ("int2 of 32, channel", 0.182, 79.0, "rotate=off,block=32,sink=16,f16:32,int2:*"),
+    ("q4_0", 0.0203, 93.3, nearest("q4_0", rotate="off")),
+    ("q4_0 r", 0.0067, 96.5, nearest("q4_0")),
+    ("q4_1", 0.0120, 95.0, nearest("q4_1", rotate="off")),
+    ("q4_1 r", 0.0059, 96.9, nearest("q4_1")),
+    ("nf4", 0.0196, 94.4, nearest("nf4", rotate="off")),
+    ("nf4 r", 0.0097, 95.6, nearest("nf4")),
+    ("int4 channel / int4 of 64", 0.0051, 97.4, nearest("int4", rotate="off")),
+    ("int4 channel / int4 r, window 512", 0.0034, 98.2, nearest("int4", 512, rotate="v")),
+    ("int2 of 32, channel", 0.182, 79.0, "rotate=off,rounding=nearest,block=32,sink=16,f16:32,int2:*"),
 ]
 
 PAIRS = [
@@ -81,9 +105,14 @@ SINKS = [(sink, window, codec) for codec in ("q8_0", "q4_0")
 
 # The six layers in which attribution finds the largest errors of the output, against six others: the same bytes.
 WORST, OTHERS = ("@7:{0};@17-18:{0};@20:{0};@23-24:{0};@*:{1}", "@1:{0};@11-13:{0};@16:{0};@27:{0};@*:{1}")
-LAYERS = [("all layers int4", policy("int4"))] + [
-    (f"{tiers} in {what} six layers", text.format(policy(tiers), policy("int4")))
+LAYERS = [("all layers int4", nearest("int4"))] + [
+    (f"{tiers} in {what} six layers", prefix(rounding="nearest") + text.format(layer_policy(tiers), layer_policy("int4")))
     for tiers in ("int8", "int8/int4") for what, text in (("the worst", WORST), ("the best", OTHERS))]
+
+# The second model's codecs, and what of each is rotated.
+GEMMA_CODECS = [("int8", "off"), ("int8", "on"), ("q8_0", "off"), ("fp8", "off"), ("int8/nf4", "v"), ("q4_1", "off"), ("q4_1", "on"),
+                ("q4_0", "off"), ("q4_0", "on"), ("int4", "off"), ("int4", "on"), ("int4", "v"), ("int4/nf4", "on"),
+                ("int4/nf4", "v"), ("nf4", "off"), ("nf4", "on"), ("int2", "on"), ("int2", "v")]
 
 RUNS = {
     "anchor-512": perplexity(512, 20),
@@ -91,15 +120,20 @@ RUNS = {
     "definition-hf": perplexity(1024, 8, (), "--ppl_mode", "hf", "--stride", "512"),
     "definition-gptq": perplexity(2048, 4, (), "--ppl_mode", "gptq"),
     "study": perplexity(2048, 2, [row[3] for row in STUDY]),
-    "pairs-2048": perplexity(2048, 2, [policy(tiers, rotate=rotate) for tiers, rotate in PAIRS]),
+    "pairs-2048": perplexity(2048, 2, [nearest(tiers, rotate=rotate) for tiers, rotate in PAIRS]),
     "layers": perplexity(2048, 4, [text for _, text in LAYERS]),
-    "sinks": perplexity(2048, 2, [policy(codec, window, sink) for sink, window, codec in SINKS]),
-    "attribution": perplexity(2048, 2, [policy("int8"), policy("int4", rotate="off"), policy("int4"), policy("q4_0")],
+    "sinks": perplexity(2048, 2, [nearest(codec, window, sink) for sink, window, codec in SINKS]),
+    "attribution": perplexity(2048, 2, [nearest("int8"), nearest("int4", rotate="off"), nearest("int4"), nearest("q4_0")],
                               "--attribution"),
 }
 for (_context, _window), _chunks in CHUNKS.items():
     RUNS[f"codecs-{_context}-{_window}"] = perplexity(_context, _chunks, codec_grid(_context, _window))
-RUNS["codecs-widths"] = perplexity(2048, 4, [policy(codec, rotate=rotate) for codec in WIDTHS for rotate in ("off", "on")])
+RUNS["codecs-widths"] = perplexity(2048, 4, [text for codec in WIDTHS if codec not in CODECS for rotate in ("off", "on")
+                                             for text in both(codec, rotate=rotate)])
+RUNS["gemma-512"] = perplexity(512, 20, model="$GEMMA")
+RUNS["gemma-2048"] = perplexity(2048, 4, model="$GEMMA")
+RUNS["gemma-codecs"] = perplexity(2048, 4, [policy("")] + [text for tiers, rotate in GEMMA_CODECS
+                                                           for text in both(tiers, rotate=rotate)], model="$GEMMA")
 RUNS["rouge"] = ["build/rouge", "--checkpoint_path", "$MODEL", "--data", "$DATA/xsum.jsonl", "--prompt_field", "article",
                  "--reference_field", "summary", "--samples", "200", "--max_new_tokens", "64", "--compare"]
 RECALLED = ["f16:*"] + [policy(codec) for codec in ("int8", "q4_0", "int4", "int2", "")]
@@ -131,8 +165,10 @@ def run(name, arguments):
     result = arguments.work / f"{name}.json"
     if result.exists():
         return
-    places = {"$MODEL": str(arguments.checkpoint), "$DATA": str(arguments.data)}
-    command = [re.sub(r"\$MODEL|\$DATA", lambda m: places[m[0]], word) for word in RUNS[name]] + ["--json", str(result)]
+    places = {"$MODEL": arguments.checkpoint, "$GEMMA": arguments.gemma, "$DATA": arguments.data}
+    if any(word in places and places[word] is None for word in RUNS[name]):
+        return print(f"{name} is left out, for want of --gemma", file=sys.stderr)
+    command = [re.sub(r"\$[A-Z]+", lambda m: str(places[m[0]]), word) for word in RUNS[name]] + ["--json", str(result)]
     if arguments.threads:
         command += ["--threads", str(arguments.threads)]
     if name == "rouge":
@@ -194,16 +230,25 @@ def cells(mode):
 CELLS = ["bits of an old element", "cache of full", "PPL", "ln(PPL / full)", "KLD", "KLD 99 %", "same top 1"]
 
 
-def anchor_table(results):
-    published = {"anchor-512": ("llama.cpp, 512 × 20", 28.6250, [12.9560, 21.3753, 22.5255, 22.7458, 22.2583]),
-                 "anchor-2048": ("llama.cpp, 2,048 × 4", 20.8676, [16.4377, 19.6078, 21.6128, 20.8676])}
-    lines = []
-    for name, (label, ppl, chunks) in published.items():
-        ours = results[name]
-        worst = max(abs(a / b - 1) for a, b in zip(ours["ppl_by_chunk"], chunks))
-        lines.append([label, f"{ppl:.4f}", with_error(ours["ppl"], ours["ppl_stderr"], 4),
-                      f"{100 * (ours['ppl'] / ppl - 1):+.4f} %", f"{100 * worst:.4f} %"])
-    return markdown(["definition", "llama.cpp", "stowkv", "difference", "largest over the first chunks"], lines)
+# llama.cpp's perplexities, of all chunks and of the first ones where it was asked for them.
+ANCHORS = {"anchor-512": ("llama.cpp, 512 × 20", 28.6250, [12.9560, 21.3753, 22.5255, 22.7458, 22.2583]),
+           "anchor-2048": ("llama.cpp, 2,048 × 4", 20.8676, [16.4377, 19.6078, 21.6128, 20.8676]),
+           "gemma-512": ("llama.cpp, 512 × 20", 18.9504, []),
+           "gemma-2048": ("llama.cpp, 2,048 × 4", 16.7813, [])}
+
+
+def anchor_table(names):
+    def make(results):
+        header, lines = ["definition", "llama.cpp", "stowkv", "difference"], []
+        for name in names:
+            (label, ppl, chunks), ours = ANCHORS[name], results[name]
+            lines.append([label, f"{ppl:.4f}", with_error(ours["ppl"], ours["ppl_stderr"], 4),
+                          f"{100 * (ours['ppl'] / ppl - 1):+.4f} %"])
+            if chunks:
+                worst = max(abs(a / b - 1) for a, b in zip(ours["ppl_by_chunk"], chunks))
+                lines[-1].append(f"{100 * worst:.4f} %")
+        return markdown(header + ["largest over the first chunks"] * (len(lines[0]) - len(header)), lines)
+    return make
 
 
 def definition_table(results):
@@ -228,16 +273,25 @@ def study_table(results):
                      "policy"], lines)
 
 
-def codec_table(name):
+def label_of(mode):
+    """The last tier's codec, what of it is rotated, and whether its keys are rounded with an eye to the queries."""
+    if mode["mode"] == "compressed":
+        return "dropped"
+    tier = mode["tiers"][-1]
+    rotated = {(True, True): " r", (True, False): ", keys r", (False, True): ", values r", (False, False): ""}
+    return tier["name"] + rotated[tier["rotated_k"], tier["rotated_v"]] + (", aware" if tier["aware_k"] else "")
+
+
+def codec_table(names, codecs=None):
+    """The policies of one or several runs, or those of the codecs that are named, in their order."""
     def make(results):
-        modes = rows(results[name])
-        lines = [["full", "16.00", "1.000", f"{modes[0]['ppl']:.4f}", "", "", "", ""]]
-        for mode in modes[1:]:
-            text = mode["policy"]
-            label = "dropped" if mode["mode"] == "compressed" else text.split(",")[-1].split(":")[0]
-            rotated = any(tier["rotated_k"] or tier["rotated_v"] for tier in mode["tiers"])
-            lines.append([label + (" r" if rotated else "")] + cells(mode))
-        return markdown(["codec"] + CELLS, lines)
+        modes = [mode for name in names for mode in rows(results[name])[1:]]
+        if codecs is not None:
+            modes = sorted((mode for mode in modes if mode["tiers"][-1]["name"] in codecs),
+                           key=lambda mode: codecs.index(mode["tiers"][-1]["name"]))
+        full = rows(results[names[0]])[0]
+        lines = [["full", "16.00", "1.000", f"{full['ppl']:.4f}", "", "", "", ""]]
+        return markdown(["codec"] + CELLS, lines + [[label_of(mode)] + cells(mode) for mode in modes])
     return make
 
 
@@ -318,8 +372,11 @@ def needle_table(results):
     return markdown(["policy"] + [f"{length:,} tokens" for length in NEEDLES], lines)
 
 
-TABLES = {"anchors": (anchor_table, ["anchor-512", "anchor-2048"]),
+ANCHORED = {"anchors": ["anchor-512", "anchor-2048"], "gemma-anchors": ["gemma-512", "gemma-2048"]}
+TABLES = {**{name: (anchor_table(runs), runs) for name, runs in ANCHORED.items()},
           "definitions": (definition_table, ["definition-gptq", "definition-hf"]),
+          "codecs-widths": (codec_table(["codecs-widths", "codecs-2048-32"], WIDTHS), ["codecs-widths"]),
+          "gemma-codecs": (codec_table(["gemma-codecs"]), ["gemma-codecs"]),
           "study": (study_table, ["study"]),
           "pairs": (pair_table, ["pairs-2048"]),
           "layers": (layer_table, ["layers"]),
@@ -330,7 +387,7 @@ TABLES = {"anchors": (anchor_table, ["anchor-512", "anchor-2048"]),
           "needle": (needle_table, needle_runs())}
 for _name in RUNS:
     if _name.startswith("codecs-"):
-        TABLES[_name] = (codec_table(_name), [_name])
+        TABLES.setdefault(_name, (codec_table([_name]), [_name]))
 
 
 def fill(page, results):
@@ -348,7 +405,7 @@ def fill(page, results):
 # ---- Pictures
 
 RECORDED = ("mode", "policy", "bits_per_old_element", "kld", "points")
-RECORDED_OF_TIERS = ("name", "bits_per_element", "rotated_k", "rotated_v")
+RECORDED_OF_TIERS = ("name", "bits_per_element", "rotated_k", "rotated_v", "aware_k")
 RECORDED_ONCE = ("task", "definition", "context", "chunks", "device", "threads", "simd", "segment", "scored", "samples", "seed",
                  "haystack", "positions", "max_new_tokens")
 
@@ -358,7 +415,7 @@ def recorded(result):
     modes = []
     for mode in rows(result):
         kept = {key: mode[key] for key in RECORDED if key in mode}
-        kept["tiers"] = [{key: tier[key] for key in RECORDED_OF_TIERS} for tier in mode["tiers"]]
+        kept["tiers"] = [{key: tier[key] for key in RECORDED_OF_TIERS if key in tier} for tier in mode["tiers"]]
         modes.append(json.dumps(kept))
     once = {"model": pathlib.Path(result["model"]).name} if "model" in result else {}
     once |= {key: result[key] for key in RECORDED_ONCE if key in result}
@@ -380,14 +437,16 @@ def draw_pictures(results):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=pathlib.Path, required=True)
+    parser.add_argument("--gemma", type=pathlib.Path, help="Gemma 3 270M")
     parser.add_argument("--data", type=pathlib.Path, required=True)
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("quality-runs"))
     parser.add_argument("--only", nargs="+", choices=list(RUNS), help="run these alone")
     parser.add_argument("--threads", type=int, help="of each program; no figure depends on it")
     parser.add_argument("--no-run", action="store_true", help="fill the page from what has been run")
     arguments = parser.parse_args()
-    for what in ("checkpoint", "data", "work"):
-        setattr(arguments, what, getattr(arguments, what).expanduser().resolve())
+    for what in ("checkpoint", "gemma", "data", "work"):
+        if getattr(arguments, what) is not None:
+            setattr(arguments, what, getattr(arguments, what).expanduser().resolve())
     arguments.work.mkdir(parents=True, exist_ok=True)
     if not arguments.no_run:
         for name in arguments.only or RUNS:
