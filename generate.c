@@ -1,21 +1,18 @@
-/* The program: options, open, generate, report. stdout is exactly the continuation of the prompt; everything else goes
- * to stderr. Only main() picks the exit status. */
-#include "base/machine/clock.h"
+/* The program: options, open, generate, report; generate/ has the ways to answer. stdout is exactly the continuation of
+ * the prompt; everything else goes to stderr. Only main() picks the exit status. */
 #include "base/output_file.h"
 #include "base/text_file.h"
-#include "eval/profile/profiler.h"
-#include "eval/progress.h"
+#include "generate/answer_requests.h"
+#include "generate/compare.h"
+#include "generate/converse.h"
 #include "session/inspect.h"
-#include "session/json_text.h"
 #include "session/memory_plan.h"
 #include "session/program.h"
-#include "session/prompt.h"
-#include "session/requests.h"
 #include "session/run_report.h"
 #include "tokenizer/utf8.h"
 
-#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 static const char USAGE[] = "Usage: generate --checkpoint_path PATH --prompt TEXT [flags]\n"
@@ -44,55 +41,22 @@ typedef struct Program {
     Settings settings;
     Session session;
     Sampler sampler;
-    Generation run;
     PrefixReuse reuse; /* --prefix_cache */
-    Requests requests; /* --prompts_file */
     ChatTemplate *chat;
-    Conversation talk; /* --interactive */
-    Progress progress; /* of reading a prompt, then of a text that goes to no terminal */
-    OutputFile json;
-    Profiler profiler;
-    Error no_profile;     /* why there is none though it was asked for */
-    PplText profile_text; /* no tokens: none */
     TextFile prompt_file;
-    size_t n_lines; /* of stdin that were read */
+    Requests requests; /* --prompts_file */
+    Comparison comparison;
+    OutputFile json;
+    Answer answer;
 } Program;
 
-static void show_reading(void *user, size_t n_read, size_t n_prompt) {
-    const Program *program = user;
-    (void)n_prompt;
-    progress_show(&program->progress, n_read, "");
-}
-
-/* With --json - the report alone is on stdout, so that it can be parsed. This does not go through stdio, which drops
- * text when Ctrl-C ends its wait for the reader. */
-static int print_text(void *user, StringView text, Error *error) {
-    const Program *program = user;
-    progress_show(&program->progress, program->run.generated.count, "");
-    if (program->json.stream == stdout)
-        return 0;
-    for (size_t done = 0; done < text.length;) {
-        ssize_t written = write(STDOUT_FILENO, text.bytes + done, text.length - done);
-        if (written >= 0)
-            done += (size_t)written;
-        else if (errno != EINTR)
-            return error_set(error, ERROR_IO, "stdout: %s; the text is lost from here on", strerror(errno));
-    }
-    return 0;
-}
-
-/* What is not UTF-8 is read as U+FFFD, which hardly anybody wants. */
-static void note_invalid(StringView text, const char *name) {
-    size_t at = utf8_first_invalid(text);
-    if (at < text.length)
-        fprintf(stderr, "note: %s: byte %zu is not UTF-8, and read as U+FFFD; convert the text to UTF-8\n", name, at);
-}
+/* ---- Opening */
 
 static int read_prompt_file(Program *program, Error *error) {
     TextFile *file = &program->prompt_file;
     if (text_file_read(file, program->settings.prompt_file, TEXT_FILE_MAX, error) < 0)
         return error->code;
-    note_invalid(file->text, file->name);
+    prompt_note_invalid(file->text, file->name);
     text_file_clean(file);
     return 0;
 }
@@ -103,10 +67,10 @@ static int get_prompt(Program *program, StringView *prompt, Error *error) {
     *prompt = (StringView){"", 0};
     if (s->prompt != NULL) {
         *prompt = sv(s->prompt);
-        note_invalid(*prompt, "--prompt");
+        prompt_note_invalid(*prompt, "--prompt");
     }
     if (s->system != NULL)
-        note_invalid(sv(s->system), "--system");
+        prompt_note_invalid(sv(s->system), "--system");
     if (s->prompt_file != NULL) {
         if (read_prompt_file(program, error) < 0)
             return error->code;
@@ -114,116 +78,6 @@ static int get_prompt(Program *program, StringView *prompt, Error *error) {
     }
     return 0;
 }
-
-static int choose_chat_template(Program *program, Error *error) {
-    const Settings *s = &program->settings;
-    const Vocabulary *vocabulary = &program->session.model.checkpoint.vocabulary;
-    return s->chat ? chat_template_open(&program->chat, vocabulary, s->chat_template, s->date, error) : 0;
-}
-
-static PromptOptions prompt_options(const Program *program) {
-    return (PromptOptions){program->chat, program->settings.system, program->settings.parse_special};
-}
-
-/* Of a single run the summary tells it. */
-static void print_cut(const Program *program) {
-    const Generation *run = &program->run;
-    char cure[CONTEXT_CURE_TEXT];
-    if (run->end == END_CONTEXT_FULL && (program->settings.interactive || program->settings.compare))
-        fprintf(stderr, "%snote: the context of %zu tokens is full, the answer is cut; %s\n",
-                isatty(STDOUT_FILENO) ? "\n" : "", run->session->context.n_ctx, generation_context_cure(run, cure));
-}
-
-/* Reads what is new in a turn and answers it. */
-static int answer(Program *program, const TokenList *tokens, Error *error) {
-    const Settings *s = &program->settings;
-    GenerationOptions options = {s->max_new_tokens, s->ignore_eos, &s->stops};
-    bool is_long = tokens->count > DEFAULT_BATCH;
-    bool is_seen = s->interactive || (isatty(STDOUT_FILENO) && program->json.stream != stdout);
-    program->progress = progress_begin("reading the prompt", is_long ? tokens->count : 0, "tokens");
-    int status = generation_read(&program->run, tokens->ids, tokens->count, error);
-    progress_end(&program->progress);
-    if (status == 0) {
-        program->progress = progress_begin("generating", is_seen ? 0 : s->max_new_tokens, "tokens");
-        status = generation_continue(&program->run, &options, error);
-        progress_end(&program->progress);
-    }
-    if (status == 0)
-        print_cut(program);
-    return status;
-}
-
-/* A line from the user without its newline: 1; 0 at the end of input or after Ctrl-C. */
-static int read_line(Program *program, char **line, size_t *capacity, StringView *out, Error *error) {
-    if (isatty(STDIN_FILENO))
-        fprintf(stderr, "> ");
-    ssize_t length = getline(line, capacity, stdin);
-    if (length < 0 && ferror(stdin) && errno != EINTR)
-        return error_set(error, ERROR_IO, "stdin: %s; give one message a line", strerror(errno));
-    if (length < 0)
-        return 0;
-    if (program->n_lines++ == 0 && text_check_encoding((StringView){*line, (size_t)length}, "stdin", error) < 0)
-        return error->code;
-    if (length > 0 && (*line)[length - 1] == '\n')
-        length--;
-    *out = text_clean_line(*line, (size_t)length);
-    note_invalid(*out, "the message");
-    return 1;
-}
-
-static int take_turn(Program *program, StringView text, TokenList *tokens, Error *error) {
-    Generation *run = &program->run;
-    PromptOptions options = prompt_options(program);
-    size_t n_generated = run->generated.count, text_length = run->text_length;
-    bool rereads;
-    if (conversation_ask(&program->talk, &program->session, &options, text, tokens, &rereads, error) < 0)
-        return error->code;
-    if (rereads)
-        fprintf(stderr, "note: the chat template tells earlier turns in other tokens than were generated (a thought, a "
-                        "stop text, white space); the conversation is read again\n");
-    if (answer(program, tokens, error) < 0)
-        return error->code;
-    return conversation_answered(&program->talk, run, n_generated, text_length, error);
-}
-
-static int converse(Program *program, StringView first, Error *error) {
-    TokenList tokens = {0};
-    char *line = NULL;
-    size_t capacity = 0;
-    StringView text = first;
-    int status = first.length > 0 ? 1 : read_line(program, &line, &capacity, &text, error);
-    while (status > 0 && !program_interrupted) {
-        status = 0;
-        if (text.length > 0) {
-            status = take_turn(program, text, &tokens, error);
-            if (status == 0)
-                status = generation_say(&program->run, sv("\n"), error);
-        }
-        if (status == 0)
-            status = read_line(program, &line, &capacity, &text, error);
-    }
-    free(line);
-    token_list_free(&tokens);
-    return status < 0 ? status : 0;
-}
-
-static int run_once(Program *program, StringView prompt, Error *error) {
-    TokenList tokens = {0};
-    PromptOptions options = prompt_options(program);
-    int status = prompt_encode(&program->session, &options, prompt, &tokens, error);
-    if (status == 0)
-        status = answer(program, &tokens, error);
-    token_list_free(&tokens);
-    return status;
-}
-
-/* What repeats the run, where chance had a part in it. */
-static void print_seed(const Settings *s) {
-    if (s->sampler.temperature > 0)
-        fprintf(stderr, "seed: %llu\n", (unsigned long long)s->sampler.seed);
-}
-
-/* ---- Many requests */
 
 /* What results follow from beside their prompts; of a seed that was drawn no run could go on. malloc'd. */
 static char *describe_settings(const Settings *s, Error *error) {
@@ -268,251 +122,113 @@ static int open_requests(Program *program, Error *error) {
     return status;
 }
 
-/* An empty run, with the seed from its start and nothing on stdout; what was opened stays open. */
-static void begin_request(Program *program) {
-    Generation *run = &program->run;
-    generation_free(run);
-    *run = (Generation){.session = run->session,
-                        .sampler = run->sampler,
-                        .reuse = run->reuse,
-                        .user = program,
-                        .interrupted = &program_interrupted};
-    sampler_reset(&program->sampler);
-    context_clear(&program->session.context);
-}
-
-static cJSON *request_result(const Program *program, double start) {
-    const Generation *run = &program->run;
-    cJSON *result = cJSON_CreateObject();
-    json_add_text(result, "text", (StringView){run->text, run->text_length});
-    cJSON_AddNumberToObject(result, "n_prompt", (double)run->prompt.count);
-    cJSON_AddNumberToObject(result, "n_generated", (double)run->generated.count);
-    cJSON_AddNumberToObject(result, "prefix_hit", run->reuse != NULL ? (double)run->reuse->restored.n_tokens : 0);
-    cJSON_AddNumberToObject(result, "ms", (clock_seconds() - start) * 1e3);
-    return result;
-}
-
-/* What goes wrong with a request is its result, but for what would go wrong with all. */
-static int run_request(Program *program, const Request *request, size_t *n_failed, Error *error) {
-    Error fault = request->fault;
-    double start = clock_seconds();
-    begin_request(program);
-    int status = fault.code < 0 ? fault.code : run_once(program, request->prompt, &fault);
-    if (status == ERROR_INTERRUPTED || status == ERROR_MEMORY || program_interrupted) {
-        *error = fault.code < 0 ? fault : (Error){.code = ERROR_INTERRUPTED};
-        return error->code;
-    }
-    cJSON *result = NULL;
-    if (status == 0) {
-        result = request_result(program, start);
-    } else {
-        result = cJSON_CreateObject();
-        json_add_string(result, "error", fault.message);
-        ++*n_failed;
-    }
-    return requests_answer(&program->requests, result, error);
-}
-
-static cJSON *requests_json(Program *program, size_t n_done, size_t n_failed) {
-    cJSON *root = cJSON_CreateObject();
-    json_add_string(root, "model", program->settings.session.checkpoint_path);
-    policy_json(root, &program->session.context.cache.layout.policy);
-    cJSON_AddNumberToObject(root, "n_before", (double)program->requests.n_before);
-    cJSON_AddNumberToObject(root, "n_done", (double)n_done);
-    cJSON_AddNumberToObject(root, "n_failed", (double)n_failed);
-    if (program->run.reuse != NULL)
-        prefix_reuse_json(program->run.reuse, root);
-    return root;
-}
-
-static int report_requests(Program *program, size_t n_done, size_t n_failed, Error *error) {
+static int choose_chat_template(Program *program, Error *error) {
     const Settings *s = &program->settings;
-    fprintf(stderr, "%zu requests done, %zu of them failed; %zu were done before\n", n_done, n_failed,
-            program->requests.n_before);
-    print_seed(s);
-    if (s->prefix.stats)
-        prefix_reuse_print_stats(&program->reuse, stderr);
-    return s->json == NULL ? 0 : json_commit(requests_json(program, n_done, n_failed), &program->json, error);
+    const Vocabulary *vocabulary = &program->session.model.checkpoint.vocabulary;
+    return s->chat ? chat_template_open(&program->chat, vocabulary, s->chat_template, s->date, error) : 0;
 }
 
-static int run_requests(Program *program, Error *error) {
-    size_t n_done = 0, n_failed = 0;
-    Request request;
-    int status;
-    while ((status = requests_next(&program->requests, &request, error)) > 0) {
-        if (request.fault.code == 0)
-            note_invalid(request.prompt, "a prompt");
-        status = run_request(program, &request, &n_failed, error);
-        if (status < 0)
-            break;
-        n_done++;
-    }
-    if (status < 0 && status != ERROR_INTERRUPTED)
-        return status;
-    return report_requests(program, n_done, n_failed, error);
+/* How prompts are answered, with all that is open. */
+static Answer prepare_answer(Program *program) {
+    const Settings *s = &program->settings;
+    bool prints = program->json.stream != stdout;
+    return (Answer){.options = &s->session,
+                    .session = &program->session,
+                    .sampler = &program->sampler,
+                    .reuse = s->prefix.folder != NULL ? &program->reuse : NULL,
+                    .prompt = {program->chat, s->system, s->parse_special},
+                    .generation = {s->max_new_tokens, s->ignore_eos, &s->stops},
+                    .prints = prints,
+                    .is_seen = s->interactive || (prints && isatty(STDOUT_FILENO)),
+                    .tells_cuts = s->interactive || s->compare};
 }
 
-/* Where the folder cannot be made there is no profile, and the text all the same. */
-static int open_profile(Program *program, Error *error) {
-    if (program->settings.profile == NULL || profiler_open(&program->profiler, program->settings.profile, error) == 0)
-        return 0;
-    if (error->code == ERROR_USAGE)
-        return error->code;
-    program->no_profile = *error;
-    profiler_close(&program->profiler);
-    return 0;
-}
-
+/* What a run may fail for without a model is opened first. */
 static int open_program(Program *program, Error *error) {
-    Settings *s = &program->settings;
+    const Settings *s = &program->settings;
+    Comparison *comparison = &program->comparison;
+    *comparison = (Comparison){.profile = s->profile,
+                               .profile_text = s->profile_text,
+                               .profile_quality = s->profile_quality,
+                               .all_modes = s->compare};
     if (s->json != NULL && output_file_open(&program->json, s->json, error) < 0)
         return error->code;
     if (s->prompts_file != NULL && open_requests(program, error) < 0)
         return error->code;
-    if (open_profile(program, error) < 0 || session_open(&program->session, &s->session, error) < 0 ||
-        choose_chat_template(program, error) < 0)
-        return error->code;
-    if (s->profile_text != NULL && ppl_text_read(&program->profile_text, s->profile_text, QUALITY_DEFINITION,
-                                                 program->session.tokenizer, error) < 0)
-        return error->code;
-    if (program->profiler.folder != NULL && profiler_attach(&program->profiler, &program->session, error) < 0)
+    if (comparison_open(comparison, error) < 0 || session_open(&program->session, &s->session, error) < 0 ||
+        choose_chat_template(program, error) < 0 || comparison_attach(comparison, &program->session, error) < 0)
         return error->code;
     const Model *model = &program->session.model;
-    return sampler_open(&program->sampler, &s->sampler, model->checkpoint.config.n_vocab, model->backend->level, error);
-}
-
-/* A fresh run with this policy: an empty cache, and the seed from its start. */
-static int start_run(Program *program, const KvPolicy *policy, Error *error) {
-    const Settings *s = &program->settings;
-    generation_free(&program->run);
-    program->run = (Generation){.session = &program->session,
-                                .sampler = &program->sampler,
-                                .user = program,
-                                .on_text = print_text,
-                                .on_progress = show_reading,
-                                .interrupted = &program_interrupted};
-    sampler_reset(&program->sampler);
-    if (session_set_policy(&program->session, &s->session, policy, error) < 0)
+    if (sampler_open(&program->sampler, &s->sampler, model->checkpoint.config.n_vocab, model->backend->level, error) <
+        0)
         return error->code;
-    if (s->prefix.folder == NULL)
-        return 0;
-    program->run.reuse = &program->reuse;
-    return prefix_reuse_attach(&program->reuse, &program->session, error);
+    program->answer = prepare_answer(program);
+    return 0;
 }
 
 static void close_program(void *state) {
     Program *program = state;
-    generation_free(&program->run);
-    conversation_free(&program->talk);
+    answer_free(&program->answer);
     chat_template_free(program->chat);
     sampler_close(&program->sampler);
     prefix_reuse_close(&program->reuse);
     requests_close(&program->requests);
-    profiler_close(&program->profiler);
-    ppl_text_free(&program->profile_text);
+    comparison_close(&program->comparison);
     session_close(&program->session);
     output_file_discard(&program->json);
     text_file_free(&program->prompt_file);
 }
 
+/* ---- Running */
+
+/* What was printed is followed by how it came about. */
+static void print_origin(Program *program) {
+    seed_print(&program->settings.sampler, stderr);
+    if (program->settings.prefix.stats)
+        prefix_reuse_print_stats(&program->reuse, stderr);
+}
+
+static int run_requests(Program *program, Error *error) {
+    RequestCounts counts;
+    if (answer_requests(&program->answer, &program->requests, &counts, error) < 0)
+        return error->code;
+    request_counts_print(&counts, stderr);
+    print_origin(program);
+    if (program->settings.json == NULL)
+        return 0;
+    return json_commit(request_counts_json(&counts, &program->answer), &program->json, error);
+}
+
 /* The text goes on the screen before its summary, also where both are the same terminal. */
 static int report(Program *program, Error *error) {
     const Settings *s = &program->settings;
-    if (isatty(STDOUT_FILENO) && !s->interactive && program->run.text_length > 0)
+    const Generation *run = &program->answer.run;
+    if (isatty(STDOUT_FILENO) && !s->interactive && run->text_length > 0)
         fputc('\n', stderr);
-    run_report_print(&program->run, stderr);
-    print_seed(s);
-    if (s->prefix.stats)
-        prefix_reuse_print_stats(&program->reuse, stderr);
-    if (s->json == NULL)
-        return 0;
-    return json_commit(run_report_json(&program->run, s->session.checkpoint_path), &program->json, error);
+    run_report_print(run, stderr);
+    print_origin(program);
+    return s->json == NULL ? 0 : json_commit(run_report_json(run, s->session.checkpoint_path), &program->json, error);
 }
 
 /* An interrupted run reports what it has done. */
 static int run_policy(Program *program, StringView prompt, Error *error) {
+    const Settings *s = &program->settings;
+    Answer *answer = &program->answer;
     KvPolicy policy;
-    if (policy_from_options(&program->settings.session.kv, &policy, error) < 0 ||
-        start_run(program, &policy, error) < 0)
+    if (policy_from_options(&s->session.kv, &policy, error) < 0 || answer_begin(answer, &policy, error) < 0)
         return error->code;
-    if (program->settings.prompts_file != NULL)
+    if (s->prompts_file != NULL)
         return run_requests(program, error);
-    int status = program->settings.interactive ? converse(program, prompt, error) : run_once(program, prompt, error);
-    if (status < 0 && status != ERROR_INTERRUPTED)
-        return status;
-    return report(program, error);
-}
-
-/* A run of a comparison, and its report; one of a profile has two owners. */
-static int run_compared(Program *program, const KvPolicy *policy, StringView prompt, cJSON *reports, Error *error) {
-    char heading[32];
-    snprintf(heading, sizeof heading, "--- %s ---\n", kv_policy_mode(policy));
-    if (print_text(program, sv(heading), error) < 0 || start_run(program, policy, error) < 0)
-        return error->code;
-    profiler_begin(&program->profiler);
-    int status = run_once(program, prompt, error);
-    if (status == 0)
-        status = print_text(program, sv("\n\n"), error);
-    cJSON *report = run_report_json(&program->run, program->settings.session.checkpoint_path);
-    cJSON_AddItemToArray(reports, report);
-    if (status < 0 || program->profiler.folder == NULL)
-        return status;
-    return profiler_take(&program->profiler, cJSON_Duplicate(report, true), error);
-}
-
-/* What Ctrl-C leaves is written too. */
-static int finish_profile(Program *program, const PolicyList *policies, Error *error) {
-    const Settings *s = &program->settings;
-    const ProfilerRest rest = {.options = &s->session,
-                               .compares = s->compare,
-                               .policies = policies,
-                               .quality = s->profile_quality,
-                               .text = &program->profile_text,
-                               .prompt = &program->run.prompt,
-                               .interrupted = &program_interrupted};
-    if (program->no_profile.code < 0)
-        *error = program->no_profile;
-    else if (program->profiler.folder != NULL)
-        profiler_finish(&program->profiler, &rest, error);
-    return error->code;
-}
-
-/* The same prompt with each policy, each text under its mode's name, and a table. */
-static int compare_policies(Program *program, const PolicyList *policies, StringView prompt, Error *error) {
-    const Settings *s = &program->settings;
-    RunSummary *summaries = calloc(policies->count, sizeof *summaries);
-    if (summaries == NULL)
-        return error_memory(error, "the summaries", policies->count * sizeof *summaries);
-    cJSON *root = cJSON_CreateObject(), *modes = cJSON_AddArrayToObject(root, "modes");
-    int status = 0;
-    size_t n = 0;
-    for (; n < policies->count && status == 0 && !program_interrupted; n++) {
-        status = run_compared(program, &policies->items[n], prompt, modes, error);
-        summaries[n] = run_summarise(&program->run);
-    }
-    if (status == 0 && program->json.stream != stdout) {
-        run_summaries_print(summaries, n, stdout);
-        status = program_flush_stdout(error);
-    }
-    print_seed(s);
-    free(summaries);
-    if (status == 0 && s->json != NULL)
-        status = json_commit(root, &program->json, error);
-    else
-        cJSON_Delete(root);
-    Error failure = {0};
-    if ((status == 0 || status == ERROR_INTERRUPTED) && finish_profile(program, policies, &failure) < 0)
-        *error = failure;
-    return failure.code < 0 ? failure.code : status;
+    int status = s->interactive ? converse(answer, prompt, error) : answer_prompt(answer, prompt, error);
+    return status < 0 && status != ERROR_INTERRUPTED ? status : report(program, error);
 }
 
 static int compare(Program *program, StringView prompt, Error *error) {
-    PolicyList policies;
-    int status = policies_from_options(&program->settings.session.kv, program->settings.compare, &policies, error);
-    if (status == 0)
-        status = compare_policies(program, &policies, prompt, error);
-    policy_list_free(&policies);
-    return status;
+    const Settings *s = &program->settings;
+    Comparison *comparison = &program->comparison;
+    if (policies_from_options(&s->session.kv, s->compare, &comparison->policies, error) < 0)
+        return error->code;
+    return comparison_run(comparison, &program->answer, prompt, s->json != NULL ? &program->json : NULL, error);
 }
 
 /* --prefix_stats and --prefix_clear need neither model nor prompt. */
@@ -552,6 +268,8 @@ static int plan_memory(Program *program, Error *error) {
         return error->code;
     return output_file_commit(&program->json, error);
 }
+
+/* ---- Options */
 
 static bool is_dash(const char *path) {
     return path != NULL && strcmp(path, "-") == 0;

@@ -2,8 +2,16 @@
 #include "session/prompt.h"
 
 #include "base/array.h"
+#include "tokenizer/utf8.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+
+void prompt_note_invalid(StringView text, const char *name) {
+    size_t at = utf8_first_invalid(text);
+    if (at < text.length)
+        fprintf(stderr, "note: %s: byte %zu is not UTF-8, and read as U+FFFD; convert the text to UTF-8\n", name, at);
+}
 
 /* BOS that the text spells itself is not put there twice; one that makes no token starts from BOS, also where a model's
  * rule puts none in front of others. */

@@ -22,6 +22,9 @@ typedef struct PromptOptions {
     bool parse_special;       /* without a template: text that spells a special token is that token */
 } PromptOptions;
 
+/* What is not UTF-8 is read as U+FFFD, which hardly anybody wants: a note on stderr where `name` has such bytes. */
+void prompt_note_invalid(StringView text, const char *name);
+
 /* Appends the tokens of a prompt. BOS that it spells itself is not put there twice; ERROR_ARGUMENT where there is
  * neither text nor BOS. */
 int prompt_encode(const Session *session, const PromptOptions *options, StringView text, TokenList *tokens,

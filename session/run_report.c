@@ -95,6 +95,11 @@ void seed_json(cJSON *root, uint64_t seed) {
     cJSON_AddRawToObject(root, "seed", text); /* 64 bits do not fit cJSON's double */
 }
 
+void seed_print(const SamplerOptions *options, FILE *stream) {
+    if (options->temperature > 0)
+        fprintf(stream, "seed: %llu\n", (unsigned long long)options->seed);
+}
+
 void sampler_json(cJSON *root, const SamplerOptions *options) {
     const Penalties *p = &options->penalties;
     seed_json(root, options->seed);

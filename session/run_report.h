@@ -9,7 +9,7 @@
 #include <cjson/cJSON.h>
 #include <stdio.h>
 
-/* The run as a JSON object (the names are a contract: README, "JSON"); NULL out of memory. */
+/* The run as a JSON object (the names are a contract: docs/json.md); NULL out of memory. */
 cJSON *run_report_json(const Generation *run, const char *model_path);
 
 /* What computes: "cpu, avx512vnni, 2 threads", "cuda, NVIDIA H100 80GB HBM3, sm_90". */
@@ -25,6 +25,9 @@ void policy_json(cJSON *root, const KvPolicy *policy);
 
 /* Adds "seed", all 64 bits of it. */
 void seed_json(cJSON *root, uint64_t seed);
+
+/* What repeats a run, where chance had a part in it. */
+void seed_print(const SamplerOptions *options, FILE *stream);
 
 /* Adds the seed and what else decides how tokens are chosen, under the names of the flags. */
 void sampler_json(cJSON *root, const SamplerOptions *options);

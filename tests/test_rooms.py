@@ -43,7 +43,8 @@ ROOMS = {
     "eval/profile": EVAL + ["eval/bench", "eval/perplexity", "eval/recall", "eval/rouge"],
     "eval/recall": EVAL + ["eval/perplexity"],  # a sequence is a window of an evaluation
     "eval/rouge": EVAL,
-    ".": SESSION + ["eval", "eval/profile"],
+    "generate": SESSION + ["eval", "eval/profile"],
+    ".": SESSION + ["eval", "eval/profile", "generate"],
     "tests": EVAL + ["kvcache/prefix", "eval/bench", "eval/perplexity", "eval/profile", "eval/recall", "eval/rouge",
                      "cuda", "channel_int8", "eval/kv_quant", "tests/cuda_shim"],
     "tests/cuda_shim": ["base", "cuda/blas_library.h"],
