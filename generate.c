@@ -5,6 +5,7 @@
 #include "generate/answer_requests.h"
 #include "generate/compare.h"
 #include "generate/converse.h"
+#include "session/budget_options.h"
 #include "session/inspect.h"
 #include "session/memory_plan.h"
 #include "session/program.h"
@@ -145,13 +146,14 @@ static Answer prepare_answer(Program *program) {
 
 /* What a run may fail for without a model is opened first. */
 static int open_program(Program *program, Error *error) {
-    const Settings *s = &program->settings;
+    Settings *s = &program->settings;
     Comparison *comparison = &program->comparison;
     *comparison = (Comparison){.profile = s->profile,
                                .profile_text = s->profile_text,
                                .profile_quality = s->profile_quality,
                                .all_modes = s->compare};
-    if (s->json != NULL && output_file_open(&program->json, s->json, error) < 0)
+    if (budget_options_resolve(&s->session, 0, error) < 0 ||
+        (s->json != NULL && output_file_open(&program->json, s->json, error) < 0))
         return error->code;
     if (s->prompts_file != NULL && open_requests(program, error) < 0)
         return error->code;
@@ -260,7 +262,7 @@ static int run_program(Program *program, Error *error) {
 
 /* --plan_memory: the ledger goes to stdout, or as JSON where --json says. */
 static int plan_memory(Program *program, Error *error) {
-    const Settings *s = &program->settings;
+    Settings *s = &program->settings;
     if (s->json == NULL)
         return memory_plan(&s->session, s->shape, false, stdout, error);
     if (output_file_open(&program->json, s->json, error) < 0 ||

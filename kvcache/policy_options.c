@@ -1,6 +1,7 @@
 /* From flags to a policy; see policy_options.h. */
 #include "kvcache/policy_options.h"
 
+#include "kvcache/budget.h"
 #include "kvcache/policy_text.h"
 
 #include <stdlib.h>
@@ -16,15 +17,23 @@ static size_t window_size(const PolicyOptions *options) {
 /* Refuses modes that exclude each other, and flags that would do nothing. */
 static int check_flags(const PolicyOptions *options, Error *error) {
     bool sized = options->sink != OPTION_UNSET || options->window != OPTION_UNSET;
-    if (options->compress + options->quantize + (options->policies.count > 0) > 1)
+    if (options->compress + options->quantize + (options->budget != NULL) + (options->policies.count > 0) > 1)
         return error_set(error, ERROR_USAGE,
-                         "--compress_kv, --quantize_kv and --kv_policy exclude each other; give one");
-    if (sized && !options->compress && !options->quantize)
-        return error_set(error, ERROR_USAGE, "--sink_size and --window_size need --compress_kv or --quantize_kv%s",
+                         "--compress_kv, --quantize_kv, --kv_budget and --kv_policy exclude each other; give one");
+    if (sized && !options->compress && !options->quantize && options->budget == NULL)
+        return error_set(error, ERROR_USAGE,
+                         "--sink_size and --window_size need --compress_kv, --quantize_kv or --kv_budget%s",
                          options->policies.count > 0 ? "; a policy names its own" : "; a full cache has neither");
+    if (options->codec != NULL && options->budget != NULL)
+        return error_set(error, ERROR_USAGE, "--kv_budget chooses the codecs; leave --kv_codec out");
     if (options->codec != NULL && !options->quantize)
         return error_set(error, ERROR_USAGE, "--kv_codec needs --quantize_kv; add it%s",
                          options->policies.count > 0 ? ", or name the codec in --kv_policy" : "");
+    KvBudget budget;
+    if (options->budget == NULL && options->calibration != NULL)
+        return error_set(error, ERROR_USAGE, "--kv_calibration is read for --kv_budget; give both");
+    if (options->budget != NULL && kv_budget_parse(options->budget, &budget, error) < 0)
+        return error->code;
     if (!kv_is_group_size(options->block))
         return error_set(error, ERROR_USAGE, "--kv_block_size %zu: expected 32 or 64", options->block);
     return 0;
@@ -43,10 +52,15 @@ static int parse_name(const char *flag, const char *text, const char *const *nam
 /* The policy of the flags, and of `text` where it is not NULL. */
 static int make_policy(const PolicyOptions *options, const char *text, KvPolicy *policy, Error *error) {
     KvCodecId k = KV_INT8, v = KV_INT8;
+    if (text == NULL && options->budget != NULL && options->found.n_rules > 0) {
+        *policy = options->found;
+        return 0;
+    }
     size_t sink = sink_size(options), window = window_size(options);
     if (options->codec != NULL && kv_codec_pair_parse(options->codec, &k, &v, error) < 0)
         return error->code;
-    *policy = options->quantize   ? kv_policy_quantized(sink, window, k, v)
+    bool quantized = options->quantize || options->budget != NULL;
+    *policy = quantized           ? kv_policy_quantized(sink, window, k, v)
               : options->compress ? kv_policy_compressed(sink, window)
                                   : kv_policy_full();
     policy->group = options->block;
@@ -80,6 +94,7 @@ static int add_modes(const PolicyOptions *options, PolicyList *list, Error *erro
         PolicyOptions own = *options;
         own.compress = mode == COMPRESSED;
         own.quantize = mode == QUANTIZED;
+        own.budget = NULL;
         if (make_policy(&own, NULL, &list->items[list->count++], error) < 0)
             return error->code;
     }
@@ -87,7 +102,7 @@ static int add_modes(const PolicyOptions *options, PolicyList *list, Error *erro
 }
 
 int policies_from_options(const PolicyOptions *options, bool compare, PolicyList *out, Error *error) {
-    size_t most = STRING_LIST_MAX + 4; /* the modes, and one that a program may add */
+    size_t most = STRING_LIST_MAX + 5; /* the modes, the budget's, and one that a program may add */
     *out = (PolicyList){calloc(most, sizeof *out->items), 0};
     if (out->items == NULL)
         return error_memory(error, "cache policies", most * sizeof *out->items);
@@ -98,7 +113,8 @@ int policies_from_options(const PolicyOptions *options, bool compare, PolicyList
     for (size_t i = 0; i < options->policies.count; i++)
         if (make_policy(options, options->policies.items[i], &out->items[out->count++], error) < 0)
             return error->code;
-    return out->count > 0 ? 0 : make_policy(options, NULL, &out->items[out->count++], error);
+    bool none = out->count == 0;
+    return none || options->budget != NULL ? make_policy(options, NULL, &out->items[out->count++], error) : 0;
 }
 
 void policy_list_put_full_first(PolicyList *list) {

@@ -4,6 +4,7 @@
 #include "checkpoints/open.h"
 #include "kvcache/policy_check.h"
 #include "kvcache/policy_text.h"
+#include "session/budget_options.h"
 #include "session/devices.h"
 #include "session/run_report.h"
 
@@ -86,7 +87,7 @@ static void write_table(const KvCacheLayout *layout, const KvLedger *ledger, siz
         fprintf(stream, "%-16s %62zu\n", "weights", weights_bytes);
 }
 
-int memory_plan(const SessionOptions *options, const char *shape_text, bool json, FILE *stream, Error *error) {
+int memory_plan(SessionOptions *options, const char *shape_text, bool json, FILE *stream, Error *error) {
     KvShape shape = {0};
     KvPolicy policy;
     KvCacheLayout layout;
@@ -98,7 +99,8 @@ int memory_plan(const SessionOptions *options, const char *shape_text, bool json
         return status;
     shape.n_batch = DEFAULT_BATCH;
     const KvRecordForm *form = device_records(options->device, error);
-    if (form == NULL || policy_from_options(&options->kv, &policy, error) < 0 ||
+    if (form == NULL || budget_options_resolve(options, shape.n_ctx, error) < 0 ||
+        policy_from_options(&options->kv, &policy, error) < 0 ||
         kv_policy_check(&policy, shape.n_layers, shape.head_dim, shape.n_ctx, error) < 0 ||
         kvcache_layout_open(&layout, &shape, &policy, form, error) < 0)
         return error->code;

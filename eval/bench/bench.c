@@ -6,6 +6,7 @@
 #include "base/output_file.h"
 #include "eval/bench/chart.h"
 #include "eval/bench/compare.h"
+#include "session/budget_options.h"
 #include "session/program.h"
 #include "session/run_report.h"
 #include "session/session.h"
@@ -35,7 +36,8 @@ typedef struct Program {
 /* Where there are several, one is the full cache: the first, unless the user has put it elsewhere. */
 static int choose_policies(Program *p, Error *error) {
     PolicyList *list = &p->policies;
-    if (policies_from_options(&p->settings.session.kv, p->settings.compare, list, error) < 0 ||
+    if (budget_options_resolve(&p->settings.session, 0, error) < 0 ||
+        policies_from_options(&p->settings.session.kv, p->settings.compare, list, error) < 0 ||
         policy_list_check_twins(list, error) < 0)
         return error->code;
     for (size_t i = 0; i < list->count; i++)

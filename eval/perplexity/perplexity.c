@@ -2,6 +2,7 @@
  * table goes to stdout, progress and notes to stderr. Only main() picks the exit status. */
 #include "base/output_file.h"
 #include "eval/perplexity/report.h"
+#include "session/budget_options.h"
 #include "session/program.h"
 #include "session/run_report.h"
 #include "session/session.h"
@@ -38,13 +39,20 @@ static int read_text(Program *p, Error *error) {
     return 0;
 }
 
-/* --context, else --n_ctx, else the definition's; within what the model was trained for. */
+/* --context, else --n_ctx, else the definition's. */
+static size_t chosen_context(const Program *p) {
+    const Settings *s = &p->settings;
+    size_t usual = ppl_definition(p->setup.settings.definition)->default_context;
+    return s->context > 0 ? s->context : s->session.n_ctx > 0 ? s->session.n_ctx : usual;
+}
+
+/* Within what the model was trained for. */
 static int choose_windows(Program *p, Error *error) {
     const Settings *s = &p->settings;
     PplSettings *settings = &p->setup.settings;
     const PplDefinitionInfo *info = ppl_definition(settings->definition);
     size_t n_train = p->session.model.checkpoint.config.n_ctx_train;
-    settings->context = s->context > 0 ? s->context : s->session.n_ctx > 0 ? s->session.n_ctx : info->default_context;
+    settings->context = chosen_context(p);
     if (settings->context > n_train)
         return error_set(error, ERROR_ARGUMENT, "--context %zu: the model was trained for %zu tokens; use at most that",
                          settings->context, n_train);
@@ -57,9 +65,10 @@ static int choose_windows(Program *p, Error *error) {
 
 /* Policies to run: the base comes first, unless it comes from a file. */
 static int choose_policies(Program *p, Error *error) {
-    const Settings *s = &p->settings;
+    Settings *s = &p->settings;
     PolicyList *list = &p->policies;
-    if (policies_from_options(&s->session.kv, s->compare, list, error) < 0)
+    if (budget_options_resolve(&s->session, chosen_context(p), error) < 0 ||
+        policies_from_options(&s->session.kv, s->compare, list, error) < 0)
         return error->code;
     p->evaluation.divergence = s->kld || s->load_base != NULL || s->save_base != NULL || list->count > 1;
     if (p->evaluation.divergence && s->load_base == NULL)

@@ -3,6 +3,7 @@
 #include "base/output_file.h"
 #include "base/text_file.h"
 #include "eval/prefix/experiments.h"
+#include "session/budget_options.h"
 #include "session/program.h"
 #include "session/run_report.h"
 
@@ -35,8 +36,10 @@ static int check(void *state, Error *error) {
 }
 
 static int open_all(Program *p, Error *error) {
-    const Settings *s = &p->settings;
+    Settings *s = &p->settings;
     KvPolicy policy;
+    if (budget_options_resolve(&s->session, 0, error) < 0)
+        return error->code;
     if (s->json != NULL && output_file_open(&p->json, s->json, error) < 0)
         return error->code;
     if (text_file_read(&p->file, s->text_file, TEXT_FILE_MAX, error) < 0)

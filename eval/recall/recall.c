@@ -6,6 +6,7 @@
 #include "eval/recall/needle_report.h"
 #include "eval/recall/report.h"
 #include "eval/recall/settings.h"
+#include "session/budget_options.h"
 #include "session/program.h"
 
 #include <stdlib.h>
@@ -108,7 +109,8 @@ static int run_needles(Program *p, Error *error) {
 /* Policies to run: where there are several, the full cache comes first. */
 static int choose_policies(Program *p, Error *error) {
     PolicyList *list = &p->policies;
-    if (policies_from_options(&p->settings.session.kv, p->settings.compare, list, error) < 0)
+    if (budget_options_resolve(&p->settings.session, 0, error) < 0 ||
+        policies_from_options(&p->settings.session.kv, p->settings.compare, list, error) < 0)
         return error->code;
     if (list->count > 1)
         policy_list_put_full_first(list);

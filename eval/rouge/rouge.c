@@ -5,6 +5,7 @@
 #include "eval/rouge/report.h"
 #include "eval/rouge/settings.h"
 #include "kvcache/policy_text.h"
+#include "session/budget_options.h"
 #include "session/program.h"
 #include "session/run_report.h"
 
@@ -41,7 +42,8 @@ typedef struct Program {
 static int choose_policies(Program *program, Error *error) {
     const RougeSettings *s = &program->settings;
     PolicyList *list = &program->policies;
-    if (policies_from_options(&s->session.kv, s->compare, list, error) < 0)
+    if (budget_options_resolve(&program->settings.session, 0, error) < 0 ||
+        policies_from_options(&s->session.kv, s->compare, list, error) < 0)
         return error->code;
     if (list->count > 1)
         policy_list_put_full_first(list);
