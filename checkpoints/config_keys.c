@@ -89,14 +89,18 @@ static int read_field(const ConfigReading *reading, const cJSON *item, const Con
 
 /* ---- Objects */
 
-bool config_key_missing(const cJSON *object, const char *name) {
+const cJSON *config_find(const cJSON *object, const char *name) {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
-    return item == NULL || cJSON_IsNull(item);
+    return cJSON_IsNull(item) ? NULL : item;
+}
+
+bool config_is_null(const cJSON *object, const char *name) {
+    return cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(object, name));
 }
 
 static int check_required(const ConfigReading *reading, const cJSON *object, const KeyTable *table, Error *error) {
     for (size_t i = 0; i < table->count; i++)
-        if (table->keys[i].required && config_key_missing(object, table->keys[i].name))
+        if (table->keys[i].required && config_find(object, table->keys[i].name) == NULL)
             return error_set(error, ERROR_FORMAT, "%s: missing %s; fetch the file again", reading->path,
                              table->keys[i].name);
     return 0;

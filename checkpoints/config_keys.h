@@ -66,8 +66,11 @@ typedef struct ConfigReading {
 int config_read_keys(const ConfigReading *reading, const cJSON *object, const KeyTable *tables, size_t n_tables,
                      Error *error);
 
-/* Whether the key is not there, or null. */
-bool config_key_missing(const cJSON *object, const char *name);
+/* The object's item of this name; NULL where it is not there, or null. */
+const cJSON *config_find(const cJSON *object, const char *name);
+
+/* Whether the key is there, and null. */
+bool config_is_null(const cJSON *object, const char *name);
 
 /* Errors about an item of the document: "… is not supported", "expected …". */
 int config_refuse(const ConfigReading *reading, const cJSON *item, const char *about, Error *error);

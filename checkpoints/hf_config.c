@@ -4,6 +4,7 @@
 
 #include "base/name_list.h"
 #include "checkpoints/config_keys.h"
+#include "checkpoints/hf_layers.h"
 
 #define TRAINING "it is about training"
 #define SAMPLING "it is about choosing tokens, which flags do"
@@ -18,12 +19,13 @@ static const ConfigKey COMMON_KEYS[] = {
     FIELD("intermediate_size", KEY_SIZE, true, n_ffn),
     FIELD("num_hidden_layers", KEY_SIZE, true, n_layers),
     FIELD("num_attention_heads", KEY_SIZE, true, n_heads),
-    FIELD("num_key_value_heads", KEY_SIZE, false, n_kv_heads), /* otherwise num_attention_heads */
-    FIELD("head_dim", KEY_SIZE, false, head_dim),              /* otherwise hidden_size / num_attention_heads */
     FIELD("vocab_size", KEY_SIZE, true, n_vocab),
-    FIELD("max_position_embeddings", KEY_SIZE, true, n_ctx_train),
-    FIELD("rms_norm_eps", KEY_REAL_F32, true, norm_eps),
-    FIELD("rope_theta", KEY_REAL, false, rope_theta),          /* otherwise 10000 */
+    /* What a class has values of its own for (Defaults). */
+    FIELD("num_key_value_heads", KEY_SIZE, false, n_kv_heads),
+    FIELD("head_dim", KEY_SIZE, false, head_dim),
+    FIELD("max_position_embeddings", KEY_SIZE, false, n_ctx_train),
+    FIELD("rms_norm_eps", KEY_REAL_F32, false, norm_eps),
+    FIELD("rope_theta", KEY_REAL, false, rope_theta),
     READ("architectures"), READ("tie_word_embeddings"), READ("rope_scaling"), READ("rope_parameters"),
 
     TEXT("hidden_act", "another activation than SiLU", "silu", "swish"),
@@ -43,7 +45,7 @@ static const ConfigKey COMMON_KEYS[] = {
     OFF("pruned_heads", "layers without some of their heads"),
     OFF("rope_interleaved", "another order of the rows of q and k"),
 
-    HARMLESS("model_type", "architectures says it"),
+    READ("model_type"),
     HARMLESS("torch_dtype", "tensors say their types"),
     HARMLESS("dtype", "tensors say their types"),
     HARMLESS("pretraining_tp", "it splits products without changing them"),
@@ -101,15 +103,13 @@ static const ConfigKey LOCAL_ROPE_KEYS[] = {
 
 static const ConfigKey WINDOWED_KEYS[] = {WINDOW_KEYS};
 
-static const ConfigKey QWEN_KEYS[] = {
-    WINDOW_KEYS, HARMLESS("max_window_layers", "layer_types says it, where there is a window"),
-};
+static const ConfigKey QWEN_KEYS[] = {WINDOW_KEYS, READ("max_window_layers")};
 
 static const ConfigKey GEMMA_KEYS[] = {
     WINDOW_KEYS,
     TEXT("hidden_act", "another activation than GELU", "gelu_pytorch_tanh"),
     TEXT("hidden_activation", "another activation than GELU", "gelu_pytorch_tanh"),
-    FIELD("query_pre_attn_scalar", KEY_REAL_F32, true, score_divisor),
+    FIELD("query_pre_attn_scalar", KEY_REAL_F32, false, score_divisor),
     FIELD("attn_logit_softcapping", KEY_REAL_F32, false, score_cap),
     FIELD("final_logit_softcapping", KEY_REAL_F32, false, logit_cap),
     FIELD("rope_local_base_freq", KEY_REAL, false, local_rope_theta), /* otherwise the family's */
@@ -119,7 +119,7 @@ static const ConfigKey GEMMA_KEYS[] = {
 
 static const ConfigKey SMOLLM3_KEYS[] = {
     WINDOW_KEYS, READ("no_rope_layers"), READ("no_rope_layer_interval"),
-    HARMLESS("max_window_layers", "layer_types says it, where there is a window"),
+    HARMLESS("max_window_layers", "layers without RoPE have the window"),
 };
 
 static const ConfigKey PHI3_KEYS[] = {
@@ -130,51 +130,116 @@ static const ConfigKey PHI3_KEYS[] = {
 };
 /* clang-format on */
 
+/* What a class takes for keys that are left out, as transformers 4.57 and 5.24 have it. */
+typedef struct Defaults {
+    size_t n_kv_heads; /* 0: as many as query heads */
+    size_t head_dim;   /* 0: width / query heads */
+    size_t n_ctx_train;
+    float norm_eps;
+    double rope_theta;
+    float score_divisor, score_cap, logit_cap;
+    bool tied;
+    HfWindow window;
+} Defaults;
+
 /* The model classes of transformers: which family of FAMILIES they are, and their own keys, which count before the
  * common ones. */
 typedef struct Architecture {
-    const char *name, *family;
-    bool tied; /* where tie_word_embeddings is not there */
+    const char *name, *model_type, *family;
     KeyTable own;
+    Defaults otherwise;
 } Architecture;
 
+#define FROM_LAYER_28                                                                                                  \
+    { 4096, true, HF_WINDOW_UPPER, 28 }
+#define WITHOUT_ROPE                                                                                                   \
+    { 0, true, HF_WINDOW_NO_ROPE, 0 }
+
 static const Architecture ARCHITECTURES[] = {
-    {"LlamaForCausalLM", "llama", false, NO_TABLE},
-    {"MistralForCausalLM", "llama", false, TABLE(WINDOWED_KEYS)},
-    {"Qwen2ForCausalLM", "qwen2", false, TABLE(QWEN_KEYS)},
-    {"Qwen3ForCausalLM", "qwen3", false, TABLE(QWEN_KEYS)},
-    {"Gemma2ForCausalLM", "gemma2", true, TABLE(GEMMA_KEYS)},
-    {"Gemma3ForCausalLM", "gemma3", true, TABLE(GEMMA_KEYS)},
-    {"Olmo2ForCausalLM", "olmo2", false, NO_TABLE},
-    {"SmolLM3ForCausalLM", "smollm3", true, TABLE(SMOLLM3_KEYS)},
-    {"Phi3ForCausalLM", "phi3", false, TABLE(PHI3_KEYS)},
+    {"LlamaForCausalLM", "llama", "llama", NO_TABLE, {.n_ctx_train = 2048, .norm_eps = 1e-6f, .rope_theta = 1e4}},
+    {"MistralForCausalLM",
+     "mistral",
+     "llama",
+     TABLE(WINDOWED_KEYS),
+     {.n_kv_heads = 8, .n_ctx_train = 131072, .norm_eps = 1e-6f, .rope_theta = 1e4, .window = {.tokens = 4096}}},
+    {"Qwen2ForCausalLM",
+     "qwen2",
+     "qwen2",
+     TABLE(QWEN_KEYS),
+     {.n_kv_heads = 32, .n_ctx_train = 32768, .norm_eps = 1e-6f, .rope_theta = 1e4, .window = FROM_LAYER_28}},
+    {"Qwen3ForCausalLM",
+     "qwen3",
+     "qwen3",
+     TABLE(QWEN_KEYS),
+     {.n_kv_heads = 32,
+      .head_dim = 128,
+      .n_ctx_train = 32768,
+      .norm_eps = 1e-6f,
+      .rope_theta = 1e4,
+      .window = FROM_LAYER_28}},
+    {"Gemma2ForCausalLM",
+     "gemma2",
+     "gemma2",
+     TABLE(GEMMA_KEYS),
+     {.n_kv_heads = 4,
+      .head_dim = 256,
+      .n_ctx_train = 8192,
+      .norm_eps = 1e-6f,
+      .rope_theta = 1e4,
+      .score_divisor = 256,
+      .score_cap = 50,
+      .logit_cap = 30,
+      .tied = true,
+      .window = {.tokens = 4096}}},
+    {"Gemma3ForCausalLM",
+     "gemma3_text",
+     "gemma3",
+     TABLE(GEMMA_KEYS),
+     {.n_kv_heads = 4,
+      .head_dim = 256,
+      .n_ctx_train = 131072,
+      .norm_eps = 1e-6f,
+      .rope_theta = 1e6,
+      .score_divisor = 256,
+      .tied = true,
+      .window = {.tokens = 4096}}},
+    {"Olmo2ForCausalLM", "olmo2", "olmo2", NO_TABLE, {.n_ctx_train = 2048, .norm_eps = 1e-5f, .rope_theta = 1e4}},
+    {"SmolLM3ForCausalLM",
+     "smollm3",
+     "smollm3",
+     TABLE(SMOLLM3_KEYS),
+     {.n_kv_heads = 4,
+      .n_ctx_train = 32768,
+      .norm_eps = 1e-6f,
+      .rope_theta = 2e6,
+      .tied = true,
+      .window = WITHOUT_ROPE}},
+    {"Phi3ForCausalLM", "phi3", "phi3", TABLE(PHI3_KEYS), {.n_ctx_train = 4096, .norm_eps = 1e-5f, .rope_theta = 1e4}},
 };
 
+/* By the class that the file names, or else, as hand-written ones have it, by model_type. */
 static const Architecture *find_architecture(const ConfigReading *reading, const cJSON *root, Error *error) {
-    const cJSON *names = cJSON_GetObjectItemCaseSensitive(root, "architectures");
+    const cJSON *names = config_find(root, "architectures"), *type = config_find(root, "model_type");
     const cJSON *name = cJSON_IsArray(names) ? names->child : NULL;
+    bool by_type = names == NULL && cJSON_IsString(type);
     NameList supported = {0};
-    if (!cJSON_IsString(name) || name->next != NULL) {
+    if (!by_type && (!cJSON_IsString(name) || name->next != NULL)) {
         error_set(error, ERROR_FORMAT,
                   "%s: architectures does not name the one class of a model; use the config.json of a causal language "
                   "model",
                   reading->path);
         return NULL;
     }
+    const char *wanted = by_type ? type->valuestring : name->valuestring;
     for (size_t i = 0; i < sizeof ARCHITECTURES / sizeof *ARCHITECTURES; i++) {
-        if (strcmp(name->valuestring, ARCHITECTURES[i].name) == 0)
+        const char *row = by_type ? ARCHITECTURES[i].model_type : ARCHITECTURES[i].name;
+        if (strcmp(wanted, row) == 0)
             return &ARCHITECTURES[i];
-        name_list_add(&supported, ARCHITECTURES[i].name);
+        name_list_add(&supported, row);
     }
-    error_set(error, ERROR_UNSUPPORTED, "%s: architecture '%.128s' is not supported; supported: %s", reading->path,
-              name->valuestring, supported.text);
+    error_set(error, ERROR_UNSUPPORTED, "%s: %s '%.128s' is not supported; supported: %s", reading->path,
+              by_type ? "model_type" : "architecture", wanted, supported.text);
     return NULL;
-}
-
-/* The item, NULL where it is missing or null. */
-static const cJSON *find_item(const cJSON *root, const char *name) {
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(root, name);
-    return cJSON_IsNull(item) ? NULL : item;
 }
 
 /* Linear scaling divides positions by a factor, Llama 3's some frequencies; "default" is none. Values are checked with
@@ -209,91 +274,17 @@ static int read_rope(const ConfigReading *reading, const cJSON *rope, Error *err
 /* One RoPE for all layers, or one for those that see all and one for the local ones. */
 static int read_rope_parameters(const ConfigReading *reading, const cJSON *rope, Error *error) {
     const KeyTable by_type = TABLE(ROPE_BY_TYPE_KEYS), local_keys = TABLE(LOCAL_ROPE_KEYS);
-    const cJSON *local = find_item(rope, "sliding_attention");
-    if (local == NULL && find_item(rope, "full_attention") == NULL)
+    const cJSON *local = config_find(rope, "sliding_attention");
+    if (local == NULL && config_find(rope, "full_attention") == NULL)
         return read_rope(reading, rope, error);
     if (config_read_keys(reading, rope, &by_type, 1, error) < 0 ||
-        read_rope(reading, find_item(rope, "full_attention"), error) < 0)
+        read_rope(reading, config_find(rope, "full_attention"), error) < 0)
         return error->code;
     if (local == NULL)
         return 0;
     if (!cJSON_IsObject(local))
         return config_wrong_type(reading, local, "an object", error);
     return config_read_keys(reading, local, &local_keys, 1, error);
-}
-
-/* One value for each layer: those of which `is_one` holds are put into the set. */
-static int read_layers(const ConfigReading *reading, const cJSON *list, bool (*is_one)(const cJSON *item),
-                       LayerSet *set, Error *error) {
-    size_t layer = 0;
-    if (!cJSON_IsArray(list) || (size_t)cJSON_GetArraySize(list) != reading->config->n_layers)
-        return config_wrong_type(reading, list, "a value for each layer", error);
-    for (const cJSON *item = list->child; item != NULL; item = item->next, layer++)
-        if (is_one(item))
-            layer_set_add(set, layer);
-    return 0;
-}
-
-static bool is_sliding(const cJSON *item) {
-    return !cJSON_IsString(item) || strcmp(item->valuestring, "full_attention") != 0;
-}
-
-static bool is_zero(const cJSON *item) {
-    return !cJSON_IsNumber(item) || item->valuedouble == 0;
-}
-
-/* The period of a pattern by layers, of the file or else the family's. */
-static int read_period(const ConfigReading *reading, const cJSON *item, size_t *period, Error *error) {
-    if (item == NULL || (json_whole_number(item, period) && *period > 0))
-        return 0;
-    return config_wrong_type(reading, item, "a whole number above 0", error);
-}
-
-/* Which layers have the window: as the file lists them, or by a period. */
-static int read_local_layers(const ConfigReading *reading, const cJSON *root, Error *error) {
-    ModelConfig *config = reading->config;
-    const cJSON *types = find_item(root, "layer_types"), *pattern = find_item(root, "sliding_window_pattern");
-    size_t period = config->family->window_period;
-    if (types != NULL)
-        return read_layers(reading, types, is_sliding, &config->local, error);
-    if (read_period(reading, pattern != NULL ? pattern : find_item(root, "_sliding_window_pattern"), &period, error) <
-        0)
-        return error->code;
-    layer_set_add_periodic(&config->local, config->n_layers, period, false);
-    return 0;
-}
-
-/* A window as long as the context is none. */
-static int read_window(const ConfigReading *reading, const cJSON *root, Error *error) {
-    const cJSON *item = find_item(root, "sliding_window");
-    size_t window = 0;
-    if (item == NULL || cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(root, "use_sliding_window")))
-        return 0;
-    if (!json_whole_number(item, &window))
-        return config_wrong_type(reading, item, "a whole number", error);
-    if (window == 0 || window >= reading->config->n_ctx_train)
-        return 0;
-    if (read_local_layers(reading, root, error) < 0)
-        return error->code;
-    if (layer_set_is_empty(&reading->config->local) && find_item(root, "layer_types") == NULL)
-        return config_refuse(reading, item, "a sliding window of layers that nothing names", error);
-    reading->config->lookback = layer_set_is_empty(&reading->config->local) ? 0 : window;
-    return 0;
-}
-
-/* Layers without RoPE: a 0 for each of them, or the last of each so many. */
-static int read_no_rope(const ConfigReading *reading, const cJSON *root, Error *error) {
-    ModelConfig *config = reading->config;
-    const cJSON *list = find_item(root, "no_rope_layers");
-    size_t period = config->family->no_rope_period;
-    if (period == 0)
-        return 0;
-    if (list != NULL && !(cJSON_IsArray(list) && list->child == NULL))
-        return read_layers(reading, list, is_zero, &config->no_rope, error);
-    if (read_period(reading, find_item(root, "no_rope_layer_interval"), &period, error) < 0)
-        return error->code;
-    layer_set_add_periodic(&config->no_rope, config->n_layers, period, true);
-    return 0;
 }
 
 static int read_tied(const ConfigReading *reading, const cJSON *root, bool *tied, Error *error) {
@@ -304,6 +295,37 @@ static int read_tied(const ConfigReading *reading, const cJSON *root, bool *tied
     return cJSON_IsBool(item) ? 0 : config_wrong_type(reading, item, "true or false", error);
 }
 
+static ModelConfig start(const Defaults *otherwise, const ModelFamily *family) {
+    return (ModelConfig){.family = family,
+                         .n_kv_heads = otherwise->n_kv_heads,
+                         .head_dim = otherwise->head_dim,
+                         .n_ctx_train = otherwise->n_ctx_train,
+                         .norm_eps = otherwise->norm_eps,
+                         .rope_pairing = ROPE_HALVES,
+                         .rope_theta = otherwise->rope_theta,
+                         .rope_scale = 1,
+                         .score_divisor = otherwise->score_divisor,
+                         .score_cap = otherwise->score_cap,
+                         .logit_cap = otherwise->logit_cap};
+}
+
+/* Whether a size follows from others: it is null, or left out and the class has none of its own. */
+static bool follows(const cJSON *root, const char *name, size_t of_class) {
+    return config_is_null(root, name) || (of_class == 0 && config_find(root, name) == NULL);
+}
+
+/* null, which leaves other values as the class has them, is no value of these. */
+static void read_nulls(const cJSON *root, const Defaults *otherwise, ModelConfig *config) {
+    if (follows(root, "num_key_value_heads", otherwise->n_kv_heads))
+        config->n_kv_heads = config->n_heads;
+    if (follows(root, "head_dim", otherwise->head_dim) && config->n_heads > 0)
+        config->head_dim = config->n_embd / config->n_heads;
+    if (config_is_null(root, "attn_logit_softcapping"))
+        config->score_cap = 0;
+    if (config_is_null(root, "final_logit_softcapping"))
+        config->logit_cap = 0;
+}
+
 int hf_config_read(const cJSON *root, const char *path, ModelConfig *config, bool *tied_output, Error *error) {
     const ConfigReading reading = {path, config};
     if (!cJSON_IsObject(root))
@@ -311,21 +333,16 @@ int hf_config_read(const cJSON *root, const char *path, ModelConfig *config, boo
     const Architecture *architecture = find_architecture(&reading, root, error);
     if (architecture == NULL)
         return error->code;
+    const Defaults *otherwise = &architecture->otherwise;
     const KeyTable tables[] = {architecture->own, TABLE(COMMON_KEYS)};
-    *config = (ModelConfig){.family = model_family_find(sv(architecture->family), path, error),
-                            .rope_pairing = ROPE_HALVES,
-                            .rope_theta = 10000,
-                            .rope_scale = 1};
-    *tied_output = architecture->tied;
+    *config = start(otherwise, model_family_find(sv(architecture->family), path, error));
+    *tied_output = otherwise->tied;
     if (config->family == NULL || config_read_keys(&reading, root, tables, 2, error) < 0 ||
-        read_rope(&reading, cJSON_GetObjectItemCaseSensitive(root, "rope_scaling"), error) < 0 ||
-        read_rope_parameters(&reading, find_item(root, "rope_parameters"), error) < 0 ||
-        read_window(&reading, root, error) < 0 || read_no_rope(&reading, root, error) < 0 ||
+        read_rope(&reading, config_find(root, "rope_scaling"), error) < 0 ||
+        read_rope_parameters(&reading, config_find(root, "rope_parameters"), error) < 0 ||
+        hf_layers_read(&reading, root, &otherwise->window, error) < 0 ||
         read_tied(&reading, root, tied_output, error) < 0)
         return error->code;
-    if (config_key_missing(root, "num_key_value_heads"))
-        config->n_kv_heads = config->n_heads;
-    if (config_key_missing(root, "head_dim") && config->n_heads > 0)
-        config->head_dim = config->n_embd / config->n_heads;
+    read_nulls(root, otherwise, config);
     return 0;
 }

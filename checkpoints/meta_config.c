@@ -91,11 +91,11 @@ int meta_config_read(const cJSON *root, const char *path, Checkpoint *checkpoint
     const cJSON *window = cJSON_GetObjectItemCaseSensitive(root, "sliding_window");
     if (window != NULL && !cJSON_IsNull(window))
         return config_refuse(&reading, window, "a sliding window", error);
-    if (config_key_missing(root, "n_kv_heads"))
+    if (config_find(root, "n_kv_heads") == NULL)
         config->n_kv_heads = config->n_heads;
-    if (config_key_missing(root, "head_dim") && config->n_heads > 0)
+    if (config_find(root, "head_dim") == NULL && config->n_heads > 0)
         config->head_dim = config->n_embd / config->n_heads;
-    if (config_key_missing(root, "hidden_dim") && read_ffn(&reading, root, error) < 0)
+    if (config_find(root, "hidden_dim") == NULL && read_ffn(&reading, root, error) < 0)
         return error->code;
     config->n_ctx_train = guess_context(config);
     if (read_vocabulary_size(checkpoint, path, error) < 0)
