@@ -45,22 +45,30 @@ int checkpoint_split_rows(Checkpoint *checkpoint, size_t i, const char *const ro
     return 0;
 }
 
-/* The tensor, where it is there and its first part is not: ffn_up is the name of a part, too. */
-static const Tensor *find_fused(const Checkpoint *checkpoint, const struct FusedRole *fused, size_t layer) {
+/* The tensor's index plus 1, where it is there and its first part is not: ffn_up is the name of a part, too. Else 0. */
+static size_t find_fused(const Checkpoint *checkpoint, const struct FusedRole *fused, size_t layer) {
     char name[ROLE_NAME_BYTES];
     snprintf(name, sizeof name, "blk.%zu.%s", layer, fused->name);
     const Tensor *tensor = checkpoint_tensor(checkpoint, name);
     snprintf(name, sizeof name, "blk.%zu.%s", layer, fused->parts[0]);
-    return checkpoint_tensor(checkpoint, name) == NULL ? tensor : NULL;
+    return tensor == NULL || checkpoint_tensor(checkpoint, name) != NULL ? 0
+                                                                         : (size_t)(tensor - checkpoint->tensors) + 1;
 }
 
+/* All are found before any is split, while tensors are in order: parts are added behind them. */
 int checkpoint_split_fused(Checkpoint *checkpoint, const char *path, Error *error) {
-    for (size_t i = 0; checkpoint->config.family->fused && i < sizeof FUSED / sizeof *FUSED; i++)
-        for (size_t layer = 0; layer < checkpoint->config.n_layers; layer++) {
-            const Tensor *tensor = find_fused(checkpoint, &FUSED[i], layer);
-            if (tensor != NULL && checkpoint_split_rows(checkpoint, (size_t)(tensor - checkpoint->tensors),
-                                                        FUSED[i].parts, layer, path, error) < 0)
-                return error->code;
-        }
+    enum { N_ROLES = sizeof FUSED / sizeof *FUSED };
+    const size_t n_layers = checkpoint->config.n_layers;
+    if (!checkpoint->config.family->fused)
+        return 0;
+    size_t *found = checkpoint_allocate(checkpoint, N_ROLES * n_layers, sizeof *found, "fused tensors", error);
+    if (found == NULL || checkpoint_sort_tensors(checkpoint, path, error) < 0)
+        return error->code;
+    for (size_t i = 0; i < N_ROLES * n_layers; i++)
+        found[i] = find_fused(checkpoint, &FUSED[i / n_layers], i % n_layers);
+    for (size_t i = 0; i < N_ROLES * n_layers; i++)
+        if (found[i] > 0 &&
+            checkpoint_split_rows(checkpoint, found[i] - 1, FUSED[i / n_layers].parts, i % n_layers, path, error) < 0)
+            return error->code;
     return 0;
 }

@@ -192,9 +192,7 @@ static int add_notes(Checkpoint *checkpoint, const Gguf *gguf, Error *error) {
 int gguf_read_vocabulary(const Gguf *gguf, Checkpoint *checkpoint, Error *error) {
     Vocabulary *vocabulary = &checkpoint->vocabulary;
     StringView model = {0};
-    vocabulary->bos_id = vocabulary->eos_id = vocabulary->eot_id = vocabulary->unknown_id = -1;
-    vocabulary->add_bos = vocabulary->add_eos = vocabulary->add_space_prefix = -1;
-    vocabulary->remove_extra_spaces = 0;
+    *vocabulary = vocabulary_empty(VOCABULARY_NONE);
     if (gguf_get_string(gguf, "tokenizer.ggml.model", false, &model, error) < 0)
         return error->code;
     if (model.length == 0 || sv_is(model, "no_vocab") || sv_is(model, "none"))

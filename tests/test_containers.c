@@ -1,8 +1,10 @@
 /* The same weights in every container: logits against the float64 reference, to the bit the same wherever rows of q and
  * k have the same order, and then the same fingerprint. */
 #include "base/simd/detect.h"
+#include "checkpoints/fused.h"
 #include "checkpoints/open.h"
 #include "cpu/backend.h"
+#include "tests/compared_bytes.h"
 #include "tests/fixture_files.h"
 #include "tests/model_cases.h"
 
@@ -95,7 +97,36 @@ static void test_same_logits(void **state) {
     }
 }
 
+/* More tensors than anyone looks at once for each layer: names compared grow with their number and its logarithm. */
+static void test_many_tensors(void **state) {
+    (void)state;
+    enum { LAYERS = 2000, MORE = 60000, LENGTH = 40 };
+    Error error = {0};
+    Checkpoint checkpoint = {.config = {.family = model_family_find(sv("phi3"), "phi3", &error),
+                                        .n_layers = LAYERS,
+                                        .n_heads = 1,
+                                        .n_kv_heads = 1,
+                                        .head_dim = 2}};
+    char(*names)[LENGTH] = calloc(LAYERS + MORE, sizeof *names);
+    assert_non_null(checkpoint_add_tensors(&checkpoint, LAYERS + MORE, &error));
+    for (size_t i = 0; i < LAYERS + MORE; i++) {
+        snprintf(names[i], LENGTH, i < LAYERS ? "blk.%zu.attn_qkv.weight" : "bl%zu.attn_qkv.weight", i);
+        checkpoint.tensors[i] = (Tensor){.name = sv(names[i]), .n_dims = 2, .shape = {1, 6, 1, 1}, .size_bytes = 6};
+    }
+    n_comparisons = 0;
+    if (checkpoint_split_fused(&checkpoint, "phi3", &error) < 0)
+        fail_msg("%s", error.message);
+    assert_in_range(n_comparisons, 1, 40 * (LAYERS + MORE));
+    assert_int_equal(checkpoint.n_tensors, 3 * LAYERS + MORE);
+    assert_int_equal(checkpoint_sort_tensors(&checkpoint, "phi3", &error), 0);
+    const Tensor *part = checkpoint_tensor(&checkpoint, "blk.1999.attn_v.weight");
+    assert_non_null(part);
+    assert_int_equal(part->shape[1], 2);
+    checkpoint_close(&checkpoint);
+    free(names);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_logits)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_logits), cmocka_unit_test(test_many_tensors)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,11 +1,15 @@
 /* Vocabularies in memory: the order of merges, special tokens, BOS and ends, and what is said about damaged ones. */
 #include "session/prompt.h"
+#include "tests/compared_bytes.h"
 #include "tests/tiny_vocabulary.h"
 #include "tests/vocabulary_fixture.h"
+#include "tokenizer/sentencepiece_model.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -229,6 +233,16 @@ static void test_damaged_vocabularies(void **state) {
     expect_refused(&tiny.vocabulary, ERROR_UNSUPPORTED, "--tokenizer_path");
 }
 
+static Vocabulary sentencepiece_vocabulary(const StringView *tokens, const float *scores, const int32_t *types,
+                                           size_t n_tokens) {
+    Vocabulary vocabulary = vocabulary_empty(VOCABULARY_SENTENCEPIECE);
+    vocabulary.n_tokens = n_tokens;
+    vocabulary.tokens = tokens;
+    vocabulary.scores = scores;
+    vocabulary.types = types;
+    return vocabulary;
+}
+
 static void test_damaged_sentencepiece_vocabularies(void **state) {
     (void)state;
     StringView tokens[] = {sv("<unk>"),
@@ -243,18 +257,7 @@ static void test_damaged_sentencepiece_vocabularies(void **state) {
     int32_t types[] = {TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_CONTROL,      TOKEN_NORMAL,
                        TOKEN_NORMAL,  TOKEN_NORMAL,  TOKEN_USER_DEFINED, TOKEN_NORMAL};
     float scores[] = {0, 0, 0, -1, -2, -3, 0, -4};
-    Vocabulary vocabulary = {.kind = VOCABULARY_SENTENCEPIECE,
-                             .n_tokens = 6,
-                             .tokens = tokens,
-                             .scores = scores,
-                             .types = types,
-                             .bos_id = -1,
-                             .eos_id = -1,
-                             .eot_id = -1,
-                             .unknown_id = -1,
-                             .add_bos = -1,
-                             .add_eos = -1,
-                             .add_space_prefix = -1};
+    Vocabulary vocabulary = sentencepiece_vocabulary(tokens, scores, types, 6);
     Tokenizer *tokenizer = open_or_fail(&vocabulary);
     EXPECT_IDS(tokenizer, "a", TOKENIZE_ADD_BOS, 1, 5);
     EXPECT_IDS(tokenizer, "z", 0, 3, 0); /* no byte tokens: unknown */
@@ -285,10 +288,51 @@ static void test_damaged_sentencepiece_vocabularies(void **state) {
     expect_refused(&vocabulary, ERROR_FORMAT, "byte tokens");
     types[4] = TOKEN_NORMAL;
     tokens[4] = tokens[3];
-    expect_refused(&vocabulary, ERROR_FORMAT, "already defined");
+    expect_refused(&vocabulary, ERROR_FORMAT, "tokens 3 and 4 are both spelled");
     tokens[4] = sv("");
     tokenizer = open_or_fail(&vocabulary); /* padding */
     tokenizer_free(tokenizer);
+}
+
+/* As many user-defined tokens with a space as others that one of them could be spelled like: looking at all of those
+ * for each would be N * N comparisons. */
+static void test_many_user_defined_tokens(void **state) {
+    (void)state;
+    enum { N = 20000, LENGTH = 12 };
+    char(*texts)[LENGTH] = calloc(2 * N, sizeof *texts);
+    StringView *tokens = calloc(2 * N, sizeof *tokens);
+    int32_t *types = calloc(2 * N, sizeof *types);
+    float *scores = calloc(2 * N, sizeof *scores);
+    for (int i = 0; i < N; i++) {
+        snprintf(texts[i], LENGTH, "%05d q", i);
+        snprintf(texts[N + i], LENGTH, "%05d\xE2\x96\x81%c", i, i % 2 == 0 ? 'q' : 'r');
+        types[i] = TOKEN_USER_DEFINED;
+        types[N + i] = TOKEN_NORMAL;
+    }
+    types[2 * N - 1] = TOKEN_UNKNOWN;
+    for (int i = 0; i < 2 * N; i++)
+        tokens[i] = sv(texts[i]);
+    Vocabulary vocabulary = sentencepiece_vocabulary(tokens, scores, types, 2 * N);
+    vocabulary.unknown_id = 2 * N - 1;
+    uint8_t *kinds = malloc(2 * N);
+    for (int i = 0; i < 2 * N; i++)
+        kinds[i] = (uint8_t)types[i];
+    char *proto;
+    size_t size_bytes;
+    Error error = {0};
+    n_comparisons = 0;
+    assert_int_equal(sentencepiece_model_build(&vocabulary, kinds, &proto, &size_bytes, &error), 0);
+    assert_in_range(n_comparisons, 1, 16 * N);
+    /* What has another token's spelling keeps its own. */
+    StringView model = {proto, size_bytes};
+    assert_true(sv_find(model, sv("00000 q"), 0) < size_bytes);
+    assert_true(sv_find(model, sv("00001 q"), 0) == size_bytes);
+    free(proto);
+    free(kinds);
+    free(scores);
+    free(types);
+    free(tokens);
+    free(texts);
 }
 
 /* Without merges only bytes are left: an error, unless the vocabulary has nothing but bytes. */
@@ -321,6 +365,7 @@ int main(void) {
         cmocka_unit_test(test_named_ends),
         cmocka_unit_test(test_damaged_vocabularies),
         cmocka_unit_test(test_damaged_sentencepiece_vocabularies),
+        cmocka_unit_test(test_many_user_defined_tokens),
         cmocka_unit_test(test_no_merges),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

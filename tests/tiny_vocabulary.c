@@ -27,20 +27,13 @@ void tiny_start(Tiny *tiny) {
     tiny->merges[0] = sv("b c");
     tiny->merges[1] = sv("a b");
     tiny->merges[2] = sv("ab c");
-    tiny->vocabulary = (Vocabulary){.kind = VOCABULARY_BYTE_LEVEL_BPE,
-                                    .pre_tokenizer = sv("gpt-2"),
-                                    .n_tokens = TINY_COUNT,
-                                    .tokens = tiny->tokens,
-                                    .types = tiny->types,
-                                    .n_merges = 3,
-                                    .merges = tiny->merges,
-                                    .bos_id = -1,
-                                    .eos_id = -1,
-                                    .eot_id = -1,
-                                    .unknown_id = -1,
-                                    .add_bos = -1,
-                                    .add_eos = -1,
-                                    .add_space_prefix = -1};
+    tiny->vocabulary = vocabulary_empty(VOCABULARY_BYTE_LEVEL_BPE);
+    tiny->vocabulary.pre_tokenizer = sv("gpt-2");
+    tiny->vocabulary.n_tokens = TINY_COUNT;
+    tiny->vocabulary.tokens = tiny->tokens;
+    tiny->vocabulary.types = tiny->types;
+    tiny->vocabulary.n_merges = 3;
+    tiny->vocabulary.merges = tiny->merges;
 }
 
 void expect_refused(const Vocabulary *vocabulary, int code, const char *part) {

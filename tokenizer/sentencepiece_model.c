@@ -2,6 +2,7 @@
 #include "tokenizer/sentencepiece_model.h"
 
 #include "base/checked.h"
+#include "tokenizer/token_table.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -200,16 +201,9 @@ static void write_float(Writer *writer, unsigned field, float value) {
 
 #define SPACE "\xE2\x96\x81" /* U+2581, which SentencePiece writes for a space in pieces and in texts */
 
-static bool is_token(const Vocabulary *vocabulary, StringView text) {
-    for (size_t id = 0; id < vocabulary->n_tokens; id++)
-        if (sv_equal(vocabulary->tokens[id], text))
-            return true;
-    return false;
-}
-
 /* A user-defined piece: converters to GGUF write spaces in it as they are, and SentencePiece looks for it in texts
  * whose spaces are written as its sign. Left alone where another token has that spelling. */
-static StringView user_defined(const Vocabulary *vocabulary, StringView text, char *escaped) {
+static StringView user_defined(const TokenTable *table, StringView text, char *escaped) {
     size_t n = 0;
     for (size_t i = 0; i < text.length; i++) {
         bool is_space = text.bytes[i] == ' ';
@@ -217,7 +211,7 @@ static StringView user_defined(const Vocabulary *vocabulary, StringView text, ch
         n += is_space ? strlen(SPACE) : 1;
     }
     StringView piece = {escaped, n};
-    return n > text.length && !is_token(vocabulary, piece) ? piece : text;
+    return n > text.length && token_table_find(table, piece) < 0 ? piece : text;
 }
 
 /* A piece without text (padding of the embedding matrix) gets a name, which no text can spell: it is control. */
@@ -232,6 +226,21 @@ static void write_piece(Writer *writer, Writer *scratch, StringView text, float 
     write_float(scratch, PIECE_SCORE, score);
     write_number(scratch, PIECE_TYPE, type);
     write_bytes(writer, MODEL_PIECE, (StringView){scratch->bytes, scratch->n});
+}
+
+static int write_pieces(Writer *writer, Writer *scratch, const Vocabulary *vocabulary, const uint8_t *types,
+                        char *escaped, Error *error) {
+    TokenTable table;
+    if (token_table_build(&table, vocabulary->tokens, vocabulary->n_tokens, error) < 0)
+        return error->code;
+    for (size_t id = 0; id < vocabulary->n_tokens; id++) {
+        StringView text = vocabulary->tokens[id];
+        if (types[id] == TOKEN_USER_DEFINED)
+            text = user_defined(&table, text, escaped);
+        write_piece(writer, scratch, text, vocabulary->scores[id], types[id], id);
+    }
+    token_table_free(&table);
+    return 0;
 }
 
 static void write_settings(Writer *writer, Writer *scratch, bool byte_fallback, const Vocabulary *vocabulary) {
@@ -271,22 +280,17 @@ int sentencepiece_model_build(const Vocabulary *vocabulary, const uint8_t *types
                          n_bytes);
     Writer writer = {malloc(total), 0}, scratch = {malloc(strlen(SPACE) * longest + 2 * FIELD_BYTES), 0};
     char *escaped = malloc(strlen(SPACE) * longest + 1);
-    if (writer.bytes == NULL || scratch.bytes == NULL || escaped == NULL) {
+    int status = writer.bytes == NULL || scratch.bytes == NULL || escaped == NULL
+                     ? error_memory(error, "the SentencePiece model", total)
+                     : write_pieces(&writer, &scratch, vocabulary, types, escaped, error);
+    if (status == 0) {
+        write_settings(&writer, &scratch, n_bytes > 0, vocabulary);
+        *out = writer.bytes;
+        *size_bytes = writer.n;
+    } else {
         free(writer.bytes);
-        free(scratch.bytes);
-        free(escaped);
-        return error_memory(error, "the SentencePiece model", total);
     }
-    for (size_t id = 0; id < vocabulary->n_tokens; id++) {
-        StringView text = vocabulary->tokens[id];
-        if (types[id] == TOKEN_USER_DEFINED)
-            text = user_defined(vocabulary, text, escaped);
-        write_piece(&writer, &scratch, text, vocabulary->scores[id], types[id], id);
-    }
-    write_settings(&writer, &scratch, n_bytes > 0, vocabulary);
     free(scratch.bytes);
     free(escaped);
-    *out = writer.bytes;
-    *size_bytes = writer.n;
-    return 0;
+    return status;
 }

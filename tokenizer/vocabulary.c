@@ -1,6 +1,17 @@
 /* What a vocabulary tells about itself where its file does not say; see vocabulary.h. */
 #include "tokenizer/vocabulary.h"
 
+Vocabulary vocabulary_empty(VocabularyKind kind) {
+    return (Vocabulary){.kind = kind,
+                        .bos_id = -1,
+                        .eos_id = -1,
+                        .eot_id = -1,
+                        .unknown_id = -1,
+                        .add_bos = -1,
+                        .add_eos = -1,
+                        .add_space_prefix = -1};
+}
+
 /* ---- Byte-level BPE: which pre-tokenizer the merges were learned with */
 
 /* Vocabularies that are known by a token, and where several have it by their size. */

@@ -75,6 +75,9 @@ typedef struct Vocabulary {
     StringView chat_template;               /* the Jinja text, or empty */
 } Vocabulary;
 
+/* A vocabulary of which a file says nothing yet: no tokens, and -1 where that means so. */
+Vocabulary vocabulary_empty(VocabularyKind kind);
+
 /* Of a byte-level BPE vocabulary that does not say: the pre-tokenizer which its tokens and merges look like. A name of
  * pre_tokenizer.h; static. */
 const char *vocabulary_guess_pre_tokenizer(const Vocabulary *vocabulary);

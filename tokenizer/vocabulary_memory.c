@@ -48,9 +48,7 @@ VocabularyFile *vocabulary_file_new(Error *error) {
         error_memory(error, "the vocabulary", sizeof *file);
         return NULL;
     }
-    Vocabulary *vocabulary = &file->vocabulary;
-    vocabulary->bos_id = vocabulary->eos_id = vocabulary->eot_id = vocabulary->unknown_id = -1;
-    vocabulary->add_bos = vocabulary->add_eos = vocabulary->add_space_prefix = -1;
+    file->vocabulary = vocabulary_empty(VOCABULARY_NONE);
     return file;
 }
 
