@@ -250,19 +250,19 @@ static int read_rope(const ConfigReading *reading, const cJSON *rope, Error *err
         return 0;
     if (!cJSON_IsObject(rope))
         return config_wrong_type(reading, rope, "an object", error);
-    if (config_read_keys(reading, rope, &table, 1, error) < 0)
-        return error->code;
     const cJSON *type = cJSON_GetObjectItemCaseSensitive(rope, "rope_type");
     if (type == NULL)
         type = cJSON_GetObjectItemCaseSensitive(rope, "type");
     if (!cJSON_IsString(type))
         return error_set(error, ERROR_FORMAT, "%s: %s has no rope_type; fetch the file again", reading->path,
                          rope->string);
-    if (strcmp(type->valuestring, "default") == 0)
-        return 0;
-    bool llama3 = strcmp(type->valuestring, "llama3") == 0;
-    if (!llama3 && strcmp(type->valuestring, "linear") != 0)
+    bool none = strcmp(type->valuestring, "default") == 0, llama3 = strcmp(type->valuestring, "llama3") == 0;
+    if (!none && !llama3 && strcmp(type->valuestring, "linear") != 0) /* before keys that only such a scaling has */
         return config_refuse(reading, type, "this RoPE scaling", error);
+    if (config_read_keys(reading, rope, &table, 1, error) < 0)
+        return error->code;
+    if (none)
+        return 0;
     const cJSON *factor = cJSON_GetObjectItemCaseSensitive(rope, "factor");
     if (!cJSON_IsNumber(factor))
         return error_set(error, ERROR_FORMAT, "%s: %s has no factor; fetch the file again", reading->path,
