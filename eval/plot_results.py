@@ -51,10 +51,11 @@ def draw_speed(results, theme):
 
 # ---- perplexity: divergence by bits
 
-# Families of codecs, by the beginning of their names and by whether keys are rounded with an eye to the queries; and how far
-# a point stands beside its place, so that none hides another.
-FAMILIES = [("int", False, "int: keys by channel", -0.06), ("q", False, "q: GGML's blocks", 0.0),
-            ("", False, "nf4, fp8: no integers", 0.08), ("int", True, "int, rounded with queries", -0.18)]
+# Families of codecs, by the beginning of their names and by whether keys are rounded with an eye to the queries; how far a
+# point stands beside its place, so that none hides another; and whether names stand above the upper point or below the lower
+# one.
+FAMILIES = [("int", False, "int: keys by channel", -0.06, False), ("q", False, "q: GGML's blocks", 0.0, True),
+            ("", False, "nf4, fp8: no integers", 0.08, True), ("int", True, "int, rounded with queries", -0.18, False)]
 
 
 def family_of(codec, aware=False):
@@ -83,17 +84,18 @@ def draw_divergence(results, theme):
     for (policy, aware), forms in policies.items():
         codec = codec_of(policy)
         family = family_of(codec, aware)
-        colour, dodge = theme.colours[family], FAMILIES[family][3]
+        colour, dodge, above = theme.colours[family], *FAMILIES[family][3:]
         points = [(mode["bits_per_old_element"] + dodge, mode["kld"]["mean"], mode["kld"]["stderr"], rotated)
                   for rotated, mode in forms.items()]
         axes.plot([p[0] for p in points], [p[1] for p in points], color=colour, linewidth=1)
         for x, y, error, rotated in points:
             axes.errorbar(x, y, yerr=error, marker=MARKERS[family], markersize=7, color=colour, linewidth=1,
                           markerfacecolor=colour if rotated else "none", markeredgewidth=1.4)
-        if not aware or (policy, False) not in policies:  # otherwise the other way of rounding has the name
-            x, y = max(points, key=lambda p: p[1])[:2]
-            axes.annotate(codec, (x, y), (0, 7), textcoords="offset points", ha="center", fontsize=9, color=colour)
-    for family, (_, _, label, _) in enumerate(FAMILIES):
+        if aware or (policy, True) not in policies:  # otherwise the other way of rounding has the name
+            x, y = (max if above else min)(points, key=lambda p: p[1])[:2]
+            axes.annotate(codec, (x, y), (0, 7 if above else -8), textcoords="offset points", ha="center",
+                          va="bottom" if above else "top", fontsize=9, color=colour)
+    for family, (_, _, label, *_) in enumerate(FAMILIES):
         axes.plot([], [], MARKERS[family], color=theme.colours[family], label=label)
     axes.plot([], [], "o", color=theme.ink, label="rotated")
     axes.plot([], [], "o", color=theme.ink, markerfacecolor="none", label="as it is")
