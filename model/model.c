@@ -269,6 +269,20 @@ size_t context_batch(const Context *context, size_t n_left) {
     return at_most(n_left, context->n_batch - context->cache.n_tokens % context->n_batch);
 }
 
+static int read_memory(void *user, void *host, const void *from, size_t size_bytes, Error *error) {
+    Backend *b = user;
+    return b->ops->read(b, host, from, size_bytes, error);
+}
+
+static int write_memory(void *user, void *to, const void *host, size_t size_bytes, Error *error) {
+    Backend *b = user;
+    return b->ops->write(b, to, host, size_bytes, error);
+}
+
+KvMemory context_memory(const Context *context) {
+    return (KvMemory){context->model->backend, read_memory, write_memory};
+}
+
 void context_clear(Context *context) {
     kvcache_clear(&context->cache);
 }

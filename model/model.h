@@ -12,6 +12,7 @@
 #ifndef STOWKV_MODEL_H
 #define STOWKV_MODEL_H
 
+#include "kvcache/snapshot.h"
 #include "model/backend.h"
 #include "model/weights.h"
 
@@ -78,6 +79,9 @@ typedef struct Context {
 int context_open(Context *context, Model *model, const KvPolicy *policy, size_t n_ctx, size_t n_batch, Error *error);
 void context_close(Context *context);
 void context_clear(Context *context); /* forgets all tokens */
+
+/* How the cache's memory is read and written, which may be a device's; for as long as the model is open. */
+KvMemory context_memory(const Context *context);
 
 /* Which positions of a batch get logits. LOGITS_BEST: the last, and of its logits the largest is all that matters; so a
  * device gives that one alone, as context->best. */

@@ -74,22 +74,6 @@ int prefix_reuse_attach(PrefixReuse *reuse, const Session *session, Error *error
     return reuse->identity != NULL ? 0 : error_memory(error, "the prefix cache", sizeof computer);
 }
 
-/* ---- The context's memory, which may be a device's */
-
-static int read_memory(void *user, void *host, const void *from, size_t size_bytes, Error *error) {
-    Backend *b = user;
-    return b->ops->read(b, host, from, size_bytes, error);
-}
-
-static int write_memory(void *user, void *to, const void *host, size_t size_bytes, Error *error) {
-    Backend *b = user;
-    return b->ops->write(b, to, host, size_bytes, error);
-}
-
-KvMemory prefix_reuse_memory(const Session *session) {
-    return (KvMemory){session->model.backend, read_memory, write_memory};
-}
-
 /* ---- Reuse */
 
 static int hold(PrefixReuse *reuse, const int32_t *tokens, size_t n, Error *error) {
@@ -100,7 +84,7 @@ static int hold(PrefixReuse *reuse, const int32_t *tokens, size_t n, Error *erro
 }
 
 size_t prefix_reuse_restore(PrefixReuse *reuse, Context *context, const int32_t *tokens, size_t n_tokens) {
-    KvMemory memory = prefix_reuse_memory(reuse->session);
+    KvMemory memory = context_memory(context);
     double start = clock_seconds();
     Error no_memory = {0};
     reuse->held.count = 0;
@@ -128,7 +112,7 @@ int prefix_reuse_computed(PrefixReuse *reuse, const Context *context, const int3
 }
 
 void prefix_reuse_save(PrefixReuse *reuse, const Context *context, bool with_logits) {
-    KvMemory memory = prefix_reuse_memory(reuse->session);
+    KvMemory memory = context_memory(context);
     const float *logits = with_logits && context->best < 0 ? context->logits : NULL;
     if (reuse->held.count == context->cache.n_tokens)
         prefix_cache_save(reuse->prefixes, reuse->identity, &context->cache, &memory, reuse->held.ids, logits,

@@ -71,9 +71,6 @@ int prefix_reuse_computed(PrefixReuse *reuse, const Context *context, const int3
 /* Stores the state as it is; of the last token's logits where they lie on the host. */
 void prefix_reuse_save(PrefixReuse *reuse, const Context *context, bool with_logits);
 
-/* How the session's memory is read and written. */
-KvMemory prefix_reuse_memory(const Session *session);
-
 /* Adds "prefix": {"tokens_restored", "tokens_computed", …} to a run's report. */
 void prefix_reuse_json(PrefixReuse *reuse, cJSON *root);
 void prefix_reuse_print(const PrefixReuse *reuse, FILE *stream); /* a line on the last prompt */

@@ -341,20 +341,12 @@ static void test_launches(void **state) {
 
 /* ---- States */
 
-static int read_device(void *backend, void *host, const void *from, size_t size_bytes, Error *error) {
-    Backend *b = backend;
-    return b->ops->read(b, host, from, size_bytes, error);
-}
-
-static int write_device(void *backend, void *to, const void *host, size_t size_bytes, Error *error) {
-    Backend *b = backend;
-    return b->ops->write(b, to, host, size_bytes, error);
-}
-
 /* All pieces of one cache's state into the other. */
-static void copy_state(const KvCache *from, Backend *of_from, KvCache *to, Backend *of_to) {
+static void copy_state(const Context *from_context, Context *to_context) {
     Error error = {0};
-    KvMemory source = {of_from, read_device, write_device}, target = {of_to, read_device, write_device};
+    const KvCache *from = &from_context->cache;
+    KvCache *to = &to_context->cache;
+    const KvMemory source = context_memory(from_context), target = context_memory(to_context);
     size_t n = kv_pieces(&from->layout, from->n_tokens, NULL);
     KvPiece *pieces = calloc(n, sizeof *pieces);
     kv_pieces(&from->layout, from->n_tokens, pieces);
@@ -382,7 +374,7 @@ static void test_states_go_on(void **state) {
             open_run(&cold, open_cuda(), "models/f32.gguf", POLICIES[i], 0);
             open_run(&warm, open_cuda(), "models/f32.gguf", POLICIES[i], 0);
             step(&cold, tokens, CUTS[j]);
-            copy_state(&cold.context.cache, cold.model.backend, &warm.context.cache, warm.model.backend);
+            copy_state(&cold.context, &warm.context);
             for (size_t n = 0; n < 3; n++) { /* a batch, then single tokens */
                 size_t first = CUTS[j] + (n == 0 ? 0 : 20 + n), count = n == 0 ? 21 : 1;
                 step(&cold, tokens + first, count);

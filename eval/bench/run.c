@@ -76,9 +76,8 @@ static bool can_keep_states(const Bench *bench) {
     size_t bytes = 0;
     for (size_t i = 0; i < bench->n_modes; i++) {
         const KvCache *cache = &bench->modes[i].context.cache;
-        if (!cache_states_possible(cache))
-            return false;
-        bytes += 2 * kvcache_bytes(cache); /* memory that was opened counts as available until it is used */
+        size_t copies = cache->device == NULL ? 2 : 1; /* its own memory counts as available until it is used */
+        bytes += copies * kvcache_bytes(cache);
     }
     return bench->n_repetitions > 1 && bytes <= memory_available();
 }
@@ -202,9 +201,19 @@ static int check_counters(const BenchMode *mode, Error *error) {
     return proof_check_behind(&mode->context.cache, mode->n_restored, error);
 }
 
+/* For the repetitions that come; without them where memory does not suffice. */
+static void keep(Bench *bench, BenchMode *mode) {
+    const KvMemory memory = context_memory(&mode->context);
+    Error no_memory;
+    if (cache_states_keep(&mode->states, &mode->context.cache, &memory, &no_memory) < 0)
+        free_states(bench);
+}
+
 /* Counters begin again, so those of the depth before are compared first. */
 static int restore(BenchMode *mode, size_t depth, Error *error) {
-    if (check_counters(mode, error) < 0 || cache_states_restore(&mode->states, &mode->context.cache, depth, error) < 0)
+    const KvMemory memory = context_memory(&mode->context);
+    if (check_counters(mode, error) < 0 ||
+        cache_states_restore(&mode->states, &mode->context.cache, &memory, depth, error) < 0)
         return error->code;
     mode->n_restored = depth;
     return 0;
@@ -212,7 +221,6 @@ static int restore(BenchMode *mode, size_t depth, Error *error) {
 
 static int fill(Bench *bench, BenchMode *mode, size_t repetition, size_t depth, Error *error) {
     Context *context = &mode->context;
-    Error no_memory;
     if (bench->keeps_states && repetition > 0 && restore(mode, depth, error) < 0)
         return error->code;
     double begin = clock_seconds();
@@ -225,8 +233,8 @@ static int fill(Bench *bench, BenchMode *mode, size_t repetition, size_t depth, 
         show_progress(bench, mode, repetition, depth,
                       (double)(context->cache.n_tokens - n_before) / (clock_seconds() - begin));
     }
-    if (bench->keeps_states && repetition == 0 && cache_states_keep(&mode->states, &context->cache, &no_memory) < 0)
-        free_states(bench);
+    if (bench->keeps_states && repetition == 0)
+        keep(bench, mode);
     return 0;
 }
 

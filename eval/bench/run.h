@@ -10,8 +10,8 @@
  * A repetition goes down through the depths: each policy reads on up to the depth, generates n_generate tokens, and
  * reads n_prompt more; then the next policy does, then all go to the next depth. So a slow moment of the machine hits
  * all policies. They take turns in being the first. Encoded tokens cannot be taken back: the first repetition keeps
- * what the caches hold at each depth (states.h), and the others begin there; they read from the beginning where that
- * cannot be, on a device or for want of memory. What memory can give is measured each time before tokens are generated.
+ * what the caches hold at each depth (states.h), and the others begin there; they read from the beginning where memory
+ * does not suffice for that. What memory can give is measured each time before tokens are generated.
  */
 #ifndef STOWKV_BENCH_RUN_H
 #define STOWKV_BENCH_RUN_H

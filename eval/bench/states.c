@@ -1,11 +1,7 @@
 /* See states.h. */
 #include "eval/bench/states.h"
 
-#include "kvcache/snapshot.h"
-
 #include <stdlib.h>
-
-static const KvMemory HOST = {0};
 
 /* A piece of a state and its bytes. */
 typedef struct Kept {
@@ -19,10 +15,6 @@ typedef struct CacheState {
     Kept *kept; /* (count) */
     size_t count;
 } CacheState;
-
-bool cache_states_possible(const KvCache *cache) {
-    return cache->collect == NULL;
-}
 
 static bool is_same(const KvPiece *a, const KvPiece *b) {
     return a->rule == b->rule && a->local == b->local && a->store == b->store && a->begin == b->begin &&
@@ -38,7 +30,8 @@ static uint8_t *shared_bytes(const CacheState *before, const KvPiece *piece) {
     return NULL;
 }
 
-static int keep_piece(const CacheState *before, const KvCache *cache, const KvPiece *piece, Kept *out, Error *error) {
+static int keep_piece(const CacheState *before, const KvCache *cache, const KvMemory *memory, const KvPiece *piece,
+                      Kept *out, Error *error) {
     *out = (Kept){.piece = *piece, .bytes = shared_bytes(before, piece)};
     if (out->bytes != NULL)
         return 0;
@@ -46,10 +39,10 @@ static int keep_piece(const CacheState *before, const KvCache *cache, const KvPi
     out->owned = out->bytes != NULL;
     if (out->bytes == NULL)
         return error_memory(error, "the cache's state at a depth", piece->size_bytes);
-    return kv_piece_save(cache, piece, &HOST, out->bytes, error);
+    return kv_piece_save(cache, piece, memory, out->bytes, error);
 }
 
-int cache_states_keep(CacheStates *states, const KvCache *cache, Error *error) {
+int cache_states_keep(CacheStates *states, const KvCache *cache, const KvMemory *memory, Error *error) {
     size_t n_pieces = kv_pieces(&cache->layout, cache->n_tokens, NULL);
     CacheState *grown = realloc(states->states, (states->count + 1) * sizeof *grown), *state;
     KvPiece *pieces = calloc(n_pieces + 1, sizeof *pieces); /* at depth 0 there are none */
@@ -65,17 +58,18 @@ int cache_states_keep(CacheStates *states, const KvCache *cache, Error *error) {
     kv_pieces(&cache->layout, cache->n_tokens, pieces);
     int status = 0;
     for (size_t i = 0; i < n_pieces && status == 0; i++)
-        status = keep_piece(states->count > 1 ? state - 1 : NULL, cache, &pieces[i], &kept[i], error);
+        status = keep_piece(states->count > 1 ? state - 1 : NULL, cache, memory, &pieces[i], &kept[i], error);
     free(pieces);
     return status;
 }
 
-int cache_states_restore(const CacheStates *states, KvCache *cache, size_t n_tokens, Error *error) {
+int cache_states_restore(const CacheStates *states, KvCache *cache, const KvMemory *memory, size_t n_tokens,
+                         Error *error) {
     const CacheState *state = states->states;
     while (state->n_tokens != n_tokens)
         state++;
     for (size_t i = 0; i < state->count; i++)
-        if (kv_piece_load(cache, n_tokens, &state->kept[i].piece, &HOST, state->kept[i].bytes, error) < 0)
+        if (kv_piece_load(cache, n_tokens, &state->kept[i].piece, memory, state->kept[i].bytes, error) < 0)
             return error->code;
     kvcache_resume(cache, n_tokens);
     return 0;

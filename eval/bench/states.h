@@ -2,17 +2,20 @@
  * repetition reads its way down.
  *
  *     CacheStates states = {0};
- *     if (cache_states_keep(&states, &cache, &error) < 0) …           // in the first repetition, depths rising
- *     cache_states_restore(&states, &cache, depth);                   // in the others: as it was, counters at 0
+ *     KvMemory memory = context_memory(&context);
+ *     // in the first repetition, depths rising:
+ *     if (cache_states_keep(&states, &context.cache, &memory, &error) < 0) …
+ *     // in the others: as it was, counters at 0
+ *     if (cache_states_restore(&states, &context.cache, &memory, depth, &error) < 0) …
  *     cache_states_free(&states);
  *
  * Deeper states share with the one before what both hold (kvcache/snapshot.h), so all of them take little more than the
- * deepest. Of caches in the host's memory alone. */
+ * deepest, in the host's memory wherever the cache lies. */
 #ifndef STOWKV_BENCH_STATES_H
 #define STOWKV_BENCH_STATES_H
 
 #include "base/error.h"
-#include "kvcache/kvcache.h"
+#include "kvcache/snapshot.h"
 
 struct CacheState;
 
@@ -21,14 +24,12 @@ typedef struct CacheStates {
     size_t count;
 } CacheStates;
 
-/* Whether a cache's states can be kept: it lies in the host's memory. */
-bool cache_states_possible(const KvCache *cache);
-
-/* Adds the state as it is now, deeper than all before. ERROR_MEMORY where there is none. */
-int cache_states_keep(CacheStates *states, const KvCache *cache, Error *error);
+/* Adds the state as it is now, deeper than all before. ERROR_MEMORY where there is none; fails where a device does. */
+int cache_states_keep(CacheStates *states, const KvCache *cache, const KvMemory *memory, Error *error);
 
 /* The cache as it was when it held n_tokens, which is the depth of one of the states. */
-int cache_states_restore(const CacheStates *states, KvCache *cache, size_t n_tokens, Error *error);
+int cache_states_restore(const CacheStates *states, KvCache *cache, const KvMemory *memory, size_t n_tokens,
+                         Error *error);
 
 void cache_states_free(CacheStates *states); /* twice is fine */
 

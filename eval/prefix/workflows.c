@@ -230,7 +230,7 @@ static uint8_t *save_state(const Session *session, size_t *size_bytes) {
     for (size_t i = 0; i < n; i++)
         *size_bytes += pieces[i].size_bytes;
     uint8_t *bytes = malloc(*size_bytes + 1), *at = bytes;
-    const KvMemory memory = prefix_reuse_memory(session);
+    const KvMemory memory = context_memory(&session->context);
     for (size_t i = 0; i < n && bytes != NULL; at += pieces[i++].size_bytes)
         kv_piece_save(cache, &pieces[i], &memory, at, NULL);
     free(pieces);
