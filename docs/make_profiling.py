@@ -2,7 +2,7 @@
 """Fills the tables of docs/profiling.md from a profile, and takes its picture. The prose is written by hand.
 
     build/generate --checkpoint_path MODEL.gguf --prompt_file LICENSE --max_new_tokens 200 --temperature 0 --ignore_eos \\
-        --threads 2 --profile walk --profile_quality --profile_text README.md
+        --threads 2 --profile walk --profile_quality --profile_text TEXT
     python3 docs/make_profiling.py outputs/walk"""
 
 import json

@@ -482,14 +482,15 @@ test_usage_errors() {
     check 'a checkpoint as a tokenizer' failed_cleanly 1 'stories260K.bin'
 }
 
-# Flags in the README are those of some program of this build; lines about other programs do not count.
+# Flags in the README and in docs/ are those of some program of this build; lines about other programs do not count.
 test_readme() {
     local flag program
-    for program in generate perplexity rouge recall bench kv_quant_bench; do
+    for program in generate perplexity rouge recall bench kv_quant_bench prefix_bench; do
         [ -x "$STOWKV_BUILD/$program" ] && "$STOWKV_BUILD/$program" --help
     done >"$work/helps"
-    for flag in $(grep -Ev 'cmake|ctest|\.sh|\.py|apt|git |pip|curl|docker' "$readme" | grep -Eo -e '--[a-z][a-z_]+' | sort -u); do
-        check "$flag of README.md is in --help" grep -qw -e "$flag" "$work/helps"
+    for flag in $(grep -hEv 'cmake|ctest|\.sh|\.py|apt|git |pip|curl|docker|perf ' "$readme" "${readme%/*}"/docs/*.md |
+        grep -Eo -e '--[a-z][a-z_]+' | sort -u); do
+        check "$flag of README.md or docs/ is in --help" grep -qw -e "$flag" "$work/helps"
     done
 }
 

@@ -1,5 +1,5 @@
 /* Reports of needles: tables for people, JSON and CSV for programs. Points of which no answer is through are left out.
- * The names in the JSON are a contract: README, "JSON". */
+ * The names in the JSON are a contract: docs/json.md. */
 #ifndef STOWKV_RECALL_NEEDLE_REPORT_H
 #define STOWKV_RECALL_NEEDLE_REPORT_H
 

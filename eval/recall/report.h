@@ -1,5 +1,5 @@
 /* Reports of recall at a distance: a table for people, JSON and CSV for programs. The names in the JSON are a contract:
- * README, "JSON". */
+ * docs/json.md. */
 #ifndef STOWKV_RECALL_REPORT_H
 #define STOWKV_RECALL_REPORT_H
 

@@ -1,4 +1,4 @@
-/* What rouge prints and writes as JSON. The names in the JSON are a contract: README, "ROUGE". */
+/* What rouge prints and writes as JSON. The names in the JSON are a contract: docs/json.md. */
 #ifndef STOWKV_ROUGE_REPORT_H
 #define STOWKV_ROUGE_REPORT_H
 
