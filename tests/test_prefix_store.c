@@ -3,6 +3,7 @@
  * bytes follow from its key, so that anything else is seen at once. The clock is the test's. */
 #include "base/random.h"
 #include "kvcache/prefix/store.h"
+#include "kvcache/prefix/tables.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -550,6 +551,112 @@ static void test_full_disk(void **state) {
     prefix_store_close(store);
 }
 
+/* A file that cannot be checked since the disk is full: it stays, and its entries with it. */
+static void open_on_a_full_disk(void) {
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &(struct rlimit){4096, 4096});
+    PrefixStore *store = open_store(2 << 20, 1 << 20);
+    bool told = n_notes == 1 && strstr(last_note, "File too large; prefixes are kept in memory alone") != NULL;
+    put(store, 30);
+    bool kept = get(store, 30) == PREFIX_HIT && get(store, 1) == PREFIX_ABSENT;
+    prefix_store_close(store);
+    _exit(told && kept ? 0 : 1);
+}
+
+static size_t count_hits(void) {
+    size_t n_hits = 0;
+    PrefixStore *store = open_store(2 << 20, 0);
+    for (uint64_t id = 0; id < 24; id++)
+        n_hits += get(store, id) == PREFIX_HIT;
+    prefix_store_close(store);
+    return n_hits;
+}
+
+static void test_full_disk_from_the_start(void **state) {
+    (void)state;
+    fill();
+    n_notes = 0;
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0)
+        open_on_a_full_disk();
+    wait_for(child, false);
+    assert_int_equal(count_hits(), 24);
+    assert_int_equal(n_notes, 0);
+}
+
+/* ---- A lock that is not let go: whoever waits for it has an alarm, which goes off at once */
+
+static bool lock_is_kept;
+
+unsigned __real_alarm(unsigned seconds);
+unsigned __wrap_alarm(unsigned seconds);
+
+unsigned __wrap_alarm(unsigned seconds) {
+    if (lock_is_kept && seconds > 0)
+        raise(SIGALRM);
+    return __real_alarm(seconds);
+}
+
+static void test_kept_lock(void **state) {
+    (void)state;
+    fill();
+    n_notes = 0;
+    lock_is_kept = true;
+    assert_int_equal(count_hits(), 0);
+    lock_is_kept = false;
+    assert_true(n_notes == 1 && strstr(last_note, "another process has kept it locked") != NULL);
+    assert_int_equal(count_hits(), 24);
+    assert_int_equal(n_notes, 1);
+}
+
+/* ---- Tables that disagree after they were checked: a record is gone, and other tables have its key */
+
+static void lose_record(uint64_t id) {
+    MDB_env *env;
+    MDB_txn *txn;
+    PrefixTables tables;
+    PrefixKey key = key_of(id);
+    MDB_val name = {sizeof key, &key};
+    bool lost = tables_open(&env, &tables, file_path(), 1 << 20, false) == 0 &&
+                mdb_txn_begin(env, NULL, 0, &txn) == 0 && mdb_del(txn, tables.record, &name, NULL) == 0 &&
+                mdb_txn_commit(txn) == 0;
+    _exit(lost ? 0 : 1);
+}
+
+/* Whoever looks for what to remove meets it, and ends: with a bound on what it computes, not on time. */
+static void remove_behind_loss(bool expired) {
+    PrefixStore *store = open_store(1 << 20, 0);
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0)
+        lose_record(0);
+    wait_for(child, false);
+    setrlimit(RLIMIT_CPU, &(struct rlimit){10, 10});
+    fake_now += expired ? TTL : 0;
+    n_notes = 0;
+    for (uint64_t id = 24; id < N_IDS && n_notes == 0; id++)
+        put(store, id);
+    bool told = n_notes == 1 && strstr(last_note, "memory alone") != NULL;
+    prefix_store_close(store);
+    _exit(told ? 0 : 1);
+}
+
+static void test_tables_disagree(void **state) {
+    (void)state;
+    for (int expired = 0; expired < 2; expired++) {
+        fill();
+        fflush(stdout);
+        pid_t child = fork();
+        if (child == 0)
+            remove_behind_loss(expired);
+        wait_for(child, false);
+        n_notes = 0;
+        assert_int_equal(count_hits(), 0); /* the next one to open it finds the damage */
+        assert_non_null(strstr(last_note, "is damaged"));
+    }
+}
+
 static int make_folder(void **state) {
     (void)state;
     snprintf(folder, sizeof folder, "/tmp/stowkv-prefix-XXXXXX");
@@ -575,6 +682,9 @@ int main(void) {
         cmocka_unit_test(test_put_evicts_none_of_its_own),
         cmocka_unit_test(test_put_behind_what_is_gone),
         cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_full_disk_from_the_start),
+        cmocka_unit_test(test_kept_lock),
+        cmocka_unit_test(test_tables_disagree),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

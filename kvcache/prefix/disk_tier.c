@@ -72,18 +72,24 @@ static int remove_file(const DiskTier *tier) {
     return unlink(tier->path);
 }
 
-/* What no LMDB would open, or is larger than the cap now: an empty file takes its place. */
-static void replace_unusable(DiskTier *tier) {
+/* What no LMDB would open, or is larger than the cap now: an empty file takes its place. Returns an errno where it is
+ * not the file's fault that it cannot be used now. */
+static int replace_unusable(DiskTier *tier) {
     struct stat file;
+    int status = 0;
     if (tier->options.clear) {
         remove_file(tier);
     } else if (stat(tier->path, &file) == 0 && (size_t)file.st_size > tier->options.cap_bytes) {
         note(tier, "%s: takes %lld MB, more than allowed; it is emptied", tier->path, (long long)file.st_size >> 20);
         remove_file(tier);
-    } else if (!prefix_file_is_sound(tier->path, tier->options.cap_bytes)) {
+    } else {
+        status = prefix_file_check(tier->path, tier->options.cap_bytes);
+    }
+    if (status == MDB_CORRUPTED) {
         note(tier, "%s: is damaged; it is emptied", tier->path);
         remove_file(tier);
     }
+    return status == MDB_CORRUPTED ? 0 : status;
 }
 
 static int open_file(DiskTier *tier, Error *error) {
@@ -109,8 +115,12 @@ static int open_checked(DiskTier *tier, Error *error) {
     if (folder < 0)
         return error_set(error, ERROR_IO, "%s: %s; name a folder for prefixes", tier->options.folder, strerror(errno));
     flock(folder, LOCK_EX);
-    replace_unusable(tier);
-    int status = open_file(tier, error);
+    int unusable = replace_unusable(tier), status = 0;
+    if (unusable == 0)
+        status = open_file(tier, error);
+    else
+        give_up(tier, unusable == EBUSY ? "another process has kept it locked for a minute" : "cannot be written",
+                unusable);
     close(folder);
     return status;
 }
@@ -200,7 +210,7 @@ static int sweep_step(DiskTier *tier, MDB_txn *txn, const void *now) {
     int status;
     while ((status = tables_oldest(txn, &tier->tables, &key, &created)) == 0 &&
            prefix_expired(created, *(const uint64_t *)now, tier->options.ttl_ms)) {
-        status = tables_remove(txn, &tier->tables, &key);
+        status = tables_must_have(tables_remove(txn, &tier->tables, &key));
         if (status != 0)
             return status;
         tier->n_expired++;
@@ -216,7 +226,7 @@ static int evict_step(DiskTier *tier, MDB_txn *txn, const void *most) {
     while (status == 0 && total > *(const size_t *)most) {
         status = tables_least_used(txn, &tier->tables, &key);
         if (status == 0)
-            status = tables_remove(txn, &tier->tables, &key);
+            status = tables_must_have(tables_remove(txn, &tier->tables, &key));
         if (status == 0) {
             tier->n_evicted++;
             status = tables_total(txn, &tier->tables, &total);
@@ -320,7 +330,8 @@ bool disk_tier_put(DiskTier *tier, const PrefixItem *items, size_t n_items, uint
 }
 
 static int remove_step(DiskTier *tier, MDB_txn *txn, const void *key) {
-    return tables_remove(txn, &tier->tables, key);
+    int status = tables_remove(txn, &tier->tables, key);
+    return status == MDB_NOTFOUND ? 0 : status;
 }
 
 void disk_tier_remove(DiskTier *tier, const PrefixKey *key) {

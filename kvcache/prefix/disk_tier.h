@@ -3,8 +3,9 @@
  * bytes, its record (when it was stored, last used, how large it is), and the keys by last use and by age.
  *
  * A file that is not as LMDB left it, whatever happened to it, is told from a good one by a child process that walks
- * through all of it: should LMDB run into a fault there, the child dies. Such a file is replaced by an empty one. After
- * that, bytes are checked by whoever gets them. */
+ * through all of it: should LMDB run into a fault there, the child dies. Such a file is replaced by an empty one. One
+ * that cannot be used for another reason, a full disk or a lock that is kept, stays as it is. After that, bytes are
+ * checked by whoever gets them. */
 #ifndef STOWKV_PREFIX_DISK_TIER_H
 #define STOWKV_PREFIX_DISK_TIER_H
 

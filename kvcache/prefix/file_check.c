@@ -6,90 +6,135 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { MOST_SECONDS = 60 }; /* of a walk: damaged pages may lead in a circle */
+enum { MOST_SECONDS = 60, DAMAGED = 255 }; /* what a child exits with is an errno, or this */
 
-static bool is_whole(MDB_env *env, const char *path) {
+static int is_whole(MDB_env *env, const char *path) {
     MDB_envinfo info;
     MDB_stat page;
     struct stat file;
-    return mdb_env_info(env, &info) == 0 && mdb_env_stat(env, &page) == 0 && stat(path, &file) == 0 &&
-           (size_t)file.st_size / page.ms_psize > info.me_last_pgno;
+    bool whole = mdb_env_info(env, &info) == 0 && mdb_env_stat(env, &page) == 0 && stat(path, &file) == 0 &&
+                 (size_t)file.st_size / page.ms_psize > info.me_last_pgno;
+    return whole ? 0 : MDB_CORRUPTED;
 }
 
-static bool reads_well(MDB_env *env, const PrefixTables *tables) {
-    MDB_txn *txn;
-    if (mdb_txn_begin(env, NULL, MDB_RDONLY, &txn) != 0)
-        return false;
-    int status = tables_check_free(env, txn, tables);
-    mdb_txn_abort(txn);
-    return status == 0;
+static void give_up_waiting(int signal_number) {
+    (void)signal_number;
+    _exit(EBUSY);
 }
 
-static bool writes_well(MDB_env *env, const PrefixTables *tables) {
+/* Waits for who writes, but not for ever. */
+static int begin_writing(MDB_env *env, MDB_txn **txn) {
+    alarm(MOST_SECONDS);
+    int status = mdb_txn_begin(env, NULL, 0, txn);
+    alarm(0);
+    return status;
+}
+
+static int open_waiting(MDB_env **env, PrefixTables *tables, const char *path, size_t map_bytes) {
+    alarm(MOST_SECONDS);
+    int status = tables_open(env, tables, path, map_bytes, false);
+    alarm(0);
+    return status;
+}
+
+static int check_reading(MDB_env *env, const PrefixTables *tables) {
     MDB_txn *txn;
-    if (mdb_txn_begin(env, NULL, 0, &txn) != 0)
-        return false;
-    int status = tables_check(txn, tables);
+    int status = mdb_txn_begin(env, NULL, MDB_RDONLY, &txn);
+    if (status != 0)
+        return status;
+    status = tables_check_free(env, txn, tables);
     mdb_txn_abort(txn);
-    return status == 0;
+    return status;
+}
+
+static int check_writing(MDB_env *env, const PrefixTables *tables) {
+    MDB_txn *txn;
+    int status = begin_writing(env, &txn);
+    if (status != 0)
+        return status;
+    status = tables_check(txn, tables);
+    mdb_txn_abort(txn);
+    return status;
 }
 
 /* The first commits, which change LMDB's list of free pages, are better made here. */
-static bool commits_well(MDB_env *env, const PrefixTables *tables) {
+static int check_commits(MDB_env *env, const PrefixTables *tables) {
     MDB_txn *txn;
-    for (int i = 0; i < 4; i++) {
-        if (mdb_txn_begin(env, NULL, 0, &txn) != 0)
-            return false;
-        if (tables_tick(txn, tables) != 0) {
+    int status = 0;
+    for (int i = 0; i < 4 && status == 0; i++) {
+        status = begin_writing(env, &txn);
+        if (status != 0)
+            return status;
+        status = tables_tick(txn, tables);
+        if (status == 0)
+            status = mdb_txn_commit(txn);
+        else
             mdb_txn_abort(txn);
-            return false;
-        }
-        if (mdb_txn_commit(txn) != 0)
-            return false;
     }
-    return true;
+    return status;
 }
 
-static bool walk(const char *path, size_t map_bytes) {
+static int walk(const char *path, size_t map_bytes) {
     MDB_env *env;
     PrefixTables tables;
-    if (tables_open(&env, &tables, path, map_bytes, false) != 0)
-        return false;
-    bool sound =
-        is_whole(env, path) && reads_well(env, &tables) && writes_well(env, &tables) && commits_well(env, &tables);
+    int status = open_waiting(&env, &tables, path, map_bytes);
+    if (status != 0)
+        return status;
+    status = is_whole(env, path);
+    if (status == 0)
+        status = check_reading(env, &tables);
+    if (status == 0)
+        status = check_writing(env, &tables);
+    if (status == 0)
+        status = check_commits(env, &tables);
     mdb_env_close(env);
-    return sound;
+    return status;
 }
 
-/* No core, no message of LMDB's, and no handler of the program's. */
+/* What a disk or its owner say: LMDB gives EIO where a write was cut short. Damaged pages lead to others, too, such as
+ * ENOMEM for a map of the size that they claim. */
+static bool is_no_damage(int status) {
+    static const int STATUSES[] = {ENOSPC, EDQUOT, EFBIG, EIO, EROFS, EACCES};
+    for (size_t i = 0; i < sizeof STATUSES / sizeof *STATUSES; i++)
+        if (status == STATUSES[i])
+            return true;
+    return false;
+}
+
+/* No core, no message of LMDB's, and no handler of the program's. Damaged pages may lead in a circle, so the time that
+ * it computes is bounded. */
 static void walk_alone(const char *path, size_t map_bytes) {
-    static const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGALRM};
+    static const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGXCPU};
     int nowhere = open("/dev/null", O_WRONLY);
     for (size_t i = 0; i < sizeof SIGNALS / sizeof *SIGNALS; i++)
         signal(SIGNALS[i], SIG_DFL);
+    signal(SIGXFSZ, SIG_IGN);
+    signal(SIGALRM, give_up_waiting);
     setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+    setrlimit(RLIMIT_CPU, &(struct rlimit){MOST_SECONDS, MOST_SECONDS});
     if (nowhere >= 0)
         dup2(nowhere, STDERR_FILENO);
-    alarm(MOST_SECONDS);
-    _exit(walk(path, map_bytes) ? 0 : 1);
+    int status = walk(path, map_bytes);
+    _exit(status == 0 || is_no_damage(status) ? status : DAMAGED);
 }
 
-bool prefix_file_is_sound(const char *path, size_t map_bytes) {
+int prefix_file_check(const char *path, size_t map_bytes) {
     int status;
     if (access(path, F_OK) != 0)
-        return true;
+        return 0;
     pid_t child = fork();
     if (child == 0)
         walk_alone(path, map_bytes);
     if (child < 0)
-        return true; /* cannot be told; most files are */
+        return 0; /* cannot be told; most files are sound */
     while (waitpid(child, &status, 0) < 0)
         if (errno != EINTR)
-            return false;
-    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+            return MDB_CORRUPTED;
+    return WIFEXITED(status) && WEXITSTATUS(status) != DAMAGED ? WEXITSTATUS(status) : MDB_CORRUPTED;
 }

@@ -130,11 +130,11 @@ static int drop_record(MDB_txn *txn, const PrefixTables *tables, const PrefixKey
     MDB_val id = value_of(key, sizeof *key), turn_key = value_of(turn, sizeof turn), old = value_of(&age, sizeof age);
     store_big_endian(turn, record->turn);
     int status = mdb_del(txn, tables->record, &id, NULL);
-    if (status == 0 || status == MDB_NOTFOUND)
+    if (status == 0)
         status = mdb_del(txn, tables->used, &turn_key, NULL);
-    if (status == 0 || status == MDB_NOTFOUND)
+    if (status == 0)
         status = mdb_del(txn, tables->age, &old, NULL);
-    return status == MDB_NOTFOUND ? 0 : status;
+    return tables_must_have(status);
 }
 
 static int next_turn(MDB_txn *txn, const PrefixTables *tables, uint64_t *out) {
@@ -168,13 +168,11 @@ int tables_remove(MDB_txn *txn, const PrefixTables *tables, const PrefixKey *key
     MDB_val id = value_of(key, sizeof *key);
     int status = tables_record(txn, tables, key, &record);
     if (status != 0)
-        return status == MDB_NOTFOUND ? 0 : status;
+        return status;
     status = drop_record(txn, tables, key, &record);
     if (status == 0)
-        status = mdb_del(txn, tables->data, &id, NULL);
-    if (status != 0 && status != MDB_NOTFOUND)
-        return status;
-    return add_to_total(txn, tables, -1, record.size_bytes);
+        status = tables_must_have(mdb_del(txn, tables->data, &id, NULL));
+    return status == 0 ? add_to_total(txn, tables, -1, record.size_bytes) : status;
 }
 
 int tables_add(MDB_txn *txn, const PrefixTables *tables, const PrefixItem *item, uint64_t now) {
@@ -183,7 +181,7 @@ int tables_add(MDB_txn *txn, const PrefixTables *tables, const PrefixItem *item,
     EntryRecord record = {now, 0, item->size_bytes};
     uint64_t checksum = prefix_checksum(&item->key, item->bytes, item->size_bytes);
     int status = tables_remove(txn, tables, &item->key);
-    if (status == 0)
+    if (status == 0 || status == MDB_NOTFOUND)
         status = mdb_put(txn, tables->data, &id, &place, MDB_RESERVE);
     if (status != 0)
         return status;

@@ -32,7 +32,14 @@ int tables_find(MDB_txn *txn, const PrefixTables *tables, const PrefixKey *key, 
 int tables_total(MDB_txn *txn, const PrefixTables *tables, uint64_t *out);
 
 int tables_add(MDB_txn *txn, const PrefixTables *tables, const PrefixItem *item, uint64_t now);
-int tables_remove(MDB_txn *txn, const PrefixTables *tables, const PrefixKey *key); /* what is not there is fine */
+
+/* MDB_NOTFOUND where it is not there, MDB_CORRUPTED where a part of it is not. */
+int tables_remove(MDB_txn *txn, const PrefixTables *tables, const PrefixKey *key);
+
+/* The status for a row that another table says is there. */
+static inline int tables_must_have(int status) {
+    return status == MDB_NOTFOUND ? MDB_CORRUPTED : status;
+}
 
 /* The entry was used; `created` not 0: and is as good as stored then. MDB_NOTFOUND where it is not there. */
 int tables_touch(MDB_txn *txn, const PrefixTables *tables, const PrefixKey *key, uint64_t created);
