@@ -114,19 +114,27 @@ static void choose_codecs(Search *s, KvRotation rotation) {
     }
 }
 
-/* Of an encoded side of a layer: all that it takes, or its records alone. */
-static size_t side_bytes(const Search *s, const KvLayerLayout *layer, KvSide side, const KvShape *shape) {
+/* Of an encoded side of a layer: all that it takes, or the records that it holds once the context is full. */
+static size_t side_bytes(const Search *s, const KvLayerLayout *layer, KvSide side, size_t n_groups) {
     const KvStore *store = &layer->stores[KV_FIRST_ENCODED];
-    const KvArray *array = store->array;
     if (s->budget->unit == KV_BUDGET_BITS)
-        return array[side].n_slots * array[side].slot_bytes * shape->n_kv_heads;
-    size_t keys = array[KV_VALUES].offset - array[KV_KEYS].offset;
+        return n_groups * store->array[side].slot_bytes * s->shape->n_kv_heads;
+    size_t keys = store->array[KV_VALUES].offset - store->array[KV_KEYS].offset;
     return side == KV_KEYS ? keys + layer->moments_bytes : store->bytes - keys;
 }
 
-/* A layer that looks back on no more than its window has no encoded tier. */
-static bool is_encoded(const KvLayerLayout *layer) {
-    return layer->n_stores > KV_FIRST_ENCODED;
+static void count_layer(Search *s, const KvCacheLayout *layout, size_t index, size_t way) {
+    const KvLayerLayout *layer = &layout->layers[index];
+    if (s->budget->unit != KV_BUDGET_BITS)
+        s->fixed += layer->stores[KV_SINK].bytes + layer->stores[KV_TIER(0)].bytes;
+    if (layer->n_stores <= KV_FIRST_ENCODED) /* it looks back on no more than its window */
+        return;
+    KvPlan plan = kvcache_layer_plan(layout, index, s->shape->n_ctx);
+    size_t n_tokens = kv_store_held(&plan, KV_FIRST_ENCODED);
+    s->elements += KV_SIDES * n_tokens * s->shape->n_kv_heads * s->shape->head_dim;
+    for (KvSide side = 0; side < KV_SIDES; side++)
+        s->bytes[part_of(s, index, side) * s->n_ways + way] +=
+            side_bytes(s, layer, side, n_tokens / layout->policy.group);
 }
 
 static int count_bytes(Search *s, size_t way, Error *error) {
@@ -135,18 +143,8 @@ static int count_bytes(Search *s, size_t way, Error *error) {
     if (kvcache_layout_open(&layout, s->shape, &policy, s->form, error) < 0)
         return error->code;
     s->fixed = s->elements = 0;
-    for (size_t i = 0; i < s->shape->n_layers; i++) {
-        const KvLayerLayout *layer = &layout.layers[i];
-        if (s->budget->unit != KV_BUDGET_BITS)
-            s->fixed += layer->stores[KV_SINK].bytes + layer->stores[KV_TIER(0)].bytes;
-        if (!is_encoded(layer))
-            continue;
-        const KvStore *store = &layer->stores[KV_FIRST_ENCODED];
-        s->elements +=
-            KV_SIDES * store->array[KV_KEYS].n_slots * store->slot_tokens * s->shape->n_kv_heads * s->shape->head_dim;
-        for (KvSide side = 0; side < KV_SIDES; side++)
-            s->bytes[part_of(s, i, side) * s->n_ways + way] += side_bytes(s, layer, side, s->shape);
-    }
+    for (size_t i = 0; i < s->shape->n_layers; i++)
+        count_layer(s, &layout, i, way);
     kvcache_layout_close(&layout);
     return 0;
 }
