@@ -3,12 +3,8 @@
  * back as their codecs make them. */
 #include "base/half.h"
 #include "base/random.h"
-#include "base/simd/detect.h"
-#include "cpu/backend.h"
-#include "kvcache/policy_text.h"
 #include "kvcache/prefix_cache.h"
-#include "model/model.h"
-#include "tests/fixture_files.h"
+#include "tests/tiny_model.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -19,10 +15,8 @@
 
 #include <cmocka.h>
 
-enum { N_TOKENS = 300, N_CTX = 320, N_VOCAB = 96, N_BATCH = 32 };
+enum { N_TOKENS = TINY_TOKENS, N_CTX = 320, N_VOCAB = TINY_VOCAB, N_BATCH = 32 };
 
-static Model model;
-static int32_t tokens[N_TOKENS];
 static char folder[64];
 static uint64_t fake_now = 1000;
 
@@ -49,14 +43,6 @@ static PrefixCache *open_prefixes(bool on_disk, size_t memory_bytes, bool clear)
     if (prefix_cache_open(&prefixes, &options, &error) < 0)
         fail_msg("%s", error.message);
     return prefixes;
-}
-
-static void open_context(Context *context, const char *policy, size_t n_ctx) {
-    KvPolicy parsed = kv_policy_full();
-    Error error = {0};
-    if (kv_policy_parse(policy, &parsed, &error) < 0 ||
-        context_open(context, &model, &parsed, n_ctx, N_BATCH, &error) < 0)
-        fail_msg("%s", error.message);
 }
 
 /* Reads the ids that the cache does not hold yet; their logits go to `logits` (n_tokens, N_VOCAB), unless NULL. With
@@ -89,25 +75,25 @@ static void check_restored(const char *policy, bool on_disk) {
     Context context;
     PrefixRestored restored;
     PrefixCache *prefixes = open_prefixes(on_disk, on_disk ? 0 : 8 << 20, true);
-    open_context(&context, policy, N_CTX);
-    read_tokens(&context, tokens, 200, expected, prefixes, policy);
+    tiny_model_context(&context, policy, N_CTX, N_BATCH);
+    read_tokens(&context, tiny_tokens, 200, expected, prefixes, policy);
     context_clear(&context);
-    read_tokens(&context, tokens, N_TOKENS, expected, NULL, NULL);
+    read_tokens(&context, tiny_tokens, N_TOKENS, expected, NULL, NULL);
     context_close(&context);
     if (on_disk) {
         prefix_cache_close(prefixes);
         prefixes = open_prefixes(true, 0, false);
     }
-    open_context(&context, policy, N_CTX + 32);
+    tiny_model_context(&context, policy, N_CTX + 32, N_BATCH);
     static const size_t LENGTHS[][2] = {{20, 0}, {32, 0}, {33, 32}, {100, 96}, {199, 192}, {200, 200}, {300, 200}};
     for (size_t i = 0; i < sizeof LENGTHS / sizeof *LENGTHS; i++) {
         size_t n = LENGTHS[i][0];
-        assert_int_equal(restore(prefixes, &context, tokens, n, policy, last, &restored), LENGTHS[i][1]);
+        assert_int_equal(restore(prefixes, &context, tiny_tokens, n, policy, last, &restored), LENGTHS[i][1]);
         assert_int_equal(context.cache.n_tokens, LENGTHS[i][1]);
         assert_int_equal(restored.has_logits, n == 200);
         if (n == 200)
             assert_memory_equal(last, expected + 199 * N_VOCAB, sizeof last);
-        read_tokens(&context, tokens, n, logits, NULL, NULL);
+        read_tokens(&context, tiny_tokens, n, logits, NULL, NULL);
         size_t from = LENGTHS[i][1] * N_VOCAB;
         if (memcmp(logits + from, expected + from, (n * N_VOCAB - from) * sizeof *logits) != 0)
             fail_msg("%s: other logits behind %zu restored tokens", policy, LENGTHS[i][1]);
@@ -139,11 +125,11 @@ static void test_shared_beginnings(void **state) {
     PrefixCacheStats first, second;
     const char *policy = "block=32,f16:0,int8:*";
     PrefixCache *prefixes = open_prefixes(false, 8 << 20, true);
-    memcpy(other, tokens, sizeof other);
+    memcpy(other, tiny_tokens, sizeof other);
     for (size_t i = 140; i < N_TOKENS; i++)
         other[i] = (other[i] + 1) % N_VOCAB;
-    open_context(&context, policy, N_CTX);
-    read_tokens(&context, tokens, 160, NULL, prefixes, policy);
+    tiny_model_context(&context, policy, N_CTX, N_BATCH);
+    read_tokens(&context, tiny_tokens, 160, NULL, prefixes, policy);
     prefix_cache_stats(prefixes, &first);
     assert_int_equal(restore(prefixes, &context, other, 160, policy, NULL, &restored), 128);
     read_tokens(&context, other, 160, NULL, prefixes, policy);
@@ -185,7 +171,7 @@ static void damage_file(uint8_t wanted) {
 static void expect_miss(PrefixCache *prefixes, Context *context, const char *identity, PrefixMiss expected,
                         const char *words) {
     PrefixRestored restored;
-    assert_int_equal(restore(prefixes, context, tokens, 97, identity, NULL, &restored), 0);
+    assert_int_equal(restore(prefixes, context, tiny_tokens, 97, identity, NULL, &restored), 0);
     assert_int_equal(restored.miss, expected);
     if (strstr(restored.reason, words) == NULL)
         fail_msg("\"%s\" has no \"%s\"", restored.reason, words);
@@ -197,15 +183,15 @@ static void test_misses(void **state) {
     Context context;
     PrefixCacheStats stats;
     PrefixCache *prefixes = open_prefixes(true, 0, true);
-    open_context(&context, "sink=4,f16:32,int8:*", N_CTX);
+    tiny_model_context(&context, "sink=4,f16:32,int8:*", N_CTX, N_BATCH);
     expect_miss(prefixes, &context, "model 1\npolicy a", MISS_ABSENT, "no beginning");
-    read_tokens(&context, tokens, 96, NULL, prefixes, "model 1\npolicy a");
+    read_tokens(&context, tiny_tokens, 96, NULL, prefixes, "model 1\npolicy a");
     expect_miss(prefixes, &context, "model 2\npolicy a", MISS_IDENTITY, "is of model 1, this run of model 2");
     expect_miss(prefixes, &context, "model 1\npolicy b", MISS_IDENTITY, "is of policy a, this run of policy b");
     fake_now += 1000;
     expect_miss(prefixes, &context, "model 1\npolicy a", MISS_EXPIRED, "expired");
     context_clear(&context);
-    read_tokens(&context, tokens, 96, NULL, prefixes, "model 1\npolicy a");
+    read_tokens(&context, tiny_tokens, 96, NULL, prefixes, "model 1\npolicy a");
     prefix_cache_close(prefixes);
     damage_file(0x55);
     prefixes = open_prefixes(true, 0, false);
@@ -245,8 +231,8 @@ static void test_a_miss_leaves_nothing(void **state) {
     Context context;
     Error error = {0};
     PrefixCache *prefixes = open_prefixes(true, 0, true);
-    open_context(&context, policy, N_CTX);
-    read_tokens(&context, tokens, N_TOKENS, expected, prefixes, policy);
+    tiny_model_context(&context, policy, N_CTX, N_BATCH);
+    read_tokens(&context, tiny_tokens, N_TOKENS, expected, prefixes, policy);
     prefix_cache_close(prefixes);
     size_t n = kv_pieces(&context.cache.layout, N_TOKENS, pieces), i = 0;
     while (i < n && (pieces[i].rule != 1 || pieces[i].store != KV_SINK))
@@ -256,7 +242,7 @@ static void test_a_miss_leaves_nothing(void **state) {
     damage_piece(bytes, pieces[i].size_bytes);
     prefixes = open_prefixes(true, 0, false);
     expect_miss(prefixes, &context, policy, MISS_EVICTED, "evicted"); /* once it was found damaged, it was removed */
-    read_tokens(&context, tokens, N_TOKENS, logits, NULL, NULL);
+    read_tokens(&context, tiny_tokens, N_TOKENS, logits, NULL, NULL);
     assert_memory_equal(logits, expected, sizeof logits);
     context_close(&context);
     prefix_cache_close(prefixes);
@@ -269,11 +255,11 @@ static void test_evicted_pieces(void **state) {
     PrefixRestored restored;
     PrefixCache *prefixes = open_prefixes(false, 200000, true);
     PrefixCacheStats stats;
-    open_context(&context, "f16:*", N_CTX);
-    read_tokens(&context, tokens, 256, NULL, prefixes, "f16:*");
+    tiny_model_context(&context, "f16:*", N_CTX, N_BATCH);
+    read_tokens(&context, tiny_tokens, 256, NULL, prefixes, "f16:*");
     prefix_cache_stats(prefixes, &stats);
     assert_true(stats.store.memory_evicted > 0 && stats.store.memory_bytes <= 200000);
-    assert_int_equal(restore(prefixes, &context, tokens, 257, "f16:*", NULL, &restored), 0);
+    assert_int_equal(restore(prefixes, &context, tiny_tokens, 257, "f16:*", NULL, &restored), 0);
     assert_int_equal(restored.miss, MISS_EVICTED);
     context_close(&context);
     prefix_cache_close(prefixes);
@@ -302,22 +288,22 @@ static void check_tensors(KvCodecId id, bool rotated, double least, double most)
     PrefixTensors shape = {TENSOR_TOKENS, TENSOR_HEADS, TENSOR_DIM, id, id, rotated};
     PrefixCache *prefixes = open_prefixes(true, 1 << 20, true);
     Error error = {0};
-    assert_int_equal(prefix_cache_put_layers(prefixes, "any", tokens, &shape, TENSOR_LAYERS, &keys[0][0][0][0],
+    assert_int_equal(prefix_cache_put_layers(prefixes, "any", tiny_tokens, &shape, TENSOR_LAYERS, &keys[0][0][0][0],
                                              &values[0][0][0][0], &error),
                      0);
     prefix_cache_close(prefixes);
     prefixes = open_prefixes(true, 1 << 20, false);
-    assert_true(prefix_cache_get_layers(prefixes, "any", tokens, &shape, TENSOR_LAYERS, &k[0][0][0][0], v));
+    assert_true(prefix_cache_get_layers(prefixes, "any", tiny_tokens, &shape, TENSOR_LAYERS, &k[0][0][0][0], v));
     size_t n = sizeof k / sizeof(float);
     double of_keys = relative_error(&keys[0][0][0][0], &k[0][0][0][0], n);
     double of_values = relative_error(&values[0][0][0][0], v, n);
     if (of_keys < least || of_keys > most || of_values < least || of_values > most)
         fail_msg("%s: errors %g and %g", kv_codec_name(kv_codec(id)), of_keys, of_values);
-    assert_true(prefix_cache_get_layer(prefixes, "any", tokens, &shape, 1, &k[0][0][0][0], v));
+    assert_true(prefix_cache_get_layer(prefixes, "any", tiny_tokens, &shape, 1, &k[0][0][0][0], v));
     assert_true(relative_error(&keys[1][0][0][0], &k[0][0][0][0], n / TENSOR_LAYERS) <= most);
-    assert_false(prefix_cache_get_layer(prefixes, "any", tokens, &shape, TENSOR_LAYERS, &k[0][0][0][0], v));
-    assert_false(prefix_cache_get_layer(prefixes, "other", tokens, &shape, 1, &k[0][0][0][0], v));
-    assert_false(prefix_cache_get_layer(prefixes, "any", tokens + 1, &shape, 1, &k[0][0][0][0], v));
+    assert_false(prefix_cache_get_layer(prefixes, "any", tiny_tokens, &shape, TENSOR_LAYERS, &k[0][0][0][0], v));
+    assert_false(prefix_cache_get_layer(prefixes, "other", tiny_tokens, &shape, 1, &k[0][0][0][0], v));
+    assert_false(prefix_cache_get_layer(prefixes, "any", tiny_tokens + 1, &shape, 1, &k[0][0][0][0], v));
     prefix_cache_close(prefixes);
 }
 
@@ -336,27 +322,16 @@ static void test_tensors(void **state) {
 }
 
 static int open_model(void **state) {
-    (void)state;
-    Error error = {0};
-    Backend *backend;
-    uint64_t random = 1;
-    for (size_t i = 0; i < N_TOKENS; i++)
-        tokens[i] = (int32_t)random_below(&random, N_VOCAB);
     snprintf(folder, sizeof folder, "/tmp/stowkv-prefix-XXXXXX");
-    if (mkdtemp(folder) == NULL || cpu_backend_open(&backend, cpu_best_simd_level(), 2, &error) < 0 ||
-        model_open(&model, fixture_path("STOWKV_FIXTURES", "models/f32.gguf"), backend, &error) < 0)
-        fail_msg("%s", error.message);
-    return 0;
+    return mkdtemp(folder) == NULL || tiny_model_open(state);
 }
 
 static int close_model(void **state) {
-    (void)state;
     char lock[160];
     snprintf(lock, sizeof lock, "%s-lock", file_path());
     unlink(lock);
     unlink(file_path());
-    model_close(&model);
-    return rmdir(folder);
+    return tiny_model_close(state) || rmdir(folder);
 }
 
 int main(void) {

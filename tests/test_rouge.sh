@@ -414,25 +414,6 @@ test_usage_errors() {
     done
 }
 
-# A flag that the parser knows complains about a value that is missing, or about one too many.
-test_help() {
-    local flag argument
-    run --help
-    expect_status '--help' 0
-    check 'a usage line' stdout_has '^Usage: rouge '
-    run --version
-    check '--version' stdout_has '^stowkv [0-9]+\.[0-9]+\.[0-9]+$'
-    while read -r flag argument; do
-        if [ -n "$argument" ]; then
-            run "$flag"
-            check "$flag of --help takes a value" failed_cleanly 2 "$flag: needs a value"
-        else
-            run "$flag=1"
-            check "$flag of --help takes no value" failed_cleanly 2 "$flag: takes no value"
-        fi
-    done < <("$program" --help | grep -o '^  --[a-z_]* *[A-Z]*')
-}
-
 # ---- A checkpoint with a chat template
 
 test_chat() {

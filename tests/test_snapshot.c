@@ -1,13 +1,8 @@
 /* Snapshots of caches: a run that goes on from the pieces of another gives the logits of one that was never
  * interrupted, bit for bit, in every mode, wherever it was cut; and prompts that begin alike share pieces. */
 #include "base/random.h"
-#include "base/simd/detect.h"
-#include "cpu/backend.h"
 #include "kvcache/codec/weave.h"
-#include "kvcache/policy_text.h"
-#include "kvcache/snapshot.h"
-#include "model/model.h"
-#include "tests/fixture_files.h"
+#include "tests/tiny_model.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,7 +13,7 @@
 
 #include <cmocka.h>
 
-enum { N_TOKENS = 300, N_CTX = 320, N_VOCAB = 96 };
+enum { N_TOKENS = TINY_TOKENS, N_CTX = 320, N_VOCAB = TINY_VOCAB };
 
 static const char *const POLICIES[] = {
     "f16:*",
@@ -34,30 +29,12 @@ static const char *const POLICIES[] = {
     "@1-1:sink=16,f16:32,int8:*;@*:sink=7,f16:16,q8_0:64",
 };
 
-static Model model;
-static int32_t tokens[N_TOKENS];
-
-static KvPolicy policy_of(const char *text) {
-    KvPolicy policy = kv_policy_full();
-    Error error = {0};
-    if (kv_policy_parse(text, &policy, &error) < 0)
-        fail_msg("%s", error.message);
-    return policy;
-}
-
-static void open_context(Context *context, const char *policy, size_t n_ctx, size_t n_batch) {
-    KvPolicy parsed = policy_of(policy);
-    Error error = {0};
-    if (context_open(context, &model, &parsed, n_ctx, n_batch, &error) < 0)
-        fail_msg("%s: %s", policy, error.message);
-}
-
 /* Reads tokens [begin, end) and keeps their logits. */
 static void read_tokens(Context *context, size_t begin, size_t end, float *logits) {
     Error error = {0};
     while (begin < end) {
         size_t n = context_batch(context, end - begin);
-        if (forward(context, tokens + begin, n, LOGITS_ALL, &error) < 0)
+        if (forward(context, tiny_tokens + begin, n, LOGITS_ALL, &error) < 0)
             fail_msg("%s", error.message);
         memcpy(logits + begin * N_VOCAB, context->logits, n * N_VOCAB * sizeof *logits);
         begin += n;
@@ -100,11 +77,11 @@ static void free_saved(Saved *saved) {
 static void check_cut(const char *policy, size_t at, size_t n_batch, const float *expected) {
     static float logits[N_TOKENS * N_VOCAB];
     Context first, second;
-    open_context(&first, policy, N_CTX, n_batch);
+    tiny_model_context(&first, policy, N_CTX, n_batch);
     read_tokens(&first, 0, at, logits);
     Saved saved = save(&first.cache);
     context_close(&first);
-    open_context(&second, policy, N_CTX + 64, n_batch);
+    tiny_model_context(&second, policy, N_CTX + 64, n_batch);
     read_tokens(&second, N_TOKENS / 2, N_TOKENS, logits);
     memset(second.cache.memory, 0xff, kvcache_bytes(&second.cache)); /* NaN wherever nothing is loaded */
     load(&second.cache, &saved);
@@ -122,7 +99,7 @@ static void test_cuts(void **state) {
     static const size_t CUTS[] = {1, 3, 16, 48, 96, 97, 144, 192, 287};
     for (size_t p = 0; p < sizeof POLICIES / sizeof *POLICIES; p++) {
         Context whole;
-        open_context(&whole, POLICIES[p], N_CTX, 48);
+        tiny_model_context(&whole, POLICIES[p], N_CTX, 48);
         read_tokens(&whole, 0, N_TOKENS, expected);
         context_close(&whole);
         for (size_t c = 0; c < sizeof CUTS / sizeof *CUTS; c++)
@@ -137,7 +114,7 @@ static void test_pieces_are_the_ledger(void **state) {
     static float logits[N_TOKENS * N_VOCAB];
     for (size_t p = 0; p < sizeof POLICIES / sizeof *POLICIES; p++) {
         Context context;
-        open_context(&context, POLICIES[p], N_CTX, 48);
+        tiny_model_context(&context, POLICIES[p], N_CTX, 48);
         for (size_t n = 0; n < N_TOKENS; n += 37) {
             if (n > 0)
                 read_tokens(&context, n - 37, n, logits);
@@ -159,7 +136,7 @@ static void test_longer_states_share_pieces(void **state) {
     (void)state;
     static float logits[N_TOKENS * N_VOCAB];
     Context context;
-    open_context(&context, "sink=16,f16:32,int8:64,q4_0:*", N_CTX, 48);
+    tiny_model_context(&context, "sink=16,f16:32,int8:64,q4_0:*", N_CTX, 48);
     read_tokens(&context, 0, 240, logits);
     Saved early = save(&context.cache);
     read_tokens(&context, 240, 300, logits);
@@ -186,17 +163,17 @@ static void check_common_pieces(const char *policy, size_t n_common) {
     static float logits[N_TOKENS * N_VOCAB];
     int32_t kept[N_TOKENS];
     Saved saved[2];
-    memcpy(kept, tokens, sizeof kept);
+    memcpy(kept, tiny_tokens, sizeof kept);
     for (size_t i = 0; i < 2; i++) {
         Context context;
-        open_context(&context, policy, N_CTX, 48);
+        tiny_model_context(&context, policy, N_CTX, 48);
         for (size_t t = n_common; t < N_TOKENS; t++)
-            tokens[t] = (kept[t] + (int32_t)i * 7) % N_VOCAB;
+            tiny_tokens[t] = (kept[t] + (int32_t)i * 7) % N_VOCAB;
         read_tokens(&context, 0, N_TOKENS, logits);
         saved[i] = save(&context.cache);
         context_close(&context);
     }
-    memcpy(tokens, kept, sizeof kept);
+    memcpy(tiny_tokens, kept, sizeof kept);
     size_t n_decided = 0;
     const uint8_t *a = saved[0].bytes, *b = saved[1].bytes;
     for (size_t i = 0; i < saved[0].n_pieces; a += saved[0].pieces[i].size_bytes, b += saved[0].pieces[i++].size_bytes)
@@ -221,7 +198,7 @@ static void test_what_decides_a_piece(void **state) {
 
 static char *identity(const char *policy, size_t n_ctx, const char *computed_by) {
     Context context;
-    open_context(&context, policy, n_ctx, 0);
+    tiny_model_context(&context, policy, n_ctx, 0);
     char *text = kv_state_identity(&context.cache.layout, computed_by);
     context_close(&context);
     return text;
@@ -281,25 +258,6 @@ static void test_version(void **state) {
     assert_int_equal(hash, 0x742fc91c76c7ee93);
 }
 
-static int open_model(void **state) {
-    (void)state;
-    Error error = {0};
-    Backend *backend;
-    uint64_t random = 1;
-    for (size_t i = 0; i < N_TOKENS; i++)
-        tokens[i] = (int32_t)random_below(&random, N_VOCAB);
-    if (cpu_backend_open(&backend, cpu_best_simd_level(), 2, &error) < 0 ||
-        model_open(&model, fixture_path("STOWKV_FIXTURES", "models/f32.gguf"), backend, &error) < 0)
-        fail_msg("%s", error.message);
-    return 0;
-}
-
-static int close_model(void **state) {
-    (void)state;
-    model_close(&model);
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuts),
@@ -309,5 +267,5 @@ int main(void) {
         cmocka_unit_test(test_identity),
         cmocka_unit_test(test_version),
     };
-    return cmocka_run_group_tests(tests, open_model, close_model);
+    return cmocka_run_group_tests(tests, tiny_model_open, tiny_model_close);
 }
