@@ -110,8 +110,23 @@ test_refusals() {
     check 'and a text' failed_cleanly 2 '--text_file is required'
 }
 
+# One that comes with the program, found by the model's fingerprint.
+test_smollm2() {
+    if [ ! -r "${STOWKV_SMOLLM2:-}" ]; then
+        skip_loudly 'the calibration of SmolLM2; STOWKV_SMOLLM2 names no checkpoint'
+        return
+    fi
+    ln -s "$STOWKV_SMOLLM2" "$work/alone.gguf" # nothing is beside it
+    program=$STOWKV_BUILD/generate
+    run --checkpoint_path "$work/alone.gguf" --plan_memory --kv_budget 30% --n_ctx 2048 --json "$work/result.json"
+    expect_status 'SmolLM2 in 30 %' 0
+    check 'within the budget' is_at_most "$(json_number kv_bytes)" $((30 * 3 * 64 * 2 * 2 * 2048 * 3 / 10))
+    program=$STOWKV_BUILD/calibrate
+}
+
 test_calibration
 test_budgets
 test_refusals
+test_smollm2
 test_help
 finish
