@@ -76,7 +76,6 @@ typedef struct Search {
     size_t *ways;    /* (n_parts) */
     size_t fixed;    /* bytes that no codec changes: sinks and windows, where the budget counts them */
     size_t elements; /* of tokens that are encoded */
-    size_t most;     /* bytes for all parts together */
 } Search;
 
 static size_t part_of(const Search *s, size_t layer, KvSide side) {
@@ -289,8 +288,10 @@ static int refuse(const Search *s, const KvBudgetPolicy *smallest, Error *error)
 static int find_policy(Search *s, KvBudgetPolicy *out, Error *error) {
     static const KvRotation ROTATIONS[] = {KV_ROTATE_ON, KV_ROTATE_VALUES, KV_ROTATE_KEYS, KV_ROTATE_OFF};
     bool fits = false;
-    if (try_full(s, &fits, out, error) < 0 || fits)
+    if (try_full(s, &fits, out, error) < 0)
         return error->code;
+    if (fits)
+        return 0;
     *out = (KvBudgetPolicy){0};
     for (size_t i = 0; i < sizeof ROTATIONS / sizeof *ROTATIONS; i++)
         if ((s->preset->rotation == KV_ROTATE_AUTO || s->preset->rotation == ROTATIONS[i]) &&

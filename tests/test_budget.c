@@ -1,6 +1,6 @@
-/* Budgets for the cache: the allocation against all allocations there are and against a Lagrangian one, policies against
- * the ledger of the cache that they make, to the byte, the text of a budget, and calibrations as files, whole and
- * damaged. */
+/* Budgets for the cache: the allocation against all allocations there are and against a Lagrangian one, policies
+ * against the ledger of the cache that they make, to the byte, the text of a budget, and calibrations as files, whole
+ * and damaged. */
 #include "base/random.h"
 #include "kvcache/allocation.h"
 #include "kvcache/budget.h"
@@ -56,7 +56,8 @@ static double least_harm(size_t budget) {
     return least;
 }
 
-/* Each part for itself where a byte has a price: no allocation of no more bytes does less harm. Of equals the larger. */
+/* Each part for itself where a byte has a price: no allocation of no more bytes does less harm. Of equals the larger.
+ */
 static void allocate_at_price(double price, size_t ways[N_PARTS]) {
     for (size_t p = 0; p < N_PARTS; p++) {
         ways[p] = 0;
@@ -119,15 +120,22 @@ static void test_text(void **state) {
         const char *text;
         KvBudgetUnit unit;
         double amount;
-    } GOOD[] = {{"400MB", KV_BUDGET_BYTES, 4e8},         {"380MiB", KV_BUDGET_BYTES, 380. * 1048576},
-                {"0.5GB", KV_BUDGET_BYTES, 5e8},         {"1B", KV_BUDGET_BYTES, 1},
-                {"2kB", KV_BUDGET_BYTES, 2000},          {"2KiB", KV_BUDGET_BYTES, 2048},
-                {"1.5TiB", KV_BUDGET_BYTES, 1.5 * (1ull << 40)}, {"30%", KV_BUDGET_SHARE, 0.3},
-                {"100%", KV_BUDGET_SHARE, 1},            {"4.3b", KV_BUDGET_BITS, 4.3},
+    } GOOD[] = {{"400MB", KV_BUDGET_BYTES, 4e8},
+                {"380MiB", KV_BUDGET_BYTES, 380. * 1048576},
+                {"0.5GB", KV_BUDGET_BYTES, 5e8},
+                {"1B", KV_BUDGET_BYTES, 1},
+                {"2kB", KV_BUDGET_BYTES, 2000},
+                {"2KiB", KV_BUDGET_BYTES, 2048},
+                {"1.5TiB", KV_BUDGET_BYTES, 1.5 * (1ull << 40)},
+                {"30%", KV_BUDGET_SHARE, 0.3},
+                {"100%", KV_BUDGET_SHARE, 1},
+                {"4.3b", KV_BUDGET_BITS, 4.3},
                 {"16b", KV_BUDGET_BITS, 16}};
-    static const char *const BAD[] = {"",      "b",    "4",      "4 b",  "-4b",   "+4b", "4e1b", "0b",  "0.0%",   "0MB",
-                                      "16.1b", "101%", "400mb",  "4bb",  "4.b",   ".4b", "4,3b", "nanb", "infMB", "0x4b",
-                                      "1000000000000000000000000MB", "4%%", "MB", "4.3.1b", "4\xc3\xa9"};
+    static const char *const BAD[] = {
+        "",    "b",    "4",      "4 b",      "-4b",   "+4b",   "4e1b",
+        "0b",  "0.0%", "0MB",    "16.1b",    "101%",  "400mb", "4bb",
+        "4.b", ".4b",  "4,3b",   "nanb",     "infMB", "0x4b",  "1000000000000000000000000MB",
+        "4%%", "MB",   "4.3.1b", "4\xc3\xa9"};
     KvBudget budget;
     for (size_t i = 0; i < sizeof GOOD / sizeof *GOOD; i++) {
         Error error = {0};
@@ -209,7 +217,8 @@ static KvPolicy changed(const KvPolicy *policy, size_t layer, KvSide side, KvCod
     return other;
 }
 
-/* The same with an encoded tier in each layer, of FP16 where the policy has none, so that all layers count in the mean. */
+/* The same with an encoded tier in each layer, of FP16 where the policy has none, so that all layers count in the mean.
+ */
 static KvPolicy with_tiers(const KvPolicy *policy, const KvPolicy *preset) {
     KvPolicy other = *policy;
     for (size_t i = 0; i < other.n_rules; i++)
@@ -220,8 +229,8 @@ static KvPolicy with_tiers(const KvPolicy *policy, const KvPolicy *preset) {
     return other;
 }
 
-/* No codec of one layer alone could be a better one within the budget; but for a layer that is all FP16, which takes less
- * than its two sides were counted. */
+/* No codec of one layer alone could be a better one within the budget; but for a layer that is all FP16, which takes
+ * less than its two sides were counted. */
 static void check_nothing_fits(const Calibration *c, const KvShape *shape, const KvBudgetPolicy *found, size_t budget) {
     double bits;
     for (size_t i = 0; i < found->policy.n_rules; i++)
@@ -266,7 +275,8 @@ static void check_budget(const Calibration *c, const KvShape *shape, const KvPol
     for (size_t layer = 0; layer < shape->n_layers; layer++)
         harm += harm_in(c, &found.policy, layer);
     assert_true(fabs(harm - found.harm) <= 1e-9 * harm + 1e-15);
-    assert_true(preset->rotation == KV_ROTATE_AUTO || kv_policy_is_full(&found.policy) || found.policy.rotation == preset->rotation);
+    assert_true(preset->rotation == KV_ROTATE_AUTO || kv_policy_is_full(&found.policy) ||
+                found.policy.rotation == preset->rotation);
     check_text(&found.policy);
     if (most_bytes < SIZE_MAX && shape->n_layers <= KV_MAX_RULES / 2)
         check_nothing_fits(c, shape, &found, most_bytes);
@@ -327,8 +337,7 @@ static void test_refusals(void **state) {
         KvBudgetPolicy found;
         Error error = {0};
         assert_int_equal(kv_budget_parse(CASES[i].budget, &budget, &error), 0);
-        assert_int_equal(
-            kv_budget_policy(&budget, &preset, &shape, &form, &c.harms, &found, &error), ERROR_ARGUMENT);
+        assert_int_equal(kv_budget_policy(&budget, &preset, &shape, &form, &c.harms, &found, &error), ERROR_ARGUMENT);
         if (strstr(error.message, CASES[i].message) == NULL)
             fail_msg("%s: %s", CASES[i].budget, error.message);
     }
@@ -442,8 +451,9 @@ static void test_damaged_files(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_allocation), cmocka_unit_test(test_sizes_at_the_limit), cmocka_unit_test(test_text),
-        cmocka_unit_test(test_policies),   cmocka_unit_test(test_refusals),           cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_allocation),    cmocka_unit_test(test_sizes_at_the_limit),
+        cmocka_unit_test(test_text),          cmocka_unit_test(test_policies),
+        cmocka_unit_test(test_refusals),      cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_damaged_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

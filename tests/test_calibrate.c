@@ -1,5 +1,5 @@
-/* What calibration measures: errors of layers against sums in double over the outputs of attention in caches that have the
- * policy in one layer alone, and harms against divergences of such caches. */
+/* What calibration measures: errors of layers against sums in double over the outputs of attention in caches that have
+ * the policy in one layer alone, and harms against divergences of such caches. */
 #include "base/simd/detect.h"
 #include "cpu/backend.h"
 #include "eval/calibrate/layer_errors.h"

@@ -45,6 +45,8 @@ test_calibration() {
     check 'which is said' stderr_has "written to $beside"
     usual --json -
     check '--json - is the file alone' cmp -s "$work/stdout" "$beside"
+    run --checkpoint_path "$work/model.bin" --text_file "$text" --threads 1 --json "$work/whole.json"
+    check 'windows as long as the model has, and as many as the text' grep -q '"context":.512' "$work/whole.json"
 }
 
 test_budgets() {
@@ -102,6 +104,8 @@ test_refusals() {
     program=$STOWKV_BUILD/calibrate program_name=calibrate
     expect_error 2 'give no policy with it' --quantize_kv
     expect_error 2 'give no policy with it' --kv_budget 4b
+    expect_error 2 'leave --kv_rotate out' --kv_rotate off
+    expect_error 2 'give --context' --n_ctx 200
     expect_error 1 'was trained for 512 tokens' --context 513
     expect_error 1 'so this figure would be the full cache' --context 100
     run --text_file "$text"

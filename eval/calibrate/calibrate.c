@@ -1,5 +1,6 @@
 /* The program: the harm of each codec in each layer of a model, measured on a text, as a file for --kv_budget. The file
  * goes beside the checkpoint or where told, a table to stdout. Only main() picks the exit status. */
+#include "base/checked.h"
 #include "base/file_identity.h"
 #include "base/output_file.h"
 #include "eval/calibrate/measure.h"
@@ -15,10 +16,12 @@ static const char USAGE[] = "Usage: calibrate --checkpoint_path PATH --text_file
                             "text should be like those\n"
                             "that the model will read; some thousand words are enough.\n";
 
+#define USUAL_CONTEXT 2048
+
 typedef struct Settings {
     SessionOptions session;
     const char *text_file, *json;
-    size_t context, chunks;
+    size_t context, chunks; /* context 0: USUAL_CONTEXT, if the model has it */
 } Settings;
 
 typedef struct Program {
@@ -47,19 +50,31 @@ static int open_program(Program *p, CalibrationTask *task, Error *error) {
         policy_from_options(&s->session.kv, &task->preset, error) < 0)
         return error->code;
     size_t n_train = p->session.model.checkpoint.config.n_ctx_train;
-    if (s->context > n_train)
+    size_t context = s->context > 0 ? s->context : at_most(USUAL_CONTEXT, n_train);
+    if (context > n_train)
         return error_set(error, ERROR_ARGUMENT, "--context %zu: the model was trained for %zu tokens; use at most that",
-                         s->context, n_train);
+                         context, n_train);
     task->model = &p->session.model;
     task->tokens = p->text.tokens.ids;
     task->n_tokens = p->text.tokens.count;
     task->bos = tokenizer_adds_bos(p->session.tokenizer) ? tokenizer_bos(p->session.tokenizer) : -1;
-    task->windows = (PplSettings){PPL_LLAMACPP, s->context, s->context, s->chunks};
+    task->windows = (PplSettings){PPL_LLAMACPP, context, context, s->chunks};
     task->interrupted = &program_interrupted;
     return 0;
 }
 
-/* Bits at groups and blocks as chosen, and the sum of harms over layers. */
+/* The sum of harms over layers; nothing where they were not measured. */
+static void print_harm(const Calibration *c, const double *nats, FILE *stream) {
+    double sum = 0;
+    for (size_t i = 0; nats != NULL && i < c->harms.n_layers; i++)
+        sum += nats[i];
+    if (nats != NULL)
+        fprintf(stream, " %11.3g", sum);
+    else
+        fprintf(stream, " %11s", "");
+}
+
+/* Bits at groups and blocks as chosen. */
 static void print_table(const Program *p, FILE *stream) {
     const Calibration *c = &p->calibration;
     const KvGroup group = {c->group, p->session.model.checkpoint.config.head_dim, c->group, false};
@@ -71,13 +86,8 @@ static void print_table(const Program *p, FILE *stream) {
         fprintf(stream, "%-8s %6.3f", kv_codec_name(kv_codec(codec)),
                 kv_codec_bits(kv_codec(codec), kv_codec(codec), &group));
         for (KvSide side = 0; side < KV_SIDES; side++)
-            for (int rotated = 0; rotated < 2; rotated++) {
-                const double *nats = c->harms.of[side][rotated][codec];
-                double sum = 0;
-                for (size_t i = 0; nats != NULL && i < c->harms.n_layers; i++)
-                    sum += nats[i];
-                nats != NULL ? fprintf(stream, " %11.3g", sum) : fprintf(stream, " %11s", "");
-            }
+            for (int rotated = 0; rotated < 2; rotated++)
+                print_harm(c, c->harms.of[side][rotated][codec], stream);
         fprintf(stream, "\n");
     }
 }
@@ -89,7 +99,6 @@ static int run_program(void *state, Error *error) {
         return error->code;
     Calibration *c = &p->calibration;
     c->fingerprint = calibration_fingerprint(&p->session.model.checkpoint);
-    c->chunks = p->settings.chunks;
     snprintf(c->model, sizeof c->model, "%s", name_of(p->settings.session.checkpoint_path));
     snprintf(c->text, sizeof c->text, "%s", name_of(p->text.name));
     bool stdout_is_taken = p->json.stream == stdout;
@@ -110,6 +119,10 @@ static int check_program(void *state, Error *error) {
         return error_set(error, ERROR_USAGE, "--text_file is required; give a text of some thousand words");
     if (policy_options_choose(&s->session.kv) || s->session.kv.codec != NULL)
         return error_set(error, ERROR_USAGE, "calibrate measures each codec in each layer; give no policy with it");
+    if (strcmp(s->session.kv.rotate, "auto") != 0)
+        return error_set(error, ERROR_USAGE, "calibrate measures rotated and unrotated codecs; leave --kv_rotate out");
+    if (s->session.n_ctx > 0)
+        return error_set(error, ERROR_USAGE, "--n_ctx: a window fills the cache; give --context");
     s->session.kv.quantize = true; /* all that it measures is */
     KvPolicy policy;
     return policy_from_options(&s->session.kv, &policy, error);
@@ -124,14 +137,15 @@ static void close_program(void *state) {
 }
 
 int main(int argc, char **argv) {
-    static Program program = {.settings = {.session = SESSION_DEFAULTS, .context = 2048, .chunks = 2}};
+    static Program program = {.settings = {.session = SESSION_DEFAULTS, .chunks = 2}};
     static Settings *const s = &program.settings;
     static ProgramFlags flags;
     const Option options[] = {
         SESSION_OPTIONS(s->session),
         {"Calibration", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
         {"text_file", OPTION_INPUT, &s->text_file, "FILE", "the text, in UTF-8; - is stdin; required", 0, 0},
-        {"context", OPTION_SIZE, &s->context, "N", "tokens of a window; default 2048", 4, 1 << 28},
+        {"context", OPTION_SIZE, &s->context, "N", "tokens of a window; default 2048, or the model's context", 4,
+         1 << 28},
         {"chunks", OPTION_SIZE, &s->chunks, "N", "windows of the text that are read; default 2", 1, 1 << 28},
         {"Output", OPTION_HEADING, NULL, NULL, NULL, 0, 0},
         {"json", OPTION_OUTPUT, &s->json, "FILE", "write it there, - is stdout; default: beside the checkpoint", 0, 0},

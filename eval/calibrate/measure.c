@@ -123,6 +123,7 @@ static int measure_errors(Measurement *m, Error *error) {
     int status = ppl_windows(&m->task->windows, m->task->n_tokens, &windows, error);
     if (status == 0)
         status = context_open(&context, m->task->model, &full, m->task->windows.context, 0, error);
+    m->out->chunks = windows.count;
     size_t n_codecs = 0;
     for (KvCodecId codec = 0; codec < KV_CODEC_COUNT; codec++)
         n_codecs += is_candidate(m, codec);
@@ -146,7 +147,7 @@ static int measure_divergences(Measurement *m, size_t first, size_t n, Error *er
     policies[0].group = task->preset.group;
     for (size_t i = 0; i < n; i++)
         policies[1 + i] = policy_of_layer(m, (first + i) % m->n_layers, (first + i) / m->n_layers);
-    snprintf(what, sizeof what, "layers %zu to %zu of %zu", first + 1, first + n, KV_SIDES * m->n_layers);
+    snprintf(what, sizeof what, "divergences %zu to %zu of %zu", first + 1, first + n, KV_SIDES * m->n_layers);
     Evaluation e = {.model = task->model,
                     .tokens = task->tokens,
                     .bos = task->bos,
