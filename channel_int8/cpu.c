@@ -1,4 +1,4 @@
-/* See cpu.h: the device, what is loaded into it, and how fast this machine copies. */
+/* See cpu.h: the device, what is loaded into it, and how fast plain loops are there. */
 #include "channel_int8/cpu.h"
 
 #include "base/checked.h"
@@ -15,7 +15,7 @@
 #define MIB           ((size_t)1 << 20)
 #define CACHE_TIMES   4 /* what should lie in memory is so much larger than the caches */
 #define SMALLEST      (256 * MIB)
-#define COPY_PASSES   4
+#define PAGE_BYTES    4096
 #define BEYOND_CACHES 2 /* what is so much larger is taken to come from memory */
 
 /* ---- Memory */
@@ -35,54 +35,6 @@ void channel_unmap(void *memory, size_t size_bytes) {
         munmap(memory, size_bytes);
 }
 
-/* ---- Copies */
-
-typedef struct Copies {
-    const ChannelKernels *kernels;
-    uint8_t *from, *to; /* (n_pieces, MIB) */
-} Copies;
-
-static void fill_pieces(void *context, size_t begin, size_t end, int thread) {
-    const Copies *c = context;
-    (void)thread;
-    memset(c->from + begin * MIB, 1, (end - begin) * MIB);
-    memset(c->to + begin * MIB, 0, (end - begin) * MIB);
-}
-
-static void copy_pieces(void *context, size_t begin, size_t end, int thread) {
-    const Copies *c = context;
-    (void)thread;
-    c->kernels->stream(c->to + begin * MIB, c->from + begin * MIB, (end - begin) * MIB);
-    c->kernels->stream_end();
-}
-
-/* The best of several passes, as in STREAM, behind one that is not timed. */
-static double time_copies(ThreadPool *pool, Copies *c, size_t n_pieces) {
-    double best = 0;
-    thread_pool_each(pool, n_pieces, fill_pieces, c);
-    thread_pool_run(pool, n_pieces, 1, copy_pieces, c);
-    for (size_t i = 0; i < COPY_PASSES; i++) {
-        double begin = clock_seconds();
-        thread_pool_run(pool, n_pieces, 1, copy_pieces, c);
-        double rate = 2 * (double)(n_pieces * MIB) / (clock_seconds() - begin);
-        best = rate > best ? rate : best;
-    }
-    return best;
-}
-
-static int measure_copies(ChannelDevice *device, double *bytes_per_second, Error *error) {
-    ChannelCpu *cpu = (ChannelCpu *)device;
-    size_t n_pieces = at_least(at_most(cpu->decoded_bytes, memory_available() / 4) / 2 / MIB, 1);
-    size_t size_bytes = 2 * n_pieces * MIB;
-    uint8_t *memory = channel_map(size_bytes, "the buffers of the bandwidth measurement", error);
-    if (memory == NULL)
-        return error->code;
-    ChannelCpuSteps best = channel_cpu_vectors(cpu_best_simd_level());
-    *bytes_per_second = time_copies(cpu->pool, &(Copies){best.kernels, memory, memory + n_pieces * MIB}, n_pieces);
-    channel_unmap(memory, size_bytes);
-    return 0;
-}
-
 /* ---- What is loaded */
 
 /* Rows of decoded numbers that have a place: all, or more than the caches hold, as many for each thread. */
@@ -91,18 +43,21 @@ static size_t decoded_rows(const ChannelCpu *cpu, size_t n_tokens, size_t n_chan
     return at_most(n_tokens, n_threads * divide_up(cpu->decoded_bytes / n_threads, n_channels * sizeof(float)));
 }
 
-/* Offsets of the parts of one piece of memory, each on a cache line of its own; the end is a multiple of MIB. */
+/* Offsets of the parts of one piece of memory, each on a cache line of its own; the end is a multiple of MIB. Largest
+ * magnitudes begin on pages, as keys do: processors take a load for one of what was just stored where the last twelve
+ * bits of the addresses are the same, and so they are for what was read before. */
 typedef struct Parts {
-    size_t decoded, scales, inverses, largest, end;
+    size_t decoded, scales, inverses, largest, largest_stride, end;
 } Parts;
 
 static Parts lay_out(const ChannelCpu *cpu, size_t n_tokens, size_t n_channels) {
-    size_t line = 64, channels = round_up(n_channels * sizeof(float), line);
+    size_t line = CHANNEL_LINE, channels = round_up((n_channels + CHANNEL_LINE) * sizeof(float), line);
     Parts p = {.decoded = round_up(n_tokens * n_channels, line)};
     p.scales = p.decoded + round_up(decoded_rows(cpu, n_tokens, n_channels) * n_channels * sizeof(float), line);
     p.inverses = p.scales + channels;
-    p.largest = p.inverses + channels;
-    p.end = round_up(p.largest + (size_t)thread_pool_size(cpu->pool) * n_channels * sizeof(float), MIB);
+    p.largest = round_up(p.inverses + channels, PAGE_BYTES);
+    p.largest_stride = round_up(n_channels, PAGE_BYTES / sizeof(uint32_t));
+    p.end = round_up(p.largest + (size_t)thread_pool_size(cpu->pool) * p.largest_stride * sizeof(uint32_t), MIB);
     return p;
 }
 
@@ -142,6 +97,7 @@ static int load(ChannelDevice *device, const ChannelVariant *variant, const Chan
     cpu->scales = (float *)(void *)(memory + parts.scales);
     cpu->inverses = (float *)(void *)(memory + parts.inverses);
     cpu->largest = (uint32_t *)(void *)(memory + parts.largest);
+    cpu->largest_stride = parts.largest_stride;
     size_t read_bytes = n_tokens * n_channels * (sizeof(float) + sizeof(int8_t));
     device->from_cache = read_bytes < BEYOND_CACHES * device->cache_bytes;
     cpu->past_caches = 2 * read_bytes > device->cache_bytes;
@@ -156,6 +112,55 @@ static int run(ChannelDevice *device, ChannelStep step, size_t n_times, double *
     for (size_t i = 0; i < n_times; i++)
         cpu->steps->run[step](cpu);
     *ms = (clock_seconds() - begin) * 1e3 / (double)n_times;
+    return 0;
+}
+
+/* ---- Plain loops over what is loaded */
+
+typedef struct Moving {
+    ChannelCpu *cpu;
+    const ChannelKernels *kernels;
+    ChannelMove move;
+} Moving;
+
+/* Bytes of an element on either side. */
+static const struct {
+    size_t read, written;
+} MOVES[CHANNEL_MOVE_COUNT] = {[CHANNEL_MOVE_SCALES] = {4, 0},
+                               [CHANNEL_MOVE_CODES] = {4, 1},
+                               [CHANNEL_MOVE_DECODE] = {1, 4},
+                               [CHANNEL_MOVE_COPY] = {4, 4}};
+
+/* Lines of CHANNEL_LINE elements. Decoded numbers go round and round in a thread's places, as where they are made. */
+static void move_lines(void *context, size_t begin, size_t end, int thread) {
+    const Moving *m = context;
+    const ChannelCpu *cpu = m->cpu;
+    size_t read = MOVES[m->move].read, written = MOVES[m->move].written, places = end, first = 0;
+    const uint8_t *from = read == 1 ? (const uint8_t *)cpu->codes : (const uint8_t *)cpu->matrix.keys;
+    uint8_t *to = written == 1 ? (uint8_t *)cpu->codes : (uint8_t *)cpu->decoded;
+    if (written == 4 && cpu->n_decoded < cpu->matrix.n_tokens) {
+        places = cpu->n_decoded / (size_t)thread_pool_size(cpu->pool) * cpu->matrix.n_channels / CHANNEL_LINE;
+        first = (size_t)thread * places;
+    }
+    for (size_t n; places > 0 && begin < end; begin += n) {
+        size_t place = begin % places;
+        n = at_most(end - begin, places - place);
+        m->kernels->move(m->move, from + begin * CHANNEL_LINE * read, to + (first + place) * CHANNEL_LINE * written, n,
+                         cpu->past_caches);
+    }
+}
+
+/* By the best instruction set that runs here, whatever the variant's. */
+static int measure_move(ChannelDevice *device, ChannelMove move, size_t n_times, double *bytes_per_second,
+                        Error *error) {
+    ChannelCpu *cpu = (ChannelCpu *)device;
+    size_t n_lines = cpu->matrix.n_tokens * cpu->matrix.n_channels / CHANNEL_LINE;
+    Moving m = {cpu, channel_cpu_vectors(cpu_best_simd_level()).kernels, move};
+    (void)error;
+    double bytes = (double)(n_lines * CHANNEL_LINE * (MOVES[move].read + MOVES[move].written)), begin = clock_seconds();
+    for (size_t i = 0; i < n_times; i++)
+        thread_pool_share(cpu->pool, n_lines, CHANNEL_PIECES, move_lines, &m);
+    *bytes_per_second = bytes * (double)n_times / (clock_seconds() - begin);
     return 0;
 }
 
@@ -196,8 +201,15 @@ static void close_cpu(ChannelDevice *device) {
     free(cpu);
 }
 
-static const ChannelDeviceOps OPS = {close_cpu, measure_copies, memory_of,  load,        unload,
-                                     run,       read_scales,    read_codes, read_decoded};
+static const ChannelDeviceOps OPS = {.close = close_cpu,
+                                     .memory = memory_of,
+                                     .load = load,
+                                     .unload = unload,
+                                     .run = run,
+                                     .measure_move = measure_move,
+                                     .read_scales = read_scales,
+                                     .read_codes = read_codes,
+                                     .read_decoded = read_decoded};
 
 /* K is read for scales and again for codes. */
 static void add_variant(ChannelCpu *cpu, const char *name, const char *what, bool is_baseline,

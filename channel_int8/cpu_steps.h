@@ -6,6 +6,8 @@
 #include "channel_int8/device.h"
 #include "channel_int8/kernels.h"
 
+#define CHANNEL_PIECES 16 /* of a thread's share: one that is put aside holds up no more than the piece it is in */
+
 typedef struct ChannelCpu ChannelCpu;
 
 /* The loops of a variant; its ChannelVariant points at it. */
@@ -20,8 +22,9 @@ struct ChannelCpu {
     ThreadPool *pool;
     const ChannelCpuSteps *steps; /* of what is loaded; NULL: nothing is */
     ChannelMatrix matrix;
-    uint32_t *largest;        /* (n_threads, n_channels) bits */
-    float *scales, *inverses; /* (n_channels) */
+    uint32_t *largest; /* (n_threads, largest_stride) bits of the n_channels, from a page's beginning on: as keys */
+    size_t largest_stride;
+    float *scales, *inverses; /* (n_channels + CHANNEL_LINE), the first ones again at the end */
     int8_t *codes;            /* (n_tokens, n_channels) */
     float *decoded;           /* (n_decoded, n_channels) */
     size_t decoded_bytes;     /* at most, for what is decoded: more than the caches hold */

@@ -3,7 +3,7 @@
  *
  *     ChannelDevice *device;
  *     if (channel_cpu_open(&device, n_threads, level, &error) < 0) ...
- *     device->ops->measure_copies(device, &bytes_per_second, &error);
+ *     device->ops->measure_copies(device, &bytes_per_second, &error);   // where the device has that
  *     for (v = 0; v < device->n_variants; v++) {
  *         device->ops->load(device, &device->variants[v], &matrix, &error); // device buffers, K uploaded
  *         for (step = 0; step < CHANNEL_STEP_COUNT; step++)                 // each has the results of those before
@@ -36,6 +36,15 @@ typedef enum ChannelStep {
     CHANNEL_STEP_COUNT
 } ChannelStep;
 
+/* What moves the same bytes as a step and computes nothing, and copies of K: what steps are compared with. */
+typedef enum ChannelMove {
+    CHANNEL_MOVE_SCALES = CHANNEL_SCALES, /* reads 4 bytes an element */
+    CHANNEL_MOVE_CODES = CHANNEL_CODES,   /* reads 4, writes 1 */
+    CHANNEL_MOVE_DECODE = CHANNEL_DECODE, /* reads 1, writes 4 */
+    CHANNEL_MOVE_COPY,                    /* reads 4, writes 4 */
+    CHANNEL_MOVE_COUNT
+} ChannelMove;
+
 typedef struct ChannelVariant {
     const char *name; /* on the command line, among all devices' variants: "row_major", "cuda_vectorized" */
     const char *what; /* for people: "a thread, row after row" */
@@ -62,7 +71,8 @@ typedef struct ChannelDevice ChannelDevice;
 typedef struct ChannelDeviceOps {
     void (*close)(ChannelDevice *device);
 
-    /* What copies within the device's memory read and write, bytes a second, measured now. */
+    /* What copies within the device's memory read and write, bytes a second, measured now. NULL of a device that has
+     * measure_move(), which tells that of what is loaded. */
     int (*measure_copies)(ChannelDevice *device, double *bytes_per_second, Error *error);
 
     /* Bytes that load() would take of the device's memory, and those that it has free. */
@@ -75,6 +85,12 @@ typedef struct ChannelDeviceOps {
 
     /* Runs a step n_times one behind the other, all of it done at the end; *ms is what one took. */
     int (*run)(ChannelDevice *device, ChannelStep step, size_t n_times, double *ms, Error *error);
+
+    /* What plain loops read and write, bytes a second: in the pages of what is loaded, all of it as a step does, and
+     * past the caches where steps write past them; several times as run(). Codes and decoded numbers have to be made
+     * again behind it. NULL where the device has none. */
+    int (*measure_move)(ChannelDevice *device, ChannelMove move, size_t n_times, double *bytes_per_second,
+                        Error *error);
 
     /* Results of the loaded variant, to the host. Rows from first_token on; decoded ones may be made again for that by
      * the variant's own kernel. */

@@ -9,32 +9,38 @@
 #include <immintrin.h>
 #endif
 
-#define RUN 8 /* vectors that are encoded before it is asked whether all codes are sure */
-
 /* Rows that are looked through together where they are long: the largest magnitudes of all channels are loaded and
  * stored once for them, and do not fit the first cache beside a row. Short ones are read one behind the other, which
- * hardware prefetchers follow best; software's make both slower, and copies faster. */
+ * hardware prefetchers follow best; software's make both slower, and copies and decoding faster. */
 #define ROWS          4
 #define LONG_CHANNELS 1024
 #define AHEAD_BYTES   8192
 
 /* ---- What vectors of integers lack */
 
-/* The lowest byte of each lane. */
-static inline void store_bytes(int8_t *out, VecInt x) {
+/* The lowest bytes of four vectors' lanes, which are numbers of 8 bits. */
+static inline VecInt pack_bytes(const VecInt x[4]) {
 #if defined(__AVX512F__)
-    _mm_storeu_si128((__m128i *)(void *)out, _mm512_cvtepi32_epi8(x));
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512i front = _mm512_packs_epi32(x[0], x[1]), back = _mm512_packs_epi32(x[2], x[3]);
+    return _mm512_permutexvar_epi32(order, _mm512_packs_epi16(front, back));
 #elif defined(__AVX2__)
-    __m256i first = _mm256_set1_epi32(0x0c080400), four = _mm256_shuffle_epi8(x, first);
-    __m256i eight = _mm256_permutevar8x32_epi32(four, _mm256_setr_epi32(0, 4, 0, 4, 0, 4, 0, 4));
-    _mm_storel_epi64((__m128i *)(void *)out, _mm256_castsi256_si128(eight));
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    __m256i front = _mm256_packs_epi32(x[0], x[1]), back = _mm256_packs_epi32(x[2], x[3]);
+    return _mm256_permutevar8x32_epi32(_mm256_packs_epi16(front, back), order);
+#elif defined(__SSE2__)
+    __m128i front = _mm_packs_epi32((__m128i)x[0], (__m128i)x[1]);
+    __m128i back = _mm_packs_epi32((__m128i)x[2], (__m128i)x[3]);
+    return (VecInt)_mm_packs_epi16(front, back);
 #elif defined(__ARM_FEATURE_DOTPROD)
-    int16x4_t halves = vmovn_s32(x);
-    int8x8_t bytes = vmovn_s16(vcombine_s16(halves, halves));
-    memcpy(out, &bytes, VEC_LANES);
+    int16x8_t front = vcombine_s16(vmovn_s32(x[0]), vmovn_s32(x[1]));
+    int16x8_t back = vcombine_s16(vmovn_s32(x[2]), vmovn_s32(x[3]));
+    return vreinterpretq_s32_s8(vcombine_s8(vmovn_s16(front), vmovn_s16(back)));
 #else
-    for (int i = 0; i < VEC_LANES; i++)
-        out[i] = (int8_t)x[i];
+    int8_t bytes[4 * VEC_LANES];
+    for (int i = 0; i < 4 * VEC_LANES; i++)
+        bytes[i] = (int8_t)x[i / VEC_LANES][i % VEC_LANES];
+    return vec_int_load(bytes);
 #endif
 }
 
@@ -50,6 +56,54 @@ static inline bool any_above(VecInt x, VecInt limit) {
     VecInt above = x > limit;
     return (above[0] | above[1] | above[2] | above[3]) != 0;
 #endif
+}
+
+/* ---- Past the caches: `to` is aligned to a vector then, and all of a line is written at once. Arm's cores notice that
+ * whole lines are written, and do not read them first. */
+
+#define LINE         CHANNEL_LINE /* bytes; of codes, elements */
+#define LINE_VECTORS (LINE / sizeof(VecInt))
+
+INLINE void store_vector(void *to, VecInt x, bool past_caches) {
+#if defined(__AVX512F__)
+    if (past_caches) {
+        _mm512_stream_si512(to, x);
+        return;
+    }
+#elif defined(__AVX2__)
+    if (past_caches) {
+        _mm256_stream_si256(to, x);
+        return;
+    }
+#elif defined(__SSE2__)
+    if (past_caches) {
+        _mm_stream_si128(to, (__m128i)x);
+        return;
+    }
+#endif
+    (void)past_caches;
+    vec_int_store(to, x);
+}
+
+/* Other threads may look for what was written past the caches behind this. */
+static void end_of_stores(void) {
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
+}
+
+/* Elements of so many bytes until `to` is aligned to a line; n at most. */
+static size_t head_of(const void *to, size_t element_bytes, size_t n) {
+    size_t head = -(uintptr_t)to % LINE / element_bytes;
+    return head < n ? head : n;
+}
+
+/* The channel a line further; the first ones follow the last one, of few several times. */
+INLINE size_t next_channel(size_t d, size_t n_channels) {
+    d += LINE;
+    if (d >= n_channels)
+        d = d < 2 * n_channels ? d - n_channels : d % n_channels;
+    return d;
 }
 
 /* ---- Scales */
@@ -100,7 +154,7 @@ static void find_largest(const float *keys, size_t n_tokens, size_t n_channels, 
         find_in_rows(keys + t * n_channels, n_channels, 1, largest);
 }
 
-/* ---- Codes */
+/* ---- Codes, a line of them at a time, from a channel on and over the ends of rows */
 
 /* Codes by the product with the inverse; raises *worst to the bits of the largest distance from an integer. */
 INLINE VecInt encode_vector(Vec x, Vec inverse, VecInt *worst) {
@@ -114,99 +168,116 @@ INLINE bool is_unsure(VecInt worst) {
     return any_above(worst, vec_int_set1((int32_t)float_to_bits(CHANNEL_SURE) - 1));
 }
 
-static void encode_again(const float *x, const float *scales, const float *inverses, size_t n, int8_t *codes) {
-    for (size_t d = 0; d < n; d++)
-        codes[d] = channel_code(x[d], scales[d], inverses[d]);
+static __attribute__((noinline)) void encode_few(const float *x, const float *scales, const float *inverses, size_t n,
+                                                 int8_t *codes) {
+    for (size_t i = 0; i < n; i++)
+        codes[i] = channel_code(x[i], scales[i], inverses[i]);
 }
 
-INLINE void encode_vectors(const float *x, const float *scales, const float *inverses, size_t n_vectors,
-                           int8_t *codes) {
-    VecInt worst = vec_int_zero();
-    for (size_t at = 0; at < n_vectors * VEC_LANES; at += VEC_LANES)
-        store_bytes(codes + at, encode_vector(vec_load(x + at), vec_load(inverses + at), &worst));
-    if (is_unsure(worst))
-        encode_again(x, scales, inverses, n_vectors * VEC_LANES, codes);
+INLINE void encode_line(const float *x, const float *scales, const float *inverses, int8_t *codes, bool past_caches) {
+    VecInt worst = vec_int_zero(), line[LINE_VECTORS];
+    for (size_t i = 0; i < LINE_VECTORS; i++) {
+        VecInt four[4];
+        for (size_t j = 0; j < 4; j++) {
+            size_t at = (4 * i + j) * VEC_LANES;
+            four[j] = encode_vector(vec_load(x + at), vec_load(inverses + at), &worst);
+        }
+        line[i] = pack_bytes(four);
+    }
+    if (__builtin_expect(is_unsure(worst), false)) {
+        int8_t again[LINE];
+        encode_few(x, scales, inverses, LINE, again);
+        for (size_t i = 0; i < LINE_VECTORS; i++)
+            line[i] = vec_int_load(again + i * sizeof(VecInt));
+    }
+    for (size_t i = 0; i < LINE_VECTORS; i++)
+        store_vector(codes + i * sizeof(VecInt), line[i], past_caches);
 }
 
-INLINE void encode_partial(const float *x, const float *scales, const float *inverses, size_t n, int8_t *codes) {
-    int8_t padded[VEC_LANES];
-    VecInt worst = vec_int_zero();
-    store_bytes(padded, encode_vector(vec_load_partial(x, n), vec_load_partial(inverses, n), &worst));
-    memcpy(codes, padded, n);
-    if (is_unsure(worst))
-        encode_again(x, scales, inverses, n, codes);
+INLINE void encode_all(const float *keys, const float *scales, const float *inverses, size_t n, size_t n_channels,
+                       int8_t *codes, bool past_caches) {
+    size_t i = head_of(codes, sizeof *codes, n), d = i % n_channels;
+    encode_few(keys, scales, inverses, i, codes);
+    for (; i + LINE <= n; i += LINE, d = next_channel(d, n_channels))
+        encode_line(keys + i, scales + d, inverses + d, codes + i, past_caches);
+    encode_few(keys + i, scales + d, inverses + d, n - i, codes + i);
+    end_of_stores();
 }
 
 static void encode(const float *keys, const float *scales, const float *inverses, size_t n_tokens, size_t n_channels,
-                   int8_t *codes) {
-    for (size_t t = 0; t < n_tokens; t++, keys += n_channels, codes += n_channels) {
-        size_t d = 0;
-        for (; d + RUN * VEC_LANES <= n_channels; d += RUN * VEC_LANES)
-            encode_vectors(keys + d, scales + d, inverses + d, RUN, codes + d);
-        for (; d + VEC_LANES <= n_channels; d += VEC_LANES)
-            encode_vectors(keys + d, scales + d, inverses + d, 1, codes + d);
-        if (d < n_channels)
-            encode_partial(keys + d, scales + d, inverses + d, n_channels - d, codes + d);
-    }
+                   int8_t *codes, bool past_caches) {
+    if (past_caches)
+        encode_all(keys, scales, inverses, n_tokens * n_channels, n_channels, codes, true);
+    else
+        encode_all(keys, scales, inverses, n_tokens * n_channels, n_channels, codes, false);
 }
 
 /* ---- And back */
 
-static void decode(const int8_t *codes, const float *scales, size_t n_tokens, size_t n_channels, float *decoded) {
-    for (size_t t = 0; t < n_tokens; t++, codes += n_channels, decoded += n_channels) {
-        size_t d = 0;
-        for (; d + VEC_LANES <= n_channels; d += VEC_LANES) {
-            __builtin_prefetch(codes + d + AHEAD_BYTES);
-            vec_store(decoded + d, vec_mul(vec_load_i8(codes + d), vec_load(scales + d)));
+static void decode_few(const int8_t *codes, const float *scales, size_t n, float *decoded) {
+    for (size_t i = 0; i < n; i++)
+        decoded[i] = channel_decode(codes[i], scales[i]);
+}
+
+INLINE void decode_all(const int8_t *codes, const float *scales, size_t n, size_t n_channels, float *decoded,
+                       bool past_caches) {
+    size_t i = head_of(decoded, sizeof *decoded, n), d = i % n_channels;
+    decode_few(codes, scales, i, decoded);
+    for (; i + LINE <= n; i += LINE, d = next_channel(d, n_channels)) {
+        __builtin_prefetch(codes + i + AHEAD_BYTES);
+        for (size_t j = 0; j < LINE; j += VEC_LANES) {
+            Vec x = vec_mul(vec_load_i8(codes + i + j), vec_load(scales + d + j));
+            store_vector(decoded + i + j, vec_bits(x), past_caches);
         }
-        for (; d < n_channels; d++)
-            decoded[d] = channel_decode(codes[d], scales[d]);
+    }
+    decode_few(codes + i, scales + d, n - i, decoded + i);
+    end_of_stores();
+}
+
+static void decode(const int8_t *codes, const float *scales, size_t n_tokens, size_t n_channels, float *decoded,
+                   bool past_caches) {
+    if (past_caches)
+        decode_all(codes, scales, n_tokens * n_channels, n_channels, decoded, true);
+    else
+        decode_all(codes, scales, n_tokens * n_channels, n_channels, decoded, false);
+}
+
+/* ---- The same reads and writes without arithmetic */
+
+/* Reads and writes so many lines n times; the bits of all that is not written. */
+INLINE uint32_t move_lines(const uint8_t *from, size_t reads, uint8_t *to, size_t writes, size_t n, bool past_caches) {
+    VecInt bits = vec_int_zero();
+    for (size_t i = 0; i < n; i++, from += reads * LINE, to += writes * LINE) {
+        if (writes >= reads)
+            __builtin_prefetch(from + AHEAD_BYTES);
+        for (size_t at = 0; at < LINE; at += sizeof(VecInt)) {
+            VecInt x = vec_int_load(from + at);
+            for (size_t r = 1; r < reads; r++)
+                x = vec_int_or(x, vec_int_load(from + r * LINE + at));
+            for (size_t w = 0; w < writes; w++)
+                store_vector(to + w * LINE + at, x, past_caches);
+            bits = writes == 0 ? vec_int_or(bits, x) : bits;
+        }
+    }
+    end_of_stores();
+    return (uint32_t)vec_int_sum(bits);
+}
+
+INLINE uint32_t move_all(ChannelMove move, const void *from, void *to, size_t n_lines, bool past_caches) {
+    switch (move) {
+    case CHANNEL_MOVE_SCALES:
+        return move_lines(from, 4, to, 0, n_lines, past_caches);
+    case CHANNEL_MOVE_CODES:
+        return move_lines(from, 4, to, 1, n_lines, past_caches);
+    case CHANNEL_MOVE_DECODE:
+        return move_lines(from, 1, to, 4, n_lines, past_caches);
+    default:
+        return move_lines(from, 1, to, 1, 4 * n_lines, past_caches);
     }
 }
 
-/* ---- Past the caches */
-
-#if defined(__x86_64__)
-
-#define LINE 64
-
-static void stream_line(uint8_t *to, const uint8_t *from) { /* `to` is aligned */
-#if defined(__AVX512F__)
-    _mm512_stream_si512((void *)to, _mm512_loadu_si512(from));
-#elif defined(__AVX2__)
-    for (size_t i = 0; i < LINE; i += 32)
-        _mm256_stream_si256((__m256i *)(void *)(to + i), _mm256_loadu_si256((const __m256i *)(const void *)(from + i)));
-#else
-    for (size_t i = 0; i < LINE; i += 16)
-        _mm_stream_si128((__m128i *)(void *)(to + i), _mm_loadu_si128((const __m128i *)(const void *)(from + i)));
-#endif
+static uint32_t move(ChannelMove move, const void *from, void *to, size_t n_lines, bool past_caches) {
+    return past_caches ? move_all(move, from, to, n_lines, true) : move_all(move, from, to, n_lines, false);
 }
 
-static void stream(void *to, const void *from, size_t size_bytes) {
-    uint8_t *out = to;
-    const uint8_t *in = from;
-    size_t head = -(uintptr_t)out % LINE, i = head < size_bytes ? head : size_bytes;
-    memcpy(out, in, i);
-    for (; i + LINE <= size_bytes; i += LINE) {
-        __builtin_prefetch(in + i + AHEAD_BYTES);
-        stream_line(out + i, in + i);
-    }
-    memcpy(out + i, in + i, size_bytes - i);
-}
-
-static void stream_end(void) {
-    _mm_sfence();
-}
-
-#else
-
-/* Arm's cores notice that whole lines are written, and do not read them. */
-static void stream(void *to, const void *from, size_t size_bytes) {
-    memcpy(to, from, size_bytes);
-}
-
-static void stream_end(void) {}
-
-#endif
-
-const ChannelKernels SIMD_NAME(channel_kernels) = {find_largest, encode, decode, stream, stream_end};
+const ChannelKernels SIMD_NAME(channel_kernels) = {find_largest, encode, decode, move};

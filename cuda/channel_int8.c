@@ -370,8 +370,15 @@ static int read_decoded(ChannelDevice *device, size_t first_token, size_t n_toke
     return 0;
 }
 
-static const ChannelDeviceOps OPS = {close_device, measure_copies, memory,     load,        unload,
-                                     run,          read_scales,    read_codes, read_decoded};
+static const ChannelDeviceOps OPS = {.close = close_device,
+                                     .measure_copies = measure_copies,
+                                     .memory = memory,
+                                     .load = load,
+                                     .unload = unload,
+                                     .run = run,
+                                     .read_scales = read_scales,
+                                     .read_codes = read_codes,
+                                     .read_decoded = read_decoded};
 
 static int open_events(CudaChannelDevice *d, Error *error) {
     int cache_bytes = 0;

@@ -13,6 +13,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -97,14 +98,57 @@ static void test_large_matrices(void **state) {
     device->ops->close(device);
 }
 
-static void test_copies(void **state) {
-    (void)state;
-    ChannelDevice *device = open_cpu(2);
+/* A line of codes has the bits of the four lines that are read for it. */
+static void check_moved_codes(const ChannelCpu *cpu, const uint32_t *keys, size_t n_lines) {
+    for (size_t i = 0; i < n_lines * CHANNEL_LINE / sizeof *keys; i++) {
+        const uint32_t *lines = keys + i / 16 * CHANNEL_LINE + i % 16;
+        uint32_t found;
+        memcpy(&found, cpu->codes + i * sizeof found, sizeof found);
+        assert_int_equal(found, lines[0] | lines[16] | lines[32] | lines[48]);
+    }
+}
+
+/* Copies are copies; where lines have no places of their own, each is in its place of a thread, if not overwritten. */
+static void check_copied(const ChannelCpu *cpu, const float *keys, size_t n_lines) {
+    size_t own = cpu->n_decoded / 2 * cpu->matrix.n_channels / CHANNEL_LINE;
+    bool all = cpu->n_decoded == cpu->matrix.n_tokens;
+    for (size_t i = 0; i < (all ? n_lines : 2 * own); i++) {
+        const float *found = cpu->decoded + i * CHANNEL_LINE;
+        size_t line = ((size_t)found[0] - 1) / CHANNEL_LINE;
+        if (!all && found[0] == 0)
+            continue;
+        assert_int_equal(all ? line : line % own, all ? i : i % own);
+        assert_memory_equal(found, keys + line * CHANNEL_LINE, CHANNEL_LINE * sizeof *keys);
+    }
+}
+
+static void check_moves(ChannelDevice *device, const ChannelMatrix *m) {
     Error error = {0};
-    double bytes_per_second = 0;
-    ((ChannelCpu *)device)->decoded_bytes = 4 << 20;
-    assert_int_equal(device->ops->measure_copies(device, &bytes_per_second, &error), 0);
-    assert_true(bytes_per_second > 1e6);
+    size_t n_lines = m->n_tokens * m->n_channels / CHANNEL_LINE;
+    assert_int_equal(device->ops->load(device, &device->variants[1], m, &error), 0);
+    for (ChannelMove move = 0; move < CHANNEL_MOVE_COUNT; move++) {
+        double bytes_per_second = 0;
+        assert_int_equal(device->ops->measure_move(device, move, 2, &bytes_per_second, &error), 0);
+        assert_true(bytes_per_second > 1e4);
+        if (move == CHANNEL_MOVE_CODES)
+            check_moved_codes((ChannelCpu *)device, (const uint32_t *)(const void *)m->keys, n_lines);
+    }
+    check_copied((ChannelCpu *)device, m->keys, n_lines);
+    device->ops->unload(device);
+}
+
+static void test_plain_loops(void **state) {
+    (void)state;
+    enum { N_TOKENS = 501, N_CHANNELS = 70 };
+    static float keys[N_TOKENS * N_CHANNELS];
+    for (size_t i = 0; i < COUNT(keys); i++)
+        keys[i] = (float)(i + 1);
+    ChannelMatrix m = {keys, N_TOKENS, N_CHANNELS};
+    ChannelDevice *device = open_cpu(2);
+    check_moves(device, &m);
+    device->cache_bytes = 0;
+    ((ChannelCpu *)device)->decoded_bytes = 40000;
+    check_moves(device, &m);
     device->ops->close(device);
 }
 
@@ -214,7 +258,7 @@ int main(void) {
         cmocka_unit_test(test_error_is_bounded),
         cmocka_unit_test(test_variants_match_reference),
         cmocka_unit_test(test_large_matrices),
-        cmocka_unit_test(test_copies),
+        cmocka_unit_test(test_plain_loops),
         cmocka_unit_test(test_check_counts_what_is_wrong),
         cmocka_unit_test(test_errors),
     };

@@ -41,6 +41,8 @@ test_variants() {
     json_says 'bytes' 'rows["row_major", 300, 63]["bytes"] == 14 * 300 * 63'
     json_says 'rates and shares' 'all(near(x["bytes_per_second"], x["bytes"] / x["total_ms"] * 1e3) and
         near(x["copy_share"], x["bytes_per_second"] / x["copy_bandwidth"]) for x in r["results"])'
+    json_says 'plain loops for each step and for all' 'all(near(x["plain_share"] * x["total_ms"], sum(
+        x[f"{step}_plain_share"] * x[f"{step}_ms"] for step in ("scales", "codes", "dequantize"))) for x in r["results"])'
     json_says 'quantize is scales and codes' 'all(near(x["quantize_ms"], x["scales_ms"] + x["codes_ms"]) for x in r["results"])'
     json_says 'speed-ups' 'all(near(x["times_as_fast_as"]["row_major"],
         rows["row_major", x["n_tokens"], x["n_channels"]]["total_ms"] / x["total_ms"]) for x in r["results"])'

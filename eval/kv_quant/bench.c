@@ -7,7 +7,6 @@
 #include "base/random.h"
 #include "channel_int8/cpu.h"
 #include "eval/progress.h"
-#include "eval/statistics.h"
 
 #ifdef STOWKV_HAS_CUDA
 #include "cuda/channel_int8.h"
@@ -16,9 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SHORTEST_MS 2.0 /* of a timed run: a step that takes less is run several times */
-#define MOST_TIMES  1000
-#define GIB         0x1p30
+#define GIB 0x1p30
 
 /* ---- Devices */
 
@@ -131,63 +128,19 @@ void quant_fill_keys(ThreadPool *pool, uint64_t seed, size_t n_tokens, size_t n_
 
 /* ---- One variant on one shape */
 
-static QuantTime summarise(double *ms, size_t n) {
-    sort_ascending(ms, n);
-    return (QuantTime){percentile(ms, n, 0.5), ms[0], ms[n - 1]};
-}
-
-/* Milliseconds of repetitions: of each step, and of all of them. */
-typedef struct Timings {
-    double steps[CHANNEL_STEP_COUNT][QUANT_MAX_REPETITIONS], total[QUANT_MAX_REPETITIONS];
-    size_t n;
-} Timings;
-
-/* Runs all steps, each n_times[step] times, as repetition number timings->n, which it does not raise. */
-static int run_steps(ChannelDevice *device, const ChannelVariant *variant, const size_t *n_times, Timings *timings,
-                     Error *error) {
-    timings->total[timings->n] = 0;
-    for (ChannelStep step = 0; step < CHANNEL_STEP_COUNT; step++) {
-        double *ms = &timings->steps[step][timings->n];
-        *ms = 0;
-        if (variant->bytes[step] > 0 && device->ops->run(device, step, n_times[step], ms, error) < 0)
-            return error->code;
-        timings->total[timings->n] += *ms;
-    }
-    return 0;
-}
-
-static int check_interrupted(const QuantBench *bench, Error *error) {
-    return bench->interrupted != NULL && *bench->interrupted ? error_set(error, ERROR_INTERRUPTED, "interrupted") : 0;
-}
-
-/* Once to warm up, and how often a step has to run to be timed; then the repetitions. */
-static int time_variant(const QuantBench *bench, ChannelDevice *device, QuantRow *row, Timings *timings, Error *error) {
-    size_t n_times[CHANNEL_STEP_COUNT] = {1, 1, 1};
-    timings->n = 0;
-    if (run_steps(device, row->variant, n_times, timings, error) < 0)
-        return error->code;
-    row->warmed_up = timings->total[0] < PATIENCE_SECONDS * 1e3;
-    for (size_t step = 0; step < CHANNEL_STEP_COUNT; step++)
-        n_times[step] = at_most((size_t)(SHORTEST_MS / (timings->steps[step][0] + 1e-3)) + 1, MOST_TIMES);
-    for (timings->n = 0; row->warmed_up && timings->n < bench->repetitions; timings->n++)
-        if (check_interrupted(bench, error) < 0 || run_steps(device, row->variant, n_times, timings, error) < 0)
-            return error->code;
-    row->n_timed = timings->n = at_least(timings->n, 1);
-    for (size_t step = 0; step < CHANNEL_STEP_COUNT; step++)
-        row->steps[step] = summarise(timings->steps[step], timings->n);
-    row->total = summarise(timings->total, timings->n);
-    return 0;
+static double elements_of(const QuantRow *row) {
+    return (double)row->shape.n_tokens * (double)row->shape.n_channels;
 }
 
 /* Seconds that a run would take at the speed of the largest shape so far. */
 static double estimate(const QuantBench *bench, const QuantRow *row) {
-    double best = 0, seconds = 0, n = (double)row->shape.n_tokens * (double)row->shape.n_channels;
+    double best = 0, seconds = 0;
     for (size_t i = 0; i < bench->n_rows; i++) {
         const QuantRow *r = &bench->rows[i];
-        double size = (double)r->shape.n_tokens * (double)r->shape.n_channels;
+        double size = elements_of(r);
         if (r->variant == row->variant && r->skipped[0] == '\0' && size > best) {
             best = size;
-            seconds = r->total.median * 1e-3 / size * n;
+            seconds = r->times.total.median * 1e-3 / size * elements_of(row);
         }
     }
     return seconds;
@@ -215,14 +168,11 @@ static bool is_too_slow(const QuantBench *bench, QuantRow *row) {
 /* What is loaded, timed and compared; unload() follows. */
 static int measure_loaded(const QuantBench *bench, ChannelDevice *device, QuantCheck *check, QuantRow *row,
                           Error *error) {
-    Timings *timings = malloc(sizeof *timings);
-    if (timings == NULL)
-        return error_memory(error, "timings", sizeof *timings);
+    QuantTiming timing = {device, row->variant, elements_of(row), bench->repetitions, bench->interrupted};
     row->from_cache = device->from_cache;
-    int status = time_variant(bench, device, row, timings, error);
-    free(timings);
-    if (status == 0)
-        status = quant_check(check, device, row->variant, &row->errors, error);
+    if (quant_time(&timing, &row->times, error) < 0)
+        return error->code;
+    int status = quant_check(check, device, row->variant, &row->errors, error);
     row->transfers = device->transfers;
     return status;
 }
@@ -244,7 +194,7 @@ static void tell(const Progress *progress, const QuantRow *row) {
     if (row->skipped[0] != '\0')
         snprintf(line, sizeof line, "%s, %s: skipped, %s", shape, row->variant->name, row->skipped);
     else
-        snprintf(line, sizeof line, "%s, %s: %.3f ms, %.1f GB/s", shape, row->variant->name, row->total.median,
+        snprintf(line, sizeof line, "%s, %s: %.3f ms, %.1f GB/s", shape, row->variant->name, row->times.total.median,
                  quant_row_rate(row) / 1e9);
     progress_tell(progress, line);
 }
@@ -254,17 +204,18 @@ static void tell(const Progress *progress, const QuantRow *row) {
 /* A device's variants on what is in check. */
 static int measure_device(QuantBench *bench, ChannelDevice *device, QuantShape shape, QuantCheck *check,
                           const Progress *progress, Error *error) {
-    double copy_bandwidth;
-    if (device->ops->measure_copies(device, &copy_bandwidth, error) < 0)
+    double copy_bandwidth = 0;
+    if (device->ops->measure_copies != NULL && device->ops->measure_copies(device, &copy_bandwidth, error) < 0)
         return error->code;
     for (size_t v = 0; v < device->n_variants; v++) {
         const ChannelVariant *variant = &device->variants[v];
         if (!is_chosen(bench, variant))
             continue;
-        if (check_interrupted(bench, error) < 0)
+        if (quant_interrupted(bench->interrupted, error) < 0)
             return error->code;
         QuantRow *row = &bench->rows[bench->n_rows];
-        *row = (QuantRow){.shape = shape, .device = device, .variant = variant, .copy_bandwidth = copy_bandwidth};
+        *row = (QuantRow){.shape = shape, .device = device, .variant = variant};
+        row->times.copy_bandwidth = copy_bandwidth;
         progress_show(progress, bench->n_rows, variant->name);
         if (measure_variant(bench, device, check, row, error) < 0)
             return error->code;
@@ -338,12 +289,9 @@ const QuantRow *quant_bench_find(const QuantBench *bench, QuantShape shape, cons
 }
 
 double quant_row_bytes(const QuantRow *row) {
-    double bytes = 0;
-    for (size_t step = 0; step < CHANNEL_STEP_COUNT; step++)
-        bytes += row->variant->bytes[step];
-    return bytes * (double)row->shape.n_tokens * (double)row->shape.n_channels;
+    return quant_bytes(row->variant, elements_of(row));
 }
 
 double quant_row_rate(const QuantRow *row) {
-    return quant_row_bytes(row) / (row->total.median * 1e-3);
+    return quant_row_bytes(row) / (row->times.total.median * 1e-3);
 }

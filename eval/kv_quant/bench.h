@@ -6,25 +6,16 @@
  *     … quant_bench_print(&bench, stdout); …                        // report.h
  *     quant_bench_close(&bench);
  *
- * K is uniform in [-1, 1), as in Taneja & Shingvi 2026, so that errors compare. Each variant runs once to warm up and
- * then as often as is asked for, the median counts; one that took longer than PATIENCE_SECONDS the first time is not
- * run again, and one that would take longer than the limit, by its speed on the shape before, not at all: both are
- * told. */
+ * K is uniform in [-1, 1), as in Taneja & Shingvi 2026, so that errors compare. Each variant is timed as timing.h says;
+ * one that would take longer than the limit, by its speed on the shape before, is left out, which is told. */
 #ifndef STOWKV_QUANT_BENCH_H
 #define STOWKV_QUANT_BENCH_H
 
 #include "eval/kv_quant/errors.h"
 #include "eval/kv_quant/shapes.h"
+#include "eval/kv_quant/timing.h"
 
-#include <signal.h>
-
-#define QUANT_MAX_REPETITIONS 100
-#define QUANT_MAX_DEVICES     2
-#define PATIENCE_SECONDS      5.0
-
-typedef struct QuantTime {
-    double median, min, max; /* milliseconds */
-} QuantTime;
+#define QUANT_MAX_DEVICES 2
 
 /* One variant on one shape. */
 typedef struct QuantRow {
@@ -32,11 +23,8 @@ typedef struct QuantRow {
     const ChannelDevice *device;
     const ChannelVariant *variant;
     char skipped[256]; /* why there are no figures; "" where there are */
-    QuantTime steps[CHANNEL_STEP_COUNT], total;
-    size_t n_timed;
-    bool warmed_up;        /* else the one run that was timed was the first */
-    bool from_cache;       /* ChannelDevice */
-    double copy_bandwidth; /* bytes a second, measured just before */
+    bool from_cache;   /* ChannelDevice */
+    QuantTimes times;
     ChannelTransfers transfers;
     QuantErrors errors;
 } QuantRow;

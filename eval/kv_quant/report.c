@@ -6,13 +6,13 @@
 #include <math.h>
 
 static double quantize_ms(const QuantRow *row) {
-    return row->steps[CHANNEL_SCALES].median + row->steps[CHANNEL_CODES].median;
+    return row->times.steps[CHANNEL_SCALES].median + row->times.steps[CHANNEL_CODES].median;
 }
 
 /* How many times as fast as a baseline on the same shape; NaN where that was not run. */
 static double speed_up(const QuantBench *bench, const QuantRow *row, const ChannelVariant *baseline) {
     const QuantRow *other = quant_bench_find(bench, row->shape, baseline);
-    return other == NULL ? (double)NAN : other->total.median / row->total.median;
+    return other == NULL ? (double)NAN : other->times.total.median / row->times.total.median;
 }
 
 /* The baselines of all devices that have been run, by rising index; NULL behind the last. */
@@ -41,14 +41,14 @@ static void print_setup(const QuantBench *bench, FILE *stream) {
         const ChannelDevice *device = bench->devices[i];
         double low = INFINITY, high = 0;
         for (size_t r = 0; r < bench->n_rows; r++)
-            if (bench->rows[r].device == device && bench->rows[r].copy_bandwidth > 0) {
-                low = fmin(low, bench->rows[r].copy_bandwidth);
-                high = fmax(high, bench->rows[r].copy_bandwidth);
+            if (bench->rows[r].device == device && bench->rows[r].times.copy_bandwidth > 0 &&
+                !bench->rows[r].from_cache) {
+                low = fmin(low, bench->rows[r].times.copy_bandwidth);
+                high = fmax(high, bench->rows[r].times.copy_bandwidth);
             }
         fprintf(stream, "%s: %s", device->kind, device->description);
         if (high > 0)
-            fprintf(stream, "; copies read and write %.1f to %.1f GB/s, measured before each shape", low / 1e9,
-                    high / 1e9);
+            fprintf(stream, "; copies beyond its caches read and write %.1f to %.1f GB/s", low / 1e9, high / 1e9);
         fprintf(stream, "\n");
     }
     if (bench->no_device[0] != '\0')
@@ -56,8 +56,8 @@ static void print_setup(const QuantBench *bench, FILE *stream) {
 }
 
 static void print_heading(const QuantBench *bench, FILE *stream) {
-    fprintf(stream, "\n%-13s %-24s %10s %10s %10s %10s %7s %7s", "shape", "variant", "scales ms", "quantize",
-            "dequantize", "total ms", "GB/s", "of copy");
+    fprintf(stream, "\n%-13s %-24s %10s %11s %13s %10s %7s %8s %8s", "shape", "variant", "scales ms", "quantize ms",
+            "dequantize ms", "total ms", "GB/s", "of copy", "of plain");
     const ChannelVariant *other;
     for (size_t i = 0; (other = baseline(bench, i)) != NULL; i++)
         fprintf(stream, " %12s", other->name);
@@ -69,9 +69,16 @@ static void print_note(const QuantRow *row, FILE *stream) {
         fprintf(stream, "  WRONG: %zu", row->errors.n_wrong);
     if (row->from_cache)
         fprintf(stream, "  from cache");
-    if (!row->warmed_up)
+    if (!row->times.warmed_up)
         fprintf(stream, "  1 run, none to warm up");
     fprintf(stream, "\n");
+}
+
+static void print_share(double share, FILE *stream) {
+    if (isnan(share))
+        fprintf(stream, " %8s", "-");
+    else
+        fprintf(stream, " %7.1f%%", 100 * share);
 }
 
 static void print_row(const QuantBench *bench, const QuantRow *row, FILE *stream) {
@@ -82,8 +89,10 @@ static void print_row(const QuantBench *bench, const QuantRow *row, FILE *stream
         return;
     }
     double rate = quant_row_rate(row);
-    fprintf(stream, " %10.3f %10.3f %10.3f %10.3f %7.1f %6.1f%%", row->steps[CHANNEL_SCALES].median, quantize_ms(row),
-            row->steps[CHANNEL_DECODE].median, row->total.median, rate / 1e9, 100 * rate / row->copy_bandwidth);
+    fprintf(stream, " %10.3f %11.3f %13.3f %10.3f %7.1f", row->times.steps[CHANNEL_SCALES].median, quantize_ms(row),
+            row->times.steps[CHANNEL_DECODE].median, row->times.total.median, rate / 1e9);
+    print_share(row->times.copy_share, stream);
+    print_share(row->times.plain_share, stream);
     const ChannelVariant *other;
     for (size_t i = 0; (other = baseline(bench, i)) != NULL; i++) {
         double times = speed_up(bench, row, other);
@@ -130,8 +139,11 @@ static void print_variants(const QuantBench *bench, FILE *stream) {
                 fprintf(stream, "%-24s %s; moves %g + %g + %g bytes an element\n", variant->name, variant->what,
                         variant->bytes[CHANNEL_SCALES], variant->bytes[CHANNEL_CODES], variant->bytes[CHANNEL_DECODE]);
         }
-    fprintf(stream, "quantize is scales and codes; columns of baselines tell how many times as fast as they a row is, "
-                    "all steps counted\n");
+    fprintf(stream,
+            "quantize is scales and codes, total all steps, and so GB/s and what follows; of copy: GB/s over those of "
+            "copies\nof plain: time of loops that read and write the same without arithmetic, over total; columns of "
+            "baselines: how many times as fast as they\nL2, max abs: of K - K~; |QK-QK~|: mean over tokens, for a "
+            "query Q uniform in [-1, 1)\n");
 }
 
 void quant_bench_print(const QuantBench *bench, FILE *stream) {
@@ -150,24 +162,28 @@ typedef struct Figure {
     double value; /* NaN: none */
 } Figure;
 
-enum { MOST_FIGURES = 24 };
+enum { MOST_FIGURES = 32 };
 
 static size_t figures_of(const QuantRow *row, Figure *out) {
     const Figure figures[] = {
-        {"scales_ms", row->steps[CHANNEL_SCALES].median},
-        {"codes_ms", row->steps[CHANNEL_CODES].median},
+        {"scales_ms", row->times.steps[CHANNEL_SCALES].median},
+        {"codes_ms", row->times.steps[CHANNEL_CODES].median},
         {"quantize_ms", quantize_ms(row)},
-        {"dequantize_ms", row->steps[CHANNEL_DECODE].median},
-        {"total_ms", row->total.median},
-        {"total_ms_min", row->total.min},
-        {"total_ms_max", row->total.max},
-        {"runs", (double)row->n_timed},
-        {"warmed_up", (double)row->warmed_up},
+        {"dequantize_ms", row->times.steps[CHANNEL_DECODE].median},
+        {"total_ms", row->times.total.median},
+        {"total_ms_min", row->times.total.min},
+        {"total_ms_max", row->times.total.max},
+        {"runs", (double)row->times.n_timed},
+        {"warmed_up", (double)row->times.warmed_up},
         {"from_cache", (double)row->from_cache},
         {"bytes", quant_row_bytes(row)},
         {"bytes_per_second", quant_row_rate(row)},
-        {"copy_bandwidth", row->copy_bandwidth},
-        {"copy_share", quant_row_rate(row) / row->copy_bandwidth},
+        {"copy_bandwidth", row->times.copy_bandwidth},
+        {"copy_share", row->times.copy_share},
+        {"plain_share", row->times.plain_share},
+        {"scales_plain_share", row->times.plain_step_shares[CHANNEL_SCALES]},
+        {"codes_plain_share", row->times.plain_step_shares[CHANNEL_CODES]},
+        {"dequantize_plain_share", row->times.plain_step_shares[CHANNEL_DECODE]},
         {"l2", row->errors.l2},
         {"max_abs", row->errors.max_abs},
         {"score_error", row->errors.score},
@@ -195,7 +211,8 @@ static cJSON *row_json(const QuantBench *bench, const QuantRow *row) {
     Figure figures[MOST_FIGURES];
     size_t n = figures_of(row, figures);
     for (size_t i = 0; i < n; i++)
-        cJSON_AddNumberToObject(out, figures[i].name, figures[i].value);
+        if (!isnan(figures[i].value))
+            cJSON_AddNumberToObject(out, figures[i].name, figures[i].value);
     times = cJSON_AddObjectToObject(out, "times_as_fast_as");
     const ChannelVariant *other;
     for (size_t i = 0; (other = baseline(bench, i)) != NULL; i++)
