@@ -20,11 +20,13 @@
 /* Of f32.gguf, all of whose tensors are F32. */
 enum { N_LAYERS = 2, N_EMBD = 256, N_ATTENDED = 256, FIRST = 20, N_BATCH = 50 };
 
-static void open_model(Model *model) {
+static void open_model(Model *model, const char *name) {
+    char path[64];
     Backend *backend;
     Error error = {0};
+    snprintf(path, sizeof path, "models/%s.gguf", name);
     if (cpu_backend_open(&backend, cpu_best_simd_level(), 2, &error) < 0 ||
-        model_open(model, fixture_path("STOWKV_FIXTURES", "models/f32.gguf"), backend, &error) < 0)
+        model_open(model, fixture_path("STOWKV_FIXTURES", path), backend, &error) < 0)
         fail_msg("%s", error.message);
 }
 
@@ -100,7 +102,7 @@ static void test_errors_of_layers(void **state) {
     Context context;
     LayerErrors *errors;
     Error error = {0};
-    open_model(&model);
+    open_model(&model, "f32");
     const KvPolicy full = kv_policy_full(), policies[] = {parsed(POLICIES[0]), parsed(POLICIES[1])};
     if (context_open(&context, &model, &full, RUN_WINDOW, N_BATCH, &error) < 0 ||
         layer_errors_open(&errors, &context, policies, 2, FIRST, &error) < 0)
@@ -147,10 +149,10 @@ static double divergence_of(const char *policy) {
     return mean;
 }
 
-static void measure(const volatile sig_atomic_t *interrupted, Calibration *out, int expected) {
+static void measure(const char *name, const volatile sig_atomic_t *interrupted, Calibration *out, int expected) {
     Model model;
     Error error = {0};
-    open_model(&model);
+    open_model(&model, name);
     CalibrationTask task = {.model = &model,
                             .tokens = random_windows(),
                             .n_tokens = 2 * RUN_WINDOW,
@@ -170,7 +172,7 @@ static void test_harms(void **state) {
     (void)state;
     Calibration c;
     char policy[128];
-    measure(NULL, &c, 0);
+    measure("f32", NULL, &c, 0);
     for (KvSide side = 0; side < KV_SIDES; side++)
         for (size_t layer = 0; layer < N_LAYERS; layer++) {
             snprintf(policy, sizeof policy, "rotate=on,block=32,@%zu:sink=4,f16:10,%s:*;@*:f16:*", layer,
@@ -193,24 +195,32 @@ static void test_harms(void **state) {
     calibration_free(&c);
 }
 
+/* Of seven layers six see nine tokens, fewer than the window has: nothing is encoded there, and nothing harmed. */
+static void test_local_layers(void **state) {
+    (void)state;
+    Calibration c;
+    measure("gemma3_f32", NULL, &c, 0);
+    assert_int_equal(c.harms.n_layers, 7);
+    for (KvSide side = 0; side < KV_SIDES; side++)
+        for (size_t layer = 0; layer < 7; layer++) {
+            double harm = c.harms.of[side][1][KV_INT3][layer];
+            assert_true(layer == 5 ? harm > 0 : harm == 0);
+        }
+    calibration_free(&c);
+}
+
 static void test_interruption(void **state) {
     (void)state;
     const volatile sig_atomic_t interrupted = 1;
     Calibration c;
-    measure(&interrupted, &c, ERROR_INTERRUPTED);
+    measure("f32", &interrupted, &c, ERROR_INTERRUPTED);
 }
 
 /* ---- Fingerprints */
 
 static uint64_t fingerprint_of(const char *name) {
-    char path[64];
     Model model;
-    Backend *backend;
-    Error error = {0};
-    snprintf(path, sizeof path, "models/%s.gguf", name);
-    assert_int_equal(cpu_backend_open(&backend, cpu_best_simd_level(), 1, &error), 0);
-    if (model_open(&model, fixture_path("STOWKV_FIXTURES", path), backend, &error) < 0)
-        fail_msg("%s", error.message);
+    open_model(&model, name);
     uint64_t fingerprint = calibration_fingerprint(&model.checkpoint);
     model_close(&model);
     return fingerprint;
@@ -231,9 +241,8 @@ static void test_fingerprints(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_errors_of_layers),
-        cmocka_unit_test(test_harms),
-        cmocka_unit_test(test_interruption),
+        cmocka_unit_test(test_errors_of_layers), cmocka_unit_test(test_harms),
+        cmocka_unit_test(test_local_layers),     cmocka_unit_test(test_interruption),
         cmocka_unit_test(test_fingerprints),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

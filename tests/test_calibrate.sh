@@ -107,7 +107,7 @@ test_refusals() {
     expect_error 2 'leave --kv_rotate out' --kv_rotate off
     expect_error 2 'give --context' --n_ctx 200
     expect_error 1 'was trained for 512 tokens' --context 513
-    expect_error 1 'so this figure would be the full cache' --context 100
+    expect_error 1 'none leaves the sink and the window' --context 100
     run --text_file "$text"
     check 'a model is required' failed_cleanly 2 '--checkpoint_path is required'
     run --checkpoint_path "$work/model.bin"

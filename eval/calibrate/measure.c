@@ -139,15 +139,37 @@ static int measure_errors(Measurement *m, Error *error) {
 
 /* ---- D */
 
-/* Of the parts from `first` on, part being side * n_layers + layer. */
-static int measure_divergences(Measurement *m, size_t first, size_t n, Error *error) {
+/* Lists the parts, side * n_layers + layer, of layers that encode anything within a window: one that looks back on no
+ * more than its first tier holds does not, and its divergences stay 0. */
+static int list_parts(const Measurement *m, size_t *parts, size_t *n_parts, Error *error) {
+    const CalibrationTask *task = m->task;
+    const KvPolicy policy = policy_with(m, KV_KEYS, m->rotates, m->reference);
+    const KvShape shape = model_cache_shape(&task->model->checkpoint.config, task->windows.context, DEFAULT_BATCH);
+    KvCacheLayout layout;
+    if (kvcache_layout_open(&layout, &shape, &policy, task->model->backend->records, error) < 0)
+        return error->code;
+    *n_parts = 0;
+    for (size_t part = 0; part < KV_SIDES * m->n_layers; part++) {
+        size_t layer = part % m->n_layers;
+        KvPlan plan =
+            kvcache_layer_plan(&layout, layer, shape.n_ctx - 1); /* what the last scored token is predicted from */
+        if (plan.n_tiers > 1 && plan.entered[1] > 0)
+            parts[(*n_parts)++] = part;
+    }
+    kvcache_layout_close(&layout);
+    return *n_parts > 0 ? 0
+                        : error_set(error, ERROR_ARGUMENT,
+                                    "in %zu tokens none leaves the sink and the window, in groups of %zu; use a longer "
+                                    "--context",
+                                    shape.n_ctx, policy.group);
+}
+
+static int measure_divergences(Measurement *m, const size_t *parts, size_t n, const char *what, Error *error) {
     const CalibrationTask *task = m->task;
     KvPolicy policies[POLICIES_AT_ONCE] = {kv_policy_full()};
-    char what[64];
     policies[0].group = task->preset.group;
     for (size_t i = 0; i < n; i++)
-        policies[1 + i] = policy_of_layer(m, (first + i) % m->n_layers, (first + i) / m->n_layers);
-    snprintf(what, sizeof what, "divergences %zu to %zu of %zu", first + 1, first + n, KV_SIDES * m->n_layers);
+        policies[1 + i] = policy_of_layer(m, parts[i] % m->n_layers, parts[i] / m->n_layers);
     Evaluation e = {.model = task->model,
                     .tokens = task->tokens,
                     .bos = task->bos,
@@ -160,19 +182,28 @@ static int measure_divergences(Measurement *m, size_t first, size_t n, Error *er
         return error->code;
     int status = evaluation_run(&e, error);
     for (size_t i = 0; i < n && status == 0; i++)
-        m->divergence[first + i] = mean_error(e.modes[1 + i].kld, e.n_scored).mean;
+        m->divergence[parts[i]] = mean_error(e.modes[1 + i].kld, e.n_scored).mean;
     evaluation_close(&e);
     return status;
 }
 
-static int measure_sensitivity(Measurement *m, Error *error) {
-    size_t n_parts = KV_SIDES * m->n_layers;
-    for (size_t first = 0, n; first < n_parts; first += n) {
+static int measure_parts(Measurement *m, size_t *parts, Error *error) {
+    size_t n_parts;
+    char what[64];
+    int status = list_parts(m, parts, &n_parts, error);
+    for (size_t first = 0, n; first < n_parts && status == 0; first += n) {
         n = at_most(POLICIES_AT_ONCE - 1, n_parts - first);
-        if (measure_divergences(m, first, n, error) < 0)
-            return error->code;
+        snprintf(what, sizeof what, "divergences %zu to %zu of %zu", first + 1, first + n, n_parts);
+        status = measure_divergences(m, parts + first, n, what, error);
     }
-    return 0;
+    return status;
+}
+
+static int measure_sensitivity(Measurement *m, Error *error) {
+    size_t n = KV_SIDES * m->n_layers, *parts = calloc(n, sizeof *parts);
+    int status = parts == NULL ? error_memory(error, "divergences", n * sizeof *parts) : measure_parts(m, parts, error);
+    free(parts);
+    return status;
 }
 
 /* ---- Both */
@@ -192,7 +223,7 @@ static void make_harms(Measurement *m) {
 }
 
 static int measure(Measurement *m, Error *error) {
-    if (choose_reference(m, error) < 0 || measure_errors(m, error) < 0 || measure_sensitivity(m, error) < 0)
+    if (choose_reference(m, error) < 0 || measure_sensitivity(m, error) < 0 || measure_errors(m, error) < 0)
         return error->code;
     make_harms(m);
     return 0;
