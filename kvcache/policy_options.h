@@ -48,7 +48,7 @@ typedef struct PolicyOptions {
     {"kv_rounding", OPTION_STRING, &(o).rounding, "HOW",                                                               \
      "keys in codes: nearest, aware of the queries, or auto: aware where it can be; default auto", 0, 0},              \
     {"kv_calibration", OPTION_INPUT, &(o).calibration, "FILE",                                                         \
-     "for --kv_budget: what build/calibrate wrote; default: beside the checkpoint, or of a model that stowkv knows", 0, 0}
+     "for --kv_budget: what build/calibrate wrote; default: beside the checkpoint, or of a known model", 0, 0}
 /* clang-format on */
 
 /* Whether a flag chooses a policy; without one it is the full cache. */
@@ -66,8 +66,8 @@ typedef struct PolicyList {
 } PolicyList;
 
 /* For programs that can compare policies: with `compare` full, compressed and quantized mode, in this order, with
- * the sink, window and codec that the flags ask for; then each --kv_policy, then the one of --kv_budget. Without all of them, the one that the flags
- * choose. The list is freed with policy_list_free(), also after an error. */
+ * the sink, window and codec that the flags ask for; then each --kv_policy, then the one of --kv_budget. Without any of
+ * these, the one that the flags choose. The list is freed with policy_list_free(), also after an error. */
 int policies_from_options(const PolicyOptions *options, bool compare, PolicyList *out, Error *error);
 void policy_list_free(PolicyList *list);
 

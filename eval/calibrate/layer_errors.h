@@ -3,9 +3,11 @@
  * behind the output projection (and its norm), are compared.
  *
  *     LayerErrors *errors;
- *     if (layer_errors_open(&errors, &context, policies, n_policies, first_token, &error) < 0) …  // it watches the
- * context … for each window: layer_errors_begin(errors), context_clear(&context), forward(&context, …) … double e =
- * layer_error(errors, policy, layer); layer_errors_close(errors);
+ *     if (layer_errors_open(&errors, &context, policies, n_policies, first_token, &error) < 0) …
+ *     layer_errors_begin(errors);                    // for each window, with context_clear(); it watches the context
+ *     … forward(&context, …) …
+ *     double e = layer_error(errors, policy, layer);
+ *     layer_errors_close(errors);
  */
 #ifndef STOWKV_LAYER_ERRORS_H
 #define STOWKV_LAYER_ERRORS_H
