@@ -12,11 +12,13 @@ int kvcache_open(KvCache *cache, const KvShape *shape, const KvPolicy *policy, c
     *cache = (KvCache){0};
     if (kvcache_layout_open(&cache->layout, shape, policy, form, error) < 0)
         return error->code;
+    size_t size_bytes = sizeof *cache->counters + shape->n_kv_heads * sizeof *cache->n_waiting;
     cache->counters = calloc(shape->n_layers, sizeof *cache->counters);
-    if (cache->counters != NULL)
+    cache->n_waiting = calloc(shape->n_layers, shape->n_kv_heads * sizeof *cache->n_waiting);
+    if (cache->counters != NULL && cache->n_waiting != NULL)
         return 0;
     kvcache_close(cache);
-    return error_memory(error, "the cache's counters", shape->n_layers * sizeof *cache->counters);
+    return error_memory(error, "the cache's counters", shape->n_layers * size_bytes);
 }
 
 void kvcache_set_memory(KvCache *cache, void *memory) {
@@ -26,6 +28,7 @@ void kvcache_set_memory(KvCache *cache, void *memory) {
 void kvcache_close(KvCache *cache) {
     kvcache_layout_close(&cache->layout);
     free(cache->counters);
+    free(cache->n_waiting);
     *cache = (KvCache){0};
 }
 
@@ -52,15 +55,28 @@ static bool is_aware(const KvCache *cache, size_t layer) {
     return cache->layout.layers[layer].moments.n_slots > 0;
 }
 
-static float *moments_of(const KvCache *cache, size_t layer, size_t kv_head) {
-    return (float *)(void *)slot_at(cache, &cache->layout.layers[layer].moments, kv_head, 0);
+static KvMoments moments_of(const KvCache *cache, size_t layer, size_t kv_head) {
+    const KvLayerLayout *l = &cache->layout.layers[layer];
+    return (KvMoments){.sums = (float *)(void *)slot_at(cache, &l->moments, kv_head, 0),
+                       .waiting = (float *)(void *)slot_at(cache, &l->waiting, kv_head, 0),
+                       .n_waiting = &cache->n_waiting[layer * cache->layout.shape.n_kv_heads + kv_head],
+                       .head_dim = cache->layout.shape.head_dim,
+                       .level = cache->level};
 }
 
 void kvcache_clear(KvCache *cache) {
     for (size_t layer = 0; layer < cache->layout.shape.n_layers && cache->memory != NULL; layer++)
         for (size_t kv_head = 0; kv_head < cache->layout.shape.n_kv_heads && is_aware(cache, layer); kv_head++)
-            memset(moments_of(cache, layer, kv_head), 0, cache->layout.layers[layer].moments.slot_bytes);
+            memset(moments_of(cache, layer, kv_head).sums, 0, cache->layout.layers[layer].moments.slot_bytes);
     kvcache_resume(cache, 0);
+}
+
+void kvcache_settle(const KvCache *cache) {
+    for (size_t layer = 0; layer < cache->layout.shape.n_layers; layer++)
+        for (size_t kv_head = 0; kv_head < cache->layout.shape.n_kv_heads && is_aware(cache, layer); kv_head++) {
+            KvMoments moments = moments_of(cache, layer, kv_head);
+            kv_moments_settle(&moments);
+        }
 }
 
 void kvcache_resume(KvCache *cache, size_t n_tokens) {
@@ -68,6 +84,8 @@ void kvcache_resume(KvCache *cache, size_t n_tokens) {
     if (cache->collect != NULL)
         cache->collect(cache);
     memset(cache->counters, 0, cache->layout.shape.n_layers * sizeof *cache->counters);
+    memset(cache->n_waiting, 0,
+           cache->layout.shape.n_layers * cache->layout.shape.n_kv_heads * sizeof *cache->n_waiting);
 }
 
 bool kvcache_has_room(const KvCache *cache, size_t n_tokens) {
@@ -164,25 +182,43 @@ static void load_record(const KvCache *cache, size_t layer, size_t kv_head, size
         kv_rotate(out, encoding->group.n_tokens, encoding->group.head_dim);
 }
 
-/* `values` are rotated already, in place. */
-static void encode_group(KvCache *cache, size_t layer, size_t kv_head, const KvEncoding *encoding, KvSide side,
+/* The moments' factor, in the KV head's `aware` slot, for all groups that enter tiers at one token. */
+typedef struct Factor {
+    bool is_made, rotated; /* for keys that are rotated, or for others */
+    bool exists;
+} Factor;
+
+/* NULL where keys in this encoding are rounded to nearest. */
+static float *factor_for(const KvCache *cache, size_t layer, size_t kv_head, const KvEncoding *keys, Factor *factor) {
+    float *slot = (float *)(void *)slot_at(cache, &cache->layout.aware, kv_head, 0);
+    bool rotated = keys->group.rotated;
+    if (!kvcache_rounds_aware(&cache->layout, keys->codec))
+        return NULL;
+    if (!factor->is_made || factor->rotated != rotated) {
+        KvMoments moments = moments_of(cache, layer, kv_head);
+        kv_moments_settle(&moments);
+        *factor = (Factor){.is_made = true, .rotated = rotated};
+        factor->exists = kv_moments_factor(cache->level, moments.sums, cache->layout.shape.head_dim,
+                                           cache->layout.row_dim, rotated, slot);
+    }
+    return factor->exists ? slot : NULL;
+}
+
+/* `values` are rotated already, in place; `factor` is for keys, or NULL. */
+static void encode_group(const KvCache *cache, const KvEncoding *encoding, KvSide side, float *factor,
                          const float *values, uint8_t *record) {
     const KvCodec *codec = kv_codec(encoding->codec);
     KvGroup group = encoding->group;
-    size_t head_dim = cache->layout.shape.head_dim, row_dim = cache->layout.row_dim;
-    if (side == KV_KEYS && kvcache_rounds_aware(&cache->layout, encoding->codec)) {
-        float *factor = (float *)(void *)slot_at(cache, &cache->layout.aware, kv_head, 0);
-        if (kv_moments_factor(cache->level, moments_of(cache, layer, kv_head), head_dim, row_dim, group.rotated,
-                              factor)) {
-            kv_codec_encode_aware(codec, cache->level, &group, factor, values, factor + row_dim * row_dim, record);
-            return;
-        }
-    }
     group.rotated = false;
-    kv_codec_encode(codec, cache->level, side, &group, values, NULL, record);
+    if (factor != NULL)
+        kv_codec_encode_aware(codec, cache->level, &group, factor, values, factor + group.head_dim * group.head_dim,
+                              record);
+    else
+        kv_codec_encode(codec, cache->level, side, &group, values, NULL, record);
 }
 
-static void encode_side(KvCache *cache, size_t layer, size_t kv_head, size_t tier, size_t index, KvSide side) {
+static void encode_side(KvCache *cache, size_t layer, size_t kv_head, size_t tier, size_t index, KvSide side,
+                        float *factor) {
     const KvEncoding *encoding = &store_of(cache, layer, KV_TIER(tier))->side[side];
     KvGroup group = encoding->group;
     float *values = (float *)(void *)slot_at(cache, &cache->layout.scratch, kv_head, 0);
@@ -194,7 +230,7 @@ static void encode_side(KvCache *cache, size_t layer, size_t kv_head, size_t tie
     kv_codec_pad(kv_codec(encoding->codec), &group, cache->layout.shape.head_dim, values);
     if (group.rotated)
         kv_rotate(values, group.n_tokens, group.head_dim);
-    encode_group(cache, layer, kv_head, encoding, side, values, record);
+    encode_group(cache, encoding, side, factor, values, record);
     cache->layout.form->store(encoding->codec, side, &encoding->group, record,
                               record_at(cache, layer, KV_TIER(tier), side, kv_head, index));
 }
@@ -204,20 +240,24 @@ static void count_encoded(KvCache *cache, size_t layer, size_t store, size_t n_t
 }
 
 /* Encodes the groups of tokens [begin, end), numbered in the order in which they enter the tier. */
-static void encode_entering(KvCache *cache, size_t layer, size_t kv_head, size_t tier, size_t begin, size_t end) {
+static void encode_entering(KvCache *cache, size_t layer, size_t kv_head, size_t tier, size_t begin, size_t end,
+                            Factor *factor) {
+    const KvEncoding *keys = &store_of(cache, layer, KV_TIER(tier))->side[KV_KEYS];
     size_t group = cache->layout.policy.group;
     for (size_t entered = begin; entered < end; entered += group) {
-        for (KvSide side = 0; side < KV_SIDES; side++)
-            encode_side(cache, layer, kv_head, tier, entered / group, side);
+        encode_side(cache, layer, kv_head, tier, entered / group, KV_KEYS,
+                    factor_for(cache, layer, kv_head, keys, factor));
+        encode_side(cache, layer, kv_head, tier, entered / group, KV_VALUES, NULL);
         count_encoded(cache, layer, KV_TIER(tier), group);
     }
 }
 
-static void add_queries(KvCache *cache, size_t layer, size_t kv_head, size_t begin, size_t end, const KvRows *rows) {
+static void take_queries(KvCache *cache, size_t layer, size_t kv_head, size_t begin, size_t end, const KvRows *rows) {
     const KvShape *shape = &cache->layout.shape;
     size_t n_heads = rows->n_heads / shape->n_kv_heads, stride = rows->n_heads * shape->head_dim;
-    kv_moments_add(cache->level, moments_of(cache, layer, kv_head), shape->head_dim, n_heads, end - begin, stride,
-                   rows->queries + begin * stride + kv_head * n_heads * shape->head_dim);
+    KvMoments moments = moments_of(cache, layer, kv_head);
+    kv_moments_take(&moments, n_heads, end - begin, stride,
+                    rows->queries + begin * stride + kv_head * n_heads * shape->head_dim);
 }
 
 /* Where the step that begins at token `begin` of the batch ends: behind the token at which the next group leaves the
@@ -234,12 +274,15 @@ static size_t step_end(const KvCache *cache, size_t layer, size_t begin, size_t 
 static void encode_due(KvCache *cache, size_t layer, size_t kv_head, size_t begin, size_t end) {
     KvPlan before = kvcache_layer_plan(&cache->layout, layer, cache->n_tokens + begin);
     KvPlan after = kvcache_layer_plan(&cache->layout, layer, cache->n_tokens + end);
+    Factor factor = {0};
     count_encoded(cache, layer, KV_SINK, after.n_sink - before.n_sink);
     count_encoded(cache, layer, KV_TIER(0), after.entered[0] - before.entered[0]);
     for (size_t tier = 1; tier < after.n_tiers; tier++)
-        encode_entering(cache, layer, kv_head, tier, before.entered[tier], after.entered[tier]);
-    if (is_aware(cache, layer) && after.entered[1] > before.entered[1])
-        kv_moments_fade(moments_of(cache, layer, kv_head), cache->layout.shape.head_dim, KV_MOMENTS_MEMORY);
+        encode_entering(cache, layer, kv_head, tier, before.entered[tier], after.entered[tier], &factor);
+    if (is_aware(cache, layer) && after.entered[1] > before.entered[1]) {
+        KvMoments moments = moments_of(cache, layer, kv_head);
+        kv_moments_fade(&moments, KV_MOMENTS_MEMORY);
+    }
 }
 
 void kvcache_append(KvCache *cache, size_t layer, size_t kv_head, size_t n_tokens, const KvRows *rows) {
@@ -248,7 +291,7 @@ void kvcache_append(KvCache *cache, size_t layer, size_t kv_head, size_t n_token
     for (size_t begin = 0, end; begin < n_tokens; begin = end) {
         end = step_end(cache, layer, begin, n_tokens);
         if (is_aware(cache, layer))
-            add_queries(cache, layer, kv_head, begin, end, rows);
+            take_queries(cache, layer, kv_head, begin, end, rows);
         encode_due(cache, layer, kv_head, begin, end);
     }
 }

@@ -47,6 +47,7 @@ struct KvCache {
     KvCounters *counters; /* (n_layers), owned; kvcache_counters() reads them */
     SimdLevel level;      /* of the encoders; kvcache_open() sets SIMD_SCALAR */
     size_t n_tokens;      /* that have gone through all layers */
+    size_t *n_waiting;    /* (n_layers, n_kv_heads), owned: queries that are not in the moments yet */
 
     /* Of a cache in a device's memory, which a backend opens: what it keeps beside it, and a function that adds what
      * kernels have counted since its last call to `counters`. Else NULL. */
@@ -77,6 +78,10 @@ void kvcache_clear(KvCache *cache);
 
 /* The state of n_tokens has been put into the cache's memory (snapshot.h): goes on behind them, with no counters. */
 void kvcache_resume(KvCache *cache, size_t n_tokens);
+
+/* Puts queries that wait into the moments, which are the same then wherever batches ended. No bit of what follows
+ * changes. */
+void kvcache_settle(const KvCache *cache);
 
 /* Whether n_tokens more may come: always where the policy streams, else up to n_ctx in all. */
 bool kvcache_has_room(const KvCache *cache, size_t n_tokens);

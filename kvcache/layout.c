@@ -92,8 +92,10 @@ static bool any_tier_rounds_aware(const KvCacheLayout *layout, const KvLayerPoli
 
 static void lay_out_moments(const KvCacheLayout *layout, const KvLayerPolicy *policy, Arena *arena,
                             KvLayerLayout *out) {
+    const KvShape *shape = &layout->shape;
     size_t start = arena->used, n_slots = any_tier_rounds_aware(layout, policy) ? 1 : 0;
-    out->moments = carve(arena, &layout->shape, n_slots, kv_moments_floats(layout->shape.head_dim) * sizeof(float));
+    out->moments = carve(arena, shape, n_slots, kv_moments_floats(shape->head_dim) * sizeof(float));
+    out->waiting = carve(arena, shape, n_slots, KV_MOMENTS_WAITING * kv_moments_row(shape->head_dim) * sizeof(float));
     out->moments_bytes = arena->used - start;
 }
 

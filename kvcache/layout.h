@@ -65,9 +65,9 @@ typedef struct KvLayerLayout {
     bool local;  /* its policy is the rule's within the lookback */
     size_t n_stores;
     KvStore stores[KV_MAX_STORES];
-    KvArray moments; /* of the queries, a slot a KV head (codec/query_moments.h); without slots where keys are rounded
-                      * without them */
-    size_t moments_bytes;
+    /* Of queries, a slot a KV head (codec/query_moments.h); without slots where keys are rounded without them. */
+    KvArray moments, waiting;
+    size_t moments_bytes; /* of both */
 } KvLayerLayout;
 
 typedef struct KvCacheLayout {

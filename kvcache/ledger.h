@@ -34,7 +34,7 @@ typedef struct KvLedger {
     KvLedgerRow rows[KV_LEDGER_ROWS];
     size_t n_rows;
     size_t bytes;         /* of all rows and moments: what the cache takes */
-    size_t moments_bytes; /* of the queries' moments that keys are rounded with; 0: to nearest */
+    size_t moments_bytes; /* of what is kept of queries, to round keys with; 0: to nearest */
     size_t working_bytes; /* of the batch under way */
     size_t bytes_full;    /* that an FP16 cache of n_ctx tokens takes */
     size_t head_dim;      /* of the layout */

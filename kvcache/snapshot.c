@@ -157,6 +157,8 @@ static int load_run(const KvMemory *memory, uint8_t *in_cache, uint8_t *in_piece
 }
 
 int kv_piece_save(const KvCache *cache, const KvPiece *piece, const KvMemory *memory, uint8_t *bytes, Error *error) {
+    if (piece->store == KV_MOMENTS)
+        kvcache_settle(cache);
     return each_run(cache, cache->n_tokens, piece, memory, bytes, save_run, error);
 }
 

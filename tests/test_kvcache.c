@@ -4,13 +4,13 @@
 #include "base/half.h"
 #include "base/simd/detect.h"
 #include "cpu/backend.h"
-#include "kvcache/codec/query_moments.h"
 #include "kvcache/codec/weave.h"
 #include "kvcache/ledger.h"
 #include "kvcache/policy_check.h"
 #include "kvcache/policy_text.h"
 #include "model/model.h"
 #include "tests/fixture_files.h"
+#include "tests/plain_moments.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -86,8 +86,10 @@ static const float *moments_by_token(const KvPolicy *policy, size_t head) {
         const KvLayerPolicy *layer = &policy->rules[0].policy;
         memcpy(moments[n], moments[n - 1], sizeof moments[n]);
         if (n > 1 && kv_plan(layer, policy->group, n - 1).entered[1] > kv_plan(layer, policy->group, n - 2).entered[1])
-            kv_moments_fade(moments[n], DIM, KV_MOMENTS_MEMORY);
-        kv_moments_add(SIMD_SCALAR, moments[n], DIM, HEADS, 1, N_HEADS * DIM, fresh_queries[n - 1][head * HEADS]);
+            for (size_t i = 0; i < FLOATS; i++)
+                moments[n][i] *= KV_MOMENTS_MEMORY;
+        for (size_t h = 0; h < HEADS; h++)
+            plain_moments_add(moments[n], DIM, fresh_queries[n - 1][head * HEADS + h]);
     }
     return moments[0];
 }
@@ -264,6 +266,7 @@ static void test_views(void **state) {
                                     "sink=400,f16:*",
                                     "f16:0,q4_1:*",
                                     "sink=7,f16:20,int3:90,int2:*",
+                                    "f16:20,int8:70,int4:70,int8:*",
                                     "rounding=nearest,sink=4,f16:32,int4:*"};
     const size_t batches[] = {1, 7, 64, 128, 400};
     for (size_t i = 0; i < sizeof policies / sizeof *policies; i++)

@@ -4,7 +4,7 @@
 #include "base/simd/detect.h"
 #include "kvcache/codec/codec.h"
 #include "kvcache/codec/half.h"
-#include "kvcache/codec/query_moments.h"
+#include "tests/plain_moments.h"
 
 #include <float.h>
 #include <math.h>
@@ -51,9 +51,12 @@ static void fill_keys(size_t n_tokens, size_t head_dim, size_t row_dim) {
 }
 
 static float *moments_of(SimdLevel level, size_t head_dim, size_t n_queries) {
-    float *moments = calloc(kv_moments_floats(head_dim), sizeof *moments);
-    kv_moments_add(level, moments, head_dim, 1, n_queries, MAX_DIM, queries[0]);
-    return moments;
+    float *sums = calloc(kv_moments_floats(head_dim), sizeof *sums), waiting[KV_MOMENTS_WAITING * MAX_DIM];
+    size_t n_waiting = 0;
+    const KvMoments moments = {sums, waiting, &n_waiting, head_dim, level};
+    kv_moments_take(&moments, 1, n_queries, MAX_DIM, queries[0]);
+    kv_moments_settle(&moments);
+    return sums;
 }
 
 /* Element (i, j) of the Walsh-Hadamard matrix of n rows. */
@@ -135,21 +138,39 @@ static void test_factor(void **state) {
     }
 }
 
-/* Calls may cut the queries as they like, and heads lie side by side. */
+/* Sums go over the queries one after the other, of heads that lie side by side, wherever calls end, whichever queries
+ * wait, and whenever somebody needs the sums. */
 static void test_order(void **state) {
     (void)state;
-    enum { DIM = 24, HEADS = 2, TOKENS = 37, STRIDE = 3 * HEADS * DIM };
-    float rows[TOKENS * STRIDE], *once = calloc(kv_moments_floats(DIM), sizeof *once),
-                                 *parts = calloc(kv_moments_floats(DIM), sizeof *parts);
-    for (size_t i = 0; i < TOKENS * STRIDE; i++)
+    enum { DIM = 24, MAX_HEADS = 7, TOKENS = 150 };
+    static float rows[TOKENS * 3 * MAX_HEADS * DIM];
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         rows[i] = uniform();
-    kv_moments_add(SIMD_SCALAR, once, DIM, HEADS, TOKENS, STRIDE, rows + HEADS * DIM);
-    for (size_t t = 0; t < TOKENS; t++)
-        for (size_t h = 0; h < HEADS; h++)
-            kv_moments_add(SIMD_SCALAR, parts, DIM, 1, 1, DIM, rows + t * STRIDE + (HEADS + h) * DIM);
-    assert_memory_equal(once, parts, kv_moments_floats(DIM) * sizeof *once);
-    free(once);
-    free(parts);
+    for (size_t n_heads = 1; n_heads <= MAX_HEADS; n_heads += 2) {
+        size_t stride = 3 * n_heads * DIM, size = kv_moments_floats(DIM), n_waiting = 0, most = 0, n = 1;
+        float *expected = calloc(size, sizeof *expected), *sums = calloc(size, sizeof *sums);
+        float waiting[KV_MOMENTS_WAITING * 32];
+        const KvMoments moments = {sums, waiting, &n_waiting, DIM, cpu_best_simd_level()};
+        for (size_t t = 0; t + 7 <= TOKENS; t += n, n = 1 + (size_t)(fabsf(uniform()) * 6)) {
+            const float *first = rows + t * stride + n_heads * DIM;
+            kv_moments_take(&moments, n_heads, n, stride, first);
+            for (size_t i = 0; i < n * n_heads; i++)
+                plain_moments_add(expected, DIM, first + i / n_heads * stride + i % n_heads * DIM);
+            most = n_waiting > most ? n_waiting : most;
+            if (t % 5 > 0)
+                continue;
+            kv_moments_settle(&moments);
+            assert_int_equal(n_waiting, 0);
+            assert_memory_equal(sums, expected, size * sizeof *sums);
+        }
+        assert_true(most > KV_MOMENTS_WAITING / 2 && most < KV_MOMENTS_WAITING);
+        kv_moments_fade(&moments, 0.5f);
+        for (size_t i = 0; i < size; i++)
+            expected[i] *= 0.5f;
+        assert_memory_equal(sums, expected, size * sizeof *sums);
+        free(expected);
+        free(sums);
+    }
 }
 
 typedef struct Encoded {

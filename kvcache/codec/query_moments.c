@@ -12,27 +12,27 @@
 /* Of the mean of H's diagonal, added to all of it: keeps the factor tame where queries leave directions out. */
 #define DAMPING 0.1f
 
-#define QUERIES_AT_ONCE 16
-
-void kv_moments_add(SimdLevel level, float *moments, size_t head_dim, size_t n_heads, size_t n_tokens, size_t stride,
-                    const float *queries) {
+void kv_moments_settle(const KvMoments *moments) {
     static KvMomentsAdd *const ADD[SIMD_LEVEL_COUNT] = SIMD_TABLE(kv_moments_add_rows);
-    float rows[QUERIES_AT_ONCE * KV_MAX_HEAD_DIM]; /* padded to whole tiles */
-    size_t n_tiles = (head_dim + TILE - 1) / TILE, row = n_tiles * TILE, n = n_tokens * n_heads;
-    for (size_t first = 0; first < n; first += QUERIES_AT_ONCE) {
-        size_t count = n - first < QUERIES_AT_ONCE ? n - first : QUERIES_AT_ONCE;
-        for (size_t i = 0; i < count; i++) {
-            size_t token = (first + i) / n_heads, head = (first + i) % n_heads;
-            memcpy(rows + i * row, queries + token * stride + head * head_dim, head_dim * sizeof *rows);
-            memset(rows + i * row + head_dim, 0, (row - head_dim) * sizeof *rows);
-        }
-        ADD[level](moments, n_tiles, rows, count);
+    ADD[moments->level](moments->sums, kv_moments_row(moments->head_dim) / TILE, moments->waiting, *moments->n_waiting);
+    *moments->n_waiting = 0;
+}
+
+void kv_moments_take(const KvMoments *moments, size_t n_heads, size_t n_tokens, size_t stride, const float *queries) {
+    size_t head_dim = moments->head_dim, row = kv_moments_row(head_dim);
+    for (size_t i = 0; i < n_tokens * n_heads; i++) {
+        float *to = moments->waiting + *moments->n_waiting * row;
+        memcpy(to, queries + i / n_heads * stride + i % n_heads * head_dim, head_dim * sizeof *to);
+        memset(to + head_dim, 0, (row - head_dim) * sizeof *to);
+        if (++*moments->n_waiting == KV_MOMENTS_WAITING)
+            kv_moments_settle(moments);
     }
 }
 
-void kv_moments_fade(float *moments, size_t head_dim, float factor) {
-    for (size_t i = 0; i < kv_moments_floats(head_dim); i++)
-        moments[i] *= factor;
+void kv_moments_fade(const KvMoments *moments, float factor) {
+    kv_moments_settle(moments);
+    for (size_t i = 0; i < kv_moments_floats(moments->head_dim); i++)
+        moments->sums[i] *= factor;
 }
 
 static float moment(const float *moments, size_t i, size_t j) { /* j <= i */

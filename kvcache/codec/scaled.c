@@ -3,6 +3,8 @@
  * an integer code is off by half a stored scale at most, whatever the rounding of scale and minimum did. */
 #include "kvcache/codec/encode.h"
 
+#include <string.h>
+
 /* The ranges of up to KV_PIECE columns. */
 typedef struct Ranges {
     float low[KV_PIECE], high[KV_PIECE];
@@ -115,11 +117,15 @@ static void encode_piece(const KvFormat *format, const KvRecordLayout *layout, c
 
 /* ---- Keys by channel, each channel corrected for the errors of those before it */
 
-/* The channel's numbers as they are to be rounded: its own, and its shares of the errors so far. */
+/* 32 of the channel's numbers as they are to be rounded: its own, and its shares of the errors so far. The sums of so
+ * many stay in registers. */
 static void correct_channel(const float *shares, size_t channel, size_t n_tokens, const float *errors, float *x) {
+    float sum[32];
+    memcpy(sum, x, sizeof sum);
     for (size_t j = 0; j < channel; j++, errors += n_tokens)
-        for (size_t t = 0; t < n_tokens; t++)
-            x[t] += shares[j] * errors[t];
+        for (size_t t = 0; t < 32; t++)
+            sum[t] += shares[j] * errors[t];
+    memcpy(x, sum, sizeof sum);
 }
 
 /* What the channel's true numbers lose; none is passed on where one of them is not finite. */
@@ -146,7 +152,8 @@ void SIMD_NAME(kv_encode_aware)(const KvFormat *format, const KvGroup *group, co
         Ranges ranges;
         for (size_t t = 0; t < n_tokens; t++)
             x[t] = values[t * head_dim + c];
-        correct_channel(factor + c * head_dim, c, n_tokens, errors, x);
+        for (size_t t = 0; t < n_tokens; t += 32)
+            correct_channel(factor + c * head_dim, c, n_tokens, errors + t, x + t);
         measure_run(x, n_tokens, &ranges);
         store_fit(format, &layout, c, fit_column(format, &ranges, 0, n_tokens), record);
         load_step(format, &layout, record, c, 0, n_tokens, &steps);
