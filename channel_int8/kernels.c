@@ -9,9 +9,10 @@
 #include <immintrin.h>
 #endif
 
-/* Rows that are looked through together where they are long: the largest magnitudes of all channels are loaded and
- * stored once for them, and do not fit the first cache beside a row. Short ones are read one behind the other, which
- * hardware prefetchers follow best; software's make both slower, and copies and decoding faster. */
+/* Rows that are looked through, and coded, together where they are long: the largest magnitudes of all channels, or
+ * what scales them, are loaded once for them, and do not fit the first cache beside a row. Short ones are read one
+ * behind the other, which hardware prefetchers follow best; software's make both slower, and copies and decoding
+ * faster. */
 #define ROWS          4
 #define LONG_CHANNELS 1024
 #define AHEAD_BYTES   8192
@@ -194,22 +195,37 @@ INLINE void encode_line(const float *x, const float *scales, const float *invers
         store_vector(codes + i * sizeof(VecInt), line[i], past_caches);
 }
 
-INLINE void encode_all(const float *keys, const float *scales, const float *inverses, size_t n, size_t n_channels,
-                       int8_t *codes, bool past_caches) {
+/* From an element on that is the first one of a row. */
+INLINE void encode_lines(const float *keys, const float *scales, const float *inverses, size_t n, size_t n_channels,
+                         int8_t *codes, bool past_caches) {
     size_t i = head_of(codes, sizeof *codes, n), d = i % n_channels;
     encode_few(keys, scales, inverses, i, codes);
     for (; i + LINE <= n; i += LINE, d = next_channel(d, n_channels))
         encode_line(keys + i, scales + d, inverses + d, codes + i, past_caches);
     encode_few(keys + i, scales + d, inverses + d, n - i, codes + i);
+}
+
+INLINE void encode_all(const float *keys, const float *scales, const float *inverses, size_t n_tokens,
+                       size_t n_channels, int8_t *codes, bool past_caches) {
+    bool has_lines = n_channels % LINE == 0 && (uintptr_t)codes % LINE == 0;
+    for (; n_channels > LONG_CHANNELS && has_lines && n_tokens >= ROWS; n_tokens -= ROWS) {
+        for (size_t d = 0; d < n_channels; d += LINE)
+            for (size_t r = 0; r < ROWS; r++)
+                encode_line(keys + r * n_channels + d, scales + d, inverses + d, codes + r * n_channels + d,
+                            past_caches);
+        keys += ROWS * n_channels;
+        codes += ROWS * n_channels;
+    }
+    encode_lines(keys, scales, inverses, n_tokens * n_channels, n_channels, codes, past_caches);
     end_of_stores();
 }
 
 static void encode(const float *keys, const float *scales, const float *inverses, size_t n_tokens, size_t n_channels,
                    int8_t *codes, bool past_caches) {
     if (past_caches)
-        encode_all(keys, scales, inverses, n_tokens * n_channels, n_channels, codes, true);
+        encode_all(keys, scales, inverses, n_tokens, n_channels, codes, true);
     else
-        encode_all(keys, scales, inverses, n_tokens * n_channels, n_channels, codes, false);
+        encode_all(keys, scales, inverses, n_tokens, n_channels, codes, false);
 }
 
 /* ---- And back */

@@ -18,10 +18,11 @@
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-/* One by one, fewer than a vector has, not a multiple of anything, rows that are longer than a strip and a piece. */
+/* One by one, fewer than a vector has, not a multiple of anything, rows that are longer than a strip, and whole lines
+ * of a cache or not. */
 static const struct {
     size_t n_tokens, n_channels;
-} SHAPES[] = {{1, 1}, {3, 5}, {2, 16}, {7, 128}, {33, 129}, {1025, 63}, {64, 256}, {9, 1100}, {5, 9001}};
+} SHAPES[] = {{1, 1}, {3, 5}, {2, 16}, {7, 128}, {33, 129}, {1025, 63}, {64, 256}, {9, 1100}, {150, 1152}, {5, 9001}};
 
 /* ---- Channels */
 
