@@ -63,6 +63,10 @@ const ModelFamily *model_family_find(StringView name, const char *path, Error *e
     return NULL;
 }
 
+static bool stretches(const ModelConfig *config) {
+    return config->rope_long.stretch != 0 && config->rope_long.stretch != 1;
+}
+
 void model_config_complete(ModelConfig *config) {
     const ModelFamily *family = config->family;
     if (config->lookback > 0 && layer_set_is_empty(&config->local))
@@ -75,6 +79,10 @@ void model_config_complete(ModelConfig *config) {
         config->embedding_scale = sqrtf((float)config->n_embd);
     if (family->wide_layers == config->n_layers && config->n_heads > 0 && config->score_divisor == 0)
         config->score_divisor = (float)(config->n_embd / config->n_heads);
+    if (stretches(config)) { /* q and k by it is scores by its square */
+        double divisor = config->score_divisor > 0 ? (double)config->score_divisor : (double)config->head_dim;
+        config->score_divisor = (float)(divisor / pow(config->rope_long.stretch, 4));
+    }
 }
 
 /* Limits far beyond any model of today, small enough that no product of a few of them overflows. */
@@ -121,12 +129,19 @@ int model_config_check(const ModelConfig *config, const char *path, Error *error
     const RealLimit reals[] = {
         {"rope.freq_base_swa", config->local_rope_theta},       {"embedding_scale", (double)config->embedding_scale},
         {"attention.scale", (double)config->score_divisor},     {"attn_logit_softcapping", (double)config->score_cap},
-        {"final_logit_softcapping", (double)config->logit_cap},
+        {"final_logit_softcapping", (double)config->logit_cap}, {"rope.scaling.attn_factor", config->rope_long.stretch},
     };
     for (size_t i = 0; i < sizeof reals / sizeof *reals; i++)
         if (!isfinite(reals[i].value) || reals[i].value < 0)
             return error_set(error, ERROR_FORMAT, "%s: %s gives %g, expected above 0; the file is damaged", path,
                              reals[i].name, reals[i].value);
+    bool one_rope = layer_set_is_empty(&config->no_rope) && (config->lookback == 0 || config->local_rope_theta == 0);
+    if (stretches(config) && !one_rope)
+        return error_set(
+            error, ERROR_UNSUPPORTED,
+            "%s: rope.scaling.attn_factor is %g, which is not supported where some layers have another RoPE, "
+            "or none; use a checkpoint without it",
+            path, config->rope_long.stretch);
     if (!isfinite(config->rope_scale) || config->rope_scale <= 0)
         return error_set(error, ERROR_FORMAT, "%s: rope.scaling.factor is %g, expected above 0; the file is damaged",
                          path, config->rope_scale);

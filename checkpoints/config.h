@@ -44,6 +44,14 @@ typedef struct Llama3Scaling {
     size_t original_context; /* in tokens */
 } Llama3Scaling;
 
+/* RoPE of long contexts (LongRoPE: Ding et al. 2024; Phi-3): its frequencies have divisors of their own, one set for
+ * caches of up to `original_context` tokens and one for larger ones (rope_factors_short.weight,
+ * rope_factors_long.weight). */
+typedef struct LongRope {
+    size_t original_context; /* in tokens */
+    double stretch;          /* rotated q and k are multiplied by it; 0: 1 */
+} LongRope;
+
 typedef struct ModelConfig {
     const ModelFamily *family;
     size_t n_layers;
@@ -59,6 +67,7 @@ typedef struct ModelConfig {
     double rope_theta;
     double rope_scale; /* positions are divided by this (linear scaling); 1: none */
     Llama3Scaling rope_llama3;
+    LongRope rope_long;
 
     LayerSet local;          /* layers that look back on `lookback` tokens alone, a query's own among them */
     size_t lookback;         /* 0: no layer does */
@@ -76,8 +85,8 @@ const ModelFamily *model_family_find(StringView name, const char *path, Error *e
 /* The rows of the table one by one, then NULL. */
 const ModelFamily *model_family_at(size_t index);
 
-/* Fills in what follows from the family and from the sizes, where a reader has left it 0: which layers are local or
- * have no RoPE, scales and divisors. */
+/* Once, behind the reader: fills in what follows from the family and from the sizes, where it has left it 0: which
+ * layers are local or have no RoPE, scales and divisors. */
 void model_config_complete(ModelConfig *config);
 
 /* Checks what the readers have filled in from an untrusted file; `path` is for messages. ERROR_FORMAT for values that

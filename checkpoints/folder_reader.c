@@ -6,6 +6,7 @@
 #include "base/foreign_file.h"
 #include "base/json_document.h"
 #include "checkpoints/hf_config.h"
+#include "checkpoints/hf_longrope.h"
 #include "checkpoints/meta_config.h"
 #include "checkpoints/meta_shards.h"
 #include "checkpoints/pth.h"
@@ -92,7 +93,9 @@ typedef int (*ReadDocument)(const cJSON *root, const char *path, Checkpoint *che
                             Error *error);
 
 static int read_hf(const cJSON *root, const char *path, Checkpoint *checkpoint, bool *tied_output, Error *error) {
-    return hf_config_read(root, path, &checkpoint->config, tied_output, error);
+    if (hf_config_read(root, path, &checkpoint->config, tied_output, error) < 0)
+        return error->code;
+    return hf_longrope_read(root, path, checkpoint, error);
 }
 
 /* Meta's files say nothing about the output: it is the embedding where there is none. */

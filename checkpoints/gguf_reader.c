@@ -47,7 +47,10 @@ static int read_rope_scaling(const Gguf *gguf, ModelConfig *config, Error *error
     double factor = 0, older = 0;
     if (get_string(gguf, config, "rope.scaling.type", &type, error) < 0 ||
         get_double(gguf, config, "rope.scaling.factor", false, &factor, error) < 0 ||
-        get_double(gguf, config, "rope.scale_linear", false, &older, error) < 0)
+        get_double(gguf, config, "rope.scale_linear", false, &older, error) < 0 ||
+        get_double(gguf, config, "rope.scaling.attn_factor", false, &config->rope_long.stretch, error) < 0 ||
+        get_size(gguf, config, "rope.scaling.original_context_length", false, &config->rope_long.original_context,
+                 error) < 0)
         return error->code;
     config->rope_scale = 1;
     if (sv_is(type, "none"))

@@ -5,6 +5,7 @@
 #include "base/name_list.h"
 #include "checkpoints/config_keys.h"
 #include "checkpoints/hf_layers.h"
+#include "checkpoints/hf_longrope.h"
 
 #define TRAINING "it is about training"
 #define SAMPLING "it is about choosing tokens, which flags do"
@@ -79,7 +80,7 @@ static const ConfigKey COMMON_KEYS[] = {
 
 /* Keys of rope_scaling, and of rope_parameters, which holds rope_theta too. */
 static const ConfigKey ROPE_KEYS[] = {
-    READ("rope_type"), READ("type"), READ("factor"),
+    READ("rope_type"), READ("type"), READ("factor"), READ("short_factor"), READ("long_factor"), READ("attention_factor"),
     FIELD("rope_theta", KEY_REAL, false, rope_theta),
     NUMBER("partial_rotary_factor", 1, 1, "RoPE of a part of a head"),
     FIELD("low_freq_factor", KEY_REAL, false, rope_llama3.low),
@@ -125,7 +126,7 @@ static const ConfigKey SMOLLM3_KEYS[] = {
 static const ConfigKey PHI3_KEYS[] = {
     WINDOW_KEYS,
     HARMLESS("auto_map", "the program that comes with the checkpoint is this class"),
-    HARMLESS("original_max_position_embeddings", REMARK),
+    READ("original_max_position_embeddings"),
     HARMLESS("embd_pdrop", TRAINING), HARMLESS("resid_pdrop", TRAINING),
 };
 /* clang-format on */
@@ -256,7 +257,8 @@ static int read_rope(const ConfigReading *reading, const cJSON *rope, Error *err
     if (!cJSON_IsString(type))
         return error_set(error, ERROR_FORMAT, "%s: %s has no rope_type; fetch the file again", reading->path,
                          rope->string);
-    bool none = strcmp(type->valuestring, "default") == 0, llama3 = strcmp(type->valuestring, "llama3") == 0;
+    bool none = strcmp(type->valuestring, "default") == 0 || is_longrope(rope); /* which is read by itself */
+    bool llama3 = strcmp(type->valuestring, "llama3") == 0;
     if (!none && !llama3 && strcmp(type->valuestring, "linear") != 0) /* before keys that only such a scaling has */
         return config_refuse(reading, type, "this RoPE scaling", error);
     if (config_read_keys(reading, rope, &table, 1, error) < 0)

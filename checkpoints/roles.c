@@ -30,6 +30,8 @@ const TensorRole TENSOR_ROLES[] = {
     {"output_norm.weight",         MODEL(output_norm),    LENGTH_EMBD,     LENGTH_ONE,      TENSOR_VECTOR, PRODUCT_NONE,        ROLE_ALWAYS,      NULL},
     {"output.weight",              MODEL(output),         LENGTH_EMBD,     LENGTH_VOCAB,    TENSOR_MATRIX, PRODUCT_LOGITS,      ROLE_OPTIONAL,    TOKEN_EMBD_NAME},
     {"rope_freqs.weight",          MODEL(rope_freqs),     LENGTH_PAIRS,    LENGTH_ONE,      TENSOR_HOST,   PRODUCT_NONE,        ROLE_OPTIONAL,    NULL},
+    {ROPE_LONG_NAME,               MODEL(rope_long),      LENGTH_PAIRS,    LENGTH_ONE,      TENSOR_HOST,   PRODUCT_NONE,        ROLE_OPTIONAL,    NULL},
+    {ROPE_SHORT_NAME,              MODEL(rope_short),     LENGTH_PAIRS,    LENGTH_ONE,      TENSOR_HOST,   PRODUCT_NONE,        ROLE_OPTIONAL,    NULL},
 };
 /* clang-format on */
 

@@ -34,11 +34,12 @@ typedef struct LayerWeights {
 } LayerWeights;
 
 typedef struct Weights {
-    Tensor token_embd;    /* {n_embd, n_vocab} */
-    Tensor output_norm;   /* {n_embd} */
-    Tensor output;        /* {n_embd, n_vocab}; token_embd where the checkpoint ties them */
-    Tensor rope_freqs;    /* {head_dim / 2} divisors of RoPE's frequencies (Llama 3.1) */
-    LayerWeights *layers; /* (n_layers), owned */
+    Tensor token_embd;            /* {n_embd, n_vocab} */
+    Tensor output_norm;           /* {n_embd} */
+    Tensor output;                /* {n_embd, n_vocab}; token_embd where the checkpoint ties them */
+    Tensor rope_freqs;            /* {head_dim / 2} divisors of RoPE's frequencies (Llama 3.1) */
+    Tensor rope_long, rope_short; /* the same, by the cache's capacity (LongRope) */
+    LayerWeights *layers;         /* (n_layers), owned */
 } Weights;
 
 /* A length that follows from the configuration. */
@@ -97,6 +98,8 @@ extern const TensorRole TENSOR_ROLES[]; /* (TENSOR_ROLE_COUNT) in the order in w
 extern const size_t TENSOR_ROLE_COUNT;
 
 #define TOKEN_EMBD_NAME "token_embd.weight"
+#define ROPE_LONG_NAME  "rope_factors_long.weight"
+#define ROPE_SHORT_NAME "rope_factors_short.weight"
 
 /* The role by its name in the table, without "blk.N."; NULL where there is none. */
 const TensorRole *tensor_role(StringView name);

@@ -185,14 +185,23 @@ static size_t lay_out(Context *context, float *base) {
     return offset * sizeof(float);
 }
 
-/* Frequency of pair i: theta^(-2i / head_dim), divided by the linear scaling factor and by Llama 3's own factors; local
- * layers have neither, and layers without RoPE turn by 0. */
-static void fill_frequencies(const Model *model, LayerRope rope, double *frequencies) {
-    const ModelConfig *config = &model->checkpoint.config;
-    const Tensor *factors = &model->weights.rope_freqs;
+const Tensor *context_rope_factors(const Context *context) {
+    const Weights *weights = &context->model->weights;
+    const LongRope *rope = &context->model->checkpoint.config.rope_long;
+    const Tensor *factors = weights->rope_long.data == NULL           ? &weights->rope_freqs
+                            : context->n_ctx > rope->original_context ? &weights->rope_long
+                                                                      : &weights->rope_short;
+    return factors->data == NULL ? NULL : factors;
+}
+
+/* Frequency of pair i: theta^(-2i / head_dim), divided by the linear scaling factor and by the model's own factors;
+ * local layers with a base of their own have neither, and layers without RoPE turn by 0. */
+static void fill_frequencies(const Context *context, LayerRope rope, double *frequencies) {
+    const ModelConfig *config = &context->model->checkpoint.config;
+    const Tensor *factors = context_rope_factors(context);
     for (size_t i = 0; i < config->head_dim / 2; i++) {
         float factor = 1;
-        if (factors->data != NULL)
+        if (factors != NULL)
             tensor_decoder(factors->type, SIMD_SCALAR)(factors, i, 1, &factor);
         double exponent = -2.0 * (double)i / (double)config->head_dim;
         frequencies[i] = rope == ROPE_OF_NONE ? 0
@@ -212,7 +221,7 @@ static int allocate_frequencies(Context *context, LayerRope rope, Error *error) 
     double *frequencies = malloc(size_bytes), *there = NULL;
     if (frequencies == NULL)
         return error_memory(error, "RoPE's frequencies", size_bytes);
-    fill_frequencies(context->model, rope, frequencies);
+    fill_frequencies(context, rope, frequencies);
     there = context->ropes[rope].frequencies = b->ops->allocate(b, size_bytes, "RoPE's frequencies", error);
     int status = there == NULL ? error->code : b->ops->write(b, there, frequencies, size_bytes, error);
     free(frequencies);

@@ -83,6 +83,9 @@ void context_clear(Context *context); /* forgets all tokens */
 /* How the cache's memory is read and written, which may be a device's; for as long as the model is open. */
 KvMemory context_memory(const Context *context);
 
+/* The divisors of RoPE's frequencies in a cache of its capacity; NULL where the model has none. */
+const Tensor *context_rope_factors(const Context *context);
+
 /* Which positions of a batch get logits. LOGITS_BEST: the last, and of its logits the largest is all that matters; so a
  * device gives that one alone, as context->best. */
 typedef enum LogitsWanted { LOGITS_NONE, LOGITS_LAST, LOGITS_ALL, LOGITS_BEST } LogitsWanted;

@@ -121,6 +121,24 @@ static int check_rope_factors(const Tensor *factors, const char *path, Error *er
     return 0;
 }
 
+/* Both sets or neither, and where one ends and the other begins. */
+static int check_long_rope(const Weights *weights, const ModelConfig *config, const char *path, Error *error) {
+    bool has_long = weights->rope_long.data != NULL, has_short = weights->rope_short.data != NULL;
+    if (!has_long && !has_short)
+        return 0;
+    if (!has_long || !has_short || weights->rope_freqs.data != NULL)
+        return error_set(error, ERROR_FORMAT,
+                         "%s: " ROPE_LONG_NAME " and " ROPE_SHORT_NAME " belong together, without rope_freqs.weight; "
+                         "convert the checkpoint again",
+                         path);
+    if (config->rope_long.original_context == 0)
+        return error_set(error, ERROR_FORMAT,
+                         "%s: has " ROPE_LONG_NAME ", but not the context from which on it counts "
+                         "(rope.scaling.original_context_length); convert the checkpoint again",
+                         path);
+    return 0;
+}
+
 static int bind_all(Binding *binding, Weights *weights, Error *error) {
     const ModelConfig *config = &binding->checkpoint->config;
     for (size_t i = 0; i < TENSOR_ROLE_COUNT; i++) {
@@ -129,7 +147,10 @@ static int bind_all(Binding *binding, Weights *weights, Error *error) {
             if (bind_role(binding, role, layer, role_tensor(role, weights, layer), error) < 0)
                 return error->code;
     }
-    if (check_rope_factors(&weights->rope_freqs, binding->path, error) < 0)
+    if (check_rope_factors(&weights->rope_freqs, binding->path, error) < 0 ||
+        check_rope_factors(&weights->rope_long, binding->path, error) < 0 ||
+        check_rope_factors(&weights->rope_short, binding->path, error) < 0 ||
+        check_long_rope(weights, config, binding->path, error) < 0)
         return error->code;
     return check_left_over(binding, weights, error);
 }

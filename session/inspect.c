@@ -2,6 +2,7 @@
 #include "session/inspect.h"
 
 #include "checkpoints/open.h"
+#include "checkpoints/roles.h"
 #include "session/json_text.h"
 #include "session/run_report.h"
 
@@ -34,13 +35,16 @@ static const char *tokenizer_kind(const Tokenizer *tokenizer) {
 
 /* ---- For people */
 
-static void print_rope(const ModelConfig *config, FILE *stream) {
+static void print_rope(const Checkpoint *checkpoint, FILE *stream) {
+    const ModelConfig *config = &checkpoint->config;
     fprintf(stream, "RoPE          base %g", config->rope_theta);
     if (config->rope_scale != 1)
         fprintf(stream, ", positions divided by %g", config->rope_scale);
     if (config->rope_llama3.factor > 0)
         fprintf(stream, ", Llama 3.1's scaling by %g of %zu tokens", config->rope_llama3.factor,
                 config->rope_llama3.original_context);
+    if (checkpoint_tensor(checkpoint, ROPE_LONG_NAME) != NULL)
+        fprintf(stream, ", other frequencies in caches of more than %zu tokens", config->rope_long.original_context);
     fprintf(stream, "; pairs %s\n", config->rope_pairing == ROPE_HALVES ? "half a head apart" : "side by side");
 }
 
@@ -53,7 +57,7 @@ static void print_config(const Findings *found, FILE *stream) {
             config->head_dim);
     if (config->lookback > 0)
         fprintf(stream, "window        %zu tokens in %zu layers\n", config->lookback, found->n_local_layers);
-    print_rope(config, stream);
+    print_rope(found->checkpoint, stream);
     fprintf(stream, "context       %zu tokens\n", config->n_ctx_train);
     fprintf(stream, "vocabulary    %zu tokens\n", config->n_vocab);
 }
@@ -107,6 +111,8 @@ static void add_config(cJSON *root, const Findings *found) {
     cJSON_AddNumberToObject(root, "rope_scale", config->rope_scale);
     cJSON_AddNumberToObject(root, "rope_llama3_factor", config->rope_llama3.factor);
     add_size(root, "rope_llama3_original_context", config->rope_llama3.original_context);
+    add_size(root, "rope_long_original_context",
+             checkpoint_tensor(found->checkpoint, ROPE_LONG_NAME) != NULL ? config->rope_long.original_context : 0);
     json_add_string(root, "rope_pairs", config->rope_pairing == ROPE_HALVES ? "halves" : "interleaved");
     add_size(root, "n_ctx_train", config->n_ctx_train);
     add_size(root, "n_vocab", config->n_vocab);

@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "base/machine/clock.h"
+#include "checkpoints/roles.h"
 
 #include <stdlib.h>
 #include <xxhash.h>
@@ -50,17 +51,24 @@ static uint64_t hash_model(const Model *model) {
     return hash;
 }
 
+/* Divisors of RoPE's frequencies may depend on the capacity, and so do keys. */
+static bool has_long_rope(const Context *context) {
+    const Tensor *factors = context_rope_factors(context);
+    return factors != NULL && sv_is(factors->name, ROPE_LONG_NAME);
+}
+
 /* "model 0123456789abcdef, llama, …\ncpu, avx2, batches of 128" */
 static void name_computer(const Session *session, char *text, size_t size) {
     const Model *model = &session->model;
     const ModelConfig *c = &model->checkpoint.config;
     const Backend *b = model->backend;
     snprintf(text, size,
-             "model %016llx, %s, heads=%zu, n_embd=%zu, n_ffn=%zu, vocabulary=%zu, rope=%.17g/%.17g, eps=%.9g\n"
+             "model %016llx, %s, heads=%zu, n_embd=%zu, n_ffn=%zu, vocabulary=%zu, rope=%.17g/%.17g%s, eps=%.9g\n"
              "%s, %s, batches of %zu",
              (unsigned long long)hash_model(model), c->family->name, c->n_heads, c->n_embd, c->n_ffn, c->n_vocab,
-             c->rope_theta, c->rope_scale, (double)c->norm_eps, b->device,
-             b->device_name != NULL ? b->device_name : simd_level_name(b->level), session->context.n_batch);
+             c->rope_theta, c->rope_scale, has_long_rope(&session->context) ? " of a long cache" : "",
+             (double)c->norm_eps, b->device, b->device_name != NULL ? b->device_name : simd_level_name(b->level),
+             session->context.n_batch);
 }
 
 int prefix_reuse_attach(PrefixReuse *reuse, const Session *session, Error *error) {

@@ -23,6 +23,8 @@ SIZES = {"vocab_size": 101, "hidden_size": 64, "intermediate_size": 96, "num_hid
 WIDE = {"head_dim": 24}  # apart from hidden_size / num_attention_heads
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 32}
+LONGROPE = {"type": "longrope", "short_factor": [1.0, 1.0, 1.1, 1.1, 1.2, 1.3, 1.5, 1.7],
+            "long_factor": [1.0, 1.2, 2.0, 4.0, 8.0, 16.0, 20.0, 30.0]}
 GEMMA = {"sliding_window": WINDOW, "query_pre_attn_scalar": 48, "tie_word_embeddings": True, **WIDE}
 
 # A model: its class without ForCausalLM, and its configuration.
@@ -35,6 +37,8 @@ MODELS = {
     "qwen2 window": ("Qwen2", {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 3}),
     "qwen3": ("Qwen3", {"rope_theta": 1000000.0, **WIDE}),
     "phi3": ("Phi3", {"sliding_window": WINDOW}),
+    "phi3 long": ("Phi3", {"rope_scaling": LONGROPE, "original_max_position_embeddings": 64}),  # of fewer tokens than the text
+    "phi3 short": ("Phi3", {"rope_scaling": LONGROPE, "original_max_position_embeddings": 128}),  # as many as write_logits takes
     "gemma2": ("Gemma2", {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0, **GEMMA}),
     "gemma3": ("Gemma3", {"rope_theta": 1000000.0, "rope_local_base_freq": 10000.0, **GEMMA}),
     "gemma3 linear": ("Gemma3", {"rope_scaling": {"rope_type": "linear", "factor": 8.0}, **GEMMA}),
