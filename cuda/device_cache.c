@@ -50,7 +50,7 @@ CudaCache *cuda_cache_of(const KvCache *cache) {
 
 /* ---- Opening */
 
-static void fill_shapes(const KvCacheLayout *layout, FragmentShape *shapes) {
+void cuda_fragment_shapes(const KvCacheLayout *layout, FragmentShape *shapes) {
     for (size_t layer = 0; layer < layout->shape.n_layers; layer++)
         for (size_t store = KV_FIRST_ENCODED; store < layout->layers[layer].n_stores; store++)
             for (KvSide side = 0; side < KV_SIDES; side++) {
@@ -88,7 +88,7 @@ static int describe(CudaDevice *device, KvCache *cache, Error *error) {
     described->bytes_read = handle->counts = (unsigned long long *)(void *)(memory + counts_at);
     described->tokens_encoded = described->bytes_read + n_stores;
     memcpy(image + layers_at, cache->layout.layers, n_layers * sizeof(KvLayerLayout));
-    fill_shapes(&cache->layout, (FragmentShape *)(void *)(image + shapes_at));
+    cuda_fragment_shapes(&cache->layout, (FragmentShape *)(void *)(image + shapes_at));
     cudaError_t status = cudaMemcpyAsync(memory, image, size_bytes, cudaMemcpyHostToDevice, device->stream);
     if (status == cudaSuccess)
         status = cudaStreamSynchronize(device->stream);

@@ -12,6 +12,9 @@ int cuda_open_cache(CudaDevice *device, KvCache *cache, const KvShape *shape, co
                     Error *error);
 void cuda_close_cache(KvCache *cache); /* closing twice is fine */
 
+/* Shapes of all records of a layout: (n_layers, KV_MAX_STORES, KV_SIDES), as CudaCache has them. */
+void cuda_fragment_shapes(const KvCacheLayout *layout, FragmentShape *shapes);
+
 /* What kernels take; from here on the cache's counters are read from the device anew. */
 CudaCache *cuda_cache_of(const KvCache *cache);
 

@@ -19,7 +19,7 @@ import sys
 sys.dont_write_bytecode = True  # where this is installed is no place for caches
 
 import plot_results  # noqa: E402
-from plot_style import BOTH_THEMES, MARKERS, legend_above, new_figure, plt  # noqa: E402
+from plot_style import BOTH_THEMES, MARKERS, from_zero, legend_above, new_figure, plt  # noqa: E402
 
 MB = 1e6
 WIDTH = 5.4  # inches: letters can be read on a telephone
@@ -76,9 +76,7 @@ def draw_growth(summary, theme):
                   linestyle=["-", "--", "-.", ":"][i % 4], linewidth=2, label=label)
     axes.set_xlabel("tokens that were read and generated")
     axes.set_ylabel("MB that the cache holds")
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
-    axes.grid(True, linewidth=0.6)
+    from_zero(axes)
     legend_above(figure, 4)
     return figure
 
@@ -124,9 +122,7 @@ def draw_depth(summary, theme):
             n_marked += 1
     axes.set_xlabel("tokens in the cache")
     axes.set_ylabel("tokens a second")
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
-    axes.grid(True, linewidth=0.6)
+    from_zero(axes)
     legend_above(figure, 4)
     return figure
 

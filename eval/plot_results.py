@@ -6,7 +6,7 @@ import math
 import re
 import sys
 
-from plot_style import BOTH_THEMES, MARKERS, legend_above, new_figure, plt
+from plot_style import BOTH_THEMES, MARKERS, from_zero, legend_above, new_figure, plt
 
 MB = 1e6
 MODES = {"full": 0, "compressed": 1, "quantized": 2}  # each keeps its colour, whichever are there
@@ -42,9 +42,7 @@ def draw_speed(results, theme):
         axes.set_title(title, loc="left", fontsize=11)
         axes.set_xlabel("tokens in the cache")
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
-        axes.grid(True, linewidth=0.6)
+        from_zero(axes)
     legend_above(figure, 4)
     return figure
 

@@ -37,6 +37,12 @@ def new_figure(height=3.6, columns=1, width=7.2):
     return plt.subplots(1, columns, figsize=(width if columns == 1 else 4.5 * columns, height), layout="constrained")
 
 
+def from_zero(axes):
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.grid(True, linewidth=0.6)
+
+
 def legend_above(figure, columns):
     figure.legend(loc="outside upper left", ncols=columns, handlelength=1.4)
 

@@ -1,9 +1,11 @@
 /* See shown_cache.h. */
 #include "tests/shown_cache.h"
 
+#include "cuda/device_cache.h"
 #include "kvcache/policy_check.h"
 #include "kvcache/policy_text.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -31,16 +33,6 @@ static void *allocate(size_t size_bytes) {
     return p;
 }
 
-static void fill_shapes(const KvCacheLayout *layout, FragmentShape *shapes) {
-    for (size_t layer = 0; layer < layout->shape.n_layers; layer++)
-        for (size_t store = KV_FIRST_ENCODED; store < layout->layers[layer].n_stores; store++)
-            for (KvSide side = 0; side < KV_SIDES; side++) {
-                const KvEncoding *encoding = &layout->layers[layer].stores[store].side[side];
-                shapes[(layer * KV_MAX_STORES + store) * KV_SIDES + side] =
-                    fragment_shape(encoding->codec, side, &encoding->group);
-            }
-}
-
 void shown_cache_open(ShownCache *s, const char *policy_text, size_t group, const KvShape *shape) {
     Error error = {0};
     KvPolicy policy = kv_policy_full();
@@ -58,7 +50,7 @@ void shown_cache_open(ShownCache *s, const char *policy_text, size_t group, cons
     s->runs = allocate(shape->n_layers * KV_MAX_RUNS * sizeof *s->runs);
     s->n_runs = allocate(shape->n_layers * sizeof *s->n_runs);
     s->bytes_read = calloc(shape->n_layers * KV_MAX_STORES, sizeof *s->bytes_read);
-    fill_shapes(&s->cache.layout, s->shapes);
+    cuda_fragment_shapes(&s->cache.layout, s->shapes);
 }
 
 void shown_cache_close(ShownCache *s) {
@@ -93,4 +85,11 @@ CudaCache shown_cache_device(const ShownCache *s) {
                        .runs = s->runs,
                        .n_runs = s->n_runs,
                        .bytes_read = s->bytes_read};
+}
+
+double norm_of(const float *x, size_t n) {
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)x[i] * (double)x[i];
+    return sqrt(sum);
 }

@@ -37,6 +37,8 @@ CudaCache shown_cache_device(const ShownCache *s);
 /* -1 to 1, the same sequence in each run. */
 float random_float(void);
 
+double norm_of(const float *x, size_t n); /* Euclidean */
+
 /* malloc'd; fails the test where there is no memory. */
 float *allocate_floats(size_t n);
 

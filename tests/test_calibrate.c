@@ -1,12 +1,9 @@
 /* What calibration measures: errors of layers against sums in double over the outputs of attention in caches that have
  * the policy in one layer alone, and harms against divergences of such caches. */
-#include "base/simd/detect.h"
-#include "cpu/backend.h"
 #include "eval/calibrate/layer_errors.h"
 #include "eval/calibrate/measure.h"
-#include "kvcache/policy_text.h"
 #include "tests/evaluation_fixture.h"
-#include "tests/fixture_files.h"
+#include "tests/model_run.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -21,21 +18,9 @@
 enum { N_LAYERS = 2, N_EMBD = 256, N_ATTENDED = 256, FIRST = 20, N_BATCH = 50 };
 
 static void open_model(Model *model, const char *name) {
-    char path[64];
-    Backend *backend;
-    Error error = {0};
-    snprintf(path, sizeof path, "models/%s.gguf", name);
-    if (cpu_backend_open(&backend, cpu_best_simd_level(), 2, &error) < 0 ||
-        model_open(model, fixture_path("STOWKV_FIXTURES", path), backend, &error) < 0)
-        fail_msg("%s", error.message);
-}
-
-static KvPolicy parsed(const char *text) {
-    KvPolicy policy = kv_policy_full();
-    Error error = {0};
-    if (kv_policy_parse(text, &policy, &error) < 0)
-        fail_msg("%s", error.message);
-    return policy;
+    char file[64];
+    snprintf(file, sizeof file, "models/%s.gguf", name);
+    fixture_model_open(model, file, open_cpu(2));
 }
 
 static void read_window(Context *context) {
@@ -103,7 +88,7 @@ static void test_errors_of_layers(void **state) {
     LayerErrors *errors;
     Error error = {0};
     open_model(&model, "f32");
-    const KvPolicy full = kv_policy_full(), policies[] = {parsed(POLICIES[0]), parsed(POLICIES[1])};
+    const KvPolicy full = kv_policy_full(), policies[] = {policy_of(POLICIES[0]), policy_of(POLICIES[1])};
     if (context_open(&context, &model, &full, RUN_WINDOW, N_BATCH, &error) < 0 ||
         layer_errors_open(&errors, &context, policies, 2, FIRST, &error) < 0)
         fail_msg("%s", error.message);

@@ -156,13 +156,6 @@ static void run(Bench *bench, float *out, const float *shift_rotation) {
     assert_int_equal(cudaGetLastError(), cudaSuccess);
 }
 
-static double norm_of(const float *x, size_t n) {
-    double sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += (double)x[i] * (double)x[i];
-    return sqrt(sum);
-}
-
 /* Scores are off by the roundings to FP16 of q and of its products with scales by channel, and of nf4's levels, 2^-11
  * each of |q| |k| / sqrt(head_dim) at most; weights move by a factor of twice that, and are rounded to FP16 themselves.
  */

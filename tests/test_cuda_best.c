@@ -1,12 +1,10 @@
 /* Greedy generation on a device, its kernels run on the host (tests/cuda_shim): the token that is found there is the
  * one that the sampler finds in the logits, also where some are equal; logits stay there, unless somebody asks for
  * them; and those that are not finite are an error. */
-#include "base/simd/detect.h"
-#include "cuda/backend.h"
 #include "cuda/best.h"
-#include "kvcache/policy_text.h"
 #include "session/generation.h"
 #include "tests/cuda_fixture.h"
+#include "tests/cuda_run.h"
 #include "tests/fixture_files.h"
 
 #include <float.h>
@@ -14,16 +12,9 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { N_CTX = 160, PROMPT = 37, DECODED = 40 };
+enum { PROMPT = 37, DECODED = 40 };
 
 /* ---- The kernel */
-
-static int32_t most_likely(const float *logits, size_t n) {
-    size_t best = 0;
-    for (size_t i = 1; i < n; i++)
-        best = logits[i] > logits[best] ? i : best;
-    return (int32_t)best;
-}
 
 /* On a device whose memory for it holds what would be taken for better than all. */
 static int32_t found(const float *logits, size_t n) {
@@ -100,33 +91,11 @@ static void test_not_finite(void **state) {
 
 /* ---- The forward pass */
 
-typedef struct Run {
-    Model model;
-    Context context;
-} Run;
-
-static void open_run(Run *run, const char *model, const char *policy_text) {
-    Error error = {0};
-    Backend *backend;
-    KvPolicy policy = kv_policy_full();
-    policy.group = 32;
-    if (kv_policy_parse(policy_text, &policy, &error) < 0 ||
-        cuda_backend_open(&backend, cpu_best_simd_level(), 1, &error) < 0 ||
-        model_open(&run->model, fixture_path("STOWKV_FIXTURES", model), backend, &error) < 0 ||
-        context_open(&run->context, &run->model, &policy, N_CTX, 0, &error) < 0)
-        fail_msg("%s", error.message);
-}
-
-static void close_run(Run *run) {
-    context_close(&run->context);
-    model_close(&run->model);
-}
-
-static int32_t prompt_token(const Run *run, size_t position) {
+static int32_t prompt_token(const ModelRun *run, size_t position) {
     return (int32_t)((7 * position * position + 13 * position + 11) % run->model.checkpoint.config.n_vocab);
 }
 
-static void step(Run *run, const int32_t *tokens, size_t n, LogitsWanted wanted) {
+static void step(ModelRun *run, const int32_t *tokens, size_t n, LogitsWanted wanted) {
     Error error = {0};
     if (forward(&run->context, tokens, n, wanted, &error) < 0)
         fail_msg("%s", error.message);
@@ -135,10 +104,10 @@ static void step(Run *run, const int32_t *tokens, size_t n, LogitsWanted wanted)
 /* Two runs, of which one asks for logits; the other does too now and then, and where it does not none come. Recorded, a
  * step is a launch, a wait for the token, and little else. */
 static void check_steps(const char *policy) {
-    Run best, logits;
+    ModelRun best, logits;
     int32_t tokens[PROMPT], token;
-    open_run(&best, "models/f32.gguf", policy);
-    open_run(&logits, "models/f32.gguf", policy);
+    cuda_run_open(&best, open_cuda(), "models/f32.gguf", policy, 0);
+    cuda_run_open(&logits, open_cuda(), "models/f32.gguf", policy, 0);
     size_t n_vocab = best.model.checkpoint.config.n_vocab, bytes = n_vocab * sizeof(float);
     for (size_t t = 0; t < PROMPT; t++)
         tokens[t] = prompt_token(&best, t);
@@ -164,8 +133,8 @@ static void check_steps(const char *policy) {
         step(&logits, &token, 1, LOGITS_LAST);
     }
     free(untouched);
-    close_run(&best);
-    close_run(&logits);
+    model_run_close(&best);
+    model_run_close(&logits);
 }
 
 static void test_steps(void **state) {
@@ -179,13 +148,13 @@ static void test_nan_weight(void **state) {
     (void)state;
     char messages[2][sizeof((Error *)0)->message];
     for (int i = 0; i < 2; i++) {
-        Run run;
+        ModelRun run;
         Error error = {0};
-        open_run(&run, "bad/nan_weight.gguf", "f16:*");
+        cuda_run_open(&run, open_cuda(), "bad/nan_weight.gguf", "f16:*", 0);
         int32_t token = 1;
         assert_int_equal(forward(&run.context, &token, 1, i == 0 ? LOGITS_LAST : LOGITS_BEST, &error), ERROR_FORMAT);
         memcpy(messages[i], error.message, sizeof error.message);
-        close_run(&run);
+        model_run_close(&run);
     }
     assert_non_null(strstr(messages[0], "blk.1.ffn_up"));
     assert_string_equal(messages[1], messages[0]);

@@ -148,7 +148,7 @@ static void test_auto_needs_memory(void **state) {
     int status = ERROR_MEMORY;
     for (size_t size_bytes = 1000; status < 0; size_bytes += size_bytes / 4) {
         Error error;
-        CudaRun run = {0};
+        ModelRun run = {0};
         cuda_shim_set_memory(size_bytes);
         Backend *backend = open_auto(&error);
         status = backend == NULL
@@ -162,7 +162,7 @@ static void test_auto_needs_memory(void **state) {
         n_refused += status < 0;
         if (is_open) {
             assert_string_equal(run.model.backend->device, "cuda");
-            cuda_run_close(&run);
+            model_run_close(&run);
         }
         assert_int_equal(cuda_shim_counts().n_allocated, 0);
         cuda_shim_reset();
@@ -196,7 +196,7 @@ static void test_every_call_may_fail(void **state) {
         for (long call = 1;; call += call < 60 ? 1 : 17) {
             Error error = {0};
             Backend *backend;
-            CudaRun run = {0};
+            ModelRun run = {0};
             cuda_shim_fail_after(call, errors[e]);
             int status = cuda_backend_open(&backend, SIMD_SCALAR, 1, &error);
             if (status == 0)
@@ -208,7 +208,7 @@ static void test_every_call_may_fail(void **state) {
                 status = forward(&run.context, random_windows(), 20, LOGITS_LAST, &error);
             bool failed = cuda_shim_counts().failed;
             if (opened)
-                cuda_run_close(&run);
+                model_run_close(&run);
             assert_int_equal(cuda_shim_counts().n_allocated, 0);
             cuda_shim_reset();
             if (!failed)

@@ -63,13 +63,6 @@ static void test_logits_match_float64(void **state) {
 
 /* ---- The modes */
 
-static int32_t most_likely(const float *logits, size_t n) {
-    size_t best = 0;
-    for (size_t i = 1; i < n; i++)
-        best = logits[i] > logits[best] ? i : best;
-    return (int32_t)best;
-}
-
 /* Root of the mean squared difference of logits, relative to those of `expected`. */
 static double difference(const float *logits, const float *expected, size_t n) {
     double error = 0, size = 0;
@@ -87,8 +80,8 @@ static double difference(const float *logits, const float *expected, size_t n) {
  * rarer, by 1e-2: then two tokens that are nearly as likely may change places. */
 static void check_mode(const char *model, const char *policy, size_t n_decoded, double tolerance, size_t least_same) {
     Error error = {0};
-    CudaRun cpu, cuda;
-    cuda_run_open(&cpu, open_cpu(), model, policy, 37);
+    ModelRun cpu, cuda;
+    cuda_run_open(&cpu, open_cpu(1), model, policy, 37);
     cuda_run_open(&cuda, open_cuda(), model, policy, 37);
     size_t n_vocab = cpu.model.checkpoint.config.n_vocab, n_same = 0;
     for (size_t done = 0; done < PROMPT;) {
@@ -96,8 +89,8 @@ static void check_mode(const char *model, const char *policy, size_t n_decoded, 
         size_t n = context_batch(&cpu.context, PROMPT - done);
         for (size_t t = 0; t < n; t++)
             tokens[t] = random_windows()[PROMPT_BEGIN + done + t] % (int32_t)n_vocab;
-        cuda_run_step(&cpu, tokens, n);
-        cuda_run_step(&cuda, tokens, n);
+        model_run_step(&cpu, tokens, n);
+        model_run_step(&cuda, tokens, n);
         done += n;
     }
     double worst = 0;
@@ -106,8 +99,8 @@ static void check_mode(const char *model, const char *policy, size_t n_decoded, 
         int32_t token = most_likely(cpu.context.logits, n_vocab);
         worst = fmax(worst, differs);
         n_same += token == most_likely(cuda.context.logits, n_vocab);
-        cuda_run_step(&cpu, &token, 1);
-        cuda_run_step(&cuda, &token, 1);
+        model_run_step(&cpu, &token, 1);
+        model_run_step(&cuda, &token, 1);
     }
     printf("%-24s %-44s %.1e, %zu of %zu tokens the same\n", model, policy, worst, n_same, n_decoded);
     if (!(worst <= tolerance) || n_same < least_same)
@@ -115,8 +108,8 @@ static void check_mode(const char *model, const char *policy, size_t n_decoded, 
                  n_same, n_decoded);
     if (proof_check(&cuda.context.cache, cuda.context.cache.n_tokens, &error) < 0)
         fail_msg("%s: %s", policy, error.message);
-    cuda_run_close(&cpu);
-    cuda_run_close(&cuda);
+    model_run_close(&cpu);
+    model_run_close(&cuda);
 }
 
 static void test_modes(void **state) {
@@ -221,7 +214,7 @@ static void test_bench(void **state) {
 static void test_names(void **state) {
     (void)state;
     for (int with_blas = 0; with_blas < 2; with_blas++) {
-        CudaRun run;
+        ModelRun run;
         char name[KERNEL_NAME_BYTES];
         cuda_shim_set_blas(with_blas == 1);
         cuda_run_open(&run, open_cuda(), "models/q4_1.gguf", "f16:*", 0);
@@ -230,7 +223,7 @@ static void test_names(void **state) {
         assert_string_equal(name, "matmul_q4_1_f32_sm90");
         run.model.backend->ops->name_matmul(run.model.backend, w, 128, name);
         assert_string_equal(name, with_blas ? "matmul_q4_1_f16cublas_sm90" : "matmul_q4_1_f32_sm90");
-        cuda_run_close(&run);
+        model_run_close(&run);
     }
     cuda_shim_reset();
 }

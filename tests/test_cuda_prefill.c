@@ -154,13 +154,6 @@ static void run(Bench *bench, size_t n, float *out, const float *shift_rotation)
     assert_int_equal(cudaGetLastError(), cudaSuccess);
 }
 
-static double norm_of(const float *x, size_t n) {
-    double sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += (double)x[i] * (double)x[i];
-    return sqrt(sum);
-}
-
 /* Scores are off by the roundings to FP16 of q and of decoded keys (nf4's levels, scales and products: three), 2^-11
  * each of |q| |k| / sqrt(head_dim) at most; weights move by a factor of twice that, and are rounded to FP16 themselves,
  * as values are. Codes may be larger than what they stand for. */

@@ -1,7 +1,6 @@
 /* What the CUDA backend does from step to step, on the simulated GPU (tests/cuda_shim): the same bits twice, its memory
  * and launches counted, steps that are recorded and timed, and states that other runs go on from. */
 #include "eval/profile/timed_backend.h"
-#include "kvcache/policy_text.h"
 #include "tests/cuda_run.h"
 #include "tests/cuda_shim/shim.h"
 #include "tests/evaluation_fixture.h"
@@ -19,7 +18,7 @@ enum { N_TIMED = 10 };
 /* Twice the same bits, and without an allocation or a leak. */
 static void test_repeats(void **state) {
     (void)state;
-    CudaRun run;
+    ModelRun run;
     float *first = NULL;
     cuda_run_open(&run, open_cuda(), "models/f32.gguf", "sink=4,f16:16,int8:*", 0);
     size_t n_vocab = run.model.checkpoint.config.n_vocab;
@@ -27,8 +26,8 @@ static void test_repeats(void **state) {
         cuda_shim_set_seed(seed);
         context_clear(&run.context);
         long n_allocations = cuda_shim_counts().allocations;
-        cuda_run_step(&run, random_windows(), 50);
-        cuda_run_step(&run, random_windows() + 50, 1);
+        model_run_step(&run, random_windows(), 50);
+        model_run_step(&run, random_windows() + 50, 1);
         assert_int_equal(cuda_shim_counts().allocations, n_allocations);
         if (first == NULL)
             first = memcpy(malloc(n_vocab * sizeof *first), run.context.logits, n_vocab * sizeof *first);
@@ -36,7 +35,7 @@ static void test_repeats(void **state) {
     }
     cuda_shim_set_seed(0);
     free(first);
-    cuda_run_close(&run);
+    model_run_close(&run);
     assert_int_equal(cuda_shim_counts().n_allocated, 0);
 }
 
@@ -49,9 +48,8 @@ static void test_memory(void **state) {
         Backend *b = open_cuda();
         KvCache cache;
         KvLedger ledger;
-        KvPolicy policy = kv_policy_full();
+        KvPolicy policy = policy_of(POLICIES[i]);
         KvShape shape = {2, 4, 128, 8192, 128, {{0}}, 0};
-        assert_int_equal(kv_policy_parse(POLICIES[i], &policy, &error), 0);
         size_t before = cuda_shim_counts().device_bytes;
         assert_int_equal(b->ops->open_cache(b, &cache, &shape, &policy, "the KV cache", &error), 0);
         kv_ledger(&cache, &ledger);
@@ -65,17 +63,17 @@ static void test_memory(void **state) {
 /* Once it is recorded a step is one launch of a graph, a copy of its logits, and waiting for them. */
 static void test_recorded_step(void **state) {
     (void)state;
-    CudaRun run;
+    ModelRun run;
     cuda_run_open(&run, open_cuda(), "models/f32.gguf", "sink=4,f16:0,int8:*", 0);
     for (size_t t = 0; t < 70; t++) {
         CudaShimCounts before = cuda_shim_counts();
-        cuda_run_step(&run, random_windows() + t, 1);
+        model_run_step(&run, random_windows() + t, 1);
         CudaShimCounts after = cuda_shim_counts();
         long n_calls = after.calls - before.calls - (after.launches - before.launches);
         if (t >= 2 && n_calls > 8)
             fail_msg("step %zu makes %ld calls of the runtime", t, n_calls);
     }
-    cuda_run_close(&run);
+    model_run_close(&run);
 }
 
 /* Calls of one step: those of begin(), RoPE's angles, the embedding, six a layer, the logits. */
@@ -117,7 +115,7 @@ static void check_events(const Profile *profile) {
 static void test_profiled_steps(void **state) {
     (void)state;
     Error error = {0};
-    CudaRun plain, run;
+    ModelRun plain, run;
     Backend *backend = open_cuda(), *timed;
     Profile profile = {0};
     assert_int_equal(timed_backend_open(&timed, backend, &profile, &error), 0);
@@ -131,9 +129,9 @@ static void test_profiled_steps(void **state) {
         assert_int_equal(forward(&run.context, tokens + t, 20, LOGITS_NONE, &error), 0);
     }
     for (size_t t = 0; t < N_TIMED; t++) {
-        cuda_run_step(&plain, tokens + 40 + t, 1);
+        model_run_step(&plain, tokens + 40 + t, 1);
         CudaShimCounts before = cuda_shim_counts();
-        cuda_run_step(&run, tokens + 40 + t, 1);
+        model_run_step(&run, tokens + 40 + t, 1);
         CudaShimCounts after = cuda_shim_counts();
         long n_calls = after.calls - before.calls - (after.launches - before.launches);
         if (t >= 2 && n_calls > (long)(9 + 2 * n_marks))
@@ -143,8 +141,8 @@ static void test_profiled_steps(void **state) {
     }
     check_profile(&profile, &run.model.checkpoint.config, N_TIMED);
     check_events(&profile);
-    cuda_run_close(&plain);
-    cuda_run_close(&run);
+    model_run_close(&plain);
+    model_run_close(&run);
     profile_free(&profile);
 }
 
@@ -152,14 +150,14 @@ static void test_profiled_steps(void **state) {
  * output, gate and up, and down. Beside them the place in the cache, its plan, RoPE's angles, the embedding, logits. */
 static void test_launches(void **state) {
     (void)state;
-    CudaRun run;
+    ModelRun run;
     cuda_run_open(&run, open_cuda(), "models/head_dim_128.gguf", "sink=4,f16:16,int8:*", 0);
     size_t n_layers = run.model.checkpoint.config.n_layers;
-    cuda_run_step(&run, random_windows(), 20);
+    model_run_step(&run, random_windows(), 20);
     long before = cuda_shim_counts().launches;
-    cuda_run_step(&run, random_windows() + 20, 1);
+    model_run_step(&run, random_windows() + 20, 1);
     assert_int_equal(cuda_shim_counts().launches - before, 6 * n_layers + 5);
-    cuda_run_close(&run);
+    model_run_close(&run);
 }
 
 /* ---- States */
@@ -193,20 +191,20 @@ static void test_states_go_on(void **state) {
     const int32_t *tokens = random_windows();
     for (size_t i = 0; i < sizeof POLICIES / sizeof *POLICIES; i++)
         for (size_t j = 0; j < sizeof CUTS / sizeof *CUTS; j++) {
-            CudaRun cold, warm;
+            ModelRun cold, warm;
             cuda_run_open(&cold, open_cuda(), "models/f32.gguf", POLICIES[i], 0);
             cuda_run_open(&warm, open_cuda(), "models/f32.gguf", POLICIES[i], 0);
-            cuda_run_step(&cold, tokens, CUTS[j]);
+            model_run_step(&cold, tokens, CUTS[j]);
             copy_state(&cold.context, &warm.context);
             for (size_t n = 0; n < 3; n++) { /* a batch, then single tokens */
                 size_t first = CUTS[j] + (n == 0 ? 0 : 20 + n), count = n == 0 ? 21 : 1;
-                cuda_run_step(&cold, tokens + first, count);
-                cuda_run_step(&warm, tokens + first, count);
+                model_run_step(&cold, tokens + first, count);
+                model_run_step(&warm, tokens + first, count);
                 assert_memory_equal(cold.context.logits, warm.context.logits,
                                     cold.model.checkpoint.config.n_vocab * sizeof(float));
             }
-            cuda_run_close(&cold);
-            cuda_run_close(&warm);
+            model_run_close(&cold);
+            model_run_close(&warm);
         }
 }
 

@@ -9,7 +9,7 @@
 #ifndef STOWKV_TINY_MODEL_H
 #define STOWKV_TINY_MODEL_H
 
-#include "model/model.h"
+#include "tests/model_run.h"
 
 enum { TINY_TOKENS = 300, TINY_VOCAB = 96 };
 
@@ -19,8 +19,7 @@ extern int32_t tiny_tokens[TINY_TOKENS]; /* random, the same in each run */
 int tiny_model_open(void **state);
 int tiny_model_close(void **state);
 
-/* As --kv_policy takes it, or the test fails. */
-KvPolicy policy_of(const char *text);
+/* `policy`: as --kv_policy takes it. */
 void tiny_model_context(Context *context, const char *policy, size_t n_ctx, size_t n_batch);
 
 #endif

@@ -158,6 +158,20 @@ static const char *doubt(const Bench *bench, const BenchMode *a, const BenchMode
     return "";
 }
 
+typedef struct BreakEven {
+    char policy[KV_POLICY_TEXT];
+    double depth; /* from which on it is faster than the full cache; NAN: from none */
+} BreakEven;
+
+/* false: the policy is the full cache itself. */
+static bool find_break_even(const Bench *bench, const BenchMode *full, const BenchMode *mode, BreakEven *out) {
+    if (kv_policy_is_full(&mode->policy))
+        return false;
+    kv_policy_print(&mode->policy, out->policy, sizeof out->policy);
+    out->depth = mode_break_even(bench, full, mode);
+    return true;
+}
+
 static void print_break_even(const Bench *bench, FILE *stream) {
     const BenchMode *full = full_mode(bench);
     if (full == NULL) {
@@ -166,16 +180,14 @@ static void print_break_even(const Bench *bench, FILE *stream) {
     }
     for (size_t i = 0; i < bench->n_modes; i++) {
         const BenchMode *mode = &bench->modes[i];
-        char policy[KV_POLICY_TEXT];
-        if (kv_policy_is_full(&mode->policy))
+        BreakEven found;
+        if (!find_break_even(bench, full, mode, &found))
             continue;
-        kv_policy_print(&mode->policy, policy, sizeof policy);
-        double depth = mode_break_even(bench, full, mode);
-        fprintf(stream, "%s%s: ", i <= 1 ? "\n" : "", policy);
-        if (isnan(depth))
+        fprintf(stream, "%s%s: ", i <= 1 ? "\n" : "", found.policy);
+        if (isnan(found.depth))
             fprintf(stream, "not faster than the full cache at the last depth");
         else
-            fprintf(stream, "generates faster than the full cache from depth %.0f to the last depth", depth);
+            fprintf(stream, "generates faster than the full cache from depth %.0f to the last depth", found.depth);
         fprintf(stream, "%s\n", doubt(bench, full, mode));
     }
 }
@@ -216,13 +228,10 @@ static cJSON *break_even_json(const Bench *bench) {
     const BenchMode *full = full_mode(bench);
     cJSON *out = cJSON_CreateObject();
     for (size_t i = 0; full != NULL && i < bench->n_modes; i++) {
-        const BenchMode *mode = &bench->modes[i];
-        char policy[KV_POLICY_TEXT];
-        if (kv_policy_is_full(&mode->policy))
-            continue;
-        kv_policy_print(&mode->policy, policy, sizeof policy);
-        double depth = mode_break_even(bench, full, mode);
-        cJSON_AddItemToObject(out, policy, isnan(depth) ? cJSON_CreateNull() : cJSON_CreateNumber(depth));
+        BreakEven found;
+        if (find_break_even(bench, full, &bench->modes[i], &found))
+            cJSON_AddItemToObject(out, found.policy,
+                                  isnan(found.depth) ? cJSON_CreateNull() : cJSON_CreateNumber(found.depth));
     }
     return out;
 }
