@@ -68,8 +68,10 @@ void proof_print(const KvLedger *ledger, const KvPolicy *policy, bool heading, F
     if (heading)
         fprintf(stream, "\n%-16s %7s %12s %14s %18s  %s\n", "cache tier", "bits", "tokens held", "tokens entered",
                 "bytes read", "policy");
-    for (size_t r = 0; r < ledger->n_rows; r++) {
-        const KvLedgerRow *row = &ledger->rows[r];
+    KvLedger folded = *ledger;
+    kv_ledger_fold(&folded);
+    for (size_t r = 0; r < folded.n_rows; r++) {
+        const KvLedgerRow *row = &folded.rows[r];
         fprintf(stream, "%-16s %7.3f %12zu %14zu %18zu  %s\n", kv_ledger_row_name(row, name), row->bits, row->tokens,
                 row->tokens_encoded, row->bytes_read, text);
     }

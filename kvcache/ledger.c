@@ -85,6 +85,32 @@ void kv_ledger_add(KvLedger *sum, const KvLedger *run) {
     }
 }
 
+static bool is_alike(const KvLedgerRow *a, const KvLedgerRow *b) {
+    return a->store == b->store && a->k == b->k && a->v == b->v && a->local == b->local && a->tokens == b->tokens &&
+           a->tokens_encoded == b->tokens_encoded && a->rotated_k == b->rotated_k && a->rotated_v == b->rotated_v &&
+           a->aware_k == b->aware_k;
+}
+
+void kv_ledger_fold(KvLedger *ledger) {
+    size_t n = 0;
+    for (size_t i = 0; i < ledger->n_rows; i++) {
+        const KvLedgerRow row = ledger->rows[i];
+        size_t at = 0;
+        while (at < n && !is_alike(&ledger->rows[at], &row))
+            at++;
+        if (at == n) {
+            ledger->rows[n++] = row;
+            continue;
+        }
+        ledger->rows[at].n_layers += row.n_layers;
+        ledger->rows[at].bytes += row.bytes;
+        ledger->rows[at].bytes_held += row.bytes_held;
+        ledger->rows[at].bytes_next += row.bytes_next;
+        ledger->rows[at].bytes_read += row.bytes_read;
+    }
+    ledger->n_rows = n;
+}
+
 const char *kv_ledger_row_name(const KvLedgerRow *row, char text[KV_ROW_NAME]) {
     const char *k = kv_codec_name(kv_codec(row->k)), *v = kv_codec_name(kv_codec(row->v));
     int n = row->store == KV_SINK ? snprintf(text, KV_ROW_NAME, "sink")

@@ -52,6 +52,10 @@ void kv_ledger_predict(const KvCacheLayout *layout, size_t n_tokens, KvLedger *o
 /* Adds the counters of `run` to those of `sum`, of the same cache or of one laid out alike; what is held is `run`'s. */
 void kv_ledger_add(KvLedger *sum, const KvLedger *run);
 
+/* For people: rows of the same store, codecs and tokens are put together, whichever rules of the policy they are of. The
+ * first one's rule stands for all. */
+void kv_ledger_fold(KvLedger *ledger);
+
 /* The name of a row: "sink", "f16", "int8/q4_0", of local layers "f16 (512)"; in `text` or a constant. */
 #define KV_ROW_NAME 48
 const char *kv_ledger_row_name(const KvLedgerRow *row, char text[KV_ROW_NAME]);

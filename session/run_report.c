@@ -187,8 +187,10 @@ static void print_speed(const char *what, const GenerationSpeed *speed, FILE *st
 void ledger_print(const KvLedger *ledger, FILE *stream) {
     fprintf(stream, "%-16s %8s %10s %10s %14s %14s\n", "cache tier", "layers", "bits", "tokens", "bytes held",
             "bytes taken");
-    for (size_t i = 0; i < ledger->n_rows; i++) {
-        const KvLedgerRow *row = &ledger->rows[i];
+    KvLedger folded = *ledger;
+    kv_ledger_fold(&folded);
+    for (size_t i = 0; i < folded.n_rows; i++) {
+        const KvLedgerRow *row = &folded.rows[i];
         char text[KV_ROW_NAME];
         const char *rotation = row->rotated_k && row->rotated_v ? "  rotated"
                                : row->rotated_k                 ? "  K rotated"

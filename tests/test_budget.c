@@ -257,6 +257,32 @@ static void check_text(const KvPolicy *policy) {
     assert_string_equal(text, again);
 }
 
+/* Folded, a ledger has each row once, and the same sums. */
+static void check_fold(const KvShape *shape, const KvPolicy *policy) {
+    static KvLedger ledger;
+    KvCacheLayout layout;
+    size_t sums[2][3] = {{0}};
+    assert_int_equal(kvcache_layout_open(&layout, shape, policy, &form, NULL), 0);
+    kv_ledger_at(&layout, shape->n_ctx, &ledger);
+    kvcache_layout_close(&layout);
+    for (size_t folded = 0; folded < 2; folded++) {
+        for (size_t i = 0; i < ledger.n_rows; i++) {
+            sums[folded][0] += ledger.rows[i].n_layers;
+            sums[folded][1] += ledger.rows[i].bytes;
+            sums[folded][2] += ledger.rows[i].bytes_held;
+        }
+        kv_ledger_fold(&ledger);
+    }
+    assert_memory_equal(sums[0], sums[1], sizeof sums[0]);
+    for (size_t i = 0; i < ledger.n_rows; i++)
+        for (size_t j = 0; j < i; j++) {
+            char a[KV_ROW_NAME], b[KV_ROW_NAME];
+            assert_true(ledger.rows[i].tokens != ledger.rows[j].tokens ||
+                        strcmp(kv_ledger_row_name(&ledger.rows[i], a), kv_ledger_row_name(&ledger.rows[j], b)) != 0 ||
+                        ledger.rows[i].store != ledger.rows[j].store);
+        }
+}
+
 static void check_budget(const Calibration *c, const KvShape *shape, const KvPolicy *preset, const char *text,
                          size_t most_bytes, double most_bits) {
     KvBudget budget;
@@ -278,6 +304,7 @@ static void check_budget(const Calibration *c, const KvShape *shape, const KvPol
     assert_true(preset->rotation == KV_ROTATE_AUTO || kv_policy_is_full(&found.policy) ||
                 found.policy.rotation == preset->rotation);
     check_text(&found.policy);
+    check_fold(shape, &found.policy);
     if (most_bytes < SIZE_MAX && shape->n_layers <= KV_MAX_RULES / 2)
         check_nothing_fits(c, shape, &found, most_bytes);
 }
