@@ -69,9 +69,7 @@ static int write_json(const KvCacheLayout *layout, const KvLedger *ledger, size_
     policy_json(root, &layout->policy);
     cJSON_AddNumberToObject(root, "n_ctx", (double)layout->shape.n_ctx);
     cJSON_AddItemToObject(root, "tiers", ledger_json(ledger));
-    cJSON_AddNumberToObject(root, "kv_bytes", (double)ledger->bytes);
-    cJSON_AddNumberToObject(root, "moments_bytes", (double)ledger->moments_bytes);
-    cJSON_AddNumberToObject(root, "kv_bytes_full", (double)ledger->bytes_full);
+    ledger_bytes_json(root, ledger);
     cJSON_AddNumberToObject(root, "weights_bytes", (double)weights_bytes);
     return json_write(root, stream, error);
 }

@@ -55,6 +55,12 @@ static cJSON *token_array(const TokenList *tokens) {
     return cJSON_CreateIntArray(tokens->ids != NULL ? tokens->ids : (const int[]){0}, (int)tokens->count);
 }
 
+void ledger_bytes_json(cJSON *root, const KvLedger *ledger) {
+    cJSON_AddNumberToObject(root, "kv_bytes", (double)ledger->bytes);
+    cJSON_AddNumberToObject(root, "moments_bytes", (double)ledger->moments_bytes);
+    cJSON_AddNumberToObject(root, "kv_bytes_full", (double)ledger->bytes_full);
+}
+
 cJSON *ledger_json(const KvLedger *ledger) {
     cJSON *tiers = cJSON_CreateArray();
     for (size_t i = 0; i < ledger->n_rows; i++) {
@@ -151,9 +157,7 @@ cJSON *run_report_json(const Generation *run, const char *model_path) {
     cJSON_AddStringToObject(root, "end", generation_end_name(run->end));
     cJSON_AddNumberToObject(root, "prefill_tokens_per_second", rate(&run->prefill));
     cJSON_AddNumberToObject(root, "decode_tokens_per_second", rate(&run->decode));
-    cJSON_AddNumberToObject(root, "kv_bytes", (double)ledger.bytes);
-    cJSON_AddNumberToObject(root, "moments_bytes", (double)ledger.moments_bytes);
-    cJSON_AddNumberToObject(root, "kv_bytes_full", (double)ledger.bytes_full);
+    ledger_bytes_json(root, &ledger);
     cJSON_AddNumberToObject(root, "weights_bytes", (double)model->checkpoint.weights_bytes);
     cJSON_AddNumberToObject(root, "activations_bytes", (double)(context->arena_bytes + ledger.working_bytes));
     cJSON_AddItemToObject(root, "tiers", ledger_json(&ledger));

@@ -38,6 +38,9 @@ cJSON *kernels_json(const Model *model, const KvCache *cache);
 /* The ledger's rows, as "tiers" of a run and of a memory plan. */
 cJSON *ledger_json(const KvLedger *ledger);
 
+/* Adds "kv_bytes", "moments_bytes" and "kv_bytes_full". */
+void ledger_bytes_json(cJSON *root, const KvLedger *ledger);
+
 int json_write(cJSON *root, FILE *stream, Error *error); /* frees root; an error where it is NULL */
 
 /* Writes root as the whole of a result file, and commits it; frees root too. */

@@ -51,7 +51,7 @@ test_calibration() {
 
 test_budgets() {
     local budget policy
-    for budget in 180kB 60% 200KiB; do
+    for budget in 200kB 60% 200KiB; do
         other generate --plan_memory --kv_budget $budget --json "$work/result.json"
         expect_status "--kv_budget $budget" 0
         policy=$(told_policy)
@@ -79,7 +79,7 @@ test_budgets() {
 # Of a full cache of stories260K's 512 tokens: 5 layers, 4 KV heads of 8.
 bytes_of() {
     case $1 in
-        180kB) echo 180000 ;;
+        200kB) echo 200000 ;;
         60%) echo $((5 * 4 * 8 * 2 * 2 * 512 * 6 / 10)) ;;
         200KiB) echo 204800 ;;
     esac

@@ -196,8 +196,7 @@ cJSON *perplexity_mode_json(const Evaluation *e, const PplSetup *setup, const Ev
         cJSON_AddItemToObject(root, "kld", divergence_json(&divergence));
     }
     cJSON_AddNumberToObject(root, "bits_per_old_element", eval_mode_old_bits(mode));
-    cJSON_AddNumberToObject(root, "kv_bytes", (double)mode->ledger.bytes);
-    cJSON_AddNumberToObject(root, "kv_bytes_full", (double)mode->ledger.bytes_full);
+    ledger_bytes_json(root, &mode->ledger);
     cJSON_AddItemToObject(root, "tiers", ledger_json(&mode->ledger));
     cJSON_AddItemToObject(root, "kernels", kernels_json(e->model, &mode->context.cache));
     cJSON_AddNumberToObject(root, "tokens_per_second", tokens_per_second(e, mode));
