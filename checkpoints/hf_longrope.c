@@ -3,6 +3,7 @@
 
 #include "checkpoints/config_keys.h"
 #include "checkpoints/roles.h"
+#include "checkpoints/rope_factors.h"
 
 #include <math.h>
 
@@ -59,21 +60,14 @@ static int add_factors(const ConfigReading *reading, Checkpoint *checkpoint, con
     if (!cJSON_IsArray(list) || n == 0 || n != checkpoint->config.head_dim / 2)
         return error_set(error, ERROR_FORMAT, "%s: %s is no list of %zu numbers, half a head; fetch the file again",
                          reading->path, key, checkpoint->config.head_dim / 2);
-    float *factors = checkpoint_allocate(checkpoint, n, sizeof *factors, "RoPE's factors", error);
-    Tensor *tensor = factors == NULL ? NULL : checkpoint_add_tensors(checkpoint, 1, error);
-    if (tensor == NULL)
+    float *factors = rope_factors_new(checkpoint, name, n, error);
+    if (factors == NULL)
         return error->code;
     cJSON_ArrayForEach(item, list) {
         if (!cJSON_IsNumber(item))
             return config_wrong_type(reading, list, "numbers", error);
         factors[i++] = (float)item->valuedouble;
     }
-    *tensor = (Tensor){.name = sv(name),
-                       .type = TYPE_F32,
-                       .n_dims = 1,
-                       .shape = {n, 1, 1, 1},
-                       .data = (const uint8_t *)factors,
-                       .size_bytes = n * sizeof *factors};
     return 0;
 }
 

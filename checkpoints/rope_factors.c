@@ -21,6 +21,20 @@ static double divisor(const Llama3Scaling *s, double frequency) {
     return 1 / ((1 - smooth) / s->factor + smooth);
 }
 
+float *rope_factors_new(Checkpoint *checkpoint, const char *name, size_t n, Error *error) {
+    float *factors = checkpoint_allocate(checkpoint, n, sizeof *factors, "RoPE's factors", error);
+    Tensor *tensor = factors == NULL ? NULL : checkpoint_add_tensors(checkpoint, 1, error);
+    if (tensor == NULL)
+        return NULL;
+    *tensor = (Tensor){.name = sv(name),
+                       .type = TYPE_F32,
+                       .n_dims = 1,
+                       .shape = {n, 1, 1, 1},
+                       .data = (const uint8_t *)factors,
+                       .size_bytes = n * sizeof *factors};
+    return factors;
+}
+
 int rope_factors_add(Checkpoint *checkpoint, const char *path, Error *error) {
     const ModelConfig *config = &checkpoint->config;
     const Llama3Scaling *scaling = &config->rope_llama3;
@@ -32,17 +46,10 @@ int rope_factors_add(Checkpoint *checkpoint, const char *path, Error *error) {
                          "%s: RoPE scaling by %g, from %g to %g turns in %zu tokens, is none; the configuration is "
                          "damaged",
                          path, scaling->factor, scaling->low, scaling->high, scaling->original_context);
-    float *factors = checkpoint_allocate(checkpoint, n, sizeof *factors, "RoPE's factors", error);
-    Tensor *tensor = factors == NULL ? NULL : checkpoint_add_tensors(checkpoint, 1, error);
-    if (tensor == NULL)
+    float *factors = rope_factors_new(checkpoint, "rope_freqs.weight", n, error);
+    if (factors == NULL)
         return error->code;
     for (size_t i = 0; i < n; i++)
         factors[i] = (float)divisor(scaling, pow(config->rope_theta, -2.0 * (double)i / (double)config->head_dim));
-    *tensor = (Tensor){.name = sv("rope_freqs.weight"),
-                       .type = TYPE_F32,
-                       .n_dims = 1,
-                       .shape = {n, 1, 1, 1},
-                       .data = (const uint8_t *)factors,
-                       .size_bytes = n * sizeof *factors};
     return 0;
 }
