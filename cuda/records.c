@@ -207,4 +207,4 @@ static void load(KvCodecId id, KvSide side, const KvGroup *group, const uint8_t 
     copy_scales(&shape, &row, stored, record, false);
 }
 
-const KvRecordForm KV_FRAGMENT_RECORDS = {stored_bytes, store, load, false};
+const KvRecordForm KV_FRAGMENT_RECORDS = {stored_bytes, store, load, false, false};

@@ -213,6 +213,8 @@ static void encode_group(const KvCache *cache, const KvEncoding *encoding, KvSid
     if (factor != NULL)
         kv_codec_encode_aware(codec, cache->level, &group, factor, values, factor + group.head_dim * group.head_dim,
                               record);
+    else if (side == KV_VALUES && kvcache_fits_values(&cache->layout, encoding->codec))
+        kv_codec_encode_fitted(codec, cache->level, &group, values, record);
     else
         kv_codec_encode(codec, cache->level, side, &group, values, NULL, record);
 }

@@ -107,6 +107,11 @@ static inline bool kvcache_rounds_aware(const KvCacheLayout *layout, KvCodecId c
     return layout->form->takes_queries && kv_policy_rounds_aware(&layout->policy, codec);
 }
 
+/* Whether values in this codec are fitted. */
+static inline bool kvcache_fits_values(const KvCacheLayout *layout, KvCodecId codec) {
+    return layout->form->fits_values && kv_policy_fits_values(&layout->policy, codec);
+}
+
 /* The plan of a layer once n_tokens have come. */
 static HOST_DEVICE inline KvPlan kvcache_layer_plan(const KvCacheLayout *layout, size_t layer, size_t n_tokens) {
     return kv_plan(kvcache_layer_policy(layout, layer), layout->policy.group, n_tokens);

@@ -18,7 +18,8 @@ static KvLedgerRow *find_row(KvLedger *ledger, const KvCacheLayout *layout, size
                            .v = of->side[KV_VALUES].codec,
                            .rotated_k = of->side[KV_KEYS].group.rotated,
                            .rotated_v = of->side[KV_VALUES].group.rotated,
-                           .aware_k = kvcache_rounds_aware(layout, of->side[KV_KEYS].codec)};
+                           .aware_k = kvcache_rounds_aware(layout, of->side[KV_KEYS].codec),
+                           .fitted_v = kvcache_fits_values(layout, of->side[KV_VALUES].codec)};
     return added;
 }
 

@@ -25,7 +25,8 @@ typedef struct KvLedgerRow {
     size_t tokens_encoded; /* that have entered so far, in each of those layers */
     double bits;           /* an element, scales counted */
     bool rotated_k, rotated_v;
-    bool aware_k; /* keys are rounded with an eye to the queries */
+    bool aware_k;  /* keys are rounded with an eye to the queries */
+    bool fitted_v; /* values to what is added up of them */
 } KvLedgerRow;
 
 #define KV_LEDGER_ROWS (2 * KV_MAX_RULES * KV_MAX_STORES)

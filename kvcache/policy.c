@@ -120,6 +120,10 @@ bool kv_policy_rounds_aware(const KvPolicy *policy, KvCodecId codec) {
     return policy->rounding != KV_ROUND_NEAREST && kv_codec_rounds_aware(kv_codec(codec));
 }
 
+bool kv_policy_fits_values(const KvPolicy *policy, KvCodecId codec) {
+    return policy->rounding != KV_ROUND_NEAREST && kv_codec_fits_values(kv_codec(codec));
+}
+
 bool kv_policy_is_full(const KvPolicy *policy) {
     for (size_t i = 0; i < policy->n_rules; i++)
         if (policy->rules[i].policy.tiers[0].capacity != KV_UNLIMITED)

@@ -39,11 +39,11 @@ typedef enum KvRotation {
     KV_ROTATION_COUNT
 } KvRotation;
 
-/* How keys by channel are rounded (codec.h). */
+/* How keys by channel and values of few bits are rounded (codec.h). */
 typedef enum KvRounding {
-    KV_ROUND_AUTO,    /* with an eye to the queries, where codec and backend can */
+    KV_ROUND_AUTO,    /* with an eye to the queries, and to what is added up, where codec and backend can */
     KV_ROUND_NEAREST, /* each number for itself */
-    KV_ROUND_AWARE,   /* as auto, and an error where they cannot */
+    KV_ROUND_AWARE,   /* as auto, and an error where keys cannot be */
     KV_ROUNDING_COUNT
 } KvRounding;
 
@@ -52,7 +52,7 @@ typedef struct KvPolicy {
     KvRule rules[KV_MAX_RULES];
     size_t group;        /* tokens that move between tiers together, and elements of a block: 32 or 64 */
     KvRotation rotation; /* Hadamard rotation of encoded tiers */
-    KvRounding rounding; /* of the keys of encoded tiers */
+    KvRounding rounding; /* of encoded tiers */
 } KvPolicy;
 
 /* The presets of the user's modes, with one rule for all layers, groups of 64 and rotation auto. */
@@ -109,5 +109,8 @@ bool kv_policy_rotates(const KvPolicy *policy, KvSide side, KvCodecId codec, siz
 
 /* Whether keys in this codec are rounded with an eye to the queries, on a backend that can. */
 bool kv_policy_rounds_aware(const KvPolicy *policy, KvCodecId codec);
+
+/* Whether values in this codec are fitted, on a backend that can. */
+bool kv_policy_fits_values(const KvPolicy *policy, KvCodecId codec);
 
 #endif

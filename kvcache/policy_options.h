@@ -46,7 +46,7 @@ typedef struct PolicyOptions {
     {"kv_rotate", OPTION_STRING, &(o).rotate, "WHEN",                                                                  \
      "Hadamard rotation: auto (codecs below 8 bits), on, off, k or v (that side alone); default auto", 0, 0},         \
     {"kv_rounding", OPTION_STRING, &(o).rounding, "HOW",                                                               \
-     "keys in codes: nearest, aware of the queries, or auto: aware where it can be; default auto", 0, 0},              \
+     "nearest; aware: keys with the queries, values for their sums; auto: aware where it can be; default auto", 0, 0}, \
     {"kv_calibration", OPTION_INPUT, &(o).calibration, "FILE",                                                         \
      "for --kv_budget: what build/calibrate wrote; default: beside the checkpoint, or of a known model", 0, 0}
 /* clang-format on */

@@ -74,6 +74,7 @@ cJSON *ledger_json(const KvLedger *ledger) {
         cJSON_AddBoolToObject(tier, "rotated_k", row->rotated_k);
         cJSON_AddBoolToObject(tier, "aware_k", row->aware_k);
         cJSON_AddBoolToObject(tier, "rotated_v", row->rotated_v);
+        cJSON_AddBoolToObject(tier, "fitted_v", row->fitted_v);
         cJSON_AddNumberToObject(tier, "layers", (double)row->n_layers);
         if (row->local)
             cJSON_AddNumberToObject(tier, "lookback", (double)row->lookback);
@@ -200,8 +201,9 @@ void ledger_print(const KvLedger *ledger, FILE *stream) {
                                : row->rotated_k                 ? "  K rotated"
                                : row->rotated_v                 ? "  V rotated"
                                                                 : "";
-        fprintf(stream, "%-16s %8zu %10.3f %10zu %14zu %14zu%s%s\n", kv_ledger_row_name(row, text), row->n_layers,
-                row->bits, row->tokens, row->bytes_held, row->bytes, rotation, row->aware_k ? "  K rounded aware" : "");
+        fprintf(stream, "%-16s %8zu %10.3f %10zu %14zu %14zu%s%s%s\n", kv_ledger_row_name(row, text), row->n_layers,
+                row->bits, row->tokens, row->bytes_held, row->bytes, rotation, row->aware_k ? "  K rounded aware" : "",
+                row->fitted_v ? "  V fitted" : "");
     }
     if (ledger->moments_bytes > 0)
         fprintf(stream, "%-16s %62zu  of queries, to round keys with\n", "moments", ledger->moments_bytes);

@@ -56,7 +56,7 @@ typedef struct Forms {
 } Forms;
 
 /* Encodes a group from `rows` and decodes it into `out`, then turns `rows` into what the next tier starts from. Keys
- * are rounded with `moments`, if not NULL. */
+ * are rounded with `moments`, and values fitted, if not NULL. */
 static void pass_through(const KvPolicy *policy, KvCodecId id, KvSide side, const float *moments, float *rows,
                          float *out) {
     static float scratch[64 * DIM * 2], factor[DIM * DIM];
@@ -68,6 +68,10 @@ static void pass_through(const KvPolicy *policy, KvCodecId id, KvSide side, cons
         if (group.rotated)
             kv_rotate(rows, group.n_tokens, DIM);
         kv_codec_encode_aware(codec, SIMD_SCALAR, &group, factor, rows, scratch, record);
+    } else if (moments != NULL && side == KV_VALUES && kv_codec_fits_values(codec)) {
+        if (group.rotated)
+            kv_rotate(rows, group.n_tokens, DIM);
+        kv_codec_encode_fitted(codec, SIMD_SCALAR, &group, rows, record);
     } else
         kv_codec_encode(codec, SIMD_SCALAR, side, &group, rows, scratch, record);
     kv_codec_decoder(codec, SIMD_SCALAR)(side, &group, record, 0, group.n_tokens, out);
@@ -303,7 +307,7 @@ static void load_reversed(KvCodecId id, KvSide side, const KvGroup *group, const
 /* The storage neither knows the form of records nor their size. */
 static void test_another_form(void **state) {
     (void)state;
-    const KvRecordForm reversed = {reversed_bytes, store_reversed, load_reversed, true};
+    const KvRecordForm reversed = {reversed_bytes, store_reversed, load_reversed, true, true};
     fill_tokens();
     check_policy("sink=5,f16:7,int8:70,q4_0:100,nf4:*", 64, 128, &reversed);
     check_policy("sink=16,f16:32,f16/int8g:64,q5_1:64", 32, 50, &reversed);

@@ -170,6 +170,18 @@ void kv_codec_encode_aware(const KvCodec *codec, SimdLevel level, const KvGroup 
     AWARE[level](format_of(codec), group, factor, values, scratch, record);
 }
 
+bool kv_codec_fits_values(const KvCodec *codec) {
+    const KvFormat *format = format_of(codec);
+    return format->type == KV_SCALED && format->kind == KV_CODE_UNSIGNED && format->block == KV_GROUP_BLOCK &&
+           format->bits <= 3;
+}
+
+void kv_codec_encode_fitted(const KvCodec *codec, SimdLevel level, const KvGroup *group, const float *values,
+                            uint8_t *record) {
+    static KvEncode *const FITTED[SIMD_LEVEL_COUNT] = SIMD_TABLE(kv_encode_fitted);
+    FITTED[level](format_of(codec), KV_VALUES, group, values, record);
+}
+
 KvDecode *kv_codec_decoder(const KvCodec *codec, SimdLevel level) {
     static KvDecode *const *const DECODERS[SIMD_LEVEL_COUNT] = SIMD_TABLE(kv_decoders);
     return DECODERS[level][kv_codec_id(codec)];

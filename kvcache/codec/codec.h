@@ -71,6 +71,16 @@ static inline size_t kv_aware_floats(const KvGroup *group) {
     return group->n_tokens * group->head_dim * 5 / 4;
 }
 
+/* Whether values are fitted: codecs of a linear code of three bits at most between a minimum and a maximum. */
+bool kv_codec_fits_values(const KvCodec *codec);
+
+/* Encodes a group of values, rotated already where they are to be, so that what attention adds up of them is right
+ * (fit_values.h), where kv_codec_encode() has each number off by as little as can be promised. The record is one of
+ * kv_codec_encode(). Of codecs that kv_codec_fits_values(). Every level gives the same bits. */
+void kv_codec_encode_fitted(const KvCodec *codec, SimdLevel level, const KvGroup *group,
+                            const float *values, // (n_tokens, head_dim)
+                            uint8_t *record);    // (kv_codec_bytes)
+
 KvDecode *kv_codec_decoder(const KvCodec *codec, SimdLevel level);
 
 /* The orthonormal Walsh-Hadamard transform of rows (n_rows, n), in place; its own inverse. n must be a power of two. */

@@ -11,7 +11,7 @@ static void plain_copy(KvCodecId id, KvSide side, const KvGroup *group, const ui
     memcpy(to, from, plain_bytes(id, side, group));
 }
 
-const KvRecordForm KV_PLAIN_RECORDS = {plain_bytes, plain_copy, plain_copy, false};
+const KvRecordForm KV_PLAIN_RECORDS = {plain_bytes, plain_copy, plain_copy, false, false};
 
 void kv_stored_decode(const KvRecordForm *form, KvCodecId id, KvSide side, const KvGroup *group, const uint8_t *stored,
                       uint8_t *scratch, float *out) {

@@ -19,6 +19,7 @@ typedef struct KvRecordForm {
                  uint8_t *record);      // (kv_codec_bytes)
 
     bool takes_queries; /* whether the backend's encoders get the queries, so that keys can be rounded with them */
+    bool fits_values;   /* whether they fit values (kv_codec_encode_fitted()) */
 } KvRecordForm;
 
 /* Records as codecs write them. */

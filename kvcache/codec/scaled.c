@@ -2,6 +2,7 @@
  * scale and a minimum are fitted to it, then codes are chosen against the scale and minimum as stored. So a number with
  * an integer code is off by half a stored scale at most, whatever the rounding of scale and minimum did. */
 #include "kvcache/codec/encode.h"
+#include "kvcache/codec/fit_values.h"
 
 #include <string.h>
 
@@ -164,6 +165,34 @@ void SIMD_NAME(kv_encode_aware)(const KvFormat *format, const KvGroup *group, co
     }
     for (size_t t = 0; t < n_tokens; t++)
         pack_codes(by_token + t * head_dim, head_dim, format->bits, record + layout.codes + t * layout.token_bytes);
+}
+
+/* ---- Values, a scale and a minimum fitted to each block */
+
+/* Block `index` of the record, in the order of scales. */
+static void encode_fitted(const KvFormat *format, const KvRecordLayout *layout, const float *x, size_t index,
+                          uint8_t *record) {
+    size_t n = layout->block, token = index / layout->blocks_per_row, within = index % layout->blocks_per_row;
+    uint8_t codes[KV_PIECE];
+    Ranges ranges;
+    KvSteps steps;
+    KvFit fit;
+    measure_run(x, n, &ranges);
+    bool fits = kv_fit_values(x, n, format->bits, ranges.low[0], ranges.high[0], &fit, codes);
+    store_fit(format, layout, index, fits ? fit : fit_column(format, &ranges, 0, n), record);
+    if (!fits) {
+        load_step(format, layout, record, index, 0, n, &steps);
+        choose_codes(format, x, n, &steps, codes);
+    }
+    pack_codes(codes, n, format->bits,
+               record + layout->codes + token * layout->token_bytes + within * n * (size_t)format->bits / 8);
+}
+
+void SIMD_NAME(kv_encode_fitted)(const KvFormat *format, KvSide side, const KvGroup *group, const float *values,
+                                 uint8_t *record) {
+    KvRecordLayout layout = kv_record_layout(format, side, group);
+    for (size_t i = 0; i < group->n_tokens * layout.blocks_per_row; i++)
+        encode_fitted(format, &layout, values + i * layout.block, i, record);
 }
 
 void SIMD_NAME(kv_encode_scaled)(const KvFormat *format, KvSide side, const KvGroup *group, const float *values,

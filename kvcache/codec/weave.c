@@ -188,4 +188,4 @@ static void unweave(KvCodecId id, KvSide side, const KvGroup *group, const uint8
     convert(id, side, group, true, woven, record);
 }
 
-const KvRecordForm KV_WOVEN_RECORDS = {woven_bytes, weave, unweave, true};
+const KvRecordForm KV_WOVEN_RECORDS = {woven_bytes, weave, unweave, true, true};
