@@ -66,7 +66,7 @@ test_codecs() {
     printf 'Once upon a time there was a dog. %.0s' {1..40} >"$work/text"
     usual --codec int4,q4_0 --capture "$stories" --text_file "$work/text" --json "$work/a.json" --csv "$work/a.csv"
     expect_status 'codecs' 0
-    check 'captured keys' stdout_has '^captured keys, as keys: [0-9]+ groups of head dimension 8$'
+    check 'captured keys' stdout_has '^captured keys: [0-9]+ groups of head dimension 8$'
     check 'what a codec cannot do is said' stdout_has '^q4_0 +skipped: codec q4_0 needs a head_dim that is a multiple of 32'
     check 'as many rows of CSV' [ "$(wc -l <"$work/a.csv")" -eq 33 ]
     command -v python3 >/dev/null || return
@@ -76,6 +76,17 @@ test_codecs() {
         codecs["outlier channels", "values", "q4_0", False]["relative_error"] / 2'
     json_says 'keys by channel do not need that' 'codecs["outlier channels", "keys", "int4", False]["relative_error"] < 0.1'
     json_says 'keys of the model are encoded' '0 < codecs["captured keys", "keys", "int4", False]["relative_error"] < 0.2'
+}
+
+# Each codec takes a while with so many repetitions; those that were through are told, in order.
+test_interrupts() {
+    interrupt 'stderr_has "normal, as keys: "' --codec int4,nf4,q4_0 --repetitions 100 --json "$work/interrupted.json"
+    expect_status 'Ctrl-C between codecs' 130
+    check 'is told' stderr_has 'interrupted: the figures are those of the codecs that were through'
+    check 'what was through is printed' stdout_has '^int4 rotated +0.5625 '
+    command -v python3 >/dev/null || return
+    check 'and in the JSON' json "$work/interrupted.json" \
+        'all(x["data"] == "normal" for x in r["codecs"]) and codecs["normal", "keys", "int4", True]["bytes_per_element"] == 4.5 / 8'
 }
 
 test_errors() {
@@ -106,5 +117,6 @@ test_errors() {
 test_variants
 test_left_out
 test_codecs
+test_interrupts
 test_errors
 finish

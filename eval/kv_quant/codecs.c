@@ -5,6 +5,7 @@
 #include "base/machine/clock.h"
 #include "base/options.h"
 #include "base/random.h"
+#include "eval/kv_quant/timing.h"
 #include "eval/statistics.h"
 #include "session/run_report.h"
 
@@ -176,22 +177,27 @@ static int by_bytes(const void *a, const void *b) {
     return x->codec != y->codec ? (x->codec < y->codec ? -1 : 1) : (int)x->rotated - (int)y->rotated;
 }
 
+static int study_codec(CodecStudy *study, const CodecSample *sample, KvSide side, KvCodecId codec, bool rotated,
+                       Error *error) {
+    CodecRow *row = &study->rows[study->n_rows];
+    *row = (CodecRow){.sample = sample, .side = side, .codec = codec, .rotated = rotated};
+    if (quant_interrupted(study->interrupted, error) < 0 || measure(study, row, error) < 0)
+        return error->code;
+    study->n_rows++;
+    return 0;
+}
+
+/* In order, also where it ends before all are done. */
 static int study_side(CodecStudy *study, const CodecSample *sample, KvSide side, Error *error) {
     size_t first = study->n_rows;
-    for (size_t i = 0; i < study->n_codecs; i++)
-        for (int rotated = 0; rotated < 2; rotated++) {
-            CodecRow *row = &study->rows[study->n_rows];
-            *row = (CodecRow){.sample = sample, .side = side, .codec = study->codecs[i], .rotated = rotated != 0};
-            if (study->interrupted != NULL && *study->interrupted)
-                return error_set(error, ERROR_INTERRUPTED, "interrupted");
-            if (measure(study, row, error) < 0)
-                return error->code;
-            study->n_rows++;
-        }
+    int status = 0;
+    for (size_t i = 0; i < 2 * study->n_codecs && status == 0; i++)
+        status = study_codec(study, sample, side, study->codecs[i / 2], i % 2 != 0, error);
     qsort(study->rows + first, study->n_rows - first, sizeof *study->rows, by_bytes);
-    fprintf(stderr, "%s as %s: %zu codec%s, as they are and rotated\n", sample->name, SIDES[side], study->n_codecs,
-            study->n_codecs == 1 ? "" : "s");
-    return 0;
+    if (status == 0)
+        fprintf(stderr, "%s, as %s: %zu codec%s, as they are and rotated\n", sample->name, SIDES[side], study->n_codecs,
+                study->n_codecs == 1 ? "" : "s");
+    return status;
 }
 
 int codec_study_run(CodecStudy *study, Error *error) {
@@ -214,34 +220,41 @@ void codec_study_free(CodecStudy *study) {
 
 /* ---- Reports */
 
+/* What was made up is encoded as both sides; what was captured says itself which it is. */
+static void print_heading(const CodecRow *row, FILE *stream) {
+    bool as_both = row->sample->has_side[KV_KEYS] && row->sample->has_side[KV_VALUES];
+    fprintf(stream, "\n%s%s%s: %zu groups of head dimension %zu\n", row->sample->name, as_both ? ", as " : "",
+            as_both ? SIDES[row->side] : "", row->sample->n_groups, row->sample->head_dim);
+    fprintf(stream, "%-14s %10s %10s %10s %10s %10s %12s %12s\n", "codec", "bytes/elem", "bits/elem", "rel. error",
+            "max error", "QK error", "encode GB/s", "decode GB/s");
+}
+
 void codec_study_print(const CodecStudy *study, FILE *stream) {
-    fprintf(
-        stream,
-        "codecs of the cache, groups of %d tokens; GB/s that one thread reads and writes, mostly in caches, median of "
-        "%zu\n",
-        SAMPLE_TOKENS, study->repetitions);
+    fprintf(stream, "codecs of the cache, groups of %d tokens; median of %zu run%s after one to warm up\n",
+            SAMPLE_TOKENS, study->repetitions, study->repetitions == 1 ? "" : "s");
     for (size_t i = 0; i < study->n_rows; i++) {
         const CodecRow *row = &study->rows[i];
         if (i == 0 || row->sample != row[-1].sample || row->side != row[-1].side)
-            fprintf(stream, "\n%s, as %s: %zu groups of head dimension %zu\n%-14s %8s %8s %10s %10s %10s %8s %8s\n",
-                    row->sample->name, SIDES[row->side], row->sample->n_groups, row->sample->head_dim, "codec",
-                    "bytes/el", "bits", "relative", "max abs", "QK error", "encode", "decode");
+            print_heading(row, stream);
         char name[48];
         snprintf(name, sizeof name, "%s%s", kv_codec_name(kv_codec(row->codec)), row->rotated ? " rotated" : "");
         if (row->skipped[0] != '\0') {
             fprintf(stream, "%-14s skipped: %s\n", name, row->skipped);
             continue;
         }
-        fprintf(stream, "%-14s %8.4f %8.3f %10.6f %10.4f ", name, row->bytes_per_element, 8 * row->bytes_per_element,
+        fprintf(stream, "%-14s %10.4f %10.3f %10.6f %10.4f ", name, row->bytes_per_element, 8 * row->bytes_per_element,
                 row->relative, row->max_abs);
         if (isnan(row->score))
             fprintf(stream, "%10s", "-");
         else
             fprintf(stream, "%10.6f", row->score);
-        fprintf(stream, " %8.2f %8.2f\n", row->encode_rate / 1e9, row->decode_rate / 1e9);
+        fprintf(stream, " %12.2f %12.2f\n", row->encode_rate / 1e9, row->decode_rate / 1e9);
     }
-    fprintf(stream,
-            "\nrelative is ||x~ - x|| / ||x||; QK error is mean |q k - q k~| over mean |q k|, of normal queries\n");
+    fputs("\nbytes/elem     of a record, scales counted\n"
+          "rel. error     ||x~ - x|| / ||x||; max error: the largest |x~ - x|\n"
+          "QK error       mean |q k - q k~| over mean |q k|, of normal queries q\n"
+          "GB/s           F32 and records that one thread reads and writes, mostly in caches\n",
+          stream);
 }
 
 static const struct {

@@ -39,7 +39,7 @@ typedef struct CodecStudy {
 
 /* `names`: codecs with commas between, or "all". ERROR_USAGE. */
 int codec_study_choose(CodecStudy *study, const char *names, Error *error);
-int codec_study_run(CodecStudy *study, Error *error);
+int codec_study_run(CodecStudy *study, Error *error); /* ERROR_INTERRUPTED leaves the rows that were through */
 void codec_study_free(CodecStudy *study); /* the samples too; twice is fine */
 
 /* By sample and side, fewest bytes first. */

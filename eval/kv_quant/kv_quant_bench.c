@@ -145,6 +145,18 @@ static int report(Program *p, Error *error) {
     return error_keep_first(error, &failure);
 }
 
+/* What was through, where it was interrupted. */
+static int report_run(Program *p, int status, size_t n_rows, const char *what, Error *error) {
+    if (status < 0 && (status != ERROR_INTERRUPTED || n_rows == 0))
+        return status;
+    if (status < 0)
+        fprintf(stderr, "interrupted: the figures are those of the %s that were through\n", what);
+    Error failure = {0};
+    if (report(p, &failure) < 0)
+        *error = failure;
+    return failure.code < 0 ? failure.code : status;
+}
+
 /* ---- The codecs */
 
 /* A context for what is captured, and no more. */
@@ -171,7 +183,8 @@ static int study_codecs(Program *p, Error *error) {
         (open_capture(p, error) < 0 ||
          samples_capture(&study->samples, &p->capture, p->text.text, &program_interrupted, error) < 0))
         return error->code;
-    return codec_study_run(study, error) < 0 ? error->code : report(p, error);
+    int status = codec_study_run(study, error);
+    return report_run(p, status, study->n_rows, "codecs", error);
 }
 
 /* ---- The variants */
@@ -185,14 +198,7 @@ static int run_program(void *state, Error *error) {
     if (open_outputs(p, error) < 0 || quant_bench_open(&p->bench, n_threads, s->session.device, error) < 0)
         return error->code;
     int status = quant_bench_run(&p->bench, error);
-    if (status < 0 && (status != ERROR_INTERRUPTED || p->bench.n_rows == 0))
-        return status;
-    if (status < 0)
-        fprintf(stderr, "interrupted: the figures are those of the variants that were through\n");
-    Error failure = {0};
-    if (report(p, &failure) < 0)
-        *error = failure;
-    return failure.code < 0 ? failure.code : status;
+    return report_run(p, status, p->bench.n_rows, "variants", error);
 }
 
 int main(int argc, char **argv) {

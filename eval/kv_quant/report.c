@@ -4,6 +4,7 @@
 #include "session/run_report.h"
 
 #include <math.h>
+#include <string.h>
 
 static double quantize_ms(const QuantRow *row) {
     return row->times.steps[CHANNEL_SCALES].median + row->times.steps[CHANNEL_CODES].median;
@@ -60,7 +61,7 @@ static void print_heading(const QuantBench *bench, FILE *stream) {
             "dequantize ms", "total ms", "GB/s", "of copy", "of plain");
     const ChannelVariant *other;
     for (size_t i = 0; (other = baseline(bench, i)) != NULL; i++)
-        fprintf(stream, " %12s", other->name);
+        fprintf(stream, " %*s%s", 15 - (int)strlen(other->name), "x ", other->name);
     fprintf(stream, " %10s %9s %9s  note\n", "L2", "max abs", "|QK-QK~|");
 }
 
@@ -97,9 +98,9 @@ static void print_row(const QuantBench *bench, const QuantRow *row, FILE *stream
     for (size_t i = 0; (other = baseline(bench, i)) != NULL; i++) {
         double times = speed_up(bench, row, other);
         if (isnan(times))
-            fprintf(stream, " %12s", "-");
+            fprintf(stream, " %15s", "-");
         else
-            fprintf(stream, " %11.*fx", times < 100 ? 1 : 0, times);
+            fprintf(stream, " %15.*f", times < 100 ? 1 : 0, times);
     }
     fprintf(stream, " %10.4f %9.6f %9.6f", row->errors.l2, row->errors.max_abs, row->errors.score);
     print_note(row, stream);
@@ -139,11 +140,14 @@ static void print_variants(const QuantBench *bench, FILE *stream) {
                 fprintf(stream, "%-24s %s; moves %g + %g + %g bytes an element\n", variant->name, variant->what,
                         variant->bytes[CHANNEL_SCALES], variant->bytes[CHANNEL_CODES], variant->bytes[CHANNEL_DECODE]);
         }
-    fprintf(stream,
-            "quantize is scales and codes, total all steps, and so GB/s and what follows; of copy: GB/s over those of "
-            "copies\nof plain: time of loops that read and write the same without arithmetic, over total; columns of "
-            "baselines: how many times as fast as they\nL2, max abs: of K - K~; |QK-QK~|: mean over tokens, for a "
-            "query Q uniform in [-1, 1)\n");
+    fputs("\nquantize       scales and codes; total: that and dequantize; GB/s: bytes that all steps move over total\n"
+          "of copy        GB/s, of what copies read and write: on a CPU in the same pages in between, on a GPU before "
+          "each shape\n"
+          "of plain       the time of loops that read and write the same as the steps and compute nothing, of total\n"
+          "x NAME         how many times as fast as the baseline NAME, by total\n"
+          "L2, max abs    of K - K~; |QK-QK~|: mean over the tokens, of a query Q uniform in [-1, 1)\n"
+          "from cache     what a variant reads fits the caches: no measure of memory\n",
+          stream);
 }
 
 void quant_bench_print(const QuantBench *bench, FILE *stream) {
