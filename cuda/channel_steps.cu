@@ -99,19 +99,28 @@ template <typename Element> __global__ void __launch_bounds__(n_threads) codes_n
     m.codes[t * m.n_channels + d] = channel_code(to_f32(m.keys[t * m.n_channels + d]), scale, channel_inverse(scale));
 }
 
-/* Rows of the tile are read by one warp and coded by another: else there would be nothing to share. */
+/* The tile of a block, and the scales of its channels, into shared memory. Rows are read by one warp and used by another:
+ * else there would be nothing to share. */
+template <typename Element, typename From>
+__device__ __forceinline__ void load_tile(const Matrix<Element> &m, const From *from, BlockPlace place,
+                                          From (*elements)[tile], float *scales) {
+    int lane = own_lane_of_warp();
+    size_t d = place.column * tile + lane;
+    for (int row = own_warp(); row < tile; row += n_warps)
+        if (place.token + row < m.n_tokens && d < m.n_channels)
+            elements[row][lane] = from[(place.token + row) * m.n_channels + d];
+    if (own_warp() == 0 && d < m.n_channels)
+        scales[lane] = m.scales[d];
+    __syncthreads();
+}
+
 template <typename Element> __global__ void __launch_bounds__(n_threads) codes_tiled(Matrix<Element> m) {
     CUDA_SHARED(Element, elements, [tile][tile]);
     CUDA_SHARED(float, scales, [tile]);
     BlockPlace place = own_block(m.n_columns, tile);
     int lane = own_lane_of_warp();
     size_t d = place.column * tile + lane;
-    for (int row = own_warp(); row < tile; row += n_warps)
-        if (place.token + row < m.n_tokens && d < m.n_channels)
-            elements[row][lane] = m.keys[(place.token + row) * m.n_channels + d];
-    if (own_warp() == 0 && d < m.n_channels)
-        scales[lane] = m.scales[d];
-    __syncthreads();
+    load_tile(m, m.keys, place, elements, scales);
     if (d >= m.n_channels)
         return;
     float scale = scales[lane], inverse = channel_inverse(scale);
@@ -209,12 +218,7 @@ template <typename Element> __global__ void __launch_bounds__(n_threads) decode_
     BlockPlace place = own_block(m.n_columns, tile);
     int lane = own_lane_of_warp();
     size_t d = place.column * tile + lane;
-    for (int row = own_warp(); row < tile; row += n_warps)
-        if (place.token + row < m.n_tokens && d < m.n_channels)
-            elements[row][lane] = m.codes[(place.token + row) * m.n_channels + d];
-    if (own_warp() == 0 && d < m.n_channels)
-        scales[lane] = m.scales[d];
-    __syncthreads();
+    load_tile(m, m.codes, place, elements, scales);
     if (d >= m.n_channels)
         return;
     for (int row = n_warps - 1 - own_warp(); row < tile; row += n_warps)

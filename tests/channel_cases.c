@@ -96,31 +96,28 @@ static float *make_keys(size_t n_tokens, size_t n_channels) {
 
 /* ---- What must come out */
 
-typedef struct Expected {
-    float *keys; /* as a variant sees them */
-    float *scales, *decoded;
-    int8_t *codes;
-} Expected;
-
-static Expected expect(const ChannelVariant *variant, const ChannelMatrix *m) {
-    size_t n = m->n_tokens * m->n_channels;
-    double *largest = calloc(m->n_channels, sizeof *largest);
-    Expected e = {malloc(n * sizeof(float)), malloc(m->n_channels * sizeof(float)), malloc(n * sizeof(float)),
-                  malloc(n)};
+ChannelExpected channel_expect(const float *keys, size_t n_tokens, size_t n_channels, bool half_keys) {
+    size_t n = n_tokens * n_channels;
+    ChannelExpected e = {.n_tokens = n_tokens, .n_channels = n_channels, .half_keys = half_keys};
+    double *largest = calloc(n_channels, sizeof *largest);
+    e.keys = malloc(n * sizeof *e.keys);
+    e.scales = malloc(n_channels * sizeof *e.scales);
+    e.decoded = malloc(n * sizeof *e.decoded);
+    e.codes = malloc(n);
     assert_true(largest != NULL && e.keys != NULL && e.scales != NULL && e.decoded != NULL && e.codes != NULL);
     for (size_t i = 0; i < n; i++)
-        e.keys[i] = variant->half_keys ? half_to_float(half_from_float(m->keys[i])) : m->keys[i];
-    channel_reference_largest(e.keys, m->n_tokens, m->n_channels, largest);
-    channel_reference_scales(largest, m->n_channels, e.scales);
-    channel_reference_codes(e.keys, e.scales, m->n_tokens, m->n_channels, e.codes);
-    channel_reference_decode(e.codes, e.scales, m->n_tokens, m->n_channels, e.decoded);
-    for (size_t i = 0; variant->half_keys && i < n; i++)
+        e.keys[i] = half_keys ? half_to_float(half_from_float(keys[i])) : keys[i];
+    channel_reference_largest(e.keys, n_tokens, n_channels, largest);
+    channel_reference_scales(largest, n_channels, e.scales);
+    channel_reference_codes(e.keys, e.scales, n_tokens, n_channels, e.codes);
+    channel_reference_decode(e.codes, e.scales, n_tokens, n_channels, e.decoded);
+    for (size_t i = 0; half_keys && i < n; i++)
         e.decoded[i] = half_to_float(half_from_float(e.decoded[i]));
     free(largest);
     return e;
 }
 
-static void free_expected(Expected *e) {
+void channel_expected_free(ChannelExpected *e) {
     free(e->keys);
     free(e->scales);
     free(e->decoded);
@@ -131,36 +128,39 @@ static bool same(float a, float b) {
     return memcmp(&a, &b, sizeof a) == 0 || (isnan(a) && isnan(b));
 }
 
-static void compare_floats(const ChannelVariant *variant, const ChannelMatrix *m, const char *what, const float *found,
-                           const float *expected, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        if (!same(found[i], expected[i]))
-            fail_msg("%s, %zux%zu: %s %zu is %a, not %a", variant->name, m->n_tokens, m->n_channels, what, i,
-                     (double)found[i], (double)expected[i]);
+void channel_check(const ChannelExpected *e, const char *name, const float *scales, const int8_t *codes,
+                   const float *decoded) {
+    for (size_t d = 0; d < e->n_channels; d++)
+        if (!same(scales[d], e->scales[d]))
+            fail_msg("%s, %zux%zu: channel %zu has scale %a, not %a", name, e->n_tokens, e->n_channels, d,
+                     (double)scales[d], (double)e->scales[d]);
+    for (size_t i = 0; i < e->n_tokens * e->n_channels; i++)
+        if (codes[i] != e->codes[i] || !same(decoded[i], e->decoded[i]))
+            fail_msg("%s, %zux%zu: token %zu, channel %zu: %a of scale %a has code %d (%a), not %d (%a)", name,
+                     e->n_tokens, e->n_channels, i / e->n_channels, i % e->n_channels, (double)e->keys[i],
+                     (double)e->scales[i % e->n_channels], codes[i], (double)decoded[i], e->codes[i],
+                     (double)e->decoded[i]);
 }
 
+/* Of what a device has loaded and run. */
 static void compare(ChannelDevice *device, const ChannelVariant *variant, const ChannelMatrix *m) {
-    size_t n = m->n_tokens * m->n_channels;
+    size_t n = m->n_tokens * m->n_channels, half = m->n_tokens / 2;
     Error error = {0};
-    Expected e = expect(variant, m);
-    float *floats = malloc(n * sizeof *floats);
+    ChannelExpected e = channel_expect(m->keys, m->n_tokens, m->n_channels, variant->half_keys);
+    float *scales = malloc(m->n_channels * sizeof *scales), *decoded = malloc(n * sizeof *decoded);
     int8_t *codes = malloc(n);
-    assert_true(floats != NULL && codes != NULL);
-    assert_int_equal(device->ops->read_scales(device, floats, &error), 0);
-    compare_floats(variant, m, "scale", floats, e.scales, m->n_channels);
+    assert_true(scales != NULL && decoded != NULL && codes != NULL);
+    assert_int_equal(device->ops->read_scales(device, scales, &error), 0);
     assert_int_equal(device->ops->read_codes(device, 0, m->n_tokens, codes, &error), 0);
-    for (size_t i = 0; i < n; i++)
-        if (codes[i] != e.codes[i])
-            fail_msg("%s, %zux%zu: code %zu of %a under %a is %d, not %d", variant->name, m->n_tokens, m->n_channels, i,
-                     (double)e.keys[i], (double)e.scales[i % m->n_channels], codes[i], e.codes[i]);
-    size_t half = m->n_tokens / 2; /* in two parts, as a report reads it */
-    assert_int_equal(device->ops->read_decoded(device, 0, half, floats, &error), 0);
-    assert_int_equal(device->ops->read_decoded(device, half, m->n_tokens - half, floats + half * m->n_channels, &error),
-                     0);
-    compare_floats(variant, m, "decoded number", floats, e.decoded, n);
-    free(floats);
+    assert_int_equal(device->ops->read_decoded(device, 0, half, decoded, &error),
+                     0); /* in two parts, as a report does */
+    assert_int_equal(
+        device->ops->read_decoded(device, half, m->n_tokens - half, decoded + half * m->n_channels, &error), 0);
+    channel_check(&e, variant->name, scales, codes, decoded);
+    free(scales);
+    free(decoded);
     free(codes);
-    free_expected(&e);
+    channel_expected_free(&e);
 }
 
 /* Every step twice, as a benchmark does. */

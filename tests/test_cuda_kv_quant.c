@@ -28,63 +28,6 @@ static const Kernels KERNELS[] = {
 };
 enum { N_KERNELS = sizeof KERNELS / sizeof *KERNELS };
 
-/* ---- What is expected */
-
-typedef struct Expected {
-    size_t n_tokens, n_channels;
-    bool half_keys;
-    float *keys; /* as the variant reads them */
-    float *scales, *decoded;
-    int8_t *codes;
-} Expected;
-
-static Expected expect(const float *keys, size_t n_tokens, size_t n_channels, bool half_keys) {
-    size_t n = n_tokens * n_channels;
-    Expected e = {n_tokens,
-                  n_channels,
-                  half_keys,
-                  calloc(n, sizeof(float)),
-                  malloc(n_channels * sizeof(float)),
-                  malloc(n * sizeof(float)),
-                  malloc(n)};
-    double *largest = calloc(n_channels, sizeof *largest);
-    for (size_t i = 0; i < n; i++)
-        e.keys[i] = half_keys ? half_to_float(half_from_float(keys[i])) : keys[i];
-    channel_reference_largest(e.keys, n_tokens, n_channels, largest);
-    channel_reference_scales(largest, n_channels, e.scales);
-    channel_reference_codes(e.keys, e.scales, n_tokens, n_channels, e.codes);
-    channel_reference_decode(e.codes, e.scales, n_tokens, n_channels, e.decoded);
-    for (size_t i = 0; half_keys && i < n; i++)
-        e.decoded[i] = half_to_float(half_from_float(e.decoded[i]));
-    free(largest);
-    return e;
-}
-
-static void free_expected(Expected *e) {
-    free(e->keys);
-    free(e->scales);
-    free(e->codes);
-    free(e->decoded);
-}
-
-static bool same(float a, float b) {
-    return memcmp(&a, &b, sizeof a) == 0 || (isnan(a) && isnan(b));
-}
-
-static void check_results(const Expected *e, const char *name, const float *scales, const int8_t *codes,
-                          const float *decoded) {
-    for (size_t d = 0; d < e->n_channels; d++)
-        if (!same(scales[d], e->scales[d]))
-            fail_msg("%s, %zux%zu: channel %zu has scale %a, not %a", name, e->n_tokens, e->n_channels, d,
-                     (double)scales[d], (double)e->scales[d]);
-    for (size_t i = 0; i < e->n_tokens * e->n_channels; i++)
-        if (codes[i] != e->codes[i] || !same(decoded[i], e->decoded[i]))
-            fail_msg("%s, %zux%zu: token %zu, channel %zu: %a of scale %a has code %d (%a), not %d (%a)", name,
-                     e->n_tokens, e->n_channels, i / e->n_channels, i % e->n_channels, (double)e->keys[i],
-                     (double)e->scales[i % e->n_channels], codes[i], (double)decoded[i], e->codes[i],
-                     (double)e->decoded[i]);
-}
-
 /* ---- Kernels */
 
 typedef struct Device {
@@ -99,7 +42,7 @@ static uint16_t *halves_of(const float *x, size_t n) {
 }
 
 /* All in pieces of their exact sizes, which AddressSanitizer watches. */
-static void run_kernels(const Expected *e, const Kernels *k, Device device) {
+static void run_kernels(const ChannelExpected *e, const Kernels *k, Device device) {
     size_t n = e->n_tokens * e->n_channels, key_bytes = e->half_keys ? 2 : 4;
     void *keys = e->half_keys ? (void *)halves_of(e->keys, n) : (void *)e->keys;
     CudaChannelJob job = {.half_keys = e->half_keys,
@@ -124,7 +67,7 @@ static void run_kernels(const Expected *e, const Kernels *k, Device device) {
     from_device(e->half_keys ? (void *)decoded_halves : (void *)decoded, job.decoded, n * key_bytes);
     for (size_t i = 0; e->half_keys && i < n; i++)
         decoded[i] = half_to_float(decoded_halves[i]);
-    check_results(e, k->name, scales, codes, decoded);
+    channel_check(e, k->name, scales, codes, decoded);
     const void *memory[] = {job.keys, job.scales, job.codes, job.decoded, job.work};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         cudaFree((void *)memory[i]);
@@ -139,10 +82,10 @@ static void run_kernels(const Expected *e, const Kernels *k, Device device) {
 /* Of all kernels, FP16 and F32. */
 static void check_all(const float *keys, size_t n_tokens, size_t n_channels, Device device) {
     for (int half_keys = 0; half_keys < 2; half_keys++) {
-        Expected e = expect(keys, n_tokens, n_channels, half_keys);
+        ChannelExpected e = channel_expect(keys, n_tokens, n_channels, half_keys);
         for (size_t k = 0; k < N_KERNELS; k++)
             run_kernels(&e, &KERNELS[k], device);
-        free_expected(&e);
+        channel_expected_free(&e);
     }
 }
 
@@ -194,11 +137,11 @@ static void test_strips(void **state) {
         for (size_t n = 1; n <= 9; n += 8)
             for (int half_keys = 0; half_keys < 2; half_keys++) {
                 float *keys = draw_keys(1100, half_keys ? 136 : 75);
-                Expected e = expect(keys, 1100, half_keys ? 136 : 75, half_keys);
+                ChannelExpected e = channel_expect(keys, 1100, half_keys ? 136 : 75, half_keys);
                 cuda_shim_set_seed((unsigned)(c + n));
                 run_kernels(&e, &KERNELS[N_KERNELS - 1], (Device){CACHES[c], n});
                 cuda_shim_set_seed(0);
-                free_expected(&e);
+                channel_expected_free(&e);
                 free(keys);
             }
 }
@@ -253,13 +196,13 @@ static void test_known_answers(void **state) {
     (void)state;
     const float keys[] = {127, -254, 0.5f, 1, 1.5f, 3, -2.5f, -5, -126.5f, 253, 2.5000002f, 4.9999995f};
     const int8_t codes[] = {127, -127, 0, 0, 2, 2, -2, -2, -126, 126, 3, 2};
-    Expected e = expect(keys, 6, 2, false);
+    ChannelExpected e = channel_expect(keys, 6, 2, false);
     assert_float_equal(e.scales[0], 1, 0);
     assert_float_equal(e.scales[1], 2, 0);
     assert_memory_equal(e.codes, codes, sizeof codes);
     for (size_t i = 0; i < sizeof codes; i++)
         assert_true(fabsf(e.decoded[i] - keys[i]) <= e.scales[i % 2] / 2);
-    free_expected(&e);
+    channel_expected_free(&e);
     check_all(keys, 6, 2, H100);
 }
 
@@ -268,7 +211,7 @@ static void test_known_answers(void **state) {
 static void read_all(ChannelDevice *device, const ChannelVariant *variant, const float *keys, size_t n_tokens,
                      size_t n_channels) {
     Error error = {0};
-    Expected e = expect(keys, n_tokens, n_channels, variant->half_keys);
+    ChannelExpected e = channel_expect(keys, n_tokens, n_channels, variant->half_keys);
     size_t n = n_tokens * n_channels;
     float *scales = malloc(n_channels * sizeof *scales), *decoded = malloc(n * sizeof *decoded);
     int8_t *codes = malloc(n);
@@ -279,8 +222,8 @@ static void read_all(ChannelDevice *device, const ChannelVariant *variant, const
         device->ops->read_decoded(device, 0, middle, decoded, &error) < 0 ||
         device->ops->read_decoded(device, middle, n_tokens - middle, decoded + middle * n_channels, &error) < 0)
         fail_msg("%s", error.message);
-    check_results(&e, variant->name, scales, codes, decoded);
-    free_expected(&e);
+    channel_check(&e, variant->name, scales, codes, decoded);
+    channel_expected_free(&e);
     free(scales);
     free(codes);
     free(decoded);
