@@ -4,7 +4,7 @@
 #include "base/checked.h"
 #include "base/machine/clock.h"
 #include "base/options.h"
-#include "base/random.h"
+#include "eval/draws.h"
 #include "eval/kv_quant/timing.h"
 #include "eval/statistics.h"
 #include "session/run_report.h"
@@ -104,7 +104,7 @@ static double score_error(const Coding *c, uint64_t seed) {
         return NAN;
     for (size_t g = 0; g < c->sample->n_groups; g++) {
         for (size_t d = 0; d < head_dim; d++)
-            query[d] = sample_normal(&seed);
+            query[d] = draw_normal(&seed);
         for (size_t t = 0; t < SAMPLE_TOKENS; t++) {
             double exact = 0, error = 0;
             for (size_t d = 0; d < head_dim; d++) {

@@ -2,40 +2,28 @@
 #include "eval/kv_quant/samples.h"
 
 #include "base/checked.h"
-#include "base/random.h"
+#include "eval/draws.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define TWO_PI 6.283185307179586
-
 /* ---- Made up */
 
-double sample_normal(uint64_t *random) { /* Box & Muller 1958 */
-    double radius = sqrt(-2 * log(1 - random_uniform(random)));
-    return radius * cos(TWO_PI * random_uniform(random));
-}
-
+/* Of a channel. */
 typedef double Draw(uint64_t *random, size_t channel);
 
-static double draw_normal(uint64_t *random, size_t channel) {
+static double any_normal(uint64_t *random, size_t channel) {
     (void)channel;
-    return sample_normal(random);
+    return draw_normal(random);
 }
 
-static double draw_heavy(uint64_t *random, size_t channel) {
-    double squares = 0;
+static double any_heavy(uint64_t *random, size_t channel) {
     (void)channel;
-    for (int i = 0; i < 3; i++) {
-        double x = sample_normal(random);
-        squares += x * x;
-    }
-    return sample_normal(random) / sqrt(squares / 3);
+    return draw_heavy_tailed(random);
 }
 
-static double draw_outliers(uint64_t *random, size_t channel) {
-    return sample_normal(random) * (channel % 16 == 5 ? 20 : 1);
+static double with_outliers(uint64_t *random, size_t channel) {
+    return draw_normal(random) * (channel % 16 == 5 ? 20 : 1);
 }
 
 static CodecSample *add_sample(CodecSamples *samples, const char *name, size_t n_groups, size_t head_dim,
@@ -55,7 +43,7 @@ int samples_make(CodecSamples *samples, uint64_t seed, Error *error) {
     static const struct {
         const char *name;
         Draw *draw;
-    } KINDS[] = {{"normal", draw_normal}, {"heavy tails", draw_heavy}, {"outlier channels", draw_outliers}};
+    } KINDS[] = {{"normal", any_normal}, {"heavy tails", any_heavy}, {"outlier channels", with_outliers}};
     for (size_t kind = 0; kind < sizeof KINDS / sizeof *KINDS; kind++) {
         CodecSample *s = add_sample(samples, KINDS[kind].name, SAMPLE_GROUPS, SAMPLE_HEAD_DIM, error);
         if (s == NULL)

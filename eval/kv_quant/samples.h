@@ -40,8 +40,6 @@ int samples_make(CodecSamples *samples, uint64_t seed, Error *error);
 int samples_capture(CodecSamples *samples, Session *session, StringView text, const volatile sig_atomic_t *interrupted,
                     Error *error);
 
-double sample_normal(uint64_t *random); /* the next number of a standard normal distribution */
-
 void samples_free(CodecSamples *samples); /* twice is fine */
 
 #endif

@@ -1,6 +1,7 @@
 /* Experiments on tensors alone: what codecs cost, and what they take. */
 #include "base/machine/clock.h"
 #include "base/random.h"
+#include "eval/draws.h"
 #include "eval/prefix/experiments.h"
 #include "eval/prefix/tensor_errors.h"
 
@@ -12,11 +13,7 @@ enum { TOKENS = 256, HEADS = 8, DIM = 128, ELEMENTS = TOKENS * HEADS * DIM };
 static const KvCodecId CODECS[] = {KV_F16, KV_INT8, KV_Q8_0, KV_FP8, KV_INT4, KV_Q4_0, KV_NF4, KV_INT2};
 enum { N_CODECS = sizeof CODECS / sizeof *CODECS };
 
-/* ---- Distributions, by their inverse or by Box and Muller */
-
-static double normal(uint64_t *random) {
-    return sqrt(-2 * log(1 - random_uniform(random))) * cos(2 * M_PI * random_uniform(random));
-}
+/* ---- Distributions */
 
 static double uniform(uint64_t *random) {
     return 2 * random_uniform(random) - 1;
@@ -27,21 +24,15 @@ static double laplace(uint64_t *random) {
     return (u < 0 ? 1 : -1) * log(1 - 2 * fabs(u));
 }
 
-/* Student's t with 3 degrees of freedom. */
-static double heavy_tailed(uint64_t *random) {
-    double a = normal(random), b = normal(random), c = normal(random);
-    return normal(random) / sqrt((a * a + b * b + c * c) / 3);
-}
-
 static const struct {
     const char *name;
     double (*draw)(uint64_t *random);
     double outliers; /* what every 32nd channel is multiplied with, as keys have it */
-} DISTRIBUTIONS[] = {{"normal", normal, 1},
+} DISTRIBUTIONS[] = {{"normal", draw_normal, 1},
                      {"uniform", uniform, 1},
                      {"laplace", laplace, 1},
-                     {"student-t, 3 degrees", heavy_tailed, 1},
-                     {"normal, 4 channels x 20", normal, 20}};
+                     {"student-t, 3 degrees", draw_heavy_tailed, 1},
+                     {"normal, 4 channels x 20", draw_normal, 20}};
 
 static void fill(size_t distribution, uint64_t seed, float *out) {
     for (size_t i = 0; i < ELEMENTS; i++) {
