@@ -182,24 +182,23 @@ static void load_record(const KvCache *cache, size_t layer, size_t kv_head, size
         kv_rotate(out, encoding->group.n_tokens, encoding->group.head_dim);
 }
 
-/* The moments' factor, in the KV head's `aware` slot, for all groups that enter tiers at one token. */
+/* The moments' factor, in the KV head's `aware` slot, for all groups that enter tiers at one token: a policy rotates
+ * the keys of all its tiers, or of none. */
 typedef struct Factor {
-    bool is_made, rotated; /* for keys that are rotated, or for others */
-    bool exists;
+    bool is_made, exists;
 } Factor;
 
 /* NULL where keys in this encoding are rounded to nearest. */
 static float *factor_for(const KvCache *cache, size_t layer, size_t kv_head, const KvEncoding *keys, Factor *factor) {
     float *slot = (float *)(void *)slot_at(cache, &cache->layout.aware, kv_head, 0);
-    bool rotated = keys->group.rotated;
     if (!kvcache_rounds_aware(&cache->layout, keys->codec))
         return NULL;
-    if (!factor->is_made || factor->rotated != rotated) {
+    if (!factor->is_made) {
         KvMoments moments = moments_of(cache, layer, kv_head);
         kv_moments_settle(&moments);
-        *factor = (Factor){.is_made = true, .rotated = rotated};
+        factor->is_made = true;
         factor->exists = kv_moments_factor(cache->level, moments.sums, cache->layout.shape.head_dim,
-                                           cache->layout.row_dim, rotated, slot);
+                                           cache->layout.row_dim, keys->group.rotated, slot);
     }
     return factor->exists ? slot : NULL;
 }

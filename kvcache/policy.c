@@ -111,7 +111,7 @@ bool kv_policy_rotates(const KvPolicy *policy, KvSide side, KvCodecId codec, siz
     if (codec == KV_F16)
         return false;
     if (policy->rotation == KV_ROTATE_AUTO)
-        return kv_codec_nominal_bits(kv_codec(codec)) < 8 && is_power_of_two(row_dim);
+        return is_power_of_two(row_dim);
     return policy->rotation == KV_ROTATE_ON ||
            policy->rotation == (side == KV_KEYS ? KV_ROTATE_KEYS : KV_ROTATE_VALUES);
 }

@@ -31,8 +31,8 @@ typedef struct KvRule {
 } KvRule;
 
 typedef enum KvRotation {
-    KV_ROTATE_AUTO, /* codecs below 8 bits, where a row's length is a power of two */
-    KV_ROTATE_ON,   /* every encoded tier */
+    KV_ROTATE_AUTO, /* every encoded tier, where a row's length is a power of two */
+    KV_ROTATE_ON,   /* every encoded tier, and an error where it is none */
     KV_ROTATE_OFF,
     KV_ROTATE_KEYS,   /* the keys of every encoded tier alone */
     KV_ROTATE_VALUES, /* the values alone */
@@ -103,8 +103,8 @@ bool kv_policy_streams(const KvPolicy *policy, size_t n_ctx);
  * needs. FP16 needs none. */
 size_t kv_policy_row_dim(const KvPolicy *policy, size_t head_dim);
 
-/* Whether a tier's side is rotated: by KvPolicy.rotation, the codec's bits, and kv_policy_row_dim() (auto leaves rows
- * whose length is no power of two unrotated). */
+/* Whether a tier's side is rotated: by KvPolicy.rotation and kv_policy_row_dim() (auto leaves rows whose length is no
+ * power of two unrotated). FP16 never is. */
 bool kv_policy_rotates(const KvPolicy *policy, KvSide side, KvCodecId codec, size_t row_dim);
 
 /* Whether keys in this codec are rounded with an eye to the queries, on a backend that can. */

@@ -44,7 +44,7 @@ typedef struct PolicyOptions {
     {"kv_codec", OPTION_STRING, &(o).codec, "CODEC", "for --quantize_kv: int8, or k=int8,v=q4_0; default int8", 0, 0}, \
     {"kv_block_size", OPTION_SIZE, &(o).block, "N", "tokens a group, elements a block: 32 or 64; default 64", 32, 64}, \
     {"kv_rotate", OPTION_STRING, &(o).rotate, "WHEN",                                                                  \
-     "Hadamard rotation: auto (codecs below 8 bits), on, off, k or v (that side alone); default auto", 0, 0},         \
+     "Hadamard rotation: auto (where it can be), on, off, k or v (that side alone); default auto", 0, 0},             \
     {"kv_rounding", OPTION_STRING, &(o).rounding, "HOW",                                                               \
      "nearest; aware: keys with the queries, values for their sums; auto: aware where it can be; default auto", 0, 0}, \
     {"kv_calibration", OPTION_INPUT, &(o).calibration, "FILE",                                                         \

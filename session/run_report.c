@@ -211,8 +211,7 @@ void ledger_print(const KvLedger *ledger, FILE *stream) {
         fprintf(stream, "note: rows of %zu are padded to %zu, as the codecs need; bits count that\n", ledger->head_dim,
                 ledger->row_dim);
     if (ledger->unrotatable > 0)
-        fprintf(stream, "note: rows of %zu are no power of two, so codecs below 8 bits stay unrotated\n",
-                ledger->unrotatable);
+        fprintf(stream, "note: rows of %zu are no power of two, so codes stay unrotated\n", ledger->unrotatable);
     fprintf(stream, "%-16s %62zu  %.4f of full (%zu)\n", "sum", ledger->bytes,
             (double)ledger->bytes / (double)ledger->bytes_full, ledger->bytes_full);
 }
