@@ -260,7 +260,7 @@ static void decode(const int8_t *codes, const float *scales, size_t n_tokens, si
 
 /* ---- The same reads and writes without arithmetic */
 
-/* Reads and writes so many lines n times; the bits of all that is not written. */
+/* Reads and writes so many lines n times. The result depends on all that is not written. */
 INLINE uint32_t move_lines(const uint8_t *from, size_t reads, uint8_t *to, size_t writes, size_t n, bool past_caches) {
     VecInt bits = vec_int_zero();
     for (size_t i = 0; i < n; i++, from += reads * LINE, to += writes * LINE) {
@@ -276,7 +276,7 @@ INLINE uint32_t move_lines(const uint8_t *from, size_t reads, uint8_t *to, size_
         }
     }
     end_of_stores();
-    return (uint32_t)vec_int_sum(bits);
+    return (uint32_t)vec_int_largest(bits);
 }
 
 INLINE uint32_t move_all(ChannelMove move, const void *from, void *to, size_t n_lines, bool past_caches) {
