@@ -370,7 +370,8 @@ static void test_cascades(void **state) {
 /* A query that sees one token alone gets its values: a wrong token, head or element cannot hide. */
 static void test_one_hot(void **state) {
     (void)state;
-    const char *const policies[] = {"f16:*", "rotate=off,sink=4,f16:20,int8:64,q4_0:*", "sink=4,f16:20,int6/q8_0:*"};
+    const char *const policies[] = {"f16:*", "rotate=off,sink=4,f16:20,int8:64,q4_0:*",
+                                    "rotate=k,sink=4,f16:20,int6/q8_0:*"};
     for (size_t i = 0; i < sizeof policies / sizeof *policies; i++)
         check_case(&(Case){.policy = policies[i],
                            .group = 32,
