@@ -152,7 +152,7 @@ NEEDLES = {512: (10, 20), 1024: (10, 20), 2048: (10, 20), 4096: (5, 40)}  # posi
 for _length, (_positions, _samples) in NEEDLES.items():
     RUNS[f"needle-{_length}"] = recall("--needle", "--lengths", str(_length), "--positions", str(_positions), "--samples",
                                        str(_samples))
-RUNS["needle-2048-seed2"] = RUNS["needle-2048"] + ["--seed", "2"]
+FAR = {"recall": ["recall-far"], "needle": ["needle-4096"]}  # hours: in the tables and the picture once they have been run
 
 PICTURES = {"divergence": ["codecs-2048-32", "codecs-widths"],
             "recall": [name for name in RUNS if name.startswith(("recall-", "needle-"))]}
@@ -342,8 +342,8 @@ def rouge_table(results):
 
 
 def recall_table(results):
-    runs = [rows(results[name]) for name in ("recall-near", "recall-far")]
-    modes = [{**near, "points": near["points"] + far["points"]} for near, far in zip(*runs)]
+    runs = [rows(results[name]) for name in runs_of("recall", results)]
+    modes = [{**parts[0], "points": [point for part in parts for point in part["points"]]} for parts in zip(*runs)]
     points = modes[0]["points"]
     lines = [["samples", ""] + [str(point["n"]) for point in points]]
     for mode in modes:
@@ -356,20 +356,16 @@ def recall_table(results):
     return markdown(["policy", "bits of an old element"] + [f"{point['distance']:,} tokens ago" for point in points], lines)
 
 
-def needle_runs():
-    return [name for name in RUNS if name.startswith("needle-")]
-
-
 def needle_table(results):
+    runs = [rows(results[name]) for name in runs_of("needle", results)]
     lines = []
-    for index, text in enumerate(RECALLED):
-        line = [f"`{text}`"]
-        for length in NEEDLES:
-            points = [p for name in needle_runs() for p in rows(results[name])[index]["points"] if p["length"] == length]
+    for modes in zip(*runs):
+        line = [f"`{modes[0]['policy']}`"]
+        for points in (mode["points"] for mode in modes):
             n, right = sum(p["n"] for p in points), sum(round(p["n"] * p["right"]) for p in points)
-            line.append(f"{right / n:.2f} ({right} of {n})")
+            line.append(f"{right / n:.3f} ({right} of {n})")
         lines.append(line)
-    return markdown(["policy"] + [f"{length:,} tokens" for length in NEEDLES], lines)
+    return markdown(["policy"] + [f"{modes[0]['points'][0]['length']:,} tokens" for modes in runs], lines)
 
 
 ANCHORED = {"anchors": ["anchor-512", "anchor-2048"], "gemma-anchors": ["gemma-512", "gemma-2048"]}
@@ -383,11 +379,16 @@ TABLES = {**{name: (anchor_table(runs), runs) for name, runs in ANCHORED.items()
           "sinks": (sink_table, ["sinks"]),
           "attribution": (attribution_table, ["attribution"]),
           "rouge": (rouge_table, ["rouge"]),
-          "recall": (recall_table, ["recall-near", "recall-far"]),
-          "needle": (needle_table, needle_runs())}
+          "recall": (recall_table, ["recall-near"]),
+          "needle": (needle_table, [f"needle-{length}" for length in (512, 1024, 2048)])}
 for _name in RUNS:
     if _name.startswith("codecs-"):
         TABLES.setdefault(_name, (codec_table([_name]), [_name]))
+
+
+def runs_of(table, results):
+    """Those that the table cannot do without, and those of the others that are there."""
+    return TABLES[table][1] + [name for name in FAR.get(table, []) if name in results]
 
 
 def fill(page, results):
@@ -397,7 +398,7 @@ def fill(page, results):
         if needed:
             print(f"docs/quality.md: {match[1]} stays as it is, for want of {', '.join(needed)}", file=sys.stderr)
             return match[0]
-        body = make(results) + "\n\n" + shown_commands(runs)
+        body = make(results) + "\n\n" + shown_commands(runs_of(match[1], results))
         return f"<!-- begin {match[1]} -->\n{body}\n<!-- end {match[1]} -->"
     return re.sub(r"<!-- begin (\S+) -->.*?<!-- end \1 -->", replace, page, flags=re.S)
 
