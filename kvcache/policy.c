@@ -121,7 +121,7 @@ bool kv_policy_rounds_aware(const KvPolicy *policy, KvCodecId codec) {
 }
 
 bool kv_policy_fits_values(const KvPolicy *policy, KvCodecId codec) {
-    return policy->rounding != KV_ROUND_NEAREST && kv_codec_fits_values(kv_codec(codec));
+    return policy->rounding != KV_ROUND_NEAREST && kv_codec_is_fitted(kv_codec(codec), KV_VALUES);
 }
 
 bool kv_policy_is_full(const KvPolicy *policy) {

@@ -46,7 +46,7 @@ int kv_piece_load(KvCache *cache, size_t n_tokens, const KvPiece *piece, const K
 
 /* Of the bits of a state: raised whenever a codec, a backend's form of records or the order within a piece changes, for
  * states outlive the program. tests/test_snapshot.c notices. */
-#define KV_STATE_VERSION 2
+#define KV_STATE_VERSION 3
 
 /* What states must have in common to be exchanged, as lines of text: policy, shape, version. `computed_by` names the
  * model and the device, which decides the form of records: "model 0123…\ncpu avx2, batches of 128". malloc'd; NULL out

@@ -68,7 +68,7 @@ static void pass_through(const KvPolicy *policy, KvCodecId id, KvSide side, cons
         if (group.rotated)
             kv_rotate(rows, group.n_tokens, DIM);
         kv_codec_encode_aware(codec, SIMD_SCALAR, &group, factor, rows, scratch, record);
-    } else if (moments != NULL && side == KV_VALUES && kv_codec_fits_values(codec)) {
+    } else if (moments != NULL && side == KV_VALUES && kv_codec_is_fitted(codec, KV_VALUES)) {
         if (group.rotated)
             kv_rotate(rows, group.n_tokens, DIM);
         kv_codec_encode_fitted(codec, SIMD_SCALAR, &group, rows, record);

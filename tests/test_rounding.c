@@ -4,6 +4,7 @@
 #include "base/simd/detect.h"
 #include "kvcache/codec/codec.h"
 #include "kvcache/codec/half.h"
+#include "tests/plain_fit.h"
 #include "tests/plain_moments.h"
 
 #include <float.h>
@@ -199,30 +200,55 @@ static double levels_of(KvCodecId id) {
     return id == KV_INT8 ? 127 : (1 << kv_codec_nominal_bits(kv_codec(id))) - 1;
 }
 
-/* In double: each channel's decoded numbers lie within half a stored step of what is to be rounded, its own plus the
- * shares of all errors before it, and the step is what that range needs, as FP16. */
+/* Decoded numbers lie within half a stored step of x, what was to be rounded, and the step is what its range needs, as
+ * FP16. */
+static void check_range(KvCodecId id, size_t channel, double step, const double *x, const double *decoded, size_t n) {
+    double low = INFINITY, high = -INFINITY;
+    for (size_t t = 0; t < n; t++) {
+        low = fmin(low, x[t]);
+        high = fmax(high, x[t]);
+    }
+    double size = fmax(fabs(low), fabs(high)), slack = 4 * HALF_ULP * size + 1e-7;
+    double range = id == KV_INT8 ? size : high - low;
+    for (size_t t = 0; t < n; t++)
+        if (fabs(decoded[t] - x[t]) > step / 2 + 1e-4 * step + 1e-6 * size)
+            fail_msg("%s: channel %zu, token %zu is %g, to be rounded was %g in steps of %g",
+                     kv_codec_name(kv_codec(id)), channel, t, decoded[t], x[t], step);
+    if (fabs(step * levels_of(id) - range) > slack + range * HALF_ULP)
+        fail_msg("%s: channel %zu has steps of %g over a range of %g", kv_codec_name(kv_codec(id)), channel, step,
+                 range);
+}
+
+/* Decoded numbers are those of the fit to x. Returns whether they could be compared. */
+static bool check_fit(KvCodecId id, size_t channel, const double *x, const double *decoded, size_t n) {
+    PlainFit fit = plain_fit(x, n, kv_codec_nominal_bits(kv_codec(id)));
+    for (size_t t = 0; t < n && plain_fit_is_clear(&fit); t++)
+        if (!plain_fit_agrees(&fit, t, decoded[t]))
+            fail_msg("%s: channel %zu, token %zu is %g, and by the definition %g", kv_codec_name(kv_codec(id)), channel,
+                     t, decoded[t], plain_fit_number(&fit, t));
+    return plain_fit_is_clear(&fit);
+}
+
+/* In double: what each channel decodes to follows from what is to be rounded, its own numbers plus the shares of all
+ * errors before it. */
 static void check_channels(KvCodecId id, const KvGroup *group, const float *factor, const Encoded *encoded) {
     static double errors[MAX_DIM][MAX_TOKENS];
+    size_t n_compared = 0;
     for (size_t c = 0; c < group->head_dim; c++) {
-        double low = INFINITY, high = -INFINITY, step = half_load(encoded->record + c * 2), size = 0;
-        double x[MAX_TOKENS];
+        double x[MAX_TOKENS], decoded[MAX_TOKENS];
         for (size_t t = 0; t < group->n_tokens; t++) {
             x[t] = keys[t][c];
             for (size_t j = 0; j < c; j++)
                 x[t] += errors[j][t] * factor[c * group->head_dim + j];
-            errors[c][t] = (double)keys[t][c] - encoded->decoded[t][c];
-            low = fmin(low, x[t]);
-            high = fmax(high, x[t]);
+            decoded[t] = encoded->decoded[t][c];
+            errors[c][t] = (double)keys[t][c] - decoded[t];
         }
-        size = fmax(fabs(low), fabs(high));
-        double range = id == KV_INT8 ? size : high - low, slack = 4 * HALF_ULP * size + 1e-7;
-        for (size_t t = 0; t < group->n_tokens; t++)
-            if (fabs(encoded->decoded[t][c] - x[t]) > step / 2 + 1e-4 * step + 1e-6 * size)
-                fail_msg("%s: channel %zu, token %zu is %g, to be rounded was %g in steps of %g",
-                         kv_codec_name(kv_codec(id)), c, t, (double)encoded->decoded[t][c], x[t], step);
-        if (fabs(step * levels_of(id) - range) > slack + range * HALF_ULP)
-            fail_msg("%s: channel %zu has steps of %g over a range of %g", kv_codec_name(kv_codec(id)), c, step, range);
+        if (kv_codec_is_fitted(kv_codec(id), KV_KEYS))
+            n_compared += check_fit(id, c, x, decoded, group->n_tokens);
+        else
+            check_range(id, c, half_load(encoded->record + c * 2), x, decoded, group->n_tokens);
     }
+    assert_true(!kv_codec_is_fitted(kv_codec(id), KV_KEYS) || n_compared * 10 > group->head_dim * 9);
 }
 
 /* The mean squared error of scores. */
@@ -246,7 +272,9 @@ static void check_codec(KvCodecId id, const KvGroup *group) {
     fill_keys(group->n_tokens, n, n);
     encode(id, SIMD_SCALAR, group, NULL, &nearest);
     encode(id, SIMD_SCALAR, group, factor, &zeros);
-    assert_memory_equal(zeros.record, nearest.record, sizeof nearest.record);
+    check_channels(id, group, factor, &zeros);
+    if (!kv_codec_is_fitted(kv_codec(id), KV_KEYS))
+        assert_memory_equal(zeros.record, nearest.record, sizeof nearest.record);
     moments = moments_of(SIMD_SCALAR, n, N_QUERIES);
     assert_true(kv_moments_factor(SIMD_SCALAR, moments, n, n, false, factor));
     encode(id, SIMD_SCALAR, group, factor, &aware);
@@ -282,6 +310,8 @@ static void test_which_codecs(void **state) {
     assert_int_equal(n, sizeof aware / sizeof *aware);
     for (size_t i = 0; i < n; i++)
         assert_true(kv_codec_rounds_aware(kv_codec(aware[i])));
+    for (KvCodecId id = 0; id < KV_CODEC_COUNT; id++)
+        assert_int_equal(kv_codec_is_fitted(kv_codec(id), KV_KEYS), id == KV_INT2);
 }
 
 /* A channel that is not finite is lost, and no other with it. */
@@ -289,15 +319,16 @@ static void test_keys_that_are_not_finite(void **state) {
     (void)state;
     static Encoded encoded;
     const KvGroup group = {32, 32, 32, false};
+    const KvCodecId codecs[] = {KV_INT4, KV_INT2};
     const float bad[] = {NAN, INFINITY, -INFINITY};
     float factor[32 * 32];
     fill_queries(32);
     float *moments = moments_of(SIMD_SCALAR, 32, N_QUERIES);
     assert_true(kv_moments_factor(SIMD_SCALAR, moments, 32, 32, false, factor));
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    for (size_t i = 0; i < 2 * sizeof bad / sizeof *bad; i++) {
         fill_keys(32, 32, 32);
-        keys[5][7] = bad[i];
-        encode(KV_INT4, SIMD_SCALAR, &group, factor, &encoded);
+        keys[5][7] = bad[i / 2];
+        encode(codecs[i % 2], SIMD_SCALAR, &group, factor, &encoded);
         for (size_t t = 0; t < 32; t++)
             for (size_t d = 0; d < 32; d++)
                 assert_true(isfinite(encoded.decoded[t][d]) == (d != 7));

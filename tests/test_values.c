@@ -3,8 +3,7 @@
  * whole; what is gained against the nearest code, and what must not happen with odd numbers. */
 #include "base/simd/detect.h"
 #include "kvcache/codec/codec.h"
-#include "kvcache/codec/format.h"
-#include "kvcache/codec/half.h"
+#include "tests/plain_fit.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -14,7 +13,7 @@
 
 #include <cmocka.h>
 
-enum { MAX_DIM = 128, MAX_TOKENS = 64, MAX_BLOCK = 64 };
+enum { MAX_DIM = 128, MAX_TOKENS = 64, MAX_BLOCK = PLAIN_FIT_MOST };
 
 static float values[MAX_TOKENS * MAX_DIM];
 
@@ -50,74 +49,17 @@ static void encode(KvCodecId id, SimdLevel level, const KvGroup *group, bool fit
     kv_codec_decoder(kv_codec(id), level)(KV_VALUES, group, out->record, 0, group->n_tokens, out->decoded);
 }
 
-typedef struct Fit {
-    int codes[MAX_BLOCK];
-    double scale, minimum;
-    double margin; /* of codes, how near the nearest one came to another */
-} Fit;
-
-static double mean_of(const double *x, size_t n) {
-    double sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += x[i];
-    return sum / (double)n;
-}
-
-/* The definition, as literally as it goes. */
-static Fit fit_of(const float *x, size_t n, int bits) {
-    Fit fit = {.margin = 1};
-    double y[MAX_BLOCK], codes[MAX_BLOCK], low = INFINITY, high = -INFINITY, n_codes = 1 << bits, mean;
-    for (size_t i = 0; i < n; i++)
-        y[i] = (double)x[i];
-    mean = mean_of(y, n);
-    for (size_t i = 0; i < n; i++) {
-        y[i] -= mean;
-        low = fmin(low, y[i]);
-        high = fmax(high, y[i]);
-    }
-    double step = (high - low) / n_codes, minimum = low + step / 2, product = 0, squares = 0, mean_code = 0;
-    for (int round = 0; round < 2; round++) {
-        double spread = 0;
-        for (size_t i = 0; i < n; i++) {
-            double place = (y[i] - minimum) / step;
-            codes[i] = fmin(fmax(rint(place), 0), n_codes - 1);
-            if (place > 0 && place < n_codes - 1)
-                fit.margin = fmin(fit.margin, fabs(place - floor(place) - 0.5));
-        }
-        mean_code = mean_of(codes, n);
-        product = 0;
-        for (size_t i = 0; i < n; i++) {
-            product += y[i] * (codes[i] - mean_code);
-            spread += (codes[i] - mean_code) * (codes[i] - mean_code);
-        }
-        step = product / spread;
-        minimum = -step * mean_code;
-    }
-    for (size_t i = 0; i < n; i++) {
-        fit.codes[i] = (int)codes[i];
-        squares += y[i] * y[i];
-    }
-    fit.scale = squares / product;
-    fit.minimum = mean - fit.scale * mean_code;
-    return fit;
-}
-
-/* Half a unit in the last place of FP16. */
-static double half_error(double x) {
-    return fmax(fabs(x) * 0x1p-11, 0x1p-25);
-}
-
-/* Returns whether codes were compared: where one of them is as near to another, F32 may choose that. */
+/* Returns whether codes were compared. */
 static bool check_block(KvCodecId id, const float *x, const float *decoded, size_t n) {
-    Fit fit = fit_of(x, n, kv_codec_nominal_bits(kv_codec(id)));
-    double bound = half_error(fit.minimum) + 1e-5 * fit.scale;
-    for (size_t i = 0; i < n && fit.margin > 1e-4; i++) {
-        double expected = fit.minimum + fit.scale * fit.codes[i];
-        if (fabs((double)decoded[i] - expected) > bound + fit.codes[i] * half_error(fit.scale))
+    double exact[MAX_BLOCK];
+    for (size_t i = 0; i < n; i++)
+        exact[i] = (double)x[i];
+    PlainFit fit = plain_fit(exact, n, kv_codec_nominal_bits(kv_codec(id)));
+    for (size_t i = 0; i < n && plain_fit_is_clear(&fit); i++)
+        if (!plain_fit_agrees(&fit, i, (double)decoded[i]))
             fail_msg("%s, block of %zu: number %zu is %g, and by the definition %g", kv_codec_name(kv_codec(id)), n, i,
-                     (double)decoded[i], expected);
-    }
-    return fit.margin > 1e-4;
+                     (double)decoded[i], plain_fit_number(&fit, i));
+    return plain_fit_is_clear(&fit);
 }
 
 static double squared_error(const KvGroup *group, const Encoded *encoded) {
@@ -134,7 +76,7 @@ static double slope(const KvGroup *group, size_t block, const Encoded *encoded) 
         double x[MAX_BLOCK], mean;
         for (size_t j = 0; j < block; j++)
             x[j] = (double)values[i + j];
-        mean = mean_of(x, block);
+        mean = plain_mean(x, block);
         for (size_t j = 0; j < block; j++) {
             product += (x[j] - mean) * ((double)encoded->decoded[i + j] - mean);
             squares += (x[j] - mean) * (x[j] - mean);
@@ -186,7 +128,7 @@ static void test_short_rows(void **state) {
 static void test_which_codecs(void **state) {
     (void)state;
     for (KvCodecId id = 0; id < KV_CODEC_COUNT; id++)
-        assert_int_equal(kv_codec_fits_values(kv_codec(id)), id == KV_INT3 || id == KV_INT2);
+        assert_int_equal(kv_codec_is_fitted(kv_codec(id), KV_VALUES), id == KV_INT3 || id == KV_INT2);
 }
 
 /* A block that is not finite is lost, and no other with it. */
@@ -213,7 +155,7 @@ static void test_odd_blocks(void **state) {
                               {0, 1e-7f}, {65000, 100}, {0, 1e-3f},   {10, 1},      {-1, 1e-5f}, {0, 1e-30f}};
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
         for (KvCodecId id = 0; id < KV_CODEC_COUNT; id++) {
-            if (!kv_codec_fits_values(kv_codec(id)))
+            if (!kv_codec_is_fitted(kv_codec(id), KV_VALUES))
                 continue;
             for (size_t i = 0; i < 32 * 64; i++)
                 values[i] = cases[c][0] + cases[c][1] * uniform();

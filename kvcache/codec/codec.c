@@ -170,10 +170,8 @@ void kv_codec_encode_aware(const KvCodec *codec, SimdLevel level, const KvGroup 
     AWARE[level](format_of(codec), group, factor, values, scratch, record);
 }
 
-bool kv_codec_fits_values(const KvCodec *codec) {
-    const KvFormat *format = format_of(codec);
-    return format->type == KV_SCALED && format->kind == KV_CODE_UNSIGNED && format->block == KV_GROUP_BLOCK &&
-           format->bits <= 3;
+bool kv_codec_is_fitted(const KvCodec *codec, KvSide side) {
+    return kv_format_is_fitted(format_of(codec), side);
 }
 
 void kv_codec_encode_fitted(const KvCodec *codec, SimdLevel level, const KvGroup *group, const float *values,

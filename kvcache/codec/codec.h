@@ -58,8 +58,9 @@ bool kv_codec_rounds_aware(const KvCodec *codec);
 /* Encodes a group of keys, rotated already where they are to be, channel after channel: each one is corrected for the
  * errors of those before it, so that scores lose little of what queries look at (query_moments.h; the method is that of
  * Frantar et al. 2022, GPTQ, and Chee et al. 2023, LDLQ, which round weights with the moments of a calibration text).
- * The record is one of kv_codec_encode(): with a factor of zeros, the same bits. Of codecs that
- * kv_codec_rounds_aware(). Every level gives the same bits. */
+ * Corrected channels are fitted where kv_codec_is_fitted(). The record is one of kv_codec_encode(); with a factor of
+ * zeros, where nothing is fitted, the same bits. Of codecs that kv_codec_rounds_aware(). Every level gives the same
+ * bits. */
 void kv_codec_encode_aware(const KvCodec *codec, SimdLevel level, const KvGroup *group,
                            const float *factor, // (head_dim, head_dim) kv_moments_factor()
                            const float *values, // (n_tokens, head_dim)
@@ -71,12 +72,13 @@ static inline size_t kv_aware_floats(const KvGroup *group) {
     return group->n_tokens * group->head_dim * 5 / 4;
 }
 
-/* Whether values are fitted: codecs of a linear code of three bits at most between a minimum and a maximum. */
-bool kv_codec_fits_values(const KvCodec *codec);
+/* Whether a side's scales and minima are fitted to its numbers (fit_values.h) by the encoders for attention: a linear
+ * code with a minimum, of two bits at most for keys and three for values. */
+bool kv_codec_is_fitted(const KvCodec *codec, KvSide side);
 
 /* Encodes a group of values, rotated already where they are to be, so that what attention adds up of them is right
  * (fit_values.h), where kv_codec_encode() has each number off by as little as can be promised. The record is one of
- * kv_codec_encode(). Of codecs that kv_codec_fits_values(). Every level gives the same bits. */
+ * kv_codec_encode(). Of codecs that kv_codec_is_fitted(). Every level gives the same bits. */
 void kv_codec_encode_fitted(const KvCodec *codec, SimdLevel level, const KvGroup *group,
                             const float *values, // (n_tokens, head_dim)
                             uint8_t *record);    // (kv_codec_bytes)

@@ -21,7 +21,7 @@ typedef void KvEncodeAware(const KvFormat *format, const KvGroup *group,
 SIMD_DECLARE(KvEncodeAware, kv_encode_aware, ); /* scaled.c */
 SIMD_DECLARE(KvEncode, kv_encode_tensor, );     /* tensor.c */
 SIMD_DECLARE(KvEncode, kv_encode_scaled, );     /* scaled.c */
-SIMD_DECLARE(KvEncode, kv_encode_fitted, );     /* scaled.c; of kv_codec_fits_values(), values alone */
+SIMD_DECLARE(KvEncode, kv_encode_fitted, );     /* scaled.c; of kv_codec_is_fitted(), values alone */
 SIMD_DECLARE(KvEncode, kv_encode_nf4, );        /* nf4.c */
 
 /* n codes below 2^bits to n * bits / 8 bytes, the first code in the lowest bits. Widths that divide 8 have a

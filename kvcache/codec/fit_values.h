@@ -1,5 +1,6 @@
 /* Scale, minimum and codes of a block of values so that what attention adds up of them is right: the arithmetic of
- * kv_codec_encode_fitted(), which a device's kernels may share. Of a block's numbers x = mean + y
+ * kv_codec_encode_fitted(), and of kv_codec_encode_aware() for a channel of keys, which a device's kernels may share.
+ * Of a block's numbers x = mean + y
  *
  *     the range is cut into 2^bits equal parts, and a code stands for the middle of its part
  *     twice: all y get codes, and the line through (code, y) with the least squared error says what they stand for

@@ -57,6 +57,13 @@ typedef struct KvFormat {
 static const KvFormat KV_FORMATS[KV_CODEC_COUNT] = {KV_CODECS(KV_FORMAT)};
 #undef KV_FORMAT
 
+/* Whether scales and minima are fitted (fit_values.h) by the encoders for attention: linear codes of so few bits that
+ * it pays. */
+static inline bool kv_format_is_fitted(const KvFormat *format, KvSide side) {
+    return format->type == KV_SCALED && format->kind == KV_CODE_UNSIGNED && format->block == KV_GROUP_BLOCK &&
+           format->bits <= (side == KV_KEYS ? 2 : 3);
+}
+
 /* QLoRA's 16 levels (Dettmers et al. 2023, appendix E): quantiles of the normal distribution, scaled to [-1, 1], with
  * an exact zero. */
 /* clang-format off */

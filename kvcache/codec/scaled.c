@@ -116,6 +116,21 @@ static void encode_piece(const KvFormat *format, const KvRecordLayout *layout, c
     }
 }
 
+/* ---- Numbers that share a scale and a minimum, in a run */
+
+/* Their scale, minimum and codes, fitted if that is wanted and possible, else by their range. */
+static void encode_run(const KvFormat *format, const KvRecordLayout *layout, bool fitted, const float *x, size_t n,
+                       size_t index, uint8_t *record, KvSteps *steps, uint8_t *codes) {
+    Ranges ranges;
+    KvFit fit;
+    measure_run(x, n, &ranges);
+    bool fits = fitted && kv_fit_values(x, n, format->bits, ranges.low[0], ranges.high[0], &fit, codes);
+    store_fit(format, layout, index, fits ? fit : fit_column(format, &ranges, 0, n), record);
+    load_step(format, layout, record, index, 0, n, steps);
+    if (!fits)
+        choose_codes(format, x, n, steps, codes);
+}
+
 /* ---- Keys by channel, each channel corrected for the errors of those before it */
 
 /* 32 of the channel's numbers as they are to be rounded: its own, and its shares of the errors so far. The sums of so
@@ -147,18 +162,15 @@ void SIMD_NAME(kv_encode_aware)(const KvFormat *format, const KvGroup *group, co
     KvRecordLayout layout = kv_record_layout(format, KV_KEYS, group);
     size_t n_tokens = group->n_tokens, head_dim = group->head_dim;
     uint8_t codes[KV_MAX_GROUP], *by_token = (uint8_t *)(errors + head_dim * n_tokens);
+    bool fitted = kv_format_is_fitted(format, KV_KEYS);
     float x[KV_MAX_GROUP];
     for (size_t c = 0; c < head_dim; c++) {
         KvSteps steps;
-        Ranges ranges;
         for (size_t t = 0; t < n_tokens; t++)
             x[t] = values[t * head_dim + c];
         for (size_t t = 0; t < n_tokens; t += 32)
             correct_channel(factor + c * head_dim, c, n_tokens, errors + t, x + t);
-        measure_run(x, n_tokens, &ranges);
-        store_fit(format, &layout, c, fit_column(format, &ranges, 0, n_tokens), record);
-        load_step(format, &layout, record, c, 0, n_tokens, &steps);
-        choose_codes(format, x, n_tokens, &steps, codes);
+        encode_run(format, &layout, fitted, x, n_tokens, c, record, &steps, codes);
         channel_errors(format, values + c, head_dim, n_tokens, &steps, codes, errors + c * n_tokens);
         for (size_t t = 0; t < n_tokens; t++)
             by_token[t * head_dim + c] = codes[t];
@@ -174,16 +186,8 @@ static void encode_fitted(const KvFormat *format, const KvRecordLayout *layout, 
                           uint8_t *record) {
     size_t n = layout->block, token = index / layout->blocks_per_row, within = index % layout->blocks_per_row;
     uint8_t codes[KV_PIECE];
-    Ranges ranges;
     KvSteps steps;
-    KvFit fit;
-    measure_run(x, n, &ranges);
-    bool fits = kv_fit_values(x, n, format->bits, ranges.low[0], ranges.high[0], &fit, codes);
-    store_fit(format, layout, index, fits ? fit : fit_column(format, &ranges, 0, n), record);
-    if (!fits) {
-        load_step(format, layout, record, index, 0, n, &steps);
-        choose_codes(format, x, n, &steps, codes);
-    }
+    encode_run(format, layout, true, x, n, index, record, &steps, codes);
     pack_codes(codes, n, format->bits,
                record + layout->codes + token * layout->token_bytes + within * n * (size_t)format->bits / 8);
 }
