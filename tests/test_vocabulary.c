@@ -298,7 +298,7 @@ static void test_damaged_sentencepiece_vocabularies(void **state) {
  * for each would be N * N comparisons. */
 static void test_many_user_defined_tokens(void **state) {
     (void)state;
-    enum { N = 20000, LENGTH = 12 };
+    enum { N = 20000, LENGTH = 16 }; /* of any int */
     char(*texts)[LENGTH] = calloc(2 * N, sizeof *texts);
     StringView *tokens = calloc(2 * N, sizeof *tokens);
     int32_t *types = calloc(2 * N, sizeof *types);
