@@ -58,14 +58,14 @@ static bool has_long_rope(const Context *context) {
 }
 
 /* "model 0123456789abcdef, llama, …\ncpu, avx2, batches of 128" */
-static void name_computer(const Session *session, char *text, size_t size) {
+static void name_computer(const Session *session, uint64_t model_hash, char *text, size_t size) {
     const Model *model = &session->model;
     const ModelConfig *c = &model->checkpoint.config;
     const Backend *b = model->backend;
     snprintf(text, size,
              "model %016llx, %s, heads=%zu, n_embd=%zu, n_ffn=%zu, vocabulary=%zu, rope=%.17g/%.17g%s, eps=%.9g\n"
              "%s, %s, batches of %zu",
-             (unsigned long long)hash_model(model), c->family->name, c->n_heads, c->n_embd, c->n_ffn, c->n_vocab,
+             (unsigned long long)model_hash, c->family->name, c->n_heads, c->n_embd, c->n_ffn, c->n_vocab,
              c->rope_theta, c->rope_scale, has_long_rope(&session->context) ? " of a long cache" : "",
              (double)c->norm_eps, b->device, b->device_name != NULL ? b->device_name : simd_level_name(b->level),
              session->context.n_batch);
@@ -73,7 +73,9 @@ static void name_computer(const Session *session, char *text, size_t size) {
 
 int prefix_reuse_attach(PrefixReuse *reuse, const Session *session, Error *error) {
     char computer[1024];
-    name_computer(session, computer, sizeof computer);
+    if (reuse->session != session)
+        reuse->model_hash = hash_model(&session->model); /* reads all of it */
+    name_computer(session, reuse->model_hash, computer, sizeof computer);
     free(reuse->identity);
     reuse->session = session;
     reuse->identity = kv_state_identity(&session->context.cache.layout, computer);

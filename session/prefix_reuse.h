@@ -43,6 +43,7 @@ typedef struct PrefixReuseOptions {
 typedef struct PrefixReuse {
     PrefixCache *prefixes; /* owned */
     const Session *session;
+    uint64_t model_hash;     /* of its files, which a session keeps as long as it is open */
     char *identity;          /* owned; of the session's context */
     TokenList held;          /* what the context holds */
     double seconds;          /* that computing it took */
