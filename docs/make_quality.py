@@ -134,6 +134,9 @@ RUNS["gemma-512"] = perplexity(512, 20, model="$GEMMA")
 RUNS["gemma-2048"] = perplexity(2048, 4, model="$GEMMA")
 RUNS["gemma-codecs"] = perplexity(2048, 4, [policy("")] + [text for tiers, rotate in GEMMA_CODECS
                                                            for text in both(tiers, rotate=rotate)], model="$GEMMA")
+BUDGETS = ("3", "3.5", "4", "4.5", "5", "6")  # bits
+for _bits in BUDGETS:
+    RUNS[f"budget-{_bits}"] = perplexity(2048, 4, (), "--kld", "--kv_budget", f"{_bits}b")
 RUNS["rouge"] = ["build/rouge", "--checkpoint_path", "$MODEL", "--data", "$DATA/xsum.jsonl", "--prompt_field", "article",
                  "--reference_field", "summary", "--samples", "200", "--max_new_tokens", "64", "--compare"]
 RECALLED = ["f16:*"] + [policy(codec) for codec in ("int8", "q4_0", "int4", "int2", "")]
@@ -147,14 +150,13 @@ def recall(*more):
 
 
 RUNS["recall-near"] = recall("--distances", "64,256,1024", "--samples", "50")
-RUNS["recall-far"] = recall("--distances", "4096", "--samples", "50")
+RUNS["recall-far"] = recall("--distances", "4096", "--samples", "10")  # where the full cache itself recalls nothing
 NEEDLES = {512: (10, 20), 1024: (10, 20), 2048: (10, 20), 4096: (5, 40)}  # positions and samples of each, by length
 for _length, (_positions, _samples) in NEEDLES.items():
     RUNS[f"needle-{_length}"] = recall("--needle", "--lengths", str(_length), "--positions", str(_positions), "--samples",
                                        str(_samples))
-FAR = {"recall": ["recall-far"], "needle": ["needle-4096"]}  # hours: in the tables and the picture once they have been run
 
-PICTURES = {"divergence": ["codecs-2048-32", "codecs-widths"],
+PICTURES = {"divergence": ["codecs-2048-32", "codecs-widths"] + [f"budget-{bits}" for bits in BUDGETS],
             "recall": [name for name in RUNS if name.startswith(("recall-", "needle-"))]}
 
 
@@ -200,10 +202,10 @@ def markdown(header, lines):
 
 
 def shown_commands(names):
-    """Those of recall in one block, with the policies that all of them have once."""
+    """In one block; of recall's, with the policies that all of them have once."""
     policies = [word for text in RECALLED for word in ("--kv_policy", text)]
     if not names[0].startswith(("recall-", "needle-")):
-        return "\n".join(f"```sh\n{folded(RUNS[name])}\n```" for name in names)
+        return "\n".join(["```sh"] + [folded(RUNS[name]) for name in names] + ["```"])
     lines = [folded([word for word in RUNS[name] if word not in policies]) + ' "${policies[@]}"' for name in names]
     return "\n".join(["```sh", "policies=(" + folded(policies) + ")"] + lines + ["```"])
 
@@ -295,6 +297,11 @@ def codec_table(names, codecs=None):
     return make
 
 
+def budget_table(results):
+    lines = [[f"`--kv_budget {bits}b`"] + cells(rows(results[f"budget-{bits}"])[1]) for bits in BUDGETS]
+    return markdown(["codecs by layer"] + CELLS, lines)
+
+
 def pair_table(results):
     def sides(tier):
         return " / ".join(tier["codec_" + side] + (" r" if tier["rotated_" + side] else "") for side in "kv")
@@ -342,7 +349,7 @@ def rouge_table(results):
 
 
 def recall_table(results):
-    runs = [rows(results[name]) for name in runs_of("recall", results)]
+    runs = [rows(results[name]) for name in TABLES["recall"][1]]
     modes = [{**parts[0], "points": [point for part in parts for point in part["points"]]} for parts in zip(*runs)]
     points = modes[0]["points"]
     lines = [["samples", ""] + [str(point["n"]) for point in points]]
@@ -357,7 +364,7 @@ def recall_table(results):
 
 
 def needle_table(results):
-    runs = [rows(results[name]) for name in runs_of("needle", results)]
+    runs = [rows(results[name]) for name in TABLES["needle"][1]]
     lines = []
     for modes in zip(*runs):
         line = [f"`{modes[0]['policy']}`"]
@@ -378,17 +385,13 @@ TABLES = {**{name: (anchor_table(runs), runs) for name, runs in ANCHORED.items()
           "layers": (layer_table, ["layers"]),
           "sinks": (sink_table, ["sinks"]),
           "attribution": (attribution_table, ["attribution"]),
+          "budgets": (budget_table, [f"budget-{bits}" for bits in BUDGETS]),
           "rouge": (rouge_table, ["rouge"]),
-          "recall": (recall_table, ["recall-near"]),
-          "needle": (needle_table, [f"needle-{length}" for length in (512, 1024, 2048)])}
+          "recall": (recall_table, ["recall-near", "recall-far"]),
+          "needle": (needle_table, [f"needle-{length}" for length in NEEDLES])}
 for _name in RUNS:
     if _name.startswith("codecs-"):
         TABLES.setdefault(_name, (codec_table([_name]), [_name]))
-
-
-def runs_of(table, results):
-    """Those that the table cannot do without, and those of the others that are there."""
-    return TABLES[table][1] + [name for name in FAR.get(table, []) if name in results]
 
 
 def fill(page, results):
@@ -398,7 +401,7 @@ def fill(page, results):
         if needed:
             print(f"docs/quality.md: {match[1]} stays as it is, for want of {', '.join(needed)}", file=sys.stderr)
             return match[0]
-        body = make(results) + "\n\n" + shown_commands(runs_of(match[1], results))
+        body = make(results) + "\n\n" + shown_commands(runs)
         return f"<!-- begin {match[1]} -->\n{body}\n<!-- end {match[1]} -->"
     return re.sub(r"<!-- begin (\S+) -->.*?<!-- end \1 -->", replace, page, flags=re.S)
 

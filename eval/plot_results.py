@@ -69,12 +69,24 @@ def is_rotated(mode):
     return any(tier["rotated_k"] for tier in mode["tiers"])
 
 
+def draw_by_layer(axes, modes, theme):
+    """Policies whose layers have codecs of their own, as --kv_budget finds them: a line through all of them."""
+    modes = sorted(modes, key=lambda mode: mode["bits_per_old_element"])
+    axes.errorbar([mode["bits_per_old_element"] for mode in modes], [mode["kld"]["mean"] for mode in modes],
+                  yerr=[mode["kld"]["stderr"] for mode in modes], marker="*", markersize=9, linestyle=":", linewidth=1.4,
+                  color=theme.ink, label="by layer: --kv_budget")
+
+
 def draw_divergence(results, theme):
     """Mean KL divergence from the full cache by bits of an old element; a line joins a codec with its rotated form."""
     figure, axes = new_figure(4.4)
     policies = {}
-    for mode in modes_of(results):
-        if "kld" in mode and mode["bits_per_old_element"] > 0:
+    compared = [mode for mode in modes_of(results) if "kld" in mode and mode["bits_per_old_element"] > 0]
+    by_layer = [mode for mode in compared if "@" in mode["policy"]]
+    if by_layer:
+        draw_by_layer(axes, by_layer, theme)
+    for mode in compared:
+        if mode not in by_layer:
             policy = re.sub(r"(rotate|rounding)=\w+,", "", mode["policy"])
             policies.setdefault((policy, is_aware(mode)), {})[is_rotated(mode)] = mode
     if not policies:
@@ -91,8 +103,8 @@ def draw_divergence(results, theme):
                           markerfacecolor=colour if rotated else "none", markeredgewidth=1.4)
         if aware or (policy, True) not in policies:  # otherwise the other way of rounding has the name
             x, y = (max if above else min)(points, key=lambda p: p[1])[:2]
-            axes.annotate(codec, (x, y), (0, 7 if above else -8), textcoords="offset points", ha="center",
-                          va="bottom" if above else "top", fontsize=9, color=colour)
+            axes.annotate(codec, (x, y), (0, 7 if above else -6), textcoords="offset points",
+                          ha="center" if above else "right", va="bottom" if above else "top", fontsize=9, color=colour)
     for family, (_, _, label, *_) in enumerate(FAMILIES):
         axes.plot([], [], MARKERS[family], color=theme.colours[family], label=label)
     axes.plot([], [], "o", color=theme.ink, label="rotated")
