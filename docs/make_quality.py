@@ -65,21 +65,22 @@ def perplexity(context, chunks, policies=(), *more, model="$MODEL"):
 def codec_grid(context, window):
     if context == 8192 and window > 32:  # each costs minutes: the codecs that one would choose
         return [policy("", window), nearest("int8", window, rotate="off")] + \
-               [nearest(codec, window, rotate="on") for codec in ("int8", "q4_0", "int4", "nf4")]
+               [text for codec in ("int8", "q4_0", "int4", "nf4") for text in both(codec, window, "on")]
     grid = [policy("", window)]
     for codec in CODECS:
-        for rotate in ("off", "on"):
-            grid += both(codec, window, rotate) if (context, window) == (2048, 32) else [nearest(codec, window, rotate=rotate)]
+        main = (context, window) == (2048, 32)  # unrotated keys that are rounded with queries, too
+        grid += both(codec, window, "off") if main else [nearest(codec, window, rotate="off")]
+        grid += both(codec, window, "on")
     return grid
 
 
 # Name in the study (evaluation of 2026-11-22, numpy in float32), its figures, our policy.
 STUDY = [
     ("q8_0, no sink, no window", 0.000417, 98.8, "rotate=off,f16:0,q8_0:*"),
-    ("q8_0", 0.000067, 99.7, nearest("q8_0")),
-    ("int8 channel / int8 per token", 0.000069, 99.8, nearest("int8")),
-    ("int8 channel / q4_0 r", 0.000433, 99.2, nearest("int8/q4_0")),
-    ("int8 channel / nf4 r", 0.000553, 99.0, nearest("int8/nf4")),
+    ("q8_0", 0.000067, 99.7, nearest("q8_0", rotate="off")),
+    ("int8 channel / int8 per token", 0.000069, 99.8, nearest("int8", rotate="off")),
+    ("int8 channel / q4_0 r", 0.000433, 99.2, nearest("int8/q4_0", rotate="v")),
+    ("int8 channel / nf4 r", 0.000553, 99.0, nearest("int8/nf4", rotate="v")),
     ("q4_0 r, no sink, no window", 0.0367, 89.7, "rotate=on,f16:0,q4_0:*"),
     ("q4_0", 0.0203, 93.3, nearest("q4_0", rotate="off")),
     ("q4_0 r", 0.0067, 96.5, nearest("q4_0")),
@@ -93,10 +94,11 @@ STUDY = [
 ]
 
 PAIRS = [
-    ("int8", "on"), ("int8/q5_1", "on"), ("int8/q4_1", None), ("int8/int4", None), ("int8/int4", "on"),
-    ("int8/q4_0", None), ("int8/nf4", None), ("int8/nf4", "on"), ("int8/int2", None), ("q5_1", None), ("q5_0", None),
-    ("q5_1/int4", None), ("q5_0/nf4", None), ("int4", None), ("int4", "k"), ("int4", "v"), ("int4/nf4", None),
-    ("nf4/int4", None), ("nf4/int8", None), ("int4/int2", None), ("int8:512,int4", None), ("int8:512,int4/nf4", None),
+    ("int8g/int8", None), ("int8", None), ("int8/q5_1", None), ("int8/q4_1", None), ("int8/int4", None),
+    ("int8/q4_0", None), ("int8/nf4", None), ("int8/int2", None), ("int6/q5_0", None), ("q5_1", None), ("q5_0", None),
+    ("q5_1/int4", None), ("q5_0/nf4", None), ("int4/q5_0", None), ("int4", None), ("int4", "k"), ("int4", "v"),
+    ("int4/nf4", None), ("nf4/int4", None), ("nf4/int8", None), ("int4/int3", None), ("int4/int2", None),
+    ("int3/int2", None), ("int8:512,int4", None), ("int8:512,int4/nf4", None),
 ]
 
 # What sink and window each save, for eight bits and for four.
@@ -120,7 +122,7 @@ RUNS = {
     "definition-hf": perplexity(1024, 8, (), "--ppl_mode", "hf", "--stride", "512"),
     "definition-gptq": perplexity(2048, 4, (), "--ppl_mode", "gptq"),
     "study": perplexity(2048, 2, [row[3] for row in STUDY]),
-    "pairs-2048": perplexity(2048, 2, [nearest(tiers, rotate=rotate) for tiers, rotate in PAIRS]),
+    "pairs-2048": perplexity(2048, 2, [text for tiers, rotate in PAIRS for text in both(tiers, rotate=rotate)]),
     "layers": perplexity(2048, 4, [text for _, text in LAYERS]),
     "sinks": perplexity(2048, 2, [nearest(codec, window, sink) for sink, window, codec in SINKS]),
     "attribution": perplexity(2048, 2, [nearest("int8"), nearest("int4", rotate="off"), nearest("int4"), nearest("q4_0")],
@@ -304,7 +306,8 @@ def budget_table(results):
 
 def pair_table(results):
     def sides(tier):
-        return " / ".join(tier["codec_" + side] + (" r" if tier["rotated_" + side] else "") for side in "kv")
+        return " / ".join(tier["codec_" + side] + (" r" if tier["rotated_" + side] else "") for side in "kv") + \
+            (", aware" if tier["aware_k"] else "")
 
     def tiers(mode):
         return ", then ".join(sides(tier) for tier in mode["tiers"][2:])

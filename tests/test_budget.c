@@ -1,6 +1,6 @@
 /* Budgets for the cache: the allocation against all allocations there are and against a Lagrangian one, policies
- * against the ledger of the cache that they make, to the byte, the text of a budget, and calibrations as files, whole
- * and damaged. */
+ * against the ledger of the cache that they make, to the byte, the text of a budget, and calibrations as files: whole,
+ * damaged, and those that come with the program. */
 #include "base/random.h"
 #include "kvcache/allocation.h"
 #include "kvcache/budget.h"
@@ -9,6 +9,7 @@
 #include "kvcache/policy_text.h"
 #include "session/calibration.h"
 
+#include <glob.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -476,12 +477,37 @@ static void test_damaged_files(void **state) {
     unlink(path);
 }
 
+/* Of those that come with the program: under the name by which it looks for them, with a harm of every codec. */
+static void test_shipped(void **state) {
+    (void)state;
+    glob_t files;
+    assert_int_equal(glob(STOWKV_SOURCE_DIR "/checkpoints/calibrations/*.json", 0, NULL, &files), 0);
+    for (size_t i = 0; i < files.gl_pathc; i++) {
+        Calibration c;
+        Error error = {0};
+        char name[32];
+        if (calibration_read(&c, files.gl_pathv[i], &error) < 0)
+            fail_msg("%s", error.message);
+        snprintf(name, sizeof name, "/%016llx.json", (unsigned long long)c.fingerprint);
+        assert_string_equal(strrchr(files.gl_pathv[i], '/'), name);
+        for (KvCodecId id = 0; id < KV_CODEC_COUNT; id++) {
+            const char *codec = kv_codec_name(kv_codec(id));
+            bool is_left_out = strcmp(codec, "f16") == 0 || strcmp(codec, "binary") == 0;
+            for (size_t way = 0; way < 4; way++)
+                if ((c.harms.of[way / 2][way % 2][id] == NULL) != is_left_out)
+                    fail_msg("%s: %s, side %zu, rotated %zu", name, codec, way / 2, way % 2);
+        }
+        calibration_free(&c);
+    }
+    globfree(&files);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_allocation),    cmocka_unit_test(test_sizes_at_the_limit),
         cmocka_unit_test(test_text),          cmocka_unit_test(test_policies),
         cmocka_unit_test(test_refusals),      cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_damaged_files),
+        cmocka_unit_test(test_damaged_files), cmocka_unit_test(test_shipped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
