@@ -1,16 +1,17 @@
 /* See layer_errors.h. */
 #include "eval/calibrate/layer_errors.h"
 
+#include "eval/side_caches.h"
+
 #include <stdlib.h>
 
 struct LayerErrors {
     Context *context; /* not owned */
-    size_t n_policies, first_token;
+    SideCaches side;  /* one for each policy */
+    size_t first_token;
     size_t n_tokens;  /* of the window that have come */
-    KvCache *caches;  /* (n_policies) */
-    float *attended;  /* (n_batch, n_heads, head_dim) in the backend's memory */
-    float *projected; /* (n_batch, n_embd) likewise */
-    size_t attended_bytes, projected_bytes;
+    float *projected; /* (n_batch, n_embd) in the backend's memory */
+    size_t projected_bytes;
     float *zeros, *x, *exact, *rounded; /* (n_batch, n_embd) on the host */
     double *sums;                       /* (n_policies, n_layers) */
 };
@@ -51,49 +52,33 @@ static void on_attended(void *user, size_t layer, size_t n_tokens) {
     Context *c = e->context;
     Backend *b = c->model->backend;
     const ModelConfig *config = &c->model->checkpoint.config;
-    const ScoreForm scores = {config->score_divisor, config->score_cap};
     if (b->ops->read(b, e->x, c->x, n_tokens * config->n_embd * sizeof(float), NULL) < 0 ||
         project(e, layer, c->attended, n_tokens, e->exact) < 0)
         return; /* a device that failed fails again where forward() is through */
-    for (size_t i = 0; i < e->n_policies; i++) {
-        b->ops->append(b, &e->caches[i], layer, n_tokens, config->n_heads, config->rope_pairing, NULL, c->q, c->k,
-                       c->v);
-        b->ops->attention(b, &e->caches[i], layer, n_tokens, config->n_heads, config->rope_pairing, scores, c->q, NULL,
-                          e->attended);
-        if (project(e, layer, e->attended, n_tokens, e->rounded) == 0)
+    for (size_t i = 0; i < e->side.n; i++) {
+        side_caches_attend(&e->side, i, layer, n_tokens);
+        if (project(e, layer, e->side.attended, n_tokens, e->rounded) == 0)
             add_errors(e, n_tokens, &e->sums[i * config->n_layers + layer]);
-        if (layer + 1 == config->n_layers)
-            kvcache_advance(&e->caches[i], n_tokens);
     }
     if (layer + 1 == config->n_layers)
         e->n_tokens += n_tokens;
 }
 
-static int allocate(LayerErrors *e, const KvPolicy *policies, size_t n_policies, Error *error) {
-    Context *c = e->context;
+static int allocate(LayerErrors *e, size_t n_policies, Error *error) {
+    const Context *c = e->context;
     Backend *b = c->model->backend;
     const ModelConfig *config = &c->model->checkpoint.config;
     size_t n = c->n_batch * config->n_embd;
-    e->caches = calloc(n_policies, sizeof *e->caches);
     e->sums = calloc(n_policies * config->n_layers, sizeof *e->sums);
     e->zeros = calloc(n, sizeof(float));
     e->x = calloc(n, sizeof(float));
     e->exact = calloc(n, sizeof(float));
     e->rounded = calloc(n, sizeof(float));
-    if (e->caches == NULL || e->sums == NULL || e->zeros == NULL || e->x == NULL || e->exact == NULL ||
-        e->rounded == NULL)
+    if (e->sums == NULL || e->zeros == NULL || e->x == NULL || e->exact == NULL || e->rounded == NULL)
         return error_memory(error, "errors of layers", 4 * n * sizeof(float));
-    e->attended_bytes = c->n_batch * config->n_heads * config->head_dim * sizeof(float);
     e->projected_bytes = n * sizeof(float);
-    e->attended = b->ops->allocate(b, e->attended_bytes, "a second attention output", error);
-    e->projected = e->attended == NULL ? NULL : b->ops->allocate(b, e->projected_bytes, "a second product", error);
-    if (e->projected == NULL)
-        return error->code;
-    for (; e->n_policies < n_policies; e->n_policies++)
-        if (b->ops->open_cache(b, &e->caches[e->n_policies], &c->cache.layout.shape, &policies[e->n_policies],
-                               "a further KV cache", error) < 0)
-            return error->code;
-    return 0;
+    e->projected = b->ops->allocate(b, e->projected_bytes, "a second product", error);
+    return e->projected != NULL ? 0 : error->code;
 }
 
 int layer_errors_open(LayerErrors **out, Context *context, const KvPolicy *policies, size_t n_policies,
@@ -103,12 +88,11 @@ int layer_errors_open(LayerErrors **out, Context *context, const KvPolicy *polic
         return error_memory(error, "errors of layers", sizeof *e);
     e->context = context;
     e->first_token = first_token;
-    if (allocate(e, policies, n_policies, error) < 0) {
+    if (allocate(e, n_policies, error) < 0 ||
+        side_caches_open(&e->side, context, policies, n_policies, on_attended, e, error) < 0) {
         layer_errors_close(e);
         return error->code;
     }
-    context->on_attended = on_attended;
-    context->on_attended_user = e;
     *out = e;
     return 0;
 }
@@ -117,12 +101,8 @@ void layer_errors_close(LayerErrors *e) {
     if (e == NULL)
         return;
     Backend *b = e->context->model->backend;
-    e->context->on_attended = NULL;
-    for (size_t i = 0; i < e->n_policies; i++)
-        b->ops->close_cache(b, &e->caches[i]);
-    b->ops->release(b, e->attended, e->attended_bytes);
+    side_caches_close(&e->side);
     b->ops->release(b, e->projected, e->projected_bytes);
-    free(e->caches);
     free(e->sums);
     free(e->zeros);
     free(e->x);
@@ -133,8 +113,7 @@ void layer_errors_close(LayerErrors *e) {
 
 void layer_errors_begin(LayerErrors *e) {
     e->n_tokens = 0;
-    for (size_t i = 0; i < e->n_policies; i++)
-        kvcache_clear(&e->caches[i]);
+    side_caches_clear(&e->side);
 }
 
 double layer_error(const LayerErrors *e, size_t policy, size_t layer) {

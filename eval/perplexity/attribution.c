@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "base/half.h"
+#include "eval/side_caches.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -17,11 +18,8 @@ typedef struct HeadSums {
 
 struct Attribution {
     Context *context; /* not owned: the cache under test */
-    KvPolicy full_policy;
-    KvCache full; /* the same keys and values in FP16 */
+    SideCaches side;  /* one, with the same keys and values in FP16 */
     size_t first_scored;
-    float *output; /* (n_batch, n_heads, head_dim) in the backend's memory */
-    size_t output_bytes;
     float *host[2];  /* (n_batch, n_heads, head_dim) outputs with and without the policy */
     uint8_t *stored; /* a record, from the backend's memory */
     uint16_t *rows;  /* (group, row_dim of `full`) FP16, likewise */
@@ -38,8 +36,12 @@ static void add_squares(Squares *sums, const float *x, const float *exact, size_
     }
 }
 
+static const KvCache *full_of(const Attribution *a) {
+    return a->side.caches;
+}
+
 static HeadSums *sums_of(const Attribution *a, size_t layer, size_t kv_head) {
-    return &a->sums[layer * a->full.layout.shape.n_kv_heads + kv_head];
+    return &a->sums[layer * full_of(a)->layout.shape.n_kv_heads + kv_head];
 }
 
 /* Lets the batch's queries attend to the full cache too. Nothing is ever dropped there, so no query is shifted. */
@@ -49,15 +51,10 @@ static void on_attended(void *user, size_t layer, size_t n_tokens) {
     Backend *b = c->model->backend;
     const ModelConfig *config = &c->model->checkpoint.config;
     size_t n_heads = config->n_heads, head_dim = config->head_dim, n_group = n_heads / config->n_kv_heads;
-    size_t position = a->full.n_tokens, row = n_heads * head_dim;
-    RopePairing pairing = config->rope_pairing;
-    b->ops->append(b, &a->full, layer, n_tokens, n_heads, pairing, NULL, c->q, c->k, c->v);
-    b->ops->attention(b, &a->full, layer, n_tokens, n_heads, pairing,
-                      (ScoreForm){config->score_divisor, config->score_cap}, c->q, NULL, a->output);
-    if (layer + 1 == config->n_layers)
-        kvcache_advance(&a->full, n_tokens);
+    size_t position = full_of(a)->n_tokens, row = n_heads * head_dim;
+    side_caches_attend(&a->side, 0, layer, n_tokens);
     if (b->ops->read(b, a->host[0], c->attended, n_tokens * row * sizeof(float), NULL) < 0 ||
-        b->ops->read(b, a->host[1], a->output, n_tokens * row * sizeof(float), NULL) < 0)
+        b->ops->read(b, a->host[1], a->side.attended, n_tokens * row * sizeof(float), NULL) < 0)
         return; /* a device that failed fails again where forward() reads logits */
     for (size_t t = position < a->first_scored ? a->first_scored - position : 0; t < n_tokens; t++)
         for (size_t kv_head = 0; kv_head < config->n_kv_heads; kv_head++) {
@@ -76,26 +73,19 @@ static size_t most_record_bytes(const KvCacheLayout *layout) {
 }
 
 static int allocate(Attribution *a, Error *error) {
-    Context *c = a->context;
-    Backend *b = c->model->backend;
+    const Context *c = a->context;
     const KvShape *shape = &c->cache.layout.shape;
     size_t row = c->model->checkpoint.config.n_heads * shape->head_dim, group = c->cache.layout.policy.group;
-    if (b->ops->open_cache(b, &a->full, shape, &a->full_policy, "a second KV cache", error) < 0)
-        return error->code;
-    a->output_bytes = shape->n_batch * row * sizeof(float);
-    a->output = b->ops->allocate(b, a->output_bytes, "a second attention output", error);
-    if (a->output == NULL)
-        return error->code;
     a->host[0] = calloc(shape->n_batch * row, sizeof(float));
     a->host[1] = calloc(shape->n_batch * row, sizeof(float));
     a->stored = calloc(most_record_bytes(&c->cache.layout), 1);
-    a->rows = calloc(group * a->full.layout.row_dim, sizeof *a->rows);
+    a->rows = calloc(group * full_of(a)->layout.row_dim, sizeof *a->rows);
     a->decoded = calloc(group * c->cache.layout.row_dim, sizeof(float));
     a->exact = calloc(group * c->cache.layout.row_dim, sizeof(float));
     a->sums = calloc(shape->n_layers * shape->n_kv_heads, sizeof *a->sums);
     if (a->host[0] == NULL || a->host[1] == NULL || a->stored == NULL || a->rows == NULL || a->decoded == NULL ||
         a->exact == NULL || a->sums == NULL)
-        return error_memory(error, "error attribution", 2 * a->output_bytes);
+        return error_memory(error, "error attribution", 2 * shape->n_batch * row * sizeof(float));
     return 0;
 }
 
@@ -104,14 +94,12 @@ int attribution_open(Attribution **out, Context *context, Error *error) {
     if (a == NULL)
         return error_memory(error, "error attribution", sizeof *a);
     a->context = context;
-    a->full_policy = kv_policy_full();
-    a->full_policy.group = context->cache.layout.policy.group;
-    if (allocate(a, error) < 0) {
+    KvPolicy full = kv_policy_full();
+    full.group = context->cache.layout.policy.group;
+    if (side_caches_open(&a->side, context, &full, 1, on_attended, a, error) < 0 || allocate(a, error) < 0) {
         attribution_close(a);
         return error->code;
     }
-    context->on_attended = on_attended;
-    context->on_attended_user = a;
     *out = a;
     return 0;
 }
@@ -119,10 +107,7 @@ int attribution_open(Attribution **out, Context *context, Error *error) {
 void attribution_close(Attribution *a) {
     if (a == NULL)
         return;
-    Backend *b = a->context->model->backend;
-    a->context->on_attended = NULL;
-    b->ops->close_cache(b, &a->full);
-    b->ops->release(b, a->output, a->output_bytes);
+    side_caches_close(&a->side);
     free(a->host[0]);
     free(a->host[1]);
     free(a->stored);
@@ -134,7 +119,7 @@ void attribution_close(Attribution *a) {
 }
 
 void attribution_begin(Attribution *attribution, size_t first_scored) {
-    kvcache_clear(&attribution->full);
+    side_caches_clear(&attribution->side);
     attribution->first_scored = first_scored;
 }
 
@@ -143,7 +128,7 @@ static int compare_group(Attribution *a, const KvEncoding *encoding, KvSide side
                          const uint8_t *rows, Squares *sums, Error *error) {
     Backend *b = a->context->model->backend;
     const KvGroup *group = &encoding->group;
-    size_t head_dim = a->full.layout.shape.head_dim, full_dim = a->full.layout.row_dim;
+    size_t head_dim = full_of(a)->layout.shape.head_dim, full_dim = full_of(a)->layout.row_dim;
     if (b->ops->read(b, a->stored, record, encoding->record_bytes, error) < 0 ||
         b->ops->read(b, a->rows, rows, group->n_tokens * full_dim * sizeof *a->rows, error) < 0)
         return error->code;
@@ -170,7 +155,7 @@ static int compare_span(Attribution *a, const KvSpan *span, size_t position, con
             const KvEncoding *encoding = &span->side[side];
             size_t row = position + i * group->n_tokens - full_position;
             if (compare_group(a, encoding, side, span->records[side] + i * encoding->record_bytes,
-                              full->records[side] + row * a->full.layout.row_dim * sizeof(uint16_t),
+                              full->records[side] + row * full_of(a)->layout.row_dim * sizeof(uint16_t),
                               side == KV_KEYS ? &sums->keys : &sums->values, error) < 0)
                 return error->code;
         }
@@ -187,9 +172,9 @@ int attribution_end(Attribution *a, Error *error) {
         for (size_t kv_head = 0; kv_head < cache->layout.shape.n_kv_heads; kv_head++) {
             KvSpan spans[KV_MAX_SPANS], full[KV_MAX_SPANS];
             size_t n = kvcache_view(cache, layer, kv_head, cache->n_tokens - 1, spans), position = 0;
-            kvcache_view(&a->full, layer, kv_head, cache->n_tokens - 1, full);
+            kvcache_view(full_of(a), layer, kv_head, cache->n_tokens - 1, full);
             size_t dropped = kvcache_dropped(cache, layer, cache->n_tokens - 1);
-            size_t full_dropped = kvcache_dropped(&a->full, layer, cache->n_tokens - 1);
+            size_t full_dropped = kvcache_dropped(full_of(a), layer, cache->n_tokens - 1);
             for (size_t s = 0; s < n; position += spans[s++].n_tokens)
                 if (spans[s].store >= KV_FIRST_ENCODED &&
                     compare_span(a, &spans[s], position + dropped, &full[0], full_dropped, sums_of(a, layer, kv_head),
