@@ -82,15 +82,14 @@ def draw_divergence(results, theme):
     figure, axes = new_figure(4.4)
     policies = {}
     compared = [mode for mode in modes_of(results) if "kld" in mode and mode["bits_per_old_element"] > 0]
+    if not compared:
+        return None
     by_layer = [mode for mode in compared if "@" in mode["policy"]]
     if by_layer:
         draw_by_layer(axes, by_layer, theme)
-    for mode in compared:
-        if mode not in by_layer:
-            policy = re.sub(r"(rotate|rounding)=\w+,", "", mode["policy"])
-            policies.setdefault((policy, is_aware(mode)), {})[is_rotated(mode)] = mode
-    if not policies:
-        return None
+    for mode in (mode for mode in compared if "@" not in mode["policy"]):
+        policy = re.sub(r"(rotate|rounding)=\w+,", "", mode["policy"])
+        policies.setdefault((policy, is_aware(mode)), {})[is_rotated(mode)] = mode
     for (policy, aware), forms in policies.items():
         codec = codec_of(policy)
         family = family_of(codec, aware)

@@ -58,7 +58,8 @@ int prefix_reuse_open(PrefixReuse *reuse, const PrefixReuseOptions *options, Err
 int prefix_reuse_open_memory(PrefixReuse *reuse, size_t bytes, Error *error);
 void prefix_reuse_close(PrefixReuse *reuse); /* closing twice is fine */
 
-/* From here on it is about the session's context as it is now: its model, device and policy. */
+/* From here on it is about the session's context as it is now: its model, device and policy. A session that is attached
+ * again, for another context, must still have its model: files are hashed once. */
 int prefix_reuse_attach(PrefixReuse *reuse, const Session *session, Error *error);
 
 /* An empty context is about to read these tokens: returns how many of them it holds now. Where that is all of them,

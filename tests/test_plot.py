@@ -38,7 +38,10 @@ def check_picture(folder, name, files, words):
 
 def check_pictures(folder):
     check_picture(folder, "speed", [DATA / "speed.json"], {"full", "quantized (int8)", "tokens a second", "MB of cache", "8,000"})
+    by_layer = "by layer: --kv_budget"
     check_picture(folder, "divergence", sorted(DATA.glob("codecs-*.json")), {"int8", "int3", "fp8", "rotated"})
+    assert by_layer not in words_of(folder / "divergence-light.svg")
+    check_picture(folder, "budgets", sorted(DATA.glob("budget-*.json")), {by_layer, "bits of an old element, scales counted"})
     check_picture(folder, "recall", sorted(DATA.glob("recall-*.json")) + sorted(DATA.glob("needle-*.json")),
                   {"full", "dropped", "8.25 bits", "64", "2,048"})
     check_picture(folder, "needles", [DATA / "needle-2048.json"], {"4.5 bits", "2,048"})
